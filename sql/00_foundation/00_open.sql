@@ -1,0 +1,76 @@
+-- [state] Roles, schemas and pgcrypto; takes the memberships that the load needs (99_seal gives them back).
+-- GDPR Art. 25 (by design and by default), Art. 32 (security). Called by: every install, upgrade and downgrade; idempotent.
+-- Needs: PostgreSQL >= 15, a UTF8 database owned by a login with CREATEROLE (or a superuser).
+
+do $open$
+declare
+  v_role text;
+  v_schema name;
+begin
+  if current_setting('server_version_num')::integer < 150000 then
+    raise exception using errcode = 'PR010', message = 'gdprdb needs PostgreSQL 15 or later',
+      hint = 'Upgrade the server first.';
+  end if;
+  if current_setting('server_encoding') <> 'UTF8' then
+    raise exception using errcode = 'PR010', message = 'gdprdb needs a database encoded in UTF8',
+      hint = 'Create the database with ENCODING ''UTF8'' TEMPLATE template0.';
+  end if;
+
+  -- owners, nobody logs in as them
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+    if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
+      execute pg_catalog.format('create role %I nologin noinherit', v_role);
+    end if;
+  end loop;
+  -- groups, given to logins
+  foreach v_role in array array['gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_portal'] loop
+    if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
+      execute pg_catalog.format('create role %I nologin', v_role);
+    end if;
+  end loop;
+
+  -- the load creates objects as the three owners; a superuser needs no membership for that
+  if not (select rolsuper from pg_catalog.pg_roles where rolname = session_user) then
+    foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+      execute pg_catalog.format('grant %I to %I', v_role, session_user);
+    end loop;
+  end if;
+  foreach v_role in array array['gdpr_admin', 'gdpr_dpo'] loop
+    if not exists (
+      select from pg_catalog.pg_auth_members m
+      where m.roleid = v_role::regrole and m.member = session_user::regrole and m.admin_option
+        and pg_catalog.pg_has_role(session_user, v_role, 'usage')
+    ) then
+      execute pg_catalog.format('grant %I to %I with admin option', v_role, session_user);
+    end if;
+  end loop;
+  -- apply() binds logins to these groups on behalf of whoever administers the policy
+  foreach v_role in array array['gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_auditor'] loop
+    execute pg_catalog.format('grant %I to gdpr_owner with admin option', v_role);
+  end loop;
+
+  execute pg_catalog.format('grant create on database %I to gdpr_owner', pg_catalog.current_database());
+  set local role gdpr_owner;
+  create schema if not exists gdpr;
+  create schema if not exists gdpr_internal;
+  create schema if not exists gdpr_generated;
+  create schema if not exists gdpr_policy;
+  create schema if not exists gdpr_clear;
+  grant usage, create on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear to gdpr_keyholder;
+  -- not in gdpr_internal: a function planted beside pgcrypto would be handed the keys
+  grant usage, create on schema gdpr_generated to gdpr_worker;
+  grant usage on schema gdpr_internal, gdpr, gdpr_policy to gdpr_worker;
+  reset role;
+
+  select n.nspname into v_schema
+  from pg_catalog.pg_extension e
+  join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+  where e.extname = 'pgcrypto';
+  if v_schema is null then
+    create extension pgcrypto with schema gdpr_internal;
+  elsif v_schema <> 'gdpr_internal' then
+    raise exception using errcode = 'PR010', message = 'pgcrypto is installed in a schema that gdprdb does not control',
+      hint = 'Run ALTER EXTENSION pgcrypto SET SCHEMA gdpr_internal: the keys pass through its functions.';
+  end if;
+end
+$open$;

@@ -1,0 +1,74 @@
+-- [code] Every error that gdprdb raises: one table of codes, one function that raises them.
+-- The two digits after PR are the station of the journey. No personal data ever goes into a message or a detail.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.error_code (name, sqlstate, message, hint, article) as
+values
+  ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
+  ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
+  ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
+  ('not_table_owner', '42501', 'the table belongs to another role', 'Call apply() as the owner of the table or a member of the owner.', 'Art. 25'),
+  ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
+  ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
+  ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
+  ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
+  ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
+  ('unknown_subject', 'PR101', 'unknown subject', 'gdpr.find_subject() and gdpr.subject_of() give the number of a person.', null),
+  ('blocked_identifier', '23505', 'duplicate or blocked identifier', 'The value is in use or may not be stored.', 'Art. 17'),
+  ('not_yet_linked', 'PR102', 'the parent row of this row does not exist', 'Insert the parent row first: this row belongs to the parent''s subject.', null),
+  ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
+  ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
+  ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
+  ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
+  ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
+  ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
+  ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
+  ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
+  ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
+  ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
+  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
+  ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
+  ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
+  ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
+  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table and apply the policy again.', null),
+  ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
+  ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
+  ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
+comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
+
+create or replace function gdpr_internal.refuse(p_name text, p_detail text default null)
+returns boolean
+language plpgsql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_error record;
+begin
+  select * into strict v_error from gdpr_internal.error_text(p_name);
+  if p_detail is null then
+    raise exception using errcode = v_error.sqlstate, message = v_error.message, hint = v_error.hint,
+      constraint = 'gdpr_' || p_name;
+  end if;
+  raise exception using errcode = v_error.sqlstate, message = v_error.message, hint = v_error.hint,
+    constraint = 'gdpr_' || p_name, detail = p_detail;
+end
+$function$;
+comment on function gdpr_internal.refuse(text, text) is
+  'Raises the error p_name of gdpr.error_code; never returns. p_detail must not hold personal data. boolean, so that a policy can call it.';
+
+create or replace function gdpr_internal.error_text(p_name text)
+returns table (sqlstate text, message text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select e.sqlstate, e.message, e.hint from gdpr.error_code as e where e.name = p_name;
+end;
+comment on function gdpr_internal.error_text(text) is 'The text of an error; a definer function, so that any role can be told why it was refused.';

@@ -1,0 +1,231 @@
+-- [code] Who and why: the context of a statement, and the purposes that a role may process for.
+-- GDPR Art. 5(1)(b), Art. 29, Art. 32(4). A setting is a claim of the caller: it can narrow what the role may do, never widen it.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.context_setting(p_name text)
+returns text
+language sql
+stable
+parallel restricted
+security invoker
+-- no SET clause: inlined into its callers; every name is qualified by its bound body
+begin atomic
+  select nullif(current_setting('gdpr.' || p_name, true), '');
+end;
+comment on function gdpr_internal.context_setting(text) is
+  'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
+
+create or replace function gdpr_internal.acting_role()
+returns name
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select coalesce(nullif(current_setting('role'), 'none')::name, session_user);
+end;
+comment on function gdpr_internal.acting_role() is
+  'The role the session acts as. Inside definer functions current_user is the definer; SET ROLE and the login still tell.';
+
+create or replace function gdpr_internal.purpose_held(p_role name, p_claim text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint;
+begin
+  select rp.purpose_id
+  into v_purpose
+  from gdpr_internal.role_purpose as rp
+  join gdpr_internal.purpose as p on p.id = rp.purpose_id
+  where (
+    rp.role_name = p_role
+    or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage')
+  )
+  and (p_claim is null or p.name = p_claim)
+  order by (rp.role_name <> p_role), rp.position, rp.purpose_id
+  limit 1;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.purpose_held(name, text) is
+  'The purpose that p_role works for: the one it claims if it holds it, its first one if it claims none, else null.';
+
+create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
+returns bigint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint;
+begin
+  if p_role = 'gdpr_worker' then
+    -- gdprdb's own functions: the claim in the setting is not theirs
+    return 1::bigint << 62;
+  end if;
+  v_purpose := gdpr_internal.purpose_held(p_role, nullif(p_claim, ''));
+  if v_purpose < 62 then
+    return 1::bigint << v_purpose;
+  end if;
+  if v_purpose is null then
+    perform gdpr_internal.refuse(
+      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      format('role %s', quote_ident(p_role))
+    );
+  end if;
+  if v_purpose = 63 then
+    perform gdpr_internal.note_maintenance();
+  end if;
+  return 1::bigint << 62;
+end
+$function$;
+comment on function gdpr_policy.purpose_mask(name, text) is
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+
+create or replace function gdpr.purpose_bit()
+returns bigint
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select gdpr_policy.purpose_mask(current_user, current_setting('gdpr.purpose', true));
+end;
+comment on function gdpr.purpose_bit() is 'The bit of the purpose this statement works for (bit 62: compliance and maintenance).';
+
+create or replace function gdpr_internal.check_context(p_role name, p_purpose text, p_source jsonb)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_purpose is not null then
+    perform gdpr_policy.purpose_mask(p_role, p_purpose);
+  end if;
+  if p_source is not null and not coalesce(
+    p_source ->> 'kind' = any (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), false
+  ) then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'source.kind is one of web_form, import, manual, api, integration, migration'
+    );
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.check_context(name, text, jsonb) is 'Refuses a purpose that the role does not hold and a source of unknown kind.';
+
+create or replace function gdpr.set_context(
+  p_actor text default null,
+  p_purpose text default null,
+  p_source jsonb default null,
+  p_request text default null
+)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.check_context(current_user, p_purpose, p_source);
+  select
+    set_config('gdpr.actor', coalesce(p_actor, ''), true),
+    set_config('gdpr.purpose', coalesce(p_purpose, ''), true),
+    set_config('gdpr.source', coalesce(p_source::text, ''), true),
+    set_config('gdpr.request', coalesce(p_request, ''), true);
+end;
+comment on function gdpr.set_context(text, text, jsonb, text) is
+  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": web_form | import | manual | api | integration | migration, "form", "ip", "file", "service"}) and in which request. Errors: 42501 purpose not held, PR004 unknown kind of source. Art. 5(1)(b), Art. 13, 14.';
+
+create or replace function gdpr_policy.refuse_base(p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if exists (
+    select
+    from gdpr_internal.role_binding as b
+    where (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+      and b.audience = 'clear'
+  ) then
+    return true;
+  end if;
+  if gdpr_internal.purpose_held(p_role, null) is null then
+    return gdpr_internal.refuse('no_purpose', format('role %s', quote_ident(p_role)));
+  end if;
+  return gdpr_internal.refuse('base_refused', format('role %s', quote_ident(p_role)));
+end
+$function$;
+comment on function gdpr_policy.refuse_base(name) is
+  'Lets roles of audience clear touch a protected table itself, tells every other role why not. Errors: gdpr_no_purpose, gdpr_base_refused (42501).';
+
+create or replace function gdpr_internal.purpose_id(p_name text)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint;
+begin
+  select p.id into v_id from gdpr_internal.purpose as p where p.name = p_name;
+  if v_id is null then
+    perform gdpr_internal.refuse('unknown_purpose');
+  end if;
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.purpose_id(text) is 'The number of a purpose. Error: PR003 unknown purpose.';
+
+create or replace function gdpr_internal.require_read_committed()
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform gdpr_internal.refuse('needs_read_committed');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_read_committed() is
+  'Refuses to lock data under an older snapshot: rows that other sessions inserted meanwhile would keep the old gate.';
+
+create or replace function gdpr.text_of(p_value anyelement)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $function$
+begin
+  return p_value::text;
+end
+$function$;
+comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';

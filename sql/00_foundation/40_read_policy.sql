@@ -1,0 +1,378 @@
+-- [code] Reading a policy: one normal form, every problem named, nothing changed.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.unknown_keys(p_where text, p_object jsonb, p_known text[])
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_object is null then '{}'
+    when jsonb_typeof(p_object) <> 'object' then array[format('%s: has to be a table of settings', p_where)]
+    else (
+      select coalesce(array_agg(format('%s: unknown setting %s; known are %s', p_where, to_json(k.key), array_to_string(p_known, ', '))), '{}')
+      from jsonb_object_keys(p_object) as k (key)
+      where k.key <> all (p_known)
+    )
+  end;
+end;
+comment on function gdpr_internal.unknown_keys(text, jsonb, text[]) is 'Problems: settings that nobody reads, most often misspelt.';
+
+create or replace function gdpr_internal.read_interval(p_where text, p_value text, out value interval, out problem text)
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+begin
+  value := p_value::interval;
+  if value <= interval '0' then
+    problem := format('%s: has to be longer than nothing', p_where);
+  end if;
+exception when data_exception then
+  problem := format('%s: %s is not a duration such as "14 days"', p_where, to_json(p_value));
+end
+$function$;
+comment on function gdpr_internal.read_interval(text, text) is 'A duration of the policy, or the problem with it.';
+
+create or replace function gdpr_internal.text_array(p_value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case jsonb_typeof(p_value)
+    when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
+    when 'string' then array[p_value #>> '{}']
+  end;
+end;
+comment on function gdpr_internal.text_array(jsonb) is 'A list of texts; one text counts as a list of one; null for anything else.';
+
+create or replace function gdpr_internal.find_table(p_name text)
+returns regclass
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parts text[];
+  v_table regclass;
+begin
+  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema
+  begin
+    v_parts := parse_ident(p_name);
+  exception when invalid_parameter_value then
+    v_parts := null;
+  end;
+  select c.oid into v_table
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where (n.nspname, c.relname) = (
+      case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
+    )
+    -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
+    or n.nspname || '.' || c.relname = p_name
+    or (n.nspname = 'public' and c.relname = p_name)
+  order by (n.nspname || '.' || c.relname <> p_name)
+  limit 1;
+  return v_table;
+end
+$function$;
+comment on function gdpr_internal.find_table(text) is 'The table that a policy names: schema.name, quoted as in SQL or plain; without a schema, public.';
+
+create or replace function gdpr_internal.read_purposes(p_policy jsonb, out purposes jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_name text;
+  v_in jsonb;
+  v_definition jsonb;
+  v_setting text;
+  v_interval record;
+begin
+  purposes := '{}';
+  problems := '{}';
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
+    problems := problems || gdpr_internal.unknown_keys(
+      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain']
+    );
+    continue when jsonb_typeof(v_in) <> 'object';
+    if v_name in ('compliance', 'maintenance') then
+      problems := problems || format('purposes.%s: is built in', v_name);
+    elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
+      problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
+    end if;
+    if coalesce(v_in ->> 'basis', '') <> all (
+      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
+    ) then
+      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    end if;
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    end if;
+    if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
+      problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
+    end if;
+    v_definition := jsonb_strip_nulls(v_in);
+    if v_in ->> 'basis' = 'consent' then
+      v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
+    end if;
+    foreach v_setting in array array['respond_within', 'valid_for', 'retain'] loop
+      continue when not v_in ? v_setting;
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+      if v_interval.problem is not null then
+        problems := problems || v_interval.problem;
+      else
+        v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
+      end if;
+    end loop;
+    purposes := purposes || jsonb_build_object(v_name, v_definition);
+  end loop;
+  if (select count(*) from (
+    select key from jsonb_object_keys(purposes) as n (key)
+    union select p.name from gdpr_internal.purpose as p where p.id < 62
+  ) as a) > 62 then
+    problems := problems || 'purposes: at most 62, those used before counted'::text;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.read_purposes(jsonb) is 'The purposes of a policy in normal form, and their problems.';
+
+create or replace function gdpr_internal.read_roles(p_policy jsonb, p_purposes jsonb, out roles jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name text;
+  v_in jsonb;
+  v_purposes text[];
+  v_may text[];
+  v_purpose text;
+begin
+  roles := '{}';
+  problems := '{}';
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    continue when jsonb_typeof(v_in) <> 'object';
+    if to_regrole(quote_ident(v_name)) is null then
+      problems := problems || format('roles.%s: there is no such role in this server', v_name);
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+      problems := problems || format('roles.%s: is gdprdb''s own', v_name);
+    elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
+      problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
+    end if;
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
+      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    end if;
+    v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
+    if v_purposes is null or v_purposes = '{}' then
+      problems := problems || format('roles.%s.purposes: at least one', v_name);
+    end if;
+    foreach v_purpose in array coalesce(v_purposes, '{}') loop
+      if v_purpose = 'compliance' then
+        problems := problems || format('roles.%s.purposes: compliance belongs to gdpr_dpo', v_name);
+      elsif v_purpose <> 'maintenance' and not p_purposes ? v_purpose then
+        problems := problems || format('roles.%s.purposes: there is no purpose %s', v_name, to_json(v_purpose));
+      end if;
+    end loop;
+    if 'maintenance' = any (v_purposes) and v_in ->> 'audience' <> 'clear' then
+      problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
+    end if;
+    v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
+    if not v_may <@ array['basis', 'consent'] then
+      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    end if;
+    roles := roles || jsonb_build_object(v_name, jsonb_build_object(
+      'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
+    ));
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_attribute pg_attribute;
+  v_type text;
+  v_encrypt text;
+  v_mask text;
+  v_erase jsonb := p_in -> 'erase';
+begin
+  problems := gdpr_internal.unknown_keys(
+    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+  );
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  select a.* into v_attribute from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_name and a.attnum > 0 and not a.attisdropped;
+  if v_attribute.attname is null then
+    problems := problems || format('%s: the table has no such column', p_where);
+    return;
+  end if;
+  v_type := coalesce(
+    (
+      select c.original_type from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_name
+    ),
+    format_type(v_attribute.atttypid, v_attribute.atttypmod)
+  );
+  v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  if v_encrypt not in ('no', 'yes', 'searchable') then
+    problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
+  end if;
+  v_mask := coalesce(p_in ->> 'mask', case when v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true' then 'hide' else 'show' end);
+  if v_mask not in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym') then
+    problems := problems || format('%s.mask: one of show, hide, initial, email, year, pseudonym', p_where);
+  elsif v_mask = 'show' and (v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true') then
+    problems := problems || format('%s.mask: a sensitive column cannot be shown', p_where);
+  elsif v_mask in ('initial', 'email', 'pseudonym') and v_type !~ '^(text|character)' then
+    problems := problems || format('%s.mask: %s is for text, the column is %s', p_where, v_mask, v_type);
+  elsif v_mask = 'year' and v_type !~ '^(date|timestamp)' then
+    problems := problems || format('%s.mask: year is for dates and timestamps, the column is %s', p_where, v_type);
+  end if;
+  if coalesce(p_in ->> 'identifier', 'text') not in ('email', 'phone', 'text') then
+    problems := problems || format('%s.identifier: one of email, phone, text', p_where);
+  end if;
+  if coalesce(p_in ->> 'canonical', 'identifier') not in ('identifier', 'exact') then
+    problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
+  elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
+    problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  end if;
+  if v_encrypt <> 'no' then
+    if p_in ->> 'sensitive' = 'false' then
+      problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
+    end if;
+    problems := problems || gdpr_internal.encryption_problems(p_where, p_relation, v_attribute, v_type, v_encrypt);
+  end if;
+  if v_erase is not null and not (
+    (jsonb_typeof(v_erase) = 'string' and v_erase #>> '{}' in ('keep', 'null'))
+    or (jsonb_typeof(v_erase) = 'object' and v_erase ? 'value')
+  ) then
+    problems := problems || format('%s.erase: "keep", "null" or { value = "..." }', p_where);
+  elsif v_erase #>> '{}' = 'keep' and v_encrypt <> 'no' then
+    problems := problems || format('%s.erase: ciphertext cannot be kept, its key goes', p_where);
+  elsif v_erase #>> '{}' = 'null' and v_attribute.attnotnull then
+    problems := problems || format('%s.erase: the column is NOT NULL', p_where);
+  end if;
+  definition := jsonb_strip_nulls(jsonb_build_object(
+    'category', coalesce(p_in ->> 'category', 'other'),
+    'sensitive', coalesce(p_in ->> 'sensitive' = 'true', false) or v_encrypt <> 'no',
+    'encrypt', v_encrypt,
+    'identifier', p_in ->> 'identifier',
+    'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'mask', v_mask,
+    'erase', v_erase
+  ));
+end
+$function$;
+comment on function gdpr_internal.read_column(text, regclass, text, jsonb) is 'One column of a policy in normal form, and its problems.';
+
+create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problems text[] := '{}';
+  v_protected boolean := exists (
+    select from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
+  );
+  v_dependent record;
+begin
+  if p_attribute.attcollation <> 0 and not (
+    select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
+  ) then
+    v_problems := v_problems || format('%s: has a nondeterministic collation, which ciphertext cannot follow', p_where);
+  end if;
+  if not v_protected and not exists (
+    select from pg_type as y
+    where y.oid = p_attribute.atttypid and y.typtype = 'b' and y.typnamespace = 'pg_catalog'::regnamespace
+      and y.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid', 'regclass'])
+  ) then
+    v_problems := v_problems || format('%s: columns of type %s cannot be encrypted yet', p_where, p_type);
+  end if;
+  if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
+    v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
+  end if;
+  if v_protected then
+    return v_problems;
+  end if;
+  for v_dependent in
+    select
+      d.classid,
+      case
+        when d.classid = 'pg_constraint'::regclass then (select k.contype::text from pg_constraint as k where k.oid = d.objid)
+        when d.classid = 'pg_class'::regclass then (select c.relkind::text from pg_class as c where c.oid = d.objid)
+      end as kind,
+      pg_describe_object(d.classid, d.objid, d.objsubid) as name,
+      case when d.classid = 'pg_class'::regclass then d.objid end as index_id,
+      case when d.classid = 'pg_constraint'::regclass then (select k.conindid from pg_constraint as k where k.oid = d.objid) end as constraint_index
+    from pg_depend as d
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
+  loop
+    if v_dependent.classid = 'pg_attrdef'::regclass and exists (
+      select from pg_attrdef as x where x.adrelid = p_relation and x.adnum = p_attribute.attnum
+    ) then
+      continue;
+    elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
+      if exists (
+        select from pg_index as x
+        where x.indexrelid = coalesce(nullif(v_dependent.constraint_index, 0), v_dependent.index_id) and x.indisunique
+          and (p_encrypt <> 'searchable' or x.indkey::text <> p_attribute.attnum::text or x.indpred is not null or x.indexprs is not null)
+      ) then
+        v_problems := v_problems || format(
+          '%s: %s needs encrypt = "searchable" and to be over this column alone', p_where, v_dependent.name
+        );
+      end if;
+    elsif v_dependent.kind = 'p' then
+      v_problems := v_problems || format('%s: is part of the primary key', p_where);
+    elsif v_dependent.kind = 'f' then
+      v_problems := v_problems || format('%s: is part of a foreign key (%s)', p_where, v_dependent.name);
+    elsif v_dependent.kind = 'c' then
+      v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
+    elsif v_dependent.kind = 'x' then
+      v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
+    elsif v_dependent.kind is distinct from 'S' then
+      v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
+    end if;
+  end loop;
+  if exists (
+    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
+  ) then
+    v_problems := v_problems || format('%s: is part of the partition key', p_where);
+  end if;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
+  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';

@@ -1,0 +1,298 @@
+-- [code] Reading the tables of a policy.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.read_link(p_where text, p_relation regclass, p_subject jsonb, out link jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_found record;
+begin
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  if v_via is null then
+    problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
+    return;
+  end if;
+  select
+    k.confrelid::regclass as parent,
+    array_agg(f.attname order by u.n) as columns
+  into v_found
+  from pg_constraint as k
+  cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
+  join pg_attribute as f on f.attrelid = k.confrelid and f.attnum = u.parent
+  join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.child
+  where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0
+    and (not p_subject ? 'references' or k.confrelid = gdpr_internal.find_table(p_subject ->> 'references'))
+  group by k.oid, k.confrelid
+  having array_agg(a.attname::text order by u.n) = v_via or (array_agg(a.attname::text) @> v_via and array_agg(a.attname::text) <@ v_via)
+  order by k.oid
+  limit 1;
+  if v_found.parent is null then
+    problems := problems || format('%s.subject.via: there is no foreign key over (%s)', p_where, array_to_string(v_via, ', '));
+    return;
+  end if;
+  link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+end
+$function$;
+comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
+
+create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array_remove(array[
+    case
+      when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
+      when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+      when c.relnamespace in (
+        'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
+      ) or c.relnamespace = 'information_schema'::regnamespace
+        then format('%s: belongs to the system', p_where)
+    end,
+    case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
+    case when c.relkind = 'r' and exists (
+      select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
+    ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
+    case when exists (
+      select from pg_rewrite as w where w.ev_class = p_relation
+    ) then format('%s: has rules, which bypass triggers', p_where) end,
+    case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
+      and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+      then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+  ], null)
+  from pg_class as c
+  where c.oid = p_relation;
+end;
+comment on function gdpr_internal.relation_problems(text, regclass) is 'What kinds of relation cannot be protected, and why.';
+
+create or replace function gdpr_internal.read_table(
+  p_name text, p_relation regclass, p_in jsonb, p_purposes jsonb, out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_where text := 'tables.' || to_json(p_name);
+  v_names text[];
+  v_name text;
+  v_in jsonb;
+  v_columns jsonb := '{}';
+  v_subject jsonb := coalesce(p_in -> 'subject', '"self"');
+  v_link record;
+  v_column record;
+  v_purposes text[] := gdpr_internal.text_array(p_in -> 'purposes');
+  v_match text[] := coalesce(gdpr_internal.text_array(p_in -> 'match_on'), '{}');
+  v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
+  v_method text;
+  v_interval record;
+begin
+  problems := gdpr_internal.unknown_keys(
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'erase', 'columns']
+  );
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  if p_relation is null then
+    problems := problems || format('%s: there is no such table', v_where);
+    return;
+  end if;
+  problems := problems || gdpr_internal.relation_problems(v_where, p_relation);
+
+  if v_subject <> '"self"' then
+    v_link := gdpr_internal.read_link(v_where, p_relation, v_subject);
+    problems := problems || v_link.problems;
+    v_subject := v_link.link;
+    if v_match <> '{}' then
+      problems := problems || format('%s.match_on: is for tables whose rows are persons', v_where);
+    end if;
+  end if;
+  if coalesce(p_in ->> 'mode', 'enforce') not in ('enforce', 'observe') then
+    problems := problems || format('%s.mode: "enforce" or "observe"', v_where);
+  end if;
+  if coalesce(p_in ->> 'blocklist', 'refuse') not in ('refuse', 'warn') then
+    problems := problems || format('%s.blocklist: "refuse" or "warn"', v_where);
+  end if;
+  if v_purposes is null or v_purposes = '{}' then
+    problems := problems || format('%s.purposes: at least one', v_where);
+  end if;
+  foreach v_name in array coalesce(v_purposes, '{}') loop
+    if not p_purposes ? v_name then
+      problems := problems || format('%s.purposes: there is no purpose %s', v_where, to_json(v_name));
+    end if;
+  end loop;
+
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_in -> 'columns', '{}')) order by key loop
+    v_column := gdpr_internal.read_column(format('%s.columns.%s', v_where, to_json(v_name)), p_relation, v_name, v_in);
+    problems := problems || v_column.problems;
+    v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
+  end loop;
+  foreach v_name in array v_match loop
+    if v_columns -> v_name ->> 'identifier' is null then
+      problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));
+    end if;
+  end loop;
+
+  v_method := coalesce(v_erase ->> 'then', case when jsonb_typeof(v_erase) = 'string' then v_erase #>> '{}' else 'delete' end);
+  if v_method not in ('delete', 'anonymise') then
+    problems := problems || format('%s.erase: "delete" or "anonymise"', v_where);
+  end if;
+  if jsonb_typeof(v_erase) = 'object' then
+    problems := problems || gdpr_internal.unknown_keys(v_where || '.erase', v_erase, array['keep_until', 'then']);
+    v_interval := gdpr_internal.read_interval(v_where || '.erase.keep_until', split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 1));
+    problems := array_remove(problems || v_interval.problem, null);
+    if not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_relation and a.attname = split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 2)
+        and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+    ) then
+      problems := problems || format('%s.erase.keep_until: "<duration> after <date column>"', v_where);
+    end if;
+  end if;
+  if v_method = 'anonymise' then
+    problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
+  end if;
+
+  definition := jsonb_build_object(
+    'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
+    'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
+    'erase', v_erase, 'columns', v_columns
+  );
+end
+$function$;
+comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
+
+create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    '%s: erase = "anonymise" needs every column classified, %s is not', p_where, to_json(a.attname)
+  ) order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+    and not p_columns ? a.attname::text
+    and a.attname !~ '^gdpr_'
+    and not exists (
+      select from pg_constraint as k
+      where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+    );
+end;
+comment on function gdpr_internal.anonymise_problems(text, regclass, jsonb) is 'Columns about which anonymisation would have to guess.';
+
+create or replace function gdpr_internal.erasure_method(p_definition jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(p_definition -> 'erase' ->> 'then', p_definition ->> 'erase', 'delete');
+end;
+comment on function gdpr_internal.erasure_method(jsonb) is 'delete or anonymise: what erasure does with the rows of a table.';
+
+create or replace function gdpr_internal.erasure_order_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    'tables.%s.erase: rows stay when the person is erased, but tables.%s deletes the rows they refer to; anonymise those too, or let (%s) be null',
+    to_json(c.key), to_json(p.key), array_to_string(gdpr_internal.text_array(c.value -> 'subject' -> 'via'), ', ')
+  ) order by c.key), '{}')
+  from jsonb_each(p_tables) as c
+  join jsonb_each(p_tables) as p on p.key = c.value -> 'subject' ->> 'references'
+  where gdpr_internal.erasure_method(p.value) = 'delete'
+    and (
+      jsonb_typeof(c.value -> 'erase') = 'object'
+      or gdpr_internal.erasure_method(c.value) = 'anonymise' and exists (
+        select from pg_attribute as a
+        where a.attrelid = gdpr_internal.find_table(c.key) and a.attnotnull
+          and a.attname = any (gdpr_internal.text_array(c.value -> 'subject' -> 'via'))
+      )
+    );
+end;
+comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
+
+create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes record;
+  v_roles record;
+  v_table record;
+  v_name text;
+  v_in jsonb;
+  v_relation regclass;
+  v_tables jsonb := '{}';
+  v_parent text;
+begin
+  problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
+    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code'])
+    || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
+    || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'roles') = 'object' then p_policy -> 'roles' else '{}' end) as k))
+    || gdpr_internal.unknown_keys('tables', p_policy -> 'tables', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'tables') = 'object' then p_policy -> 'tables' else '{}' end) as k));
+  if problems <> '{}' or p_policy is null then
+    problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
+    return;
+  end if;
+  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
+    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
+  end if;
+  v_purposes := gdpr_internal.read_purposes(p_policy);
+  v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);
+  problems := problems || v_purposes.problems || v_roles.problems;
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'tables', '{}')) order by key loop
+    v_relation := gdpr_internal.find_table(v_name);
+    v_table := gdpr_internal.read_table(v_name, v_relation, v_in, v_purposes.purposes);
+    problems := problems || v_table.problems;
+    if v_relation is not null and v_tables ? v_relation::text then
+      problems := problems || format('tables.%s: is named twice', to_json(v_name));
+    end if;
+    v_tables := v_tables || jsonb_build_object(coalesce(v_relation::text, v_name), coalesce(v_table.definition, '{}'));
+  end loop;
+  -- parents have to be protected too, and before their children
+  for v_name, v_in in select key, value from jsonb_each(v_tables) loop
+    v_parent := v_in -> 'subject' ->> 'references';
+    if v_parent is not null and not v_tables ? v_parent and not exists (
+      select from gdpr_internal.protected_table as t where t.relation::text = v_parent and t.unprotected_at is null
+    ) then
+      problems := problems || format('tables.%s.subject.via: %s is not protected', to_json(v_name), v_parent);
+    elsif v_parent = v_name then
+      problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
+    end if;
+  end loop;
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  policy := jsonb_build_object(
+    'settings', coalesce(p_policy -> 'settings', '{}'),
+    'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
+  );
+end
+$function$;
+comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';

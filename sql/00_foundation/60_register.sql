@@ -1,0 +1,480 @@
+-- [code] Writing the policy register: the definer half of apply().
+-- GDPR Art. 25, Art. 30. Called by: gdpr.apply() and gdpr.unprotect(), as their steps; granted to gdpr_admin.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.put_settings(p_settings jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.setting as s where not p_settings ? s.name;
+  insert into gdpr_internal.setting (name, value)
+  select key, value from jsonb_each(p_settings)
+  on conflict (name) do update set value = excluded.value;
+end
+$function$;
+comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
+
+create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
+  values (
+    coalesce(
+      (select p.id from gdpr_internal.purpose as p where p.name = p_name),
+      (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
+    ),
+    p_name, p_definition ->> 'description', p_definition ->> 'basis',
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
+    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
+  )
+  on conflict (name) do update
+  set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
+    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_policy.put_purpose(text, jsonb) is 'Step of apply(): declares or changes a purpose; its bit is never given to another.';
+
+create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.revoke_binding(p_role);
+  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
+  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
+  select p_role, n, gdpr_internal.purpose_id(name)
+  from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
+  execute format('grant %I to %I', case p_definition ->> 'audience' when 'clear' then 'gdpr_app' else 'gdpr_' || (p_definition ->> 'audience') end, p_role);
+  if p_definition -> 'may' ? 'consent' then
+    execute format(
+      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
+      p_role
+    );
+  end if;
+  if p_definition -> 'may' ? 'basis' then
+    execute format(
+      'grant execute on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
+      p_role
+    );
+  end if;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_policy.bind_role(name, jsonb) is 'Step of apply(): binds a role to its audience, purposes and rights.';
+
+create or replace function gdpr_internal.revoke_binding(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_audience name;
+begin
+  delete from gdpr_internal.role_binding as b where b.role_name = p_role returning b.audience into v_audience;
+  if v_audience is null or to_regrole(quote_ident(p_role)) is null then
+    return;
+  end if;
+  execute format('revoke %I from %I', case v_audience when 'clear' then 'gdpr_app' else 'gdpr_' || v_audience end, p_role);
+  execute format('revoke all on all functions in schema gdpr from %I', p_role);
+end
+$function$;
+comment on function gdpr_internal.revoke_binding(name) is 'Takes from a role what its binding gave.';
+
+create or replace function gdpr_policy.unbind_role(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.revoke_binding(p_role);
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'unbound', true));
+end
+$function$;
+comment on function gdpr_policy.unbind_role(name) is 'Step of apply(): a role that the policy no longer names loses its purposes.';
+
+create or replace function gdpr_internal.original_state(p_relation regclass)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity)
+  from pg_class as c
+  where c.oid = p_relation;
+end;
+comment on function gdpr_internal.original_state(regclass) is 'What unprotect() has to give back of a table.';
+
+create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
+    'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+    'collation', (
+      select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
+      where l.oid = a.attcollation and l.collname <> 'default'
+    ),
+    'constraints', (
+      select jsonb_agg(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid)) order by k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
+    ),
+    'indexes', (
+      select jsonb_agg(jsonb_build_object('name', i.relname, 'definition', pg_get_indexdef(x.indexrelid)) order by i.relname)
+      from pg_index as x
+      join pg_class as i on i.oid = x.indexrelid
+      where x.indrelid = p_relation and not x.indisprimary
+        and exists (
+          select from pg_depend as d
+          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+        )
+        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
+    ),
+    'unique_name', (
+      select i.relname from pg_index as x
+      join pg_class as i on i.oid = x.indexrelid
+      where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
+      order by i.relname
+      limit 1
+    ),
+    'unique_constraint', (
+      select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+    )
+  )) end
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
+
+create or replace function gdpr_internal.erase_rule(p_relation regclass, p_column text, p_definition jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when jsonb_typeof(p_definition -> 'erase') = 'object' then 'value:' || (p_definition -> 'erase' ->> 'value')
+    when p_definition ? 'erase' then p_definition ->> 'erase'
+    when not (p_definition ->> 'sensitive')::boolean and not p_definition ? 'identifier'
+      and p_definition ->> 'category' <> all (array['identity', 'contact', 'demographic', 'online']) then 'keep'
+    when a.attnotnull then 'neutral'
+    else 'null'
+  end
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
+  'What anonymisation does with a column: the policy''s word, else empties what is sensitive, identifies or describes the person.';
+
+create or replace function gdpr_policy.register_table(p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint;
+  v_parent gdpr_internal.protected_table;
+  v_name name;
+  v_relname name;
+  v_schema name;
+begin
+  select c.relname, n.nspname into v_relname, v_schema
+  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+  if p_definition -> 'subject' <> '"self"' then
+    select * into v_parent from gdpr_internal.protected_table as t
+    where t.relation = gdpr_internal.find_table(p_definition -> 'subject' ->> 'references') and t.unprotected_at is null;
+    if v_parent.id is null then
+      perform gdpr_internal.refuse('not_protected', p_definition -> 'subject' ->> 'references');
+    end if;
+  end if;
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_name := case
+    when exists (
+      select from gdpr_internal.protected_table as t
+      where t.view_name = v_relname and t.unprotected_at is null and t.relation <> p_relation
+    ) then left(v_schema || '_' || v_relname, 63)
+    else v_relname
+  end;
+  if v_id is null then
+    insert into gdpr_internal.protected_table (id, relation, view_name, definition, mode, blocklist, purpose_mask, original)
+    values (
+      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, v_name, p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0,
+      gdpr_internal.original_state(p_relation)
+    )
+    returning id into v_id;
+  end if;
+  update gdpr_internal.protected_table as t
+  set definition = p_definition,
+    mode = p_definition ->> 'mode',
+    blocklist = p_definition ->> 'blocklist',
+    purpose_mask = (
+      select bit_or(1::bigint << gdpr_internal.purpose_id(p.name)) from jsonb_array_elements_text(p_definition -> 'purposes') as p (name)
+    ),
+    parent_id = v_parent.id,
+    via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
+    parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    depth = coalesce(v_parent.depth + 1, 0)
+  where t.id = v_id;
+
+  delete from gdpr_internal.table_basis as b where b.table_id = v_id;
+  insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
+  select v_id, p.id, p.basis
+  from jsonb_array_elements_text(p_definition -> 'purposes') as n (name)
+  join gdpr_internal.purpose as p on p.name = n.name
+  where p.basis <> 'consent';
+
+  delete from gdpr_internal.protected_column as c
+  where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
+  insert into gdpr_internal.protected_column as c (
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+  )
+  select
+    v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    gdpr_internal.erase_rule(p_relation, d.key, d.value),
+    format_type(a.atttypid, a.atttypmod),
+    gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
+  from jsonb_each(p_definition -> 'columns') as d
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  on conflict (table_id, column_name) do update
+  set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
+    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
+    original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    encrypt = excluded.encrypt;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_policy.register_table(regclass, jsonb) is 'Step of apply(): the table, its columns and the bases it gives by default, in the register.';
+
+create or replace function gdpr_internal.table_id(p_relation regclass)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint;
+begin
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if v_id is null then
+    perform gdpr_internal.refuse('not_protected', p_relation::text);
+  end if;
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.table_id(regclass) is 'The number of a protected table. Error: PR002.';
+
+create or replace function gdpr_policy.generate_functions(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+begin
+  perform gdpr_internal.generate_triggers(v_id);
+  perform gdpr_generated.generate_rows(v_id);
+  perform gdpr_generated.generate_dispatch();
+  perform gdpr_internal.make_audit_partitions();
+end
+$function$;
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+
+create or replace function gdpr_policy.generate_views(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+begin
+  perform gdpr_internal.generate_clear_view(v_id);
+  perform gdpr_internal.generate_redacted_view(v_id, 'bi');
+end
+$function$;
+comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
+
+create or replace function gdpr_internal.fingerprint(p_relation regclass)
+returns bytea
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select sha256(convert_to(coalesce(string_agg(o.what, E'\n' order by o.what collate "C"), ''), 'UTF8'))
+  from (
+    select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled) as what
+    from pg_trigger as g
+    where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+      and (g.tgname ~ '^(_gdpr_|zzz_gdpr_)')
+    union all
+    select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_policy as p
+    where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i)) and p.polname ~ '^gdpr_'
+    union all
+    select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
+    from pg_class as c
+    where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+    union all
+    select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
+    from pg_proc as f
+    join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+    where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
+    union all
+    select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+    where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+    union all
+    select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  ) as o;
+end;
+comment on function gdpr_internal.fingerprint(regclass) is
+  'SHA-256 over the controls of a table as the catalog describes them: triggers, policies, row security, functions, views, columns.';
+
+create or replace function gdpr_policy.settle_table(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  update gdpr_internal.protected_table as t
+  set fingerprint = gdpr_internal.fingerprint(p_relation)
+  where t.relation = p_relation and t.unprotected_at is null;
+end
+$function$;
+comment on function gdpr_policy.settle_table(regclass) is 'Step of apply(): remembers the controls as they stand now; what differs later is drift.';
+
+create or replace function gdpr_internal.purpose_definition(p_purpose gdpr_internal.purpose)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
+    'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
+    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end
+  ));
+end
+$function$;
+comment on function gdpr_internal.purpose_definition(gdpr_internal.purpose) is 'A purpose as the policy writes it, durations in PostgreSQL''s style.';
+
+create or replace function gdpr.policy()
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object(
+    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s),
+    'purposes', (
+      select coalesce(jsonb_object_agg(p.name, gdpr_internal.purpose_definition(p)), '{}')
+      from gdpr_internal.purpose as p where p.id < 62
+    ),
+    'roles', (
+      select coalesce(jsonb_object_agg(b.role_name, b.definition), '{}') from gdpr_internal.role_binding as b where b.definition <> '{}'
+    ),
+    'tables', (
+      select coalesce(jsonb_object_agg(t.relation::text, t.definition), '{}') from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    )
+  );
+end;
+comment on function gdpr.policy() is 'The policy in force, in normal form: what apply() would take to leave everything as it is.';
+
+create or replace view gdpr.settings as
+select s.name, s.value from gdpr_internal.setting as s;
+comment on view gdpr.settings is 'Settings of the policy.';
+
+create or replace view gdpr.protected_table as
+select
+  t.relation as table_name,
+  t.mode,
+  t.blocklist,
+  (
+    select array_agg(p.name order by p.id) from gdpr_internal.purpose as p where p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
+  ) as purposes,
+  (select r.relation from gdpr_internal.protected_table as r where r.id = t.parent_id) as parent,
+  format('gdpr_clear.%I', t.view_name) as clear_view,
+  t.definition -> 'erase' as erase,
+  t.protected_at
+from gdpr_internal.protected_table as t
+where t.unprotected_at is null;
+comment on view gdpr.protected_table is 'Tables that hold people, and how the policy treats them.';
+
+create or replace view gdpr.protected_column as
+select
+  t.relation as table_name,
+  c.column_name,
+  c.category,
+  c.sensitive,
+  c.encrypt,
+  c.identifier,
+  c.matches,
+  c.mask,
+  c.erase,
+  c.original_type as type
+from gdpr_internal.protected_column as c
+join gdpr_internal.protected_table as t on t.id = c.table_id
+where t.unprotected_at is null
+order by t.relation::text, c.position;
+comment on view gdpr.protected_column is 'Classified columns of protected tables.';

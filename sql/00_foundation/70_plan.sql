@@ -1,0 +1,533 @@
+-- [code] plan(): what a policy would change, step by step, and every reason to refuse it.
+-- GDPR Art. 25. Called by: DBAs, gdprdb policy plan, gdpr.apply().
+
+set local role gdpr_owner;
+
+do $type$
+begin
+  if to_regtype('gdpr_policy.step') is null then
+    create type gdpr_policy.step as (object text, action text, statement text, lock text, rewrite boolean);
+  end if;
+end
+$type$;
+comment on type gdpr_policy.step is 'One step of a plan: the object, what happens, the statement, the strongest lock it takes on the table, whether the table is rewritten.';
+
+create or replace function gdpr_internal.register_steps(p_policy jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_now jsonb := gdpr.policy();
+  v_name text;
+  v_in jsonb;
+begin
+  if p_policy -> 'settings' <> v_now -> 'settings' then
+    return next row('settings', 'set', format('select gdpr_policy.put_settings(%L)', p_policy -> 'settings'), null, false)::gdpr_policy.step;
+  end if;
+  for v_name, v_in in select key, value from jsonb_each(p_policy -> 'purposes') order by key loop
+    if v_in is distinct from v_now -> 'purposes' -> v_name then
+      return next row(
+        'purpose ' || v_name, case when v_now -> 'purposes' ? v_name then 'change' else 'declare' end,
+        format('select gdpr_policy.put_purpose(%L, %L)', v_name, v_in), null, false
+      )::gdpr_policy.step;
+    end if;
+  end loop;
+  for v_name, v_in in select key, value from jsonb_each(p_policy -> 'roles') order by key loop
+    if v_in is distinct from v_now -> 'roles' -> v_name
+      or not pg_has_role(v_name, case v_in ->> 'audience' when 'clear' then 'gdpr_app' else 'gdpr_' || (v_in ->> 'audience') end, 'member')
+    then
+      return next row('role ' || v_name, 'bind', format('select gdpr_policy.bind_role(%L, %L)', v_name, v_in), null, false)::gdpr_policy.step;
+    end if;
+  end loop;
+  for v_name in select key from jsonb_object_keys(v_now -> 'roles') as r (key) order by key loop
+    if not p_policy -> 'roles' ? v_name then
+      return next row('role ' || v_name, 'unbind', format('select gdpr_policy.unbind_role(%L)', v_name), null, false)::gdpr_policy.step;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.register_steps(jsonb) is 'Steps for settings, purposes and roles.';
+
+create or replace function gdpr_internal.stored_columns(p_definition jsonb)
+returns table (column_name text, encrypt text, kind text, masked boolean)
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select
+    d.key,
+    d.value ->> 'encrypt',
+    case when d.value ->> 'canonical' = 'exact' then 'exact' else coalesce(d.value ->> 'identifier', 'text') end,
+    d.value ->> 'mask' = 'pseudonym' or (d.value ->> 'encrypt' <> 'no' and d.value ->> 'mask' in ('initial', 'email', 'year'))
+  from jsonb_each(p_definition -> 'columns') as d;
+end;
+comment on function gdpr_internal.stored_columns(jsonb) is 'The columns of a definition that keep something beside or instead of the plaintext.';
+
+create or replace function gdpr_internal.control_columns(p_relation regclass, p_definition jsonb)
+returns table (column_name text, type text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select c.column_name, c.type
+  from (
+    values ('gdpr_subject_id', 'bigint', 1), ('gdpr_subject_ref', 'uuid', 2), ('gdpr_purposes', 'bigint', 3), ('gdpr_until', 'timestamptz', 4)
+    union all
+    select 'gdpr_' || s.column_name || '_digest', 'uuid', 5
+    from gdpr_internal.stored_columns(p_definition) as s where s.encrypt = 'searchable'
+    union all
+    select 'gdpr_' || s.column_name || '_mask',
+      coalesce(
+        (
+          select c.original_type from gdpr_internal.protected_column as c
+          join gdpr_internal.protected_table as t on t.id = c.table_id
+          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name
+        ),
+        format_type(a.atttypid, a.atttypmod)
+      ), 6
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    where s.masked
+  ) as c (column_name, type, n)
+  order by c.n, c.column_name;
+end;
+comment on function gdpr_internal.control_columns(regclass, jsonb) is 'The columns that a definition adds to its table.';
+
+create or replace function gdpr_internal.encrypt_steps(p_relation regclass, p_definition jsonb, p_old jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_alter text[] := '{}';
+  v_object record;
+begin
+  for v_column in
+    select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
+      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum) as expression
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by a.attnum
+  loop
+    for v_object in
+      select
+        case when k.oid is not null then format('alter table %s drop constraint %I', p_relation, k.conname)
+          else format('drop index %s', x.indexrelid::regclass) end as statement,
+        coalesce(k.conname, x.indexrelid::regclass::text) as name
+      from pg_index as x
+      left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
+      where x.indrelid = p_relation and not x.indisprimary
+        and (v_column.attnum = any (x.indkey) or exists (
+          select from pg_depend as d
+          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = v_column.attnum
+        ))
+    loop
+      return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+    end loop;
+    if v_column.type <> 'text' then
+      if v_column.expression is not null then
+        v_alter := v_alter || format('alter column %I drop default', v_column.attname);
+      end if;
+      v_alter := v_alter || format(
+        'alter column %1$I type text using %2$s', v_column.attname,
+        replace(gdpr_internal.text_expression(format('%I', v_column.attname), v_column.type), 'gdpr_internal.', 'gdpr.')
+      );
+      if v_column.expression is not null then
+        v_alter := v_alter || format(
+          'alter column %I set default %s', v_column.attname, gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type)
+        );
+      end if;
+    end if;
+  end loop;
+  if v_alter <> '{}' then
+    return next row(
+      p_relation::text, 'encrypted columns become text',
+      format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
+    )::gdpr_policy.step;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.encrypt_steps(regclass, jsonb, jsonb) is 'Steps that make room for ciphertext in columns that are encrypted from now on.';
+
+create or replace function gdpr_internal.index_steps(p_relation regclass, p_definition jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_unique jsonb;
+  v_name name;
+  v_relname name;
+begin
+  select c.relname into v_relname from pg_class as c where c.oid = p_relation;
+  if not exists (
+    select from pg_index as x
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
+    where x.indrelid = p_relation and x.indkey::text = a.attnum::text
+  ) then
+    return next row(
+      p_relation::text, 'index the subject',
+      format('create index %I on %s (gdpr_subject_id)', left(v_relname, 45) || '_gdpr_subject_id', p_relation), 'SHARE', false
+    )::gdpr_policy.step;
+  end if;
+  for v_column in
+    select s.column_name, 'gdpr_' || s.column_name || '_digest' as digest
+    from gdpr_internal.stored_columns(p_definition) as s
+    where s.encrypt = 'searchable'
+      and not exists (
+        select from pg_index as x
+        join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || s.column_name || '_digest'
+        where x.indrelid = p_relation and x.indkey::text = a.attnum::text
+      )
+    order by s.column_name
+  loop
+    v_unique := coalesce(
+      (
+        select c.original from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = v_column.column_name and c.encrypt <> 'no'
+      ),
+      gdpr_internal.original_column(p_relation, v_column.column_name, 'searchable')
+    );
+    v_name := v_unique ->> 'unique_name';
+    return next row(
+      p_relation::text, format('index the digest of %I', v_column.column_name),
+      case
+        when v_unique ? 'unique_constraint' then format('alter table %s add constraint %I unique (%I)', p_relation, v_name, v_column.digest)
+        when v_name is not null then format('create unique index %I on %s (%I)', v_name, p_relation, v_column.digest)
+        else format('create index %I on %s (%I)', left(v_relname || '_' || v_column.digest, 63), p_relation, v_column.digest)
+      end,
+      'SHARE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.index_steps(regclass, jsonb) is 'Steps that index the subject and the digests; UNIQUE of a column moves, with its name, to its digest.';
+
+create or replace function gdpr_internal.trigger_steps(p_relation regclass, p_definition jsonb, p_table smallint)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_via text[] := gdpr_internal.text_array(p_definition -> 'subject' -> 'via');
+  v_moved text;
+  v_watched text;
+  v_guarded text;
+  v_trigger record;
+begin
+  select string_agg(format('old.%1$I is distinct from new.%1$I', c), ' or ') into v_moved from unnest(v_via) as c;
+  select string_agg(format('old.%1$I is distinct from new.%1$I', d.key), ' or ' order by d.key) into v_watched
+  from jsonb_each(p_definition -> 'columns') as d
+  join gdpr_internal.stored_columns(p_definition) as s on s.column_name = d.key
+  where d.value ? 'identifier' or s.encrypt <> 'no' or s.masked;
+  select format('row(%s) is distinct from row(%s)',
+    string_agg(format('old.%I', c.column_name), ', '), string_agg(format('new.%I', c.column_name), ', ')) into v_guarded
+  from gdpr_internal.control_columns(p_relation, p_definition) as c;
+
+  for v_trigger in
+    select *
+    from (values
+      ('_gdpr_05_guard', 'before update', format('(%s) and current_user <> ''gdpr_worker''', v_guarded), 'gdpr_policy.guard_gate()'),
+      ('_gdpr_10_subject', case when v_via is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('_gdpr_10_subject_move', case when v_via is not null then 'before update' end,
+        format('(%s) and current_user <> ''gdpr_worker''', v_moved), format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('_gdpr_40_change', case when coalesce(v_watched, v_moved) is not null then 'before update' end,
+        format('(%s) and current_user <> ''gdpr_worker''', concat_ws(' or ', v_watched, v_moved)), format('gdpr_generated.%I()', 'change_' || p_table)),
+      ('zzz_gdpr_50_audit', 'after insert or delete', null, format('gdpr_generated.%I()', 'audit_' || p_table)),
+      -- copying the gate to the rows is no change of the data
+      ('zzz_gdpr_50_audit_update', 'after update',
+        'current_user <> ''gdpr_worker'' or old.gdpr_subject_id is distinct from new.gdpr_subject_id', format('gdpr_generated.%I()', 'audit_' || p_table))
+    ) as t (name, timing, condition, function)
+    where t.timing is not null
+  loop
+    return next row(
+      p_relation::text, 'trigger ' || v_trigger.name,
+      format('create or replace trigger %I %s on %s for each row %s execute function %s', v_trigger.name, v_trigger.timing, p_relation,
+        coalesce('when (' || v_trigger.condition || ')', ''), v_trigger.function),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return next row(
+      p_relation::text, 'enable always ' || v_trigger.name,
+      format('alter table %s enable always trigger %I', p_relation, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+  for v_trigger in select r.relation from gdpr_internal.relation_tree(p_relation) as r (relation) loop
+    return next row(
+      v_trigger.relation::text, 'trigger _gdpr_40_truncate',
+      format('create or replace trigger _gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_trigger.relation),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return next row(
+      v_trigger.relation::text, 'enable always _gdpr_40_truncate',
+      format('alter table %s enable always trigger _gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table; each fires only when it has something to do.';
+
+create or replace function gdpr_internal.relation_tree(p_relation regclass)
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_relation
+  union
+  select t.relid from pg_partition_tree(p_relation) as t;
+end;
+comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
+
+create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_enforce boolean := p_definition ->> 'mode' = 'enforce';
+  v_mask text := '(select gdpr_policy.purpose_mask(current_user, current_setting(''gdpr.purpose'', true)))';
+  v_gate text := format(
+    '(gdpr_purposes & %1$s) <> 0 and (gdpr_until > statement_timestamp() or gdpr_policy.still_allowed(gdpr_subject_id, gdpr_purposes & %1$s))', v_mask
+  );
+  v_base text := '(select pg_has_role(current_user, ''gdpr_app'', ''usage'') or gdpr_policy.refuse_base(current_user))';
+  v_policy record;
+begin
+  for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
+    for v_policy in
+      select * from (values
+        ('gdpr_40_owners', 'for all to gdpr_owner, gdpr_keyholder, gdpr_worker using (true) with check (true)'),
+        ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
+        ('gdpr_40_gate', format(
+          'as restrictive for all to public using (%1$s) with check ((%1$s) or gdpr_policy.refuse_write(gdpr_subject_id, %2$s))', v_gate, v_mask
+        ))
+      ) as p (name, definition)
+    loop
+      if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
+        return next row(
+          v_relation::text, 'drop policy ' || v_policy.name,
+          format('drop policy if exists %I on %s', v_policy.name, v_relation), 'ACCESS EXCLUSIVE', false
+        )::gdpr_policy.step;
+      end if;
+      if v_enforce then
+        return next row(
+          v_relation::text, 'policy ' || v_policy.name,
+          format('create policy %I on %s %s', v_policy.name, v_relation, v_policy.definition), 'ACCESS EXCLUSIVE', false
+        )::gdpr_policy.step;
+      end if;
+    end loop;
+    return next row(
+      v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
+      format('alter table %s %s row level security, %s row level security', v_relation,
+        case when v_enforce or (p_original ->> 'row_security')::boolean then 'enable' else 'disable' end,
+        case when v_enforce or (p_original ->> 'force_row_security')::boolean then 'force' else 'no force' end),
+      'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb) is
+  'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
+
+create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_new boolean;
+  v_changed boolean;
+  v_rewrite boolean;
+  v_columns text;
+  v_schema name;
+begin
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_new := v_table.id is null;
+  v_changed := v_new or v_table.definition <> p_definition;
+  if not v_changed and v_table.fingerprint is not distinct from gdpr_internal.fingerprint(p_relation) then
+    return;
+  end if;
+  v_rewrite := not v_new and exists (
+    select s.column_name, s.encrypt, s.kind, s.masked, p_definition -> 'columns' -> s.column_name ->> 'mask',
+      p_definition -> 'columns' -> s.column_name ->> 'identifier'
+    from gdpr_internal.stored_columns(p_definition) as s
+    where s.encrypt <> 'no' or s.masked or p_definition -> 'columns' -> s.column_name ? 'identifier'
+    except
+    select s.column_name, s.encrypt, s.kind, s.masked, v_table.definition -> 'columns' -> s.column_name ->> 'mask',
+      v_table.definition -> 'columns' -> s.column_name ->> 'identifier'
+    from gdpr_internal.stored_columns(v_table.definition) as s
+  );
+
+  if v_changed then
+    if not v_new then
+      return next row(p_relation::text, 'take the controls off', format('select gdpr_policy.controls_off(%L)', p_relation), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+    end if;
+    return next row(
+      p_relation::text, case when v_new then 'register' else 'change' end,
+      format('select gdpr_policy.register_table(%L, %L)', p_relation, p_definition), null, false
+    )::gdpr_policy.step;
+  end if;
+  select string_agg(format('add column %I %s', c.column_name, c.type), ', ') into v_columns
+  from gdpr_internal.control_columns(p_relation, p_definition) as c
+  where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped);
+  if v_columns is not null then
+    return next row(p_relation::text, 'add columns', format('alter table %s %s', p_relation, v_columns), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end if;
+  return query select * from gdpr_internal.encrypt_steps(p_relation, p_definition, v_table.definition);
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker', v_schema), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant select on table %1$s to gdpr_owner, gdpr_keyholder, gdpr_worker', p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
+  if v_new or v_rewrite then
+    return next row(
+      p_relation::text, case when v_new then 'find the persons in existing rows and encrypt them' else 'rewrite rows for the changed columns' end,
+      format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
+    )::gdpr_policy.step;
+  end if;
+  return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
+  return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
+  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  return next row(p_relation::text, 'remember the controls', format('select gdpr_policy.settle_table(%L)', p_relation), null, false)::gdpr_policy.step;
+end
+$function$;
+comment on function gdpr_internal.table_steps(regclass, jsonb, smallint) is 'Steps for one table; none when the register and the catalog already agree with the definition.';
+
+create or replace function gdpr_internal.change_problems(p_policy jsonb, p_role name)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(x.problem), '{}')
+    from (
+      select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
+      from jsonb_each(p_policy -> 'tables') as t
+      join pg_class as c on c.oid = gdpr_internal.find_table(t.key)
+      where not pg_has_role(p_role, c.relowner, 'usage')
+      union all
+      select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      where o.definition -> 'subject' <> t.value -> 'subject'
+      union all
+      select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
+      where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
+      union all
+      select 'keys: there is no key-encryption key; call gdpr.create_key() first'
+      where p_policy -> 'tables' <> '{}' and not gdpr_internal.has_key()
+    ) as x
+  );
+end
+$function$;
+comment on function gdpr_internal.change_problems(jsonb, name) is 'Why this policy cannot follow the one in force, or not by this role.';
+
+create or replace function gdpr_internal.table_order(p_tables jsonb)
+returns table (relation regclass, definition jsonb, n bigint)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive tree (name, depth) as (
+    select t.key, 0
+    from jsonb_each(p_tables) as t
+    where not coalesce(p_tables ? (t.value -> 'subject' ->> 'references'), false)
+    union all
+    select t.key, p.depth + 1
+    from tree as p
+    join jsonb_each(p_tables) as t on t.value -> 'subject' ->> 'references' = p.name
+    where p.depth < 100
+  )
+  select gdpr_internal.find_table(o.name), p_tables -> o.name, row_number() over (order by o.depth, o.name)
+  from tree as o;
+end;
+comment on function gdpr_internal.table_order(jsonb) is 'Tables, parents before children.';
+
+create or replace function gdpr_policy.steps(p_policy jsonb, p_role name)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record;
+  v_order record;
+  v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+begin
+  v_read := gdpr_internal.read_policy(p_policy);
+  if v_read.problems = '{}' then
+    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
+  end if;
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  step := 0;
+  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(v_read.policy) loop
+    step := step + 1;
+    return next;
+  end loop;
+  for v_order in select * from gdpr_internal.table_order(v_read.policy -> 'tables') as o order by o.n loop
+    if not exists (select from gdpr_internal.protected_table as t where t.relation = v_order.relation and t.unprotected_at is null) then
+      v_next := v_next + 1;
+    end if;
+    for object, action, statement, lock, rewrite in
+      select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
+    loop
+      step := step + 1;
+      return next;
+    end loop;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';

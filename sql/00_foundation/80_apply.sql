@@ -1,0 +1,358 @@
+-- [code] plan() and apply(): the policy becomes the database. They run as the caller, who owns the tables.
+-- GDPR Art. 25. Called by: DBAs, gdprdb policy plan|apply.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
+returns table (relation regclass, column_name text, kind text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
+begin
+  return query
+  select o.relation, s.column_name, s.kind
+  from gdpr_internal.table_order(v_policy -> 'tables') as o
+  cross join lateral gdpr_internal.stored_columns(o.definition) as s
+  where s.encrypt = 'searchable'
+    and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
+    and not exists (
+      select from gdpr_internal.protected_table as t
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      where t.relation = o.relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
+    );
+end
+$function$;
+comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest.';
+
+create or replace function gdpr.plan(p_policy jsonb)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_candidate record;
+  v_collisions bigint;
+  v_problems text[] := '{}';
+begin
+  return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
+  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
+    execute format(
+      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, %I::text) having count(*) > 1) as c',
+      v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
+    ) into v_collisions;
+    if v_collisions > 0 then
+      v_problems := v_problems || format(
+        'tables.%s.columns.%s: is UNIQUE, and %s of its values are written in several ways that become one (see canonical = "exact")',
+        to_json(v_candidate.relation::text), to_json(v_candidate.column_name), v_collisions
+      );
+    end if;
+  end loop;
+  if v_problems <> '{}' then
+    perform gdpr.refuse_policy(v_problems);
+  end if;
+end
+$function$;
+comment on function gdpr.plan(jsonb) is
+  'The steps that would bring the database to this policy: object, action, statement, strongest lock on the table, whether the table is rewritten; none when it is there already. Changes nothing. p_policy: {"settings", "purposes", "roles", "tables"}, as the TOML file has it. Error: PR001 with every problem on a line of the detail. Art. 25.';
+
+create or replace function gdpr.refuse_policy(p_problems text[])
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('policy_refused', array_to_string(p_problems, E'\n'));
+end;
+comment on function gdpr.refuse_policy(text[]) is 'Raises PR001 with these problems.';
+
+create or replace function gdpr.apply(p_policy jsonb)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- one at a time: two plans made side by side would both be right and together wrong
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
+    execute statement;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr.apply(jsonb) is
+  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
+
+create or replace function gdpr_policy.partition_tree(p_relation regclass)
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select r from gdpr_internal.relation_tree(p_relation) as r;
+end;
+comment on function gdpr_policy.partition_tree(regclass) is 'A table and all its partitions.';
+
+create or replace function gdpr_policy.table_facts(p_relation regclass, out id smallint, out via text[], out definition jsonb, out original jsonb, out has_change boolean)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  select t.id, t.via_columns::text[], t.definition, t.original,
+    to_regprocedure(format('gdpr_generated.change_%s()', t.id)) is not null
+  into id, via, definition, original, has_change
+  from gdpr_internal.protected_table as t
+  where t.id = gdpr_internal.table_id(p_relation);
+end
+$function$;
+comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
+
+create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_relation regclass;
+  v_forced regclass[] := '{}';
+  v_trigger record;
+  v_back text[] := '{}';
+  v_statement text;
+  v_rows bigint;
+begin
+  -- this is no change of the data: the application's triggers must not see it
+  for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
+    if (select c.relforcerowsecurity from pg_class as c where c.oid = v_relation) then
+      execute format('alter table %s no force row level security', v_relation);
+      v_forced := v_forced || v_relation;
+    end if;
+    for v_trigger in
+      select t.tgname, t.tgenabled from pg_trigger as t
+      where t.tgrelid = v_relation and not t.tgisinternal and t.tgenabled <> 'D' and t.tgparentid = 0
+    loop
+      execute format('alter table %s disable trigger %I', v_relation, v_trigger.tgname);
+      v_back := v_back || format('alter table %s enable %s trigger %I', v_relation,
+        case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
+    end loop;
+  end loop;
+  if v_facts.via is not null then
+    execute format('create trigger _gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I()',
+      p_relation, 'subject_' || v_facts.id);
+  end if;
+  if p_new then
+    execute format('create trigger _gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
+      p_relation, 'protect_' || v_facts.id);
+  else
+    execute format('create trigger _gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+      p_relation, 'change_' || v_facts.id);
+  end if;
+  execute format('update %s set gdpr_purposes = gdpr_purposes where %s', p_relation,
+    case when p_new then 'gdpr_subject_id is null' else 'gdpr_subject_id is not null' end);
+  get diagnostics v_rows = row_count;
+  execute format('drop trigger if exists _gdpr_10_backfill on %s', p_relation);
+  execute format('drop trigger _gdpr_40_backfill on %s', p_relation);
+  foreach v_statement in array v_back loop
+    execute v_statement;
+  end loop;
+  foreach v_relation in array v_forced loop
+    execute format('alter table %s force row level security', v_relation);
+  end loop;
+  return v_rows;
+end
+$function$;
+comment on function gdpr_policy.backfill(regclass, boolean) is
+  'Step of apply(): existing rows go through the same trigger as new ones (p_new), or have their changed columns written anew. Returns the rows.';
+
+create or replace function gdpr_policy.controls_off(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_name name;
+begin
+  for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+      execute format('drop policy %I on %s', v_name, v_relation);
+    end loop;
+    for v_name in
+      select t.tgname from pg_trigger as t
+      where t.tgrelid = v_relation and t.tgname ~ '^(_gdpr_|zzz_gdpr_)' and t.tgparentid = 0
+    loop
+      execute format('drop trigger %I on %s', v_name, v_relation);
+    end loop;
+  end loop;
+  perform gdpr_policy.drop_views(p_relation);
+end
+$function$;
+comment on function gdpr_policy.controls_off(regclass) is 'Takes triggers, policies and views off a table; row security stays on, so that nobody sees a row meanwhile.';
+
+create or replace function gdpr_policy.drop_views(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+begin
+  perform gdpr_internal.drop_redacted_view(v_id, 'bi');
+  perform gdpr_internal.drop_clear_view(v_id);
+end
+$function$;
+comment on function gdpr_policy.drop_views(regclass) is 'Drops the clear view and the redacted views of a table.';
+
+create or replace function gdpr_policy.begin_unprotect(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_child regclass;
+begin
+  select t.relation into v_child from gdpr_internal.protected_table as t where t.parent_id = v_id and t.unprotected_at is null limit 1;
+  if v_child is not null then
+    perform gdpr_internal.refuse('invalid_argument', format('unprotect %s first: its rows belong to subjects of this table', v_child));
+  end if;
+  update gdpr_internal.protected_table as t set unprotecting_xid = pg_current_xact_id() where t.id = v_id;
+  perform gdpr_internal.audit_event('UNPROTECT', null, jsonb_build_object('table', p_relation::text));
+end
+$function$;
+comment on function gdpr_policy.begin_unprotect(regclass) is 'Step of unprotect(): opens decryption in place for this transaction, on record. Errors: PR002, PR004 while children are protected.';
+
+create or replace function gdpr_policy.restore_statements(p_relation regclass)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_alter text[] := '{}';
+  v_column gdpr_internal.protected_column;
+begin
+  for v_column in
+    select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
+  loop
+    if v_column.original ? 'default' then
+      v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
+    end if;
+    v_alter := v_alter || format(
+      'alter column %1$I type %2$s%5$s using gdpr_policy.decrypt_for_unprotect(%3$s, %4$s, %1$I)::%2$s',
+      v_column.column_name, v_column.original_type, 'gdpr_subject_id', v_column.id,
+      coalesce(' collate ' || (v_column.original ->> 'collation'), '')
+    );
+    if v_column.original ? 'default' then
+      v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
+    end if;
+  end loop;
+  if v_alter <> '{}' then
+    return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
+  end if;
+  return next format('alter table %s %s', p_relation, (
+    select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
+  ));
+  return query
+  select format('alter table %s add constraint %I %s', p_relation, o.value ->> 'name', o.value ->> 'definition')
+  from (
+    select distinct k.value
+    from gdpr_internal.protected_column as c
+    cross join lateral jsonb_array_elements(coalesce(c.original -> 'constraints', '[]')) as k (value)
+    where c.table_id = v_id
+  ) as o;
+  return query
+  select distinct k.value ->> 'definition'
+  from gdpr_internal.protected_column as c
+  cross join lateral jsonb_array_elements(coalesce(c.original -> 'indexes', '[]')) as k (value)
+  where c.table_id = v_id;
+end
+$function$;
+comment on function gdpr_policy.restore_statements(regclass) is 'The statements that give a table back its columns, indexes and constraints.';
+
+create or replace function gdpr_policy.finish_unprotect(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+begin
+  update gdpr_internal.protected_table as t
+  set unprotected_at = statement_timestamp(), unprotecting_xid = null
+  where t.id = v_id;
+  perform gdpr_generated.generate_dispatch();
+  perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_generated.drop_generated_rows(v_id);
+end
+$function$;
+comment on function gdpr_policy.finish_unprotect(regclass) is 'Step of unprotect(): the register keeps the table as evidence, the generated functions go.';
+
+create or replace function gdpr.unprotect(p_table regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_table);
+  v_statement text;
+  v_relation regclass;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  execute format('lock table %s in access exclusive mode', p_table);
+  perform gdpr_policy.begin_unprotect(p_table);
+  perform gdpr_policy.controls_off(p_table);
+  for v_statement in select s from gdpr_policy.restore_statements(p_table) as s loop
+    execute v_statement;
+  end loop;
+  for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
+    execute format('alter table %s %s row level security, %s row level security', v_relation,
+      case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
+      case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
+  end loop;
+  execute format('revoke all on table %s from gdpr_owner, gdpr_keyholder, gdpr_worker', p_table);
+  perform gdpr_policy.finish_unprotect(p_table);
+end
+$function$;
+comment on function gdpr.unprotect(regclass) is
+  'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';

@@ -1,0 +1,407 @@
+-- [code] Whose row is it: matching a new row to a person, creating persons, the blocklist at the door.
+-- GDPR Art. 4(1), Art. 14(2)(f), Art. 17. Called by: the generated triggers (claim_subject), DPO (block, unblock, find_subject).
+
+set local role gdpr_keyholder;
+
+do $type$
+begin
+  if to_regtype('gdpr_internal.claim') is null then
+    create type gdpr_internal.claim as (subject_id bigint, ref uuid, purposes bigint, until timestamptz, data_key bytea);
+  end if;
+end
+$type$;
+comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
+
+create or replace function gdpr_internal.new_subject(p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_random bytea := gdpr_internal.gen_random_bytes(80);
+begin
+  v_claim.data_key := substr(v_random, 1, 64);
+  v_claim.purposes := p_mask | (1::bigint << 62);
+  v_claim.until := 'infinity';
+  v_claim.subject_id := p_subject;
+  v_claim.ref := gen_random_uuid();
+  insert into gdpr_internal.subject (id, ref, purposes, until)
+  values (v_claim.subject_id, v_claim.ref, v_claim.purposes, 'infinity');
+  insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
+  values (
+    v_claim.subject_id, (p_ring).kek_id,
+    gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(v_claim.subject_id), v_claim.data_key)
+  );
+  if p_mask <> 0 then
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+    select v_claim.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
+    from gdpr_internal.table_basis as b
+    where b.table_id = p_table;
+  end if;
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint) is
+  'Creates the person p_subject with a data key and the bases that the table gives by default (p_mask: their bits).';
+
+create or replace function gdpr_internal.known_subject(p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_erased boolean;
+begin
+  -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
+  select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
+  into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased
+  from gdpr_internal.subject as s
+  where s.id = p_subject
+  for share;
+  if v_claim.subject_id is null or v_erased then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  v_claim.data_key := gdpr_internal.data_key(p_ring, p_subject);
+  if v_claim.data_key is null then
+    perform gdpr_internal.refuse('key_missing', 'the data key of this person is gone');
+  end if;
+  if v_claim.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
+  ) then
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
+    from gdpr_internal.table_basis as b
+    where b.table_id = p_table;
+    perform gdpr_internal.refresh_gate(array[p_subject]);
+    select s.purposes, s.until into v_claim.purposes, v_claim.until
+    from gdpr_internal.subject as s
+    where s.id = p_subject;
+  end if;
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint) is
+  'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
+
+create or replace function gdpr_internal.claim_subject(
+  p_ring gdpr_internal.keyring,
+  p_table smallint,
+  p_mask bigint,
+  p_parent bigint,
+  p_digests uuid[],
+  p_bare uuid[],
+  p_kinds text[],
+  p_matching integer,
+  p_blocklist text,
+  p_constraint name,
+  p_backfill boolean
+)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_hit record;
+  v_subject bigint := p_parent;
+  v_blocked boolean := false;
+  v_known integer := 0;
+  v_digests boolean := cardinality(array_remove(p_digests, null)) > 0;
+  v_source jsonb;
+begin
+  if v_digests then
+    -- one probe: whose is it, and is it blocked; the lock is what an eraser of the same person meets
+    for v_hit in
+      select i.digest, i.subject_id, i.blocked_at, i.retired_at
+      from gdpr_internal.identifier as i
+      where i.digest = any (p_digests || p_bare)
+      order by array_position(p_digests, i.digest)
+      for share
+    loop
+      v_blocked := v_blocked or v_hit.blocked_at is not null;
+      if v_hit.digest = any (p_digests) and v_hit.retired_at is null then
+        v_known := v_known + 1;
+      end if;
+      if v_subject is null and v_hit.retired_at is null and v_hit.subject_id is not null
+        and v_hit.digest = any (p_digests[1:p_matching])
+      then
+        v_subject := v_hit.subject_id;
+      end if;
+    end loop;
+    if v_blocked then
+      perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+    end if;
+  end if;
+
+  if v_subject is null then
+    v_subject := nextval('gdpr_internal.subject_id_seq');
+    if v_digests and not gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_matching) then
+      -- another session was faster with the same person, who can be seen now
+      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+      return gdpr_internal.claim_subject(
+        p_ring, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+      );
+    end if;
+    v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, v_subject);
+  else
+    v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject);
+    if v_digests and v_known < cardinality(array_remove(p_digests, null)) then
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_matching);
+    end if;
+  end if;
+
+  v_source := gdpr_internal.context_setting('source')::jsonb;
+  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
+  values (
+    v_claim.subject_id,
+    p_table,
+    case when p_backfill then 'before_gdprdb' else coalesce(v_source ->> 'kind', 'unspecified') end,
+    case when v_source - 'kind' <> '{}' and not p_backfill then gdpr_internal.seal_value(
+      v_claim.data_key, gdpr_internal.gen_random_bytes(16), v_claim.subject_id, 0, (v_source - 'kind')::text
+    ) end,
+    gdpr_internal.context_setting('actor')
+  );
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.claim_subject(
+  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
+) is
+  'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
+
+create or replace function gdpr_internal.claim_identifiers(
+  p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[], p_matching integer
+)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest)
+  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest)
+  from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
+  where d.digest is not null
+  on conflict (digest) do update
+  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp()
+  where i.retired_at is not null and i.blocked_at is null;
+  if not found then
+    return not exists (
+      select
+      from gdpr_internal.identifier as i
+      where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> p_subject
+    );
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], integer) is
+  'Gives free (or retired) identifiers to a person; false when a matching one went to somebody else meanwhile. An identifier that somebody else holds stays with them.';
+
+create or replace function gdpr_internal.meet_blocked(p_blocklist text, p_constraint name)
+returns void
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_blocklist = 'warn' then
+    raise warning using
+      errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
+      constraint = 'gdpr_blocked_identifier';
+  elsif p_constraint is not null then
+    -- word for word what a duplicate gives: a sign-up form must not tell that somebody was erased
+    raise exception using
+      errcode = '23505', message = format('duplicate key value violates unique constraint "%s"', p_constraint), constraint = p_constraint;
+  else
+    perform gdpr_internal.refuse('blocked_identifier');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.meet_blocked(text, name) is
+  'A blocked identifier at the door: a warning, or error 23505, indistinguishable from a duplicate where the column is unique (p_constraint). Art. 17.';
+
+create or replace function gdpr_internal.identifier_digests(p_kind text, p_value text, out digest uuid, out bare uuid)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_canonical text := gdpr_internal.canonical(p_kind, p_value);
+  v_ring gdpr_internal.keyring;
+begin
+  if v_canonical is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the value of an identifier cannot be empty');
+  end if;
+  v_ring := gdpr_internal.keyring();
+  digest := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, v_canonical);
+  bare := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, gdpr_internal.bare_form(p_kind, v_canonical));
+end
+$function$;
+comment on function gdpr_internal.identifier_digests(text, text) is 'The digest of an identifier and of its bare form. Error: PR004 empty value.';
+
+create or replace function gdpr_internal.change_identifier(
+  p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_new is not distinct from p_old then
+    return;
+  end if;
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (p_new, p_bare) and i.blocked_at is not null
+    for share
+  ) then
+    perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+  end if;
+  update gdpr_internal.identifier as i
+  set retired_at = statement_timestamp()
+  where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
+  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], 1);
+end
+$function$;
+comment on function gdpr_internal.change_identifier(bigint, uuid, uuid, uuid, text, text, name) is
+  'A person''s identifier changes: the old one is retired (another person may bring it), the new one claimed. Error: 23505 blocked.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.find_subject(p_kind text, p_value text)
+returns bigint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+  v_subject bigint;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  select i.subject_id into v_subject
+  from gdpr_internal.identifier as i
+  where i.digest = v_digests.digest and i.retired_at is null;
+  return v_subject;
+end
+$function$;
+comment on function gdpr.find_subject(text, text) is
+  'The person with this identifier (kind: email, phone, text), or null. Send the value as a bind parameter.';
+
+create or replace function gdpr.block(p_kind text, p_value text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.subject_id is not null and i.retired_at is null
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the identifier belongs to a person; gdpr.erase() blocks it');
+  end if;
+  insert into gdpr_internal.identifier as i (digest, kind, blocked_at, block_reason)
+  select distinct d.digest, p_kind, statement_timestamp(), p_reason
+  from unnest(array[v_digests.digest, v_digests.bare]) as d (digest)
+  on conflict (digest) do update
+  set subject_id = null, retired_at = null, blocked_at = excluded.blocked_at, block_reason = excluded.block_reason
+  where i.blocked_at is null and i.retired_at is not null;
+  perform gdpr_internal.audit_event('BLOCK', null, jsonb_build_object('kind', p_kind));
+end
+$function$;
+comment on function gdpr.block(text, text, text) is
+  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
+
+create or replace function gdpr.unblock(p_kind text, p_value text, p_reason text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+  v_found boolean;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  delete from gdpr_internal.identifier as i
+  where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null;
+  v_found := found;
+  perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object('kind', p_kind, 'reason', p_reason, 'found', v_found));
+  return v_found;
+end
+$function$;
+comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there.';
+
+create or replace function gdpr.is_blocked(p_kind text, p_value text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  return exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
+  );
+end
+$function$;
+comment on function gdpr.is_blocked(text, text) is 'Whether an identifier, or its address without a plus-tag, is on the blocklist.';
+
+create or replace view gdpr.blocklist as
+select i.digest, i.kind, i.blocked_at, i.block_reason as reason
+from gdpr_internal.identifier as i
+where i.blocked_at is not null;
+comment on view gdpr.blocklist is 'Blocked identifiers, as keyed digests.';
+
+create or replace view gdpr.subject as
+select
+  s.id as subject_id,
+  s.created_at,
+  s.erased_at,
+  exists (
+    select from gdpr_internal.restriction_record as r
+    where r.subject_id = s.id
+      and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+  ) as restricted
+from gdpr_internal.subject as s;
+comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';

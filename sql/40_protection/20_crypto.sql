@@ -1,0 +1,279 @@
+-- [code] Values and keys: the format gdpr1:, wrapping, the unlocked key of a session.
+-- GDPR Art. 32(1)(a). AES-256-CBC with a random IV, then HMAC-SHA-256 over everything before it (encrypt-then-MAC).
+-- Format and test vectors: docs/format.md. The functions here take keys as arguments; which keys, says 30_keys.sql.
+-- They pin debug_print_plan: with it the caller would be shown the plans of nested statements.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.value_header(p_subject bigint, p_column integer)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select '\x0100000001'::bytea || int8send(p_subject) || int4send(p_column);
+end;
+comment on function gdpr_internal.value_header(bigint, integer) is
+  'The 17 bytes before every ciphertext: version 1, key version 1 (4 bytes), subject (8), column id (4), big-endian.';
+
+create or replace function gdpr_internal.seal_value(p_key bytea, p_iv bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
+    || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
+begin
+  return 'gdpr1:' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+end
+$function$;
+comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
+  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+
+create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_raw bytea;
+  v_length integer;
+begin
+  if not starts_with(p_value, 'gdpr1:') then
+    return p_value;
+  end if;
+  v_raw := decode(substr(p_value, 7), 'base64');
+  v_length := length(v_raw);
+  if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+    or substr(v_raw, v_length - 31) is distinct from
+      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
+  then
+    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  end if;
+  return convert_from(
+    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(p_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
+    'UTF8'
+  );
+end
+$function$;
+comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
+  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Error: PR404 altered or moved value.';
+
+create or replace function gdpr_internal.value_subject(p_value text)
+returns bigint
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select ('x' || encode(substr(decode(substr(p_value, 7), 'base64'), 6, 8), 'hex'))::bit(64)::bigint;
+end;
+comment on function gdpr_internal.value_subject(text) is 'The subject in a ciphertext''s header.';
+
+create or replace function gdpr_internal.value_column(p_value text)
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select ('x' || encode(substr(decode(substr(p_value, 7), 'base64'), 14, 4), 'hex'))::bit(32)::integer;
+end;
+comment on function gdpr_internal.value_column(text) is 'The column id in a ciphertext''s header (0: evidence and audit payloads).';
+
+create or replace function gdpr_internal.wrap_key(p_kek bytea, p_iv bytea, p_context bytea, p_key bytea)
+returns bytea
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_body bytea := p_iv || gdpr_internal.encrypt_iv(p_key, substr(p_kek, 1, 32), p_iv, 'aes-cbc/pad:none');
+begin
+  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33), 'sha256');
+end
+$function$;
+comment on function gdpr_internal.wrap_key(bytea, bytea, bytea, bytea) is
+  'Wraps a key (a multiple of 16 bytes) under a key-encryption key of 64 bytes: IV, ciphertext, HMAC over context, IV and ciphertext.';
+
+create or replace function gdpr_internal.unwrap_key(p_kek bytea, p_context bytea, p_wrapped bytea)
+returns bytea
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_length integer := length(p_wrapped);
+begin
+  if substr(p_wrapped, v_length - 31) is distinct from
+    gdpr_internal.hmac(p_context || substr(p_wrapped, 1, v_length - 32), substr(p_kek, 33), 'sha256')
+  then
+    perform gdpr_internal.refuse('tampered', 'wrapped key');
+  end if;
+  return gdpr_internal.decrypt_iv(
+    substr(p_wrapped, 17, v_length - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
+  );
+end
+$function$;
+comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is
+  'Checks and unwraps a key. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
+
+create or replace function gdpr_internal.derive_key(p_key text)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select
+    gdpr_internal.hmac('gdprdb/1/encrypt'::bytea, convert_to(p_key, 'UTF8'), 'sha256')
+    || gdpr_internal.hmac('gdprdb/1/authenticate'::bytea, convert_to(p_key, 'UTF8'), 'sha256');
+end;
+comment on function gdpr_internal.derive_key(text) is
+  'The 64 bytes of key-encryption key behind the text that gdpr.create_key() returned: two HMAC-SHA-256 with separate labels.';
+
+create or replace function gdpr_internal.ticket_context()
+returns bytea
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select convert_to(
+    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user), 'UTF8'
+  );
+end;
+comment on function gdpr_internal.ticket_context() is 'Binds an unlocked key to this session of this server: its ticket opens nothing elsewhere.';
+
+create or replace view gdpr_internal.current_key as
+select
+  k.id,
+  k.provider,
+  k.check_value,
+  case
+    when k.provider = 'table' then k.material
+    when substr(t.ticket, 81) = gdpr_internal.hmac(
+      convert_to(format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user), 'UTF8')
+        || substr(t.ticket, 1, 80),
+      substr(s.value, 33), 'sha256'
+    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(s.value, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
+  end as material
+from gdpr_internal.key_encryption_key as k
+cross join gdpr_internal.secret as s
+cross join lateral (
+  select decode(nullif(current_setting('gdpr.unlocked', true), ''), 'base64') as ticket offset 0
+) as t
+where s.name = 'ticket'
+order by k.id desc
+limit 1;
+comment on view gdpr_internal.current_key is
+  'The key-encryption key in force: from its table, or from the ticket that gdpr.unlock() left in the session. material is null while locked. Granted to nobody.';
+
+create or replace view gdpr_internal.opened_key as
+select
+  k.subject_id,
+  gdpr_internal.decrypt_iv(
+    substr(k.wrapped, 17, 64),
+    substr(
+      (select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
+      from gdpr_internal.current_key as c),
+      1, 32
+    ),
+    substr(k.wrapped, 1, 16),
+    'aes-cbc/pad:none'
+  ) as data_key
+from gdpr_internal.subject_key as k;
+comment on view gdpr_internal.opened_key is
+  'Data keys, unwrapped as part of the query that joins them. Only views owned by gdpr_keyholder read it; none of them shows data_key.';
+
+create or replace function gdpr_internal.keyring()
+returns gdpr_internal.keyring
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_ring gdpr_internal.keyring;
+  v_wrapped bytea;
+begin
+  select c.id, c.material, s.value
+  into v_ring.kek_id, v_ring.kek, v_wrapped
+  from gdpr_internal.current_key as c
+  cross join gdpr_internal.secret as s
+  where s.name = 'digest';
+  if v_ring.kek_id is null then
+    perform gdpr_internal.refuse('key_missing');
+  elsif v_ring.kek is null then
+    perform gdpr_internal.refuse('key_locked');
+  end if;
+  v_ring.digest_key := gdpr_internal.unwrap_key(v_ring.kek, 'digest'::bytea, v_wrapped);
+  return v_ring;
+end
+$function$;
+comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked.';
+
+create or replace function gdpr_internal.data_key(p_ring gdpr_internal.keyring, p_subject bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  if v_wrapped is null then
+    return null;
+  end if;
+  return gdpr_internal.unwrap_key((p_ring).kek, int8send(p_subject), v_wrapped);
+end
+$function$;
+comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';
+
+create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if p_value is null then
+    return null;
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  return gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, p_value);
+end
+$function$;
+comment on function gdpr_internal.seal_evidence(bigint, text) is
+  'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';

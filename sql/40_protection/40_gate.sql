@@ -1,0 +1,186 @@
+-- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
+-- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
+-- that say "maybe" and until when; past that instant the evidence itself is asked.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.gate(p_subjects bigint[])
+returns table (subject_id bigint, allowed bigint, possible bigint, until timestamptz)
+language sql
+stable
+parallel restricted
+security definer
+rows 1
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    s.id,
+    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case
+      when s.erased_at is not null or r.restricted then 'infinity'
+      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
+      else coalesce(p.until, 'infinity')
+    end
+  from gdpr_internal.subject as s
+  cross join lateral (
+    select exists (
+      select from gdpr_internal.restriction_record as x
+      where x.subject_id = s.id
+        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+    ) as restricted
+  ) as r
+  cross join lateral (
+    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+  ) as o
+  cross join lateral (
+    select
+      bit_or(1::bigint << x.purpose_id) as possible,
+      coalesce(bit_or(1::bigint << x.purpose_id) filter (where x.valid_from <= statement_timestamp()), 0) as allowed,
+      min(case when x.valid_from > statement_timestamp() then x.valid_from else x.valid_until end) as until
+    from (
+      select b.purpose_id, b.valid_from, b.valid_until
+      from gdpr_internal.basis_record as b
+      where b.subject_id = s.id
+        and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+      union all
+      select c.purpose_id, '-infinity'::timestamptz, c.valid_until
+      from (
+        select distinct on (x.purpose_id) x.purpose_id, x.event, x.valid_until
+        from gdpr_internal.consent_record as x
+        where x.subject_id = s.id
+        order by x.purpose_id, x.id desc
+      ) as c
+      where c.event = 'granted'
+    ) as x
+    where x.valid_until > statement_timestamp()
+  ) as p
+  where s.id = any (p_subjects);
+end;
+comment on function gdpr_internal.gate(bigint[]) is
+  'The gate of persons from the evidence: bits allowed at statement_timestamp(), bits that are or will be allowed by what is recorded, and the first instant at which a bit may change (-infinity: ask the evidence each time).';
+
+create or replace function gdpr_policy.still_allowed(p_subject bigint, p_mask bigint)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint;
+begin
+  if p_subject is null then
+    return true;
+  end if;
+  select g.allowed into v_allowed from gdpr_internal.gate(array[p_subject]) as g;
+  return coalesce(v_allowed & p_mask <> 0, false);
+end
+$function$;
+comment on function gdpr_policy.still_allowed(bigint, bigint) is
+  'Whether a person may be processed for one of the purposes in p_mask at this very statement: the slow and exact path of the row policies.';
+
+create or replace function gdpr_internal.refresh_gate(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- rows being inserted for these persons hold a share lock here: they are waited for, and seen by the next statement
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  update gdpr_internal.subject as s
+  set purposes = g.possible, until = g.until
+  from gdpr_internal.gate(p_subjects) as g
+  where s.id = g.subject_id
+    and (s.purposes, s.until) is distinct from (g.possible, g.until);
+  perform gdpr_generated.spread_gate(p_subjects);
+end
+$function$;
+comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';
+
+create or replace function gdpr.tidy_gates(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  select array_agg(d.id)
+  into v_subjects
+  from (
+    select s.id from gdpr_internal.subject as s
+    where s.until <= statement_timestamp() and s.until > '-infinity'
+    limit p_limit
+  ) as d;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+  return coalesce(cardinality(v_subjects), 0);
+end
+$function$;
+comment on function gdpr.tidy_gates(integer) is
+  'Brings up to p_limit expired gates up to date and returns how many. Never needed for correctness: rows past their instant are checked against the evidence, this only makes them fast again.';
+
+create or replace function gdpr_policy.refuse_write(p_subject bigint, p_mask bigint)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose record;
+begin
+  select p.id, p.name, p.basis into v_purpose
+  from gdpr_internal.purpose as p
+  where 1::bigint << p.id = p_mask;
+  return gdpr_internal.refuse(
+    case
+      when exists (select from gdpr_internal.subject as s where s.id = p_subject and s.erased_at is not null) then 'erased'
+      when exists (
+        select from gdpr_internal.restriction_record as r
+        where r.subject_id = p_subject
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+      ) then 'restricted'
+      when exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+      ) then 'objected'
+      when v_purpose.basis = 'consent' then 'consent_missing'
+      else 'basis_missing'
+    end,
+    format('subject %s, purpose %s', p_subject, v_purpose.name)
+  );
+end
+$function$;
+comment on function gdpr_policy.refuse_write(bigint, bigint) is
+  'Says why a row may not be written: called by the row policies when the gate is closed. Errors: PR201, PR301, PR601, PR602, PR603.';
+
+create or replace function gdpr_internal.require_subject(p_subject bigint)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_erased boolean;
+begin
+  select s.erased_at is not null into v_erased from gdpr_internal.subject as s where s.id = p_subject;
+  if v_erased is null then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif v_erased then
+    perform gdpr_internal.refuse('erased');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_subject(bigint) is 'Errors: PR101 no such person, PR603 erased.';

@@ -1,0 +1,187 @@
+-- [code] Writing and reading audit records.
+-- GDPR Art. 5(2), Art. 32(1)(d). Written by the generated triggers and by gdprdb's own functions; read by gdpr_dpo, gdpr_auditor.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.write_audit(
+  p_operation text, p_table smallint, p_subject bigint, p_key text, p_row text, p_changed text[], p_payload text
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload
+  )
+  select
+    p_operation, p_table, p_subject,
+    gdpr_internal.keyed_digest(s.value, p_table::text, p_key),
+    gdpr_internal.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_internal.context_setting('actor'),
+    gdpr_internal.context_setting('request'),
+    v_role,
+    nullif(current_setting('application_name'), ''),
+    p_changed,
+    gdpr_internal.hmac(convert_to(p_row, 'UTF8'), s.value, 'sha256'),
+    p_payload
+  from gdpr_internal.secret as s
+  where s.name = 'audit';
+end
+$function$;
+comment on function gdpr_internal.write_audit(text, smallint, bigint, text, text, text[], text) is
+  'Writes the audit record of one row: p_key the primary key as text and p_row the row as stored leave only keyed digests.';
+
+create or replace function gdpr_internal.audit_event(p_operation text, p_subject bigint, p_details jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, subject_id, purpose_id, actor, request, role, application_name, payload
+  )
+  values (
+    p_operation, p_subject,
+    gdpr_internal.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_internal.context_setting('actor'),
+    gdpr_internal.context_setting('request'),
+    v_role,
+    nullif(current_setting('application_name'), ''),
+    p_details::text
+  );
+end
+$function$;
+comment on function gdpr_internal.audit_event(text, bigint, jsonb) is
+  'Records an event of gdprdb itself (policy, key, basis, consent, restriction, erasure, maintenance). p_details must not hold personal data.';
+
+create or replace function gdpr_internal.note_maintenance()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: purpose maintenance used by % in a read-only transaction', gdpr_internal.acting_role();
+  elsif pg_current_xact_id_if_assigned() is null or not exists (
+    select from gdpr_internal.audit_record as a
+    where a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'MAINTENANCE'
+  ) then
+    perform gdpr_internal.audit_event('MAINTENANCE', null, '{}');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_maintenance() is
+  'One record for each transaction that uses purpose maintenance; a read-only transaction leaves a line in the server''s log instead.';
+
+create or replace view gdpr.audit_log as
+select
+  a.id,
+  a.at,
+  a.xid,
+  t.relation as table_name,
+  a.operation,
+  a.subject_id,
+  a.row_key,
+  p.name as purpose,
+  a.actor,
+  a.login as "session_user",
+  a.role,
+  a.client_addr,
+  a.application_name,
+  a.request,
+  a.changed,
+  case
+    when a.table_id is null then a.payload::jsonb
+    when k.data_key is not null and pg_has_role(current_user, 'gdpr_dpo', 'usage')
+      then gdpr_internal.open_value(k.data_key, a.subject_id, 0, a.payload)::jsonb
+  end as old,
+  a.row_hash
+from gdpr_internal.audit_record as a
+left join gdpr_internal.protected_table as t on t.id = a.table_id
+left join gdpr_internal.purpose as p on p.id = a.purpose_id
+left join gdpr_internal.opened_key as k on k.subject_id = a.subject_id and a.payload is not null and a.table_id is not null;
+comment on view gdpr.audit_log is
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+
+create or replace view gdpr.source as
+select
+  s.id,
+  s.subject_id,
+  t.relation as table_name,
+  s.kind,
+  case when s.details is not null and pg_has_role(current_user, 'gdpr_dpo', 'usage')
+    then gdpr_internal.open_value(k.data_key, s.subject_id, 0, s.details)::jsonb
+  end as details,
+  s.actor,
+  s.recorded_at
+from gdpr_internal.source as s
+left join gdpr_internal.protected_table as t on t.id = s.table_id
+left join gdpr_internal.opened_key as k on k.subject_id = s.subject_id;
+comment on view gdpr.source is
+  'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.append_only()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('append_only', tg_table_name);
+  return null;
+end
+$function$;
+comment on function gdpr_internal.append_only() is 'Refuses every change of evidence. Error: 55000.';
+
+create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_month timestamptz;
+  v_name name;
+  v_made integer := 0;
+begin
+  for v_month in
+    select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
+  loop
+    v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
+    if to_regclass('gdpr_internal.' || v_name) is null then
+      execute format(
+        'create table gdpr_internal.%I partition of gdpr_internal.audit_record for values from (%L) to (%L)',
+        v_name, v_month, v_month + interval '1 month'
+      );
+      execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');
+      execute format('alter table gdpr_internal.%I enable row level security', v_name);
+      v_made := v_made + 1;
+    end if;
+  end loop;
+  return v_made;
+end
+$function$;
+comment on function gdpr_internal.make_audit_partitions(integer) is 'Makes the monthly partitions of this month and the next p_months; returns how many were missing.';

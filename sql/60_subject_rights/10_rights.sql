@@ -1,0 +1,42 @@
+-- [state] Restrictions, objections and erasures of persons.
+-- GDPR Art. 18, Art. 21, Art. 17. Append-only; the gate reads them.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.restriction_record (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  ground text not null check (ground in ('accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other')),
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index restriction_record_subject on gdpr_internal.restriction_record (subject_id);
+comment on table gdpr_internal.restriction_record is 'Restrictions of processing (Art. 18(1)): while one is not lifted only storage is allowed.';
+
+create table gdpr_internal.restriction_end (
+  restriction_id bigint primary key references gdpr_internal.restriction_record,
+  reason text not null,
+  ended_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
+
+create table gdpr_internal.objection_record (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  purpose_id smallint not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  unique (subject_id, purpose_id)
+);
+comment on table gdpr_internal.objection_record is 'Objections to a purpose (Art. 21).';
+
+create table gdpr_internal.erasure_record (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null unique,
+  reason text not null,
+  erased_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  receipt jsonb not null
+);
+comment on table gdpr_internal.erasure_record is 'The erasure ledger: which subject number was erased when, and counts of rows. No values.';

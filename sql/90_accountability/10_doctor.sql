@@ -1,0 +1,296 @@
+-- [code] doctor(): a claim is only made where it is checked.
+-- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_tables()
+returns table (severity text, "check" text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with live as (
+    select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
+    from gdpr_internal.protected_table as t
+    left join pg_class as c on c.oid = t.relation
+    where t.unprotected_at is null
+  ),
+  relations as (
+    select l.id, l.relation, l.mode, r.r as part
+    from live as l
+    cross join lateral gdpr_internal.relation_tree(l.relation) as r (r)
+    where l.present
+  )
+  select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
+  from live as l where not l.present
+  union all
+  select 'error', 'row_security', r.part::text,
+    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r join pg_class as c on c.oid = r.part
+  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  union all
+  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  where r.mode = 'enforce' and (
+    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
+  ) < 3
+  union all
+  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  cross join lateral (
+    select n.name from unnest(array['_gdpr_05_guard', '_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_50_audit_update', '_gdpr_40_truncate']) as n (name)
+  ) as n
+  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
+  where g.oid is null or g.tgenabled <> 'A'
+  union all
+  select 'warning', 'drift', l.relation::text, 'the catalog is no longer what apply() left (controls or columns were changed)',
+    'gdprdb policy plan shows the steps, gdprdb policy apply takes them.'
+  from live as l
+  where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
+  union all
+  select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
+    'Name it in the policy: [tables."..."].columns.'
+  from live as l
+  join pg_attribute as a on a.attrelid = l.relation and a.attnum > 0 and not a.attisdropped
+  where not l.definition -> 'columns' ? a.attname::text and not gdpr_internal.is_control_column(l.id, a.attname)
+    and not exists (
+      select from pg_constraint as k where k.conrelid = l.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+    )
+  union all
+  select 'error', 'bypassing_view', v.oid::regclass::text,
+    format('view over %s belongs to %s, who passes row security', l.relation, v.relowner::regrole),
+    'Give the view to a role without superuser and BYPASSRLS, or create it WITH (security_invoker).'
+  from live as l
+  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
+  join pg_rewrite as w on w.oid = d.objid
+  join pg_class as v on v.oid = w.ev_class and v.relkind in ('v', 'm')
+  join pg_roles as o on o.oid = v.relowner
+  where (o.rolsuper or o.rolbypassrls)
+    and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
+  group by v.oid, v.relowner, l.relation
+  union all
+  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', l.relation),
+    'Protect it by dropping it, or build it on a redacted view.'
+  from live as l
+  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
+  join pg_rewrite as w on w.oid = d.objid
+  join pg_class as v on v.oid = w.ev_class and v.relkind = 'm'
+  group by v.oid, l.relation
+  union all
+  select 'warning', 'statistics', l.relation::text, 'the planner''s statistics may hold values of persons erased since the last ANALYZE',
+    format('ANALYZE %s;', l.relation)
+  from live as l
+  join pg_stat_all_tables as s on s.relid = l.relation
+  where exists (
+    select from gdpr_internal.erasure_record as e
+    where e.erased_at > coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity')
+      and exists (
+        select from jsonb_array_elements(e.receipt -> 'tables') as t
+        where t ->> 'table' = l.relation::text and (t ->> 'rows')::bigint > 0
+      )
+  ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
+  union all
+  select 'info', 'index_unused', i.indexrelid::regclass::text,
+    format('row security keeps most conditions away from this index of %s', l.relation), 'Equality and ordering reach an index; LIKE, trigram, JSON and expressions do not. See docs/limits.md.'
+  from live as l
+  join pg_index as i on i.indrelid = l.relation and (i.indexprs is not null or exists (
+    select from pg_class as c join pg_am as m on m.oid = c.relam where c.oid = i.indexrelid and m.amname in ('gin', 'gist', 'spgist')
+  ))
+  where l.mode = 'enforce' and l.present;
+end;
+comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
+
+create or replace function gdpr_internal.doctor_roles()
+returns table (severity text, "check" text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'error', 'owner_role', r.rolname::text, 'an owner of gdprdb may log in, is superuser or passes row security',
+    format('alter role %I nologin nosuperuser nobypassrls;', r.rolname)
+  from pg_roles as r
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker') and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
+  union all
+  select 'error', 'owner_member', u.rolname::text, format('%s can act as %s', u.rolname, r.rolname),
+    format('revoke %I from %I;', r.rolname, u.rolname)
+  from pg_roles as r
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'usage')
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+  union all
+  select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
+  from gdpr_internal.role_binding as b
+  where to_regrole(quote_ident(b.role_name)) is null
+  union all
+  select 'error', 'membership', b.role_name::text, 'the role is bound by the policy but lacks the group of its audience',
+    'Apply the policy again: gdprdb policy apply.'
+  from gdpr_internal.role_binding as b
+  where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
+    and not pg_has_role(b.role_name, case b.audience when 'clear' then 'gdpr_app' else 'gdpr_' || b.audience end, 'member')
+  union all
+  select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
+  from pg_roles as r
+  where r.rolbypassrls and not r.rolsuper and r.rolcanlogin
+  union all
+  select 'warning', 'base_privilege', format('%s on %s', b.role_name, t.relation),
+    'a role of a redacted audience has rights on the table itself (the gate refuses them)', format('revoke all on %s from %I;', t.relation, b.role_name)
+  from gdpr_internal.role_binding as b
+  cross join gdpr_internal.protected_table as t
+  where t.unprotected_at is null and b.audience <> 'clear'
+    and to_regrole(quote_ident(b.role_name)) is not null and exists (select from pg_class as c where c.oid = t.relation)
+    and has_table_privilege(b.role_name, t.relation, 'select, insert, update, delete');
+end;
+comment on function gdpr_internal.doctor_roles() is 'Findings about roles.';
+
+create or replace function gdpr_internal.doctor_machinery()
+returns table (severity text, "check" text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with ours as (
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+  ),
+  functions as (
+    select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
+    from pg_proc as p
+    join ours as o on o.oid = p.pronamespace
+    where not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+  )
+  select 'error', 'function_owner', f.oid::regprocedure::text, format('a function in gdprdb''s schemas belongs to %s', f.proowner::regrole),
+    'Drop it, or find out who put it there.'
+  from functions as f
+  where f.proowner::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+  union all
+  select 'error', 'function_header', f.oid::regprocedure::text, 'a definer function without a fixed search_path', 'gdprdb db upgrade loads the functions again.'
+  from functions as f
+  where f.prosecdef and not exists (select from unnest(f.proconfig) as c where starts_with(c, 'search_path=pg_catalog,'))
+  union all
+  select 'error', 'public_function', f.oid::regprocedure::text, 'PUBLIC may execute a function of gdprdb', 'gdprdb db upgrade revokes it.'
+  from functions as f
+  where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
+    and f.oid::regprocedure::text <> all (array[
+      'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_write(bigint,bigint)'
+    ])
+  union all
+  select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
+  from pg_class as c
+  join ours as o on o.oid = c.relnamespace
+  where exists (select from aclexplode(c.relacl) as a where a.grantee = 0)
+  union all
+  select 'error', 'schema_open', o.nspname::text, 'somebody else may create objects in a schema of gdprdb', 'gdprdb db upgrade revokes it.'
+  from ours as o
+  join pg_namespace as n on n.oid = o.oid
+  where exists (
+    select from aclexplode(n.nspacl) as a
+    where a.privilege_type = 'CREATE' and a.grantee::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+  ) or n.nspowner::regrole::text <> 'gdpr_owner'
+  union all
+  select 'error', 'internal_row_security', c.oid::regclass::text, 'row security is off on a table of evidence', 'gdprdb db upgrade turns it on.'
+  from pg_class as c
+  where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relowner::regrole::text = 'gdpr_owner'
+    and not c.relrowsecurity and c.relname <> 'schema_version'
+  union all
+  select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
+  from pg_class as c
+  where c.relnamespace = 'gdpr_internal'::regnamespace
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
+  union all
+  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
+  where exists (select from gdpr_internal.audit_record_rest)
+  union all
+  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
+  where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
+  union all
+  select 'info', 'stale_gates', count(*)::text, 'persons whose gate has passed its instant (right, but slower to read)', 'select gdpr.tidy_gates();'
+  from gdpr_internal.subject as s
+  where s.until <= statement_timestamp()
+  having count(*) > 0
+  union all
+  select 'info', 'transport', 'ssl', 'connections are not encrypted by the server', 'Turn ssl on unless all clients use the local socket.'
+  where not current_setting('ssl')::boolean;
+end;
+comment on function gdpr_internal.doctor_machinery() is 'Findings about gdprdb''s own objects.';
+
+create or replace function gdpr.doctor()
+returns table (severity text, "check" text, object text, finding text, hint text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select f.*
+  from (
+    select * from gdpr_internal.doctor_tables()
+    union all
+    select * from gdpr_internal.doctor_roles()
+    union all
+    select * from gdpr_internal.doctor_machinery()
+    union all
+    select * from gdpr_internal.doctor_keys()
+  ) as f
+  order by array_position(array['error', 'warning', 'info'], f.severity), f."check", f.object;
+end
+$function$;
+comment on function gdpr.doctor() is
+  'What is not as gdprdb claims it is: severity (error, warning, info), check, object, finding, hint. No error and no warning: the claims of the documentation hold. Art. 5(2), Art. 32(1)(d).';
+
+create or replace function gdpr.release()
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_release text;
+begin
+  if to_regclass('gdpr_internal.schema_version') is not null then
+    select v.version_num into v_release from gdpr_internal.schema_version as v;
+  end if;
+  return v_release;
+end
+$function$;
+comment on function gdpr.release() is 'The release of gdprdb in this database; null when it was loaded without its migrations.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.doctor_keys()
+returns table (severity text, "check" text, object text, finding text, hint text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'error', 'key', 'key-encryption key', 'there is no key', 'select gdpr.create_key();'
+  where not exists (select from gdpr_internal.key_encryption_key)
+  union all
+  select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
+    'For production create the key with provider session and keep it elsewhere.'
+  from gdpr_internal.key_encryption_key as k
+  where k.provider = 'table'
+  union all
+  select 'error', 'data_keys', count(*)::text, 'persons who are not erased have no data key: their ciphertext cannot be read',
+    'A restore without the key tables does this: restore gdpr_internal.subject_key from its own backup.'
+  from gdpr_internal.subject as s
+  where s.erased_at is null and not exists (select from gdpr_internal.subject_key as k where k.subject_id = s.id)
+  having count(*) > 0
+  union all
+  select 'error', 'key', 'key-encryption key', 'there are data keys and no key that wrapped them', 'Restore gdpr_internal.key_encryption_key and gdpr_internal.secret.'
+  where exists (select from gdpr_internal.subject_key as s where not exists (select from gdpr_internal.key_encryption_key as k where k.id = s.kek_id));
+end;
+comment on function gdpr_internal.doctor_keys() is 'Findings about keys.';

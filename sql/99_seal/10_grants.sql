@@ -1,0 +1,159 @@
+-- [code] Security last: everything is revoked, then each grant stands with its reason.
+-- GDPR Art. 25, Art. 32(1)(b). Runs at the end of every load; per-schema default privileges would do nothing.
+
+-- 1. nothing for nobody
+do $revoke$
+declare
+  v_role text;
+begin
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+    execute format('set local role %I', v_role);
+    -- each owner revokes what it owns; REVOKE on the objects of another would only warn
+    declare
+      v_object record;
+    begin
+      for v_object in
+        select format('revoke all on function %s from public', p.oid::regprocedure) as statement
+        from pg_catalog.pg_proc as p
+        where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
+          and p.proowner = v_role::regrole
+        union all
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal', c.oid::regclass)
+        from pg_catalog.pg_class as c
+        where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
+          and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
+      loop
+        execute v_object.statement;
+      end loop;
+    end;
+  end loop;
+  reset role;
+end
+$revoke$;
+
+set local role gdpr_owner;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear from public;
+
+-- 2. schemas
+grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
+grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
+
+-- 3. row security on every table of evidence: a grant given by mistake shows nothing
+do $rows$
+declare
+  v_table record;
+begin
+  for v_table in
+    select c.oid::regclass as name, c.relowner::regrole as owner
+    from pg_catalog.pg_class as c
+    where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
+  loop
+    continue when v_table.owner <> 'gdpr_owner'::regrole;
+    execute format('alter table %s enable row level security', v_table.name);
+    continue when exists (
+      select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
+    );
+    execute format('create policy gdpr_machinery on %s for all to gdpr_keyholder, gdpr_worker using (true) with check (true)', v_table.name);
+  end loop;
+end
+$rows$;
+
+-- 4. what the owners of functions need from each other
+-- triggers run as gdpr_keyholder: they create persons, identifiers, sources, default bases and audit records
+grant select, insert, update, delete on gdpr_internal.identifier to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- update: for the share lock
+grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
+grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
+grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select on
+  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
+  gdpr_internal.table_basis to gdpr_keyholder;
+grant select on gdpr.error_code to gdpr_keyholder;
+grant execute on function gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text) to gdpr_worker;
+-- row functions run as gdpr_worker: they read the gate they copy
+grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
+do $helpers$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid::regprocedure from pg_catalog.pg_proc as p
+    where p.pronamespace in ('gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace) and p.proowner = 'gdpr_owner'::regrole
+  loop
+    execute format('grant execute on function %s to gdpr_keyholder', v_function);
+  end loop;
+end
+$helpers$;
+
+-- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
+grant execute on function
+  gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint), gdpr_policy.refuse_base(name),
+  gdpr_policy.refuse_write(bigint, bigint) to public;
+
+-- 6. policy and keys: gdpr_admin, who sees no data
+do $steps$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid::regprocedure from pg_catalog.pg_proc as p
+    where p.pronamespace = 'gdpr_policy'::regnamespace and p.proowner = 'gdpr_owner'::regrole
+  loop
+    execute format('grant execute on function %s to gdpr_admin', v_function);
+  end loop;
+end
+$steps$;
+grant execute on function
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+
+-- 7. the rights of persons: gdpr_dpo
+grant execute on function
+  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text),
+  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
+  gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+
+-- 8. auditors read evidence, never plaintext
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+
+-- 9. everyone who works with personal data says who and why
+grant execute on function
+  gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
+  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_portal;
+
+set local role gdpr_keyholder;
+grant execute on function
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.generate_clear_view(smallint), gdpr_internal.drop_clear_view(smallint),
+  gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
+  gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint),
+  gdpr_internal.is_control_column(smallint, name) to gdpr_owner;
+grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.is_control_column(smallint, name) to gdpr_worker;
+-- a clear view calls it as whoever reads; without a data key, which no role can get, it opens nothing
+grant execute on function gdpr_internal.open_value(bytea, bigint, integer, text) to public;
+grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
+grant execute on function gdpr.create_key(text) to gdpr_admin;
+grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
+grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
+grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
+
+set local role gdpr_worker;
+grant execute on function
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+
+-- 10. what is generated later starts closed; its generator grants it
+alter default privileges revoke execute on functions from public;
+set local role gdpr_keyholder;
+alter default privileges revoke execute on functions from public;
+set local role gdpr_owner;
+alter default privileges revoke execute on functions from public;
+reset role;

@@ -1,0 +1,24 @@
+-- [code] The functions generated for protected tables follow the release that generates them.
+-- GDPR Art. 25. Tables whose controls had drifted stay drifted: only apply() mends them.
+
+set local role gdpr_owner;
+
+do $regenerate$
+declare
+  v_table gdpr_internal.protected_table;
+  v_settled boolean;
+begin
+  for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
+    continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
+    v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
+    perform gdpr_internal.generate_triggers(v_table.id);
+    perform gdpr_generated.generate_rows(v_table.id);
+    if v_settled then
+      perform gdpr_policy.settle_table(v_table.relation);
+    end if;
+  end loop;
+  perform gdpr_generated.generate_dispatch();
+end
+$regenerate$;
+
+reset role;
