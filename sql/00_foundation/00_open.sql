@@ -46,7 +46,12 @@ begin
   end loop;
   -- apply() binds logins to these groups on behalf of whoever administers the policy
   foreach v_role in array array['gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_auditor'] loop
-    execute pg_catalog.format('grant %I to gdpr_owner with admin option', v_role);
+    if not exists (
+      select from pg_catalog.pg_auth_members m
+      where m.roleid = v_role::regrole and m.member = 'gdpr_owner'::regrole and m.admin_option
+    ) then
+      execute pg_catalog.format('grant %I to gdpr_owner with admin option', v_role);
+    end if;
   end loop;
 
   execute pg_catalog.format('grant create on database %I to gdpr_owner', pg_catalog.current_database());
@@ -56,6 +61,7 @@ begin
   create schema if not exists gdpr_generated;
   create schema if not exists gdpr_policy;
   create schema if not exists gdpr_clear;
+  create schema if not exists gdpr_bi;
   grant usage, create on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear to gdpr_keyholder;
   -- not in gdpr_internal: a function planted beside pgcrypto would be handed the keys
   grant usage, create on schema gdpr_generated to gdpr_worker;

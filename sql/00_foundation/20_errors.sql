@@ -41,7 +41,8 @@ comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTR
 create or replace function gdpr_internal.refuse(p_name text, p_detail text default null)
 returns boolean
 language plpgsql
-volatile
+-- stable: a view that calls a volatile function cannot be merged into the query that reads it
+stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp

@@ -47,6 +47,17 @@ end
 $function$;
 comment on function gdpr_policy.put_purpose(text, jsonb) is 'Step of apply(): declares or changes a purpose; its bit is never given to another.';
 
+create or replace function gdpr_internal.audience_group(p_audience text)
+returns name
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_audience when 'clear' then 'gdpr_app' else 'gdpr_' || p_audience end;
+end;
+comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -62,7 +73,9 @@ begin
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
-  execute format('grant %I to %I', case p_definition ->> 'audience' when 'clear' then 'gdpr_app' else 'gdpr_' || (p_definition ->> 'audience') end, p_role);
+  if not pg_has_role(p_role, gdpr_internal.audience_group(p_definition ->> 'audience'), 'member') then
+    execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
+  end if;
   if p_definition -> 'may' ? 'consent' then
     execute format(
       'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
@@ -75,6 +88,7 @@ begin
       p_role
     );
   end if;
+  perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
 end
 $function$;
@@ -95,7 +109,7 @@ begin
   if v_audience is null or to_regrole(quote_ident(p_role)) is null then
     return;
   end if;
-  execute format('revoke %I from %I', case v_audience when 'clear' then 'gdpr_app' else 'gdpr_' || v_audience end, p_role);
+  execute format('revoke %I from %I', gdpr_internal.audience_group(v_audience), p_role);
   execute format('revoke all on all functions in schema gdpr from %I', p_role);
 end
 $function$;
@@ -111,6 +125,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.revoke_binding(p_role);
+  perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'unbound', true));
 end
 $function$;
@@ -351,7 +366,7 @@ begin atomic
     select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled) as what
     from pg_trigger as g
     where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
-      and (g.tgname ~ '^(_gdpr_|zzz_gdpr_)')
+      and g.tgname ~ '^zzz_gdpr_'
     union all
     select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
       pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))

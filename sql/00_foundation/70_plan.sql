@@ -38,7 +38,7 @@ begin
   end loop;
   for v_name, v_in in select key, value from jsonb_each(p_policy -> 'roles') order by key loop
     if v_in is distinct from v_now -> 'roles' -> v_name
-      or not pg_has_role(v_name, case v_in ->> 'audience' when 'clear' then 'gdpr_app' else 'gdpr_' || (v_in ->> 'audience') end, 'member')
+      or not pg_has_role(v_name, gdpr_internal.audience_group(v_in ->> 'audience'), 'member')
     then
       return next row('role ' || v_name, 'bind', format('select gdpr_policy.bind_role(%L, %L)', v_name, v_in), null, false)::gdpr_policy.step;
     end if;
@@ -230,41 +230,34 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_definition -> 'subject' -> 'via');
-  v_moved text;
-  v_watched text;
-  v_guarded text;
+  v_watched boolean;
+  v_controls text;
   v_trigger record;
 begin
-  select string_agg(format('old.%1$I is distinct from new.%1$I', c), ' or ') into v_moved from unnest(v_via) as c;
-  select string_agg(format('old.%1$I is distinct from new.%1$I', d.key), ' or ' order by d.key) into v_watched
+  select coalesce(bool_or(d.value ? 'identifier' or s.encrypt <> 'no' or s.masked), false) into v_watched
   from jsonb_each(p_definition -> 'columns') as d
-  join gdpr_internal.stored_columns(p_definition) as s on s.column_name = d.key
-  where d.value ? 'identifier' or s.encrypt <> 'no' or s.masked;
-  select format('row(%s) is distinct from row(%s)',
-    string_agg(format('old.%I', c.column_name), ', '), string_agg(format('new.%I', c.column_name), ', ')) into v_guarded
+  join gdpr_internal.stored_columns(p_definition) as s on s.column_name = d.key;
+  select string_agg(format('%I', c.column_name), ', ') into v_controls
   from gdpr_internal.control_columns(p_relation, p_definition) as c;
 
+  -- after the application's own BEFORE triggers: they work with plaintext, and what they change is encrypted too.
+  -- hardly a WHEN: its expression would be parsed again for every statement, which costs more than the call
   for v_trigger in
     select *
     from (values
-      ('_gdpr_05_guard', 'before update', format('(%s) and current_user <> ''gdpr_worker''', v_guarded), 'gdpr_policy.guard_gate()'),
-      ('_gdpr_10_subject', case when v_via is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('_gdpr_10_subject_move', case when v_via is not null then 'before update' end,
-        format('(%s) and current_user <> ''gdpr_worker''', v_moved), format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I()', 'protect_' || p_table)),
-      ('_gdpr_40_change', case when coalesce(v_watched, v_moved) is not null then 'before update' end,
-        format('(%s) and current_user <> ''gdpr_worker''', concat_ws(' or ', v_watched, v_moved)), format('gdpr_generated.%I()', 'change_' || p_table)),
-      ('zzz_gdpr_50_audit', 'after insert or delete', null, format('gdpr_generated.%I()', 'audit_' || p_table)),
-      -- copying the gate to the rows is no change of the data
-      ('zzz_gdpr_50_audit_update', 'after update',
-        'current_user <> ''gdpr_worker'' or old.gdpr_subject_id is distinct from new.gdpr_subject_id', format('gdpr_generated.%I()', 'audit_' || p_table))
+      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate()'),
+      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', '', format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'change_' || p_table)),
+      ('zzz_gdpr_50_audit', 'after insert or update or delete', '', format('gdpr_generated.%I()', 'audit_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
   loop
     return next row(
       p_relation::text, 'trigger ' || v_trigger.name,
-      format('create or replace trigger %I %s on %s for each row %s execute function %s', v_trigger.name, v_trigger.timing, p_relation,
-        coalesce('when (' || v_trigger.condition || ')', ''), v_trigger.function),
+      format('create or replace trigger %I %s on %s for each row %s execute function %s',
+        v_trigger.name, v_trigger.timing, p_relation, v_trigger.condition, v_trigger.function),
       'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
     return next row(
@@ -274,18 +267,18 @@ begin
   end loop;
   for v_trigger in select r.relation from gdpr_internal.relation_tree(p_relation) as r (relation) loop
     return next row(
-      v_trigger.relation::text, 'trigger _gdpr_40_truncate',
-      format('create or replace trigger _gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_trigger.relation),
+      v_trigger.relation::text, 'trigger zzz_gdpr_40_truncate',
+      format('create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_trigger.relation),
       'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
     return next row(
-      v_trigger.relation::text, 'enable always _gdpr_40_truncate',
-      format('alter table %s enable always trigger _gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
+      v_trigger.relation::text, 'enable always zzz_gdpr_40_truncate',
+      format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
 end
 $function$;
-comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table; each fires only when it has something to do.';
+comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
 
 create or replace function gdpr_internal.relation_tree(p_relation regclass)
 returns setof regclass
@@ -407,7 +400,7 @@ begin
   select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
   return next row(
     p_relation::text, 'let the machinery read and write',
-    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker', v_schema), null, false
+    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_dpo', v_schema), null, false
   )::gdpr_policy.step;
   return next row(
     p_relation::text, 'let the machinery read and write',

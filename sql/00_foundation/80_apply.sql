@@ -157,21 +157,23 @@ begin
     end loop;
   end loop;
   if v_facts.via is not null then
-    execute format('create trigger _gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I()',
+    execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
       p_relation, 'subject_' || v_facts.id);
   end if;
   if p_new then
-    execute format('create trigger _gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
+    execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
       p_relation, 'protect_' || v_facts.id);
   else
-    execute format('create trigger _gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+    execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
       p_relation, 'change_' || v_facts.id);
   end if;
   execute format('update %s set gdpr_purposes = gdpr_purposes where %s', p_relation,
     case when p_new then 'gdpr_subject_id is null' else 'gdpr_subject_id is not null' end);
   get diagnostics v_rows = row_count;
-  execute format('drop trigger if exists _gdpr_10_backfill on %s', p_relation);
-  execute format('drop trigger _gdpr_40_backfill on %s', p_relation);
+  if v_facts.via is not null then
+    execute format('drop trigger zzz_gdpr_10_backfill on %s', p_relation);
+  end if;
+  execute format('drop trigger zzz_gdpr_40_backfill on %s', p_relation);
   foreach v_statement in array v_back loop
     execute v_statement;
   end loop;
@@ -202,7 +204,7 @@ begin
     end loop;
     for v_name in
       select t.tgname from pg_trigger as t
-      where t.tgrelid = v_relation and t.tgname ~ '^(_gdpr_|zzz_gdpr_)' and t.tgparentid = 0
+      where t.tgrelid = v_relation and t.tgname ~ '^zzz_gdpr_' and t.tgparentid = 0
     loop
       execute format('drop trigger %I on %s', v_name, v_relation);
     end loop;

@@ -23,12 +23,11 @@ create table gdpr_internal.identifier (
   recorded_at timestamptz not null default statement_timestamp(),
   retired_at timestamptz,
   blocked_at timestamptz,
-  block_reason text,
-  check ((subject_id is null) = (blocked_at is not null))
+  block_reason text
 );
-create index identifier_subject on gdpr_internal.identifier (subject_id) where subject_id is not null;
+create index identifier_subject on gdpr_internal.identifier (subject_id);
 comment on table gdpr_internal.identifier is
-  'Keyed digests of identifiers. A digest belongs to a person or is blocked: one probe answers both, and the primary key is the arbiter of every race. bare_digest: the address without its plus-tag. retired_at: no longer the person''s, free for another.';
+  'Keyed digests of identifiers. A digest belongs to a person or is blocked: one probe answers both, and the primary key is the arbiter of every race. bare_digest: the address without its plus-tag. retired_at: no longer the person''s, free for another. No CHECK here or on other tables that every insert of a row writes: each costs a parse of its expression per statement.';
 
 create table gdpr_internal.source (
   id bigint generated always as identity primary key,

@@ -19,10 +19,12 @@ begin
   if octet_length(p_value) = length(p_value) then
     return lower(p_value collate "C");
   end if;
-  select string_agg(coalesce(f.folded, lower(c.letter collate "C")), '' order by c.n)
+  -- a sub-select, so that each letter is one probe of the index whatever the planner believes of the table
+  select string_agg(
+    coalesce((select f.folded from gdpr_internal.fold as f where f.letter = c.letter), lower(c.letter collate "C")), '' order by c.n
+  )
   into v_folded
-  from regexp_split_to_table(normalize(p_value, nfkc), '') with ordinality as c (letter, n)
-  left join gdpr_internal.fold as f on f.letter = c.letter;
+  from unnest(string_to_array(normalize(p_value, nfkc), null)) with ordinality as c (letter, n);
   return normalize(coalesce(v_folded, ''), nfkc);
 end
 $function$;
@@ -171,12 +173,15 @@ begin
   if p_kind = 'exact' then
     return p_value;
   end if;
-  v_text := btrim(gdpr_internal.fold_text(p_value), E' \t\r\n\u00a0\u3000');
+  v_text := case when octet_length(p_value) = length(p_value) then lower(p_value collate "C") else gdpr_internal.fold_text(p_value) end;
+  v_text := btrim(v_text, E' \t\r\n\u00a0\u3000');
   if p_kind = 'email' then
     v_text := translate(v_text, E'\u3002 \t\r\n\u00a0\u3000', '.');
-    v_at := length(v_text) - strpos(reverse(v_text), '@') + 1;
-    if strpos(v_text, '@') > 0 then
-      v_text := left(v_text, v_at) || gdpr_internal.canonical_domain(substr(v_text, v_at + 1));
+    if strpos(v_text, 'xn--') > 0 or right(v_text, 1) = '.' then
+      v_at := length(v_text) - strpos(reverse(v_text), '@') + 1;
+      if strpos(v_text, '@') > 0 then
+        v_text := left(v_text, v_at) || gdpr_internal.canonical_domain(substr(v_text, v_at + 1));
+      end if;
     end if;
   elsif p_kind = 'phone' then
     v_text := gdpr_internal.canonical_phone(v_text);

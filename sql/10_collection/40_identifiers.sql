@@ -12,14 +12,15 @@ end
 $type$;
 comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
 
-create or replace function gdpr_internal.new_subject(p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint)
+create or replace function gdpr_internal.new_subject(
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint
+)
 returns gdpr_internal.claim
 language plpgsql
 volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
 as $function$
 declare
   v_claim gdpr_internal.claim;
@@ -39,14 +40,13 @@ begin
   );
   if p_mask <> 0 then
     insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-    select v_claim.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
-    where b.table_id = p_table;
+    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
+    from unnest(p_purposes, p_bases) as b (purpose_id, basis);
   end if;
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint) is
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint) is
   'Creates the person p_subject with a data key and the bases that the table gives by default (p_mask: their bits).';
 
 create or replace function gdpr_internal.known_subject(p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint)
@@ -56,7 +56,6 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
 as $function$
 declare
   v_claim gdpr_internal.claim;
@@ -97,6 +96,8 @@ create or replace function gdpr_internal.claim_subject(
   p_ring gdpr_internal.keyring,
   p_table smallint,
   p_mask bigint,
+  p_purposes smallint[],
+  p_bases text[],
   p_parent bigint,
   p_digests uuid[],
   p_bare uuid[],
@@ -112,55 +113,70 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
 as $function$
 declare
   v_claim gdpr_internal.claim;
   v_hit record;
   v_subject bigint := p_parent;
   v_blocked boolean := false;
+  v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
-  v_digests boolean := cardinality(array_remove(p_digests, null)) > 0;
+  v_claimed integer;
   v_source jsonb;
 begin
-  if v_digests then
-    -- one probe: whose is it, and is it blocked; the lock is what an eraser of the same person meets
-    for v_hit in
-      select i.digest, i.subject_id, i.blocked_at, i.retired_at
-      from gdpr_internal.identifier as i
-      where i.digest = any (p_digests || p_bare)
-      order by array_position(p_digests, i.digest)
-      for share
-    loop
-      v_blocked := v_blocked or v_hit.blocked_at is not null;
-      if v_hit.digest = any (p_digests) and v_hit.retired_at is null then
-        v_known := v_known + 1;
-      end if;
-      if v_subject is null and v_hit.retired_at is null and v_hit.subject_id is not null
-        and v_hit.digest = any (p_digests[1:p_matching])
-      then
-        v_subject := v_hit.subject_id;
-      end if;
-    end loop;
-    if v_blocked then
-      perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+  if p_parent is null and p_digests = p_bare then
+    -- most new rows are new persons: the insert itself is the probe
+    v_subject := nextval('gdpr_internal.subject_id_seq');
+    v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
+    if v_claimed = v_digests then
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject);
+    else
+      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+      v_subject := null;
     end if;
   end if;
 
-  if v_subject is null then
-    v_subject := nextval('gdpr_internal.subject_id_seq');
-    if v_digests and not gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_matching) then
-      -- another session was faster with the same person, who can be seen now
-      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
-      return gdpr_internal.claim_subject(
-        p_ring, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
-      );
+  if v_claim.subject_id is null then
+    if v_digests > 0 then
+      -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
+      for v_hit in
+        select i.digest, i.subject_id, i.blocked_at, i.retired_at
+        from gdpr_internal.identifier as i
+        where i.digest = any (p_digests || p_bare)
+        order by array_position(p_digests, i.digest)
+        for share
+      loop
+        v_blocked := v_blocked or v_hit.blocked_at is not null;
+        if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
+          v_known := v_known + 1;
+          if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
+            v_subject := v_hit.subject_id;
+          end if;
+        end if;
+      end loop;
+      if v_blocked then
+        perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+      end if;
     end if;
-    v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, v_subject);
-  else
-    v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject);
-    if v_digests and v_known < cardinality(array_remove(p_digests, null)) then
-      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_matching);
+    if v_subject is null then
+      v_subject := nextval('gdpr_internal.subject_id_seq');
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      if exists (
+        select from gdpr_internal.identifier as i
+        where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
+      ) then
+        -- another session was faster with the same person, who can be seen now
+        delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+        return gdpr_internal.claim_subject(
+          p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+        );
+      end if;
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject);
+    else
+      v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject);
+      if v_known < v_digests then
+        perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      end if;
     end if;
   end if;
 
@@ -179,20 +195,20 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
-create or replace function gdpr_internal.claim_identifiers(
-  p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[], p_matching integer
-)
-returns boolean
+create or replace function gdpr_internal.claim_identifiers(p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[])
+returns integer
 language plpgsql
 volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_claimed integer;
 begin
   insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest)
   select d.digest, d.kind, p_subject, nullif(d.bare, d.digest)
@@ -201,18 +217,12 @@ begin
   on conflict (digest) do update
   set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp()
   where i.retired_at is not null and i.blocked_at is null;
-  if not found then
-    return not exists (
-      select
-      from gdpr_internal.identifier as i
-      where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> p_subject
-    );
-  end if;
-  return true;
+  get diagnostics v_claimed = row_count;
+  return v_claimed;
 end
 $function$;
-comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], integer) is
-  'Gives free (or retired) identifiers to a person; false when a matching one went to somebody else meanwhile. An identifier that somebody else holds stays with them.';
+comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[]) is
+  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so.';
 
 create or replace function gdpr_internal.meet_blocked(p_blocklist text, p_constraint name)
 returns void
@@ -285,7 +295,7 @@ begin
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
   where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
-  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], 1);
+  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind]);
 end
 $function$;
 comment on function gdpr_internal.change_identifier(bigint, uuid, uuid, uuid, text, text, name) is

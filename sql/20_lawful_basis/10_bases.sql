@@ -16,15 +16,14 @@ create table gdpr_internal.basis_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
-  basis text not null check (basis in ('contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests')),
+  basis text not null,
   reason text,
   valid_from timestamptz not null default statement_timestamp(),
   valid_until timestamptz not null default 'infinity',
   assessment_id bigint,
   by_table smallint,
   recorded_at timestamptz not null default statement_timestamp(),
-  recorded_by text not null default session_user,
-  check (valid_from < valid_until)
+  recorded_by text not null default session_user
 );
 create index basis_record_subject on gdpr_internal.basis_record (subject_id);
 comment on table gdpr_internal.basis_record is

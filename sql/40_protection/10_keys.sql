@@ -1,6 +1,6 @@
--- [state] The key-encryption key, the secrets it wraps, and one data key per person.
+-- [state] The key-encryption key and one data key per person.
 -- GDPR Art. 32(1)(a). Owned by gdpr_keyholder: no other role reads them. Left out of data dumps by
--- pg_dump --exclude-table-data='gdpr_internal.*key*' --exclude-table-data=gdpr_internal.secret (docs/keys.md).
+-- pg_dump --exclude-table-data='gdpr_internal.*_key' (docs/keys.md).
 
 set local role gdpr_keyholder;
 
@@ -9,18 +9,14 @@ create table gdpr_internal.key_encryption_key (
   provider text not null check (provider in ('table', 'session')),
   material bytea check (length(material) = 64),
   check_value bytea not null,
+  digest_key bytea not null,
+  audit_key bytea not null check (length(audit_key) = 32),
+  ticket_key bytea not null check (length(ticket_key) = 64),
   created_at timestamptz not null default statement_timestamp(),
   check ((provider = 'table') = (material is not null))
 );
 comment on table gdpr_internal.key_encryption_key is
-  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock().';
-
-create table gdpr_internal.secret (
-  name text primary key check (name in ('digest', 'ticket', 'audit')),
-  value bytea not null
-);
-comment on table gdpr_internal.secret is
-  'digest: the key of identifier digests, wrapped by the key-encryption key. ticket: seals the unlocked key into a session. audit: keys the digests in audit records.';
+  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(). digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
 
 create table gdpr_internal.subject_key (
   subject_id bigint primary key,

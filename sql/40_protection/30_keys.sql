@@ -28,13 +28,15 @@ begin
   if p_provider = 'table' then
     v_stored := v_kek;
   end if;
-  insert into gdpr_internal.key_encryption_key (provider, material, check_value)
-  values (p_provider, v_stored, gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256'));
-  insert into gdpr_internal.secret (name, value)
-  values
-    ('digest', gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, gdpr_internal.gen_random_bytes(32))),
-    ('ticket', gdpr_internal.gen_random_bytes(64)),
-    ('audit', gdpr_internal.gen_random_bytes(32));
+  insert into gdpr_internal.key_encryption_key (provider, material, check_value, digest_key, audit_key, ticket_key)
+  values (
+    p_provider,
+    v_stored,
+    gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256'),
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, gdpr_internal.gen_random_bytes(32)),
+    gdpr_internal.gen_random_bytes(32),
+    gdpr_internal.gen_random_bytes(64)
+  );
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('created', p_provider));
   return case p_provider when 'session' then v_key end;
 end
@@ -56,13 +58,15 @@ declare
   v_check bytea;
   v_secret bytea;
 begin
-  select k.check_value into v_check from gdpr_internal.key_encryption_key as k order by k.id desc limit 1;
+  select k.check_value, k.ticket_key into v_check, v_secret
+  from gdpr_internal.key_encryption_key as k
+  order by k.id desc
+  limit 1;
   if v_check is null then
     perform gdpr_internal.refuse('key_missing');
   elsif v_kek is null or v_check <> gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256') then
     perform gdpr_internal.refuse('key_wrong');
   end if;
-  select s.value into v_secret from gdpr_internal.secret as s where s.name = 'ticket';
   -- the setting is readable by all code of the session: what stands in it opens only with the secret
   perform set_config(
     'gdpr.unlocked',
@@ -134,8 +138,8 @@ comment on function gdpr.reveal(text) is
 create or replace function gdpr_internal.keyed_digest(p_key bytea, p_kind text, p_canonical text)
 returns uuid
 language sql
-immutable
-strict
+-- stable, as convert_to() is: declared immutable it would not be inlined
+stable
 parallel safe
 security invoker
 begin atomic

@@ -130,7 +130,7 @@ as $function$
       'gdpr_' || (p_column).column_name || '_mask',
       case
         when (p_column).mask = 'pseudonym' then format(
-          'left(replace(gdpr_internal.keyed_digest(v_ring.digest_key, ''pseudonym'', v_%s)::text, ''-'', ''''), 16)', (p_column).n
+          'left(replace(gdpr_internal.keyed_digest(v_ring.digest_key, ''pseudonym'', v_%s)::text, ''-'', ''''), %s)', (p_column).n, least(16, coalesce((p_column).maximum, 16))
         )
         else gdpr_internal.mask_expression(
           (p_column).mask,
@@ -181,6 +181,8 @@ as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_default_mask bigint;
+  v_purposes smallint[];
+  v_bases text[];
   v_declare text := '';
   v_read text := '';
   v_store text := '';
@@ -192,10 +194,11 @@ declare
   v_constraint name;
   v_ivs integer := 0;
   v_column gdpr_internal.column_fact;
-  v_moved text := '';
+  v_same text := '';
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0), array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
+  into v_default_mask, v_purposes, v_bases
   from gdpr_internal.table_basis as b where b.table_id = p_table;
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
@@ -226,8 +229,9 @@ begin
     v_store := v_store || '  ' || replace(rtrim(
       gdpr_internal.store_value_code(v_column, v_ivs, 'v_claim.data_key', 'v_claim.subject_id'), E'\n'), E'\n', E'\n  ') || E'\n';
 
+    v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
     v_update := v_update || format(
-      E'  if new.%1$I is distinct from old.%1$I or v_moved then\n    %2$s',
+      E'  if v_moved or new.%1$I is distinct from old.%1$I then\n    %2$s',
       v_column.column_name,
       case when v_column.encrypt <> 'no' then format(
         E'if new.%1$I is not distinct from old.%1$I then\n'
@@ -267,8 +271,7 @@ begin
     v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
   end loop;
 
-  v_declare := v_declare || case when v_declare like '%v_digest_%' then E'  v_canonical text;\n' else '' end
-    || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end;
+  v_declare := v_declare || case when v_declare like '%v_digest_%' then E'  v_canonical text;\n' else '' end;
 
   execute format(
     $code$
@@ -286,7 +289,7 @@ declare
   v_parent bigint := %2$s;
 %3$sbegin
 %4$s  v_claim := gdpr_internal.claim_subject(
-    v_ring, %5$s::smallint, %6$s, v_parent,
+    v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
     array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
   );
   new.gdpr_subject_id := v_claim.subject_id;
@@ -299,10 +302,11 @@ $body$
 $code$,
     'protect_' || p_table,
     case when v_table.parent_id is null then 'null' else 'new.gdpr_subject_id' end,
-    v_declare, v_read, p_table, v_default_mask,
+    v_declare || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
+    v_read, p_table, v_default_mask,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases
   );
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
@@ -324,17 +328,25 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $body$
 declare
-  v_ring gdpr_internal.keyring := gdpr_internal.keyring();
+  v_ring gdpr_internal.keyring;
   -- an argument: apply() rewrites the row because the policy of a column changed
   v_moved boolean := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
   v_key bytea;
   v_old uuid;
   v_claim gdpr_internal.claim;
 %2$sbegin
-  if new.gdpr_subject_id is null then
-    perform gdpr_internal.refuse('erased');
+  if not v_moved%7$s then
+    return new;
   end if;
-  if v_moved then
+  if new.gdpr_subject_id is null then
+    if old.gdpr_subject_id is null then
+      perform gdpr_internal.refuse('erased');
+    end if;
+    -- erasure: the guard lets nobody but gdpr_worker take a row's subject away
+    return new;
+  end if;
+  v_ring := gdpr_internal.keyring();
+%8$s  if v_moved then
     v_claim := gdpr_internal.known_subject(v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id);
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %5$s;
@@ -348,7 +360,9 @@ declare
 end
 $body$
 $code$,
-      'change_' || p_table, v_declare, p_table, v_default_mask, v_table.purpose_mask | (1::bigint << 62), v_update
+      'change_' || p_table, v_declare || case when v_ivs > 0 then E'  v_random bytea;\n' else '' end, p_table, v_default_mask,
+      v_table.purpose_mask | (1::bigint << 62), v_update, v_same,
+      case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end
     );
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -469,9 +483,13 @@ begin
       v_changed := v_changed || 'gdpr_subject_id'::text;
       v_old := v_old || jsonb_build_object('gdpr_subject_id', old.gdpr_subject_id);
     end if;
+    if v_changed = '{}' then
+      -- the gate was copied to the row, or nothing changed
+      return null;
+    end if;
     perform gdpr_internal.write_audit(
       'UPDATE', %3$s::smallint, old.gdpr_subject_id, %6$s, new::text, v_changed,
-      case when v_changed <> '{}' then gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text) end
+      gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
     );
   else
     v_old := jsonb_build_object(%7$s);

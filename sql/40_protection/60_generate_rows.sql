@@ -67,6 +67,9 @@ as $body$
 declare
   v_subject bigint;
 begin
+  if tg_op = 'UPDATE' and tg_nargs = 0 and (%5$s) then
+    return new;
+  end if;
   if %2$s then
     -- an orphan stays with the person it was about; a new row without a parent is a person of its own
     new.gdpr_subject_id := case when tg_op = 'UPDATE' then old.gdpr_subject_id end;
@@ -85,7 +88,11 @@ $body$
 $code$,
       'subject_' || p_table,
       (select string_agg(format('new.%I is null', c), ' or ') from unnest(v_table.via_columns) as c),
-      v_parent, v_link
+      v_parent, v_link,
+      (
+        select string_agg(format('new.%1$I is not distinct from old.%1$I', c), ' and ') || ' or new.gdpr_subject_id is null'
+        from unnest(v_table.via_columns) as c
+      )
     );
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'subject_' || p_table,

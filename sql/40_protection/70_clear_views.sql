@@ -38,7 +38,7 @@ begin
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
 
-  execute format('drop view if exists gdpr_clear.%I', v_table.view_name);
+  perform gdpr_internal.drop_clear_view(p_table);
   execute format(
     E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s', v_table.view_name, v_columns, v_table.relation,
     case when v_encrypted then E'\nleft join gdpr_internal.opened_key as k on k.subject_id = t.gdpr_subject_id' else '' end
@@ -210,8 +210,12 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_view text := (select format('gdpr_clear.%I', t.view_name) from gdpr_internal.protected_table as t where t.id = p_table);
 begin
-  execute format('drop view if exists gdpr_clear.%I', (select t.view_name from gdpr_internal.protected_table as t where t.id = p_table));
+  if to_regclass(v_view) is not null then
+    execute format('drop view %s', v_view);
+  end if;
 end
 $function$;
 comment on function gdpr_internal.drop_clear_view(smallint) is 'Drops a clear view.';

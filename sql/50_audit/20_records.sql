@@ -22,17 +22,18 @@ begin
   )
   select
     p_operation, p_table, p_subject,
-    gdpr_internal.keyed_digest(s.value, p_table::text, p_key),
-    gdpr_internal.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_internal.keyed_digest(k.audit_key, p_table::text, p_key),
+    gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
     gdpr_internal.context_setting('actor'),
     gdpr_internal.context_setting('request'),
     v_role,
     nullif(current_setting('application_name'), ''),
     p_changed,
-    gdpr_internal.hmac(convert_to(p_row, 'UTF8'), s.value, 'sha256'),
+    gdpr_internal.hmac(convert_to(p_row, 'UTF8'), k.audit_key, 'sha256'),
     p_payload
-  from gdpr_internal.secret as s
-  where s.name = 'audit';
+  from gdpr_internal.key_encryption_key as k
+  order by k.id desc
+  limit 1;
 end
 $function$;
 comment on function gdpr_internal.write_audit(text, smallint, bigint, text, text, text[], text) is
@@ -54,7 +55,7 @@ begin
   )
   values (
     p_operation, p_subject,
-    gdpr_internal.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
     gdpr_internal.context_setting('actor'),
     gdpr_internal.context_setting('request'),
     v_role,
@@ -100,7 +101,7 @@ select
   a.row_key,
   p.name as purpose,
   a.actor,
-  a.login as "session_user",
+  a.login,
   a.role,
   a.client_addr,
   a.application_name,
@@ -108,7 +109,7 @@ select
   a.changed,
   case
     when a.table_id is null then a.payload::jsonb
-    when k.data_key is not null and pg_has_role(current_user, 'gdpr_dpo', 'usage')
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage')
       then gdpr_internal.open_value(k.data_key, a.subject_id, 0, a.payload)::jsonb
   end as old,
   a.row_hash
@@ -117,7 +118,7 @@ left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id
 left join gdpr_internal.opened_key as k on k.subject_id = a.subject_id and a.payload is not null and a.table_id is not null;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased; the value of an encrypted column is its ciphertext, which gdpr.reveal() opens), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -125,7 +126,7 @@ select
   s.subject_id,
   t.relation as table_name,
   s.kind,
-  case when s.details is not null and pg_has_role(current_user, 'gdpr_dpo', 'usage')
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage')
     then gdpr_internal.open_value(k.data_key, s.subject_id, 0, s.details)::jsonb
   end as details,
   s.actor,

@@ -4,7 +4,7 @@
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.doctor_tables()
-returns table (severity text, "check" text, object text, finding text, hint text)
+returns table (severity text, topic text, object text, finding text, hint text)
 language sql
 stable
 parallel safe
@@ -42,7 +42,7 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from relations as r
   cross join lateral (
-    select n.name from unnest(array['_gdpr_05_guard', '_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_50_audit_update', '_gdpr_40_truncate']) as n (name)
+    select n.name from unnest(array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
   where g.oid is null or g.tgenabled <> 'A'
@@ -105,7 +105,7 @@ end;
 comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
 
 create or replace function gdpr_internal.doctor_roles()
-returns table (severity text, "check" text, object text, finding text, hint text)
+returns table (severity text, topic text, object text, finding text, hint text)
 language sql
 stable
 parallel safe
@@ -131,7 +131,7 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from gdpr_internal.role_binding as b
   where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
-    and not pg_has_role(b.role_name, case b.audience when 'clear' then 'gdpr_app' else 'gdpr_' || b.audience end, 'member')
+    and not pg_has_role(b.role_name, gdpr_internal.audience_group(b.audience), 'member')
   union all
   select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
   from pg_roles as r
@@ -148,7 +148,7 @@ end;
 comment on function gdpr_internal.doctor_roles() is 'Findings about roles.';
 
 create or replace function gdpr_internal.doctor_machinery()
-returns table (severity text, "check" text, object text, finding text, hint text)
+returns table (severity text, topic text, object text, finding text, hint text)
 language sql
 stable
 parallel safe
@@ -178,6 +178,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
+      'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_write(bigint,bigint)'
     ])
   union all
@@ -222,7 +223,7 @@ end;
 comment on function gdpr_internal.doctor_machinery() is 'Findings about gdprdb''s own objects.';
 
 create or replace function gdpr.doctor()
-returns table (severity text, "check" text, object text, finding text, hint text)
+returns table (severity text, topic text, object text, finding text, hint text)
 language plpgsql
 stable
 parallel restricted
@@ -241,11 +242,11 @@ begin
     union all
     select * from gdpr_internal.doctor_keys()
   ) as f
-  order by array_position(array['error', 'warning', 'info'], f.severity), f."check", f.object;
+  order by array_position(array['error', 'warning', 'info'], f.severity), f.topic, f.object;
 end
 $function$;
 comment on function gdpr.doctor() is
-  'What is not as gdprdb claims it is: severity (error, warning, info), check, object, finding, hint. No error and no warning: the claims of the documentation hold. Art. 5(2), Art. 32(1)(d).';
+  'What is not as gdprdb claims it is: severity (error, warning, info), topic, object, finding, hint. No error and no warning: the claims of the documentation hold. Art. 5(2), Art. 32(1)(d).';
 
 create or replace function gdpr.release()
 returns text
@@ -269,7 +270,7 @@ comment on function gdpr.release() is 'The release of gdprdb in this database; n
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.doctor_keys()
-returns table (severity text, "check" text, object text, finding text, hint text)
+returns table (severity text, topic text, object text, finding text, hint text)
 language sql
 stable
 parallel restricted
@@ -290,7 +291,7 @@ begin atomic
   where s.erased_at is null and not exists (select from gdpr_internal.subject_key as k where k.subject_id = s.id)
   having count(*) > 0
   union all
-  select 'error', 'key', 'key-encryption key', 'there are data keys and no key that wrapped them', 'Restore gdpr_internal.key_encryption_key and gdpr_internal.secret.'
+  select 'error', 'key', 'key-encryption key', 'there are data keys and no key that wrapped them', 'Restore gdpr_internal.key_encryption_key.'
   where exists (select from gdpr_internal.subject_key as s where not exists (select from gdpr_internal.key_encryption_key as k where k.id = s.kek_id));
 end;
 comment on function gdpr_internal.doctor_keys() is 'Findings about keys.';

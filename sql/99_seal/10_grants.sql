@@ -32,12 +32,13 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
 
 -- 2. schemas
 grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
+grant usage on schema gdpr_bi to gdpr_bi;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -137,8 +138,9 @@ grant execute on function
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint),
   gdpr_internal.is_control_column(smallint, name) to gdpr_owner;
 grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.is_control_column(smallint, name) to gdpr_worker;
--- a clear view calls it as whoever reads; without a data key, which no role can get, it opens nothing
-grant execute on function gdpr_internal.open_value(bytea, bigint, integer, text) to public;
+-- clear views call them as whoever reads; without a key, which no role can get, they open nothing
+grant execute on function
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
 grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
