@@ -263,6 +263,14 @@ begin
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
   end if;
+  if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
+    problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
+  end if;
+  if v_encrypt = 'searchable' and exists (
+    select from pg_attribute as a where a.attrelid = p_relation and a.attname = p_name || '_digest' and not a.attisdropped
+  ) then
+    problems := problems || format('%s: the clear view needs the name %s, which is a column of the table', p_where, to_json(p_name || '_digest'));
+  end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
       problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
@@ -330,6 +338,7 @@ begin
   for v_dependent in
     select
       d.classid,
+      d.objid,
       case
         when d.classid = 'pg_constraint'::regclass then (select k.contype::text from pg_constraint as k where k.oid = d.objid)
         when d.classid = 'pg_class'::regclass then (select c.relkind::text from pg_class as c where c.oid = d.objid)
@@ -341,7 +350,14 @@ begin
     where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
   loop
     if v_dependent.classid = 'pg_attrdef'::regclass and exists (
-      select from pg_attrdef as x where x.adrelid = p_relation and x.adnum = p_attribute.attnum
+      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_attribute.attnum
+    ) then
+      continue;
+    elsif v_dependent.classid = 'pg_rewrite'::regclass and exists (
+      -- our own views are taken off before
+      select from pg_rewrite as w
+      join pg_class as c on c.oid = w.ev_class
+      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then

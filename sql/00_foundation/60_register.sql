@@ -110,7 +110,10 @@ begin
     return;
   end if;
   execute format('revoke %I from %I', gdpr_internal.audience_group(v_audience), p_role);
-  execute format('revoke all on all functions in schema gdpr from %I', p_role);
+  execute format(
+    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
+    p_role
+  );
 end
 $function$;
 comment on function gdpr_internal.revoke_binding(name) is 'Takes from a role what its binding gave.';
@@ -160,12 +163,12 @@ begin atomic
       where l.oid = a.attcollation and l.collname <> 'default'
     ),
     'constraints', (
-      select jsonb_agg(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid)) order by k.conname)
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
       from pg_constraint as k
       where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
     ),
     'indexes', (
-      select jsonb_agg(jsonb_build_object('name', i.relname, 'definition', pg_get_indexdef(x.indexrelid)) order by i.relname)
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
       from pg_index as x
       join pg_class as i on i.oid = x.indexrelid
       where x.indrelid = p_relation and not x.indisprimary
@@ -353,6 +356,53 @@ end
 $function$;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
 
+create or replace function gdpr_internal.controls(p_relation regclass)
+returns table (control text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
+  from pg_trigger as g
+  where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+    and g.tgname ~ '^zzz_gdpr_'
+  union all
+  select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+  from pg_policy as p
+  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i)) and p.polname ~ '^gdpr_'
+  union all
+  select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
+  from pg_class as c
+  where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  union all
+  select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
+  from pg_proc as f
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+  where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
+  union all
+  select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  union all
+  select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  union all
+  select format('index %s', pg_get_indexdef(x.indexrelid))
+  from pg_index as x
+  where x.indrelid = p_relation and exists (
+    select from pg_attribute as a
+    where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and a.attname ~ '^gdpr_'
+  );
+end;
+comment on function gdpr_internal.controls(regclass) is
+  'The controls of a table as the catalog describes them: triggers, policies, row security, functions, views, columns, indexes.';
+
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
 language sql
@@ -361,40 +411,10 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(o.what, E'\n' order by o.what collate "C"), ''), 'UTF8'))
-  from (
-    select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled) as what
-    from pg_trigger as g
-    where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
-      and g.tgname ~ '^zzz_gdpr_'
-    union all
-    select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
-      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-    from pg_policy as p
-    where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i)) and p.polname ~ '^gdpr_'
-    union all
-    select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
-    from pg_class as c
-    where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
-    union all
-    select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
-    from pg_proc as f
-    join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
-    where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
-    union all
-    select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
-    from pg_class as c
-    join pg_namespace as n on n.oid = c.relnamespace
-    join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-    where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
-    union all
-    select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
-  ) as o;
+  select sha256(convert_to(coalesce(string_agg(c.control, E'\n' order by c.control collate "C"), ''), 'UTF8'))
+  from gdpr_internal.controls(p_relation) as c;
 end;
-comment on function gdpr_internal.fingerprint(regclass) is
-  'SHA-256 over the controls of a table as the catalog describes them: triggers, policies, row security, functions, views, columns.';
+comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
 
 create or replace function gdpr_policy.settle_table(p_relation regclass)
 returns void
@@ -449,7 +469,7 @@ begin atomic
       select coalesce(jsonb_object_agg(b.role_name, b.definition), '{}') from gdpr_internal.role_binding as b where b.definition <> '{}'
     ),
     'tables', (
-      select coalesce(jsonb_object_agg(t.relation::text, t.definition), '{}') from gdpr_internal.protected_table as t
+      select coalesce(jsonb_object_agg(t.relation::text, t.definition #- '{subject,columns}'), '{}') from gdpr_internal.protected_table as t
       where t.unprotected_at is null
     )
   );

@@ -113,6 +113,25 @@ declare
   v_alter text[] := '{}';
   v_object record;
 begin
+  for v_object in
+    select distinct
+      case when k.oid is not null then format('alter table %s drop constraint %I', p_relation, k.conname)
+        else format('drop index %s', x.indexrelid::regclass) end as statement,
+      coalesce(k.conname, x.indexrelid::regclass::text) as name
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    join pg_index as x on x.indrelid = p_relation and not x.indisprimary and x.indexrelid in (
+      select d.objid from pg_depend as d
+      where d.classid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = a.attnum
+      union all
+      select i.indexrelid from pg_index as i where i.indrelid = p_relation and a.attnum = any (i.indkey)
+    )
+    left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by 2
+  loop
+    return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
   for v_column in
     select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
       (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum) as expression
@@ -121,21 +140,6 @@ begin
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
     order by a.attnum
   loop
-    for v_object in
-      select
-        case when k.oid is not null then format('alter table %s drop constraint %I', p_relation, k.conname)
-          else format('drop index %s', x.indexrelid::regclass) end as statement,
-        coalesce(k.conname, x.indexrelid::regclass::text) as name
-      from pg_index as x
-      left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
-      where x.indrelid = p_relation and not x.indisprimary
-        and (v_column.attnum = any (x.indkey) or exists (
-          select from pg_depend as d
-          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = v_column.attnum
-        ))
-    loop
-      return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
-    end loop;
     if v_column.type <> 'text' then
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
@@ -173,9 +177,7 @@ declare
   v_column record;
   v_unique jsonb;
   v_name name;
-  v_relname name;
 begin
-  select c.relname into v_relname from pg_class as c where c.oid = p_relation;
   if not exists (
     select from pg_index as x
     join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
@@ -183,18 +185,13 @@ begin
   ) then
     return next row(
       p_relation::text, 'index the subject',
-      format('create index %I on %s (gdpr_subject_id)', left(v_relname, 45) || '_gdpr_subject_id', p_relation), 'SHARE', false
+      format('create index on %s (gdpr_subject_id)', p_relation), 'SHARE', false
     )::gdpr_policy.step;
   end if;
   for v_column in
     select s.column_name, 'gdpr_' || s.column_name || '_digest' as digest
     from gdpr_internal.stored_columns(p_definition) as s
     where s.encrypt = 'searchable'
-      and not exists (
-        select from pg_index as x
-        join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || s.column_name || '_digest'
-        where x.indrelid = p_relation and x.indkey::text = a.attnum::text
-      )
     order by s.column_name
   loop
     v_unique := coalesce(
@@ -206,12 +203,17 @@ begin
       gdpr_internal.original_column(p_relation, v_column.column_name, 'searchable')
     );
     v_name := v_unique ->> 'unique_name';
+    continue when exists (
+      select from pg_index as x
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attname = v_column.digest
+      where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or v_name is null)
+    );
     return next row(
       p_relation::text, format('index the digest of %I', v_column.column_name),
       case
         when v_unique ? 'unique_constraint' then format('alter table %s add constraint %I unique (%I)', p_relation, v_name, v_column.digest)
         when v_name is not null then format('create unique index %I on %s (%I)', v_name, p_relation, v_column.digest)
-        else format('create index %I on %s (%I)', left(v_relname || '_' || v_column.digest, 63), p_relation, v_column.digest)
+        else format('create index on %s (%I)', p_relation, v_column.digest)
       end,
       'SHARE', false
     )::gdpr_policy.step;

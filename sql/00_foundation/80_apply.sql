@@ -107,7 +107,7 @@ begin atomic
 end;
 comment on function gdpr_policy.partition_tree(regclass) is 'A table and all its partitions.';
 
-create or replace function gdpr_policy.table_facts(p_relation regclass, out id smallint, out via text[], out definition jsonb, out original jsonb, out has_change boolean)
+create or replace function gdpr_policy.table_facts(p_relation regclass, out id smallint, out via text[], out original jsonb, out schema_name name, out last_of_schema boolean)
 language plpgsql
 stable
 parallel safe
@@ -115,10 +115,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  select t.id, t.via_columns::text[], t.definition, t.original,
-    to_regprocedure(format('gdpr_generated.change_%s()', t.id)) is not null
-  into id, via, definition, original, has_change
+  select t.id, t.via_columns::text[], t.original, n.nspname, not exists (
+    select from gdpr_internal.protected_table as o
+    join pg_class as x on x.oid = o.relation
+    where o.unprotected_at is null and o.id <> t.id and x.relnamespace = n.oid
+  )
+  into id, via, original, schema_name, last_of_schema
   from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
   where t.id = gdpr_internal.table_id(p_relation);
 end
 $function$;
@@ -265,6 +270,7 @@ declare
   v_id smallint := gdpr_internal.table_id(p_relation);
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
+  v_object record;
 begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
@@ -289,19 +295,29 @@ begin
     from pg_attribute as a
     where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
   ));
-  return query
-  select format('alter table %s add constraint %I %s', p_relation, o.value ->> 'name', o.value ->> 'definition')
-  from (
-    select distinct k.value
+  for v_object in
+    select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
-    cross join lateral jsonb_array_elements(coalesce(c.original -> 'constraints', '[]')) as k (value)
+    cross join lateral (
+      select 'constraint' as kind, value from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]'))
+      union all
+      select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
+    ) as k
     where c.table_id = v_id
-  ) as o;
-  return query
-  select distinct k.value ->> 'definition'
-  from gdpr_internal.protected_column as c
-  cross join lateral jsonb_array_elements(coalesce(c.original -> 'indexes', '[]')) as k (value)
-  where c.table_id = v_id;
+    order by 1, 2
+  loop
+    if v_object.kind = 'constraint' then
+      return next format('alter table %s add constraint %I %s', p_relation, v_object.name, v_object.definition);
+      if v_object.comment is not null then
+        return next format('comment on constraint %I on %s is %L', v_object.name, p_relation, v_object.comment);
+      end if;
+    else
+      return next v_object.definition;
+      if v_object.comment is not null then
+        return next format('comment on index %s is %L', v_object.name, v_object.comment);
+      end if;
+    end if;
+  end loop;
 end
 $function$;
 comment on function gdpr_policy.restore_statements(regclass) is 'The statements that give a table back its columns, indexes and constraints.';
@@ -353,6 +369,9 @@ begin
       case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
   execute format('revoke all on table %s from gdpr_owner, gdpr_keyholder, gdpr_worker', p_table);
+  if v_facts.last_of_schema then
+    execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_dpo', v_facts.schema_name);
+  end if;
   perform gdpr_policy.finish_unprotect(p_table);
 end
 $function$;

@@ -71,7 +71,8 @@ grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
-grant execute on function gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text) to gdpr_worker;
+grant execute on function gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text), gdpr_generated.define(text) to gdpr_worker;
+grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
 grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
 do $helpers$
