@@ -420,6 +420,11 @@ begin
     )::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  if v_new or v_rewrite then
+    return next row(
+      p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
   return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
   return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
   return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));

@@ -320,11 +320,16 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_function regprocedure;
 begin
-  execute format('drop function if exists gdpr_generated.%I(bigint[])', 'spread_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I()', 'subject_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I(text)', 'subject_of_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I(bigint)', 'erase_' || p_table);
+  for v_function in
+    select p.oid from pg_proc as p
+    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
+      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table)
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
 end
 $function$;
 comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';

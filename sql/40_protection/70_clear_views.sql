@@ -40,8 +40,11 @@ begin
 
   perform gdpr_internal.drop_clear_view(p_table);
   execute format(
-    E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s', v_table.view_name, v_columns, v_table.relation,
-    case when v_encrypted then E'\nleft join gdpr_internal.opened_key as k on k.subject_id = t.gdpr_subject_id' else '' end
+    E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
+    'where (select has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    v_table.view_name, v_columns, v_table.relation,
+    case when v_encrypted then E'\nleft join gdpr_internal.opened_key as k on k.subject_id = t.gdpr_subject_id' else '' end,
+    v_table.relation, v_table.relation
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,
@@ -61,6 +64,22 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_clear_view(smallint) is 'Generates gdpr_clear.<table> and its triggers.';
+
+create or replace function gdpr_policy.refuse_clear(p_role name, p_table regclass)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return pg_has_role(p_role, 'gdpr_dpo', 'usage')
+    or gdpr_internal.refuse('clear_refused', format('role %s, table %s', quote_ident(p_role), p_table));
+end
+$function$;
+comment on function gdpr_policy.refuse_clear(name, regclass) is
+  'A clear view shows its table to gdpr_dpo and to roles that may read the table, and to no others. Error: gdpr_clear_refused (42501).';
 
 create or replace function gdpr_internal.is_control_column(p_table smallint, p_column name)
 returns boolean
@@ -228,11 +247,16 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_function regprocedure;
 begin
-  execute format('drop function if exists gdpr_generated.%I()', 'write_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I()', 'protect_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I()', 'change_' || p_table);
-  execute format('drop function if exists gdpr_generated.%I()', 'audit_' || p_table);
+  for v_function in
+    select p.oid from pg_proc as p
+    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
+      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table)
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
 end
 $function$;
 comment on function gdpr_internal.drop_generated_controls(smallint) is 'Drops the trigger functions of a table.';

@@ -141,7 +141,7 @@ grant execute on function
 grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.is_control_column(smallint, name) to gdpr_worker;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
+  gdpr_policy.refuse_clear(name, regclass), gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
 grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
