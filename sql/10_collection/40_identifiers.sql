@@ -12,8 +12,29 @@ end
 $type$;
 comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
 
+create or replace function gdpr_internal.add_source(p_subject bigint, p_table smallint, p_source jsonb, p_key bytea)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_details text;
+begin
+  if p_source - 'kind' <> '{}' then
+    v_details := gdpr_internal.seal_value(p_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, (p_source - 'kind')::text);
+  end if;
+  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
+  values (p_subject, p_table, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
+end
+$function$;
+comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
+  'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
+
 create or replace function gdpr_internal.new_subject(
-  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -25,31 +46,33 @@ as $function$
 declare
   v_claim gdpr_internal.claim;
   v_random bytea := gdpr_internal.gen_random_bytes(80);
+  v_wrapped bytea;
 begin
+  v_claim.subject_id := p_subject;
+  v_claim.ref := gen_random_uuid();
   v_claim.data_key := substr(v_random, 1, 64);
   v_claim.purposes := p_mask | (1::bigint << 62);
   v_claim.until := 'infinity';
-  v_claim.subject_id := p_subject;
-  v_claim.ref := gen_random_uuid();
+  v_wrapped := gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  values (v_claim.subject_id, v_claim.ref, v_claim.purposes, 'infinity');
+  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
-  values (
-    v_claim.subject_id, (p_ring).kek_id,
-    gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(v_claim.subject_id), v_claim.data_key)
-  );
+  values (p_subject, (p_ring).kek_id, v_wrapped);
   if p_mask <> 0 then
     insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
     from unnest(p_purposes, p_bases) as b (purpose_id, basis);
   end if;
+  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint) is
-  'Creates the person p_subject with a data key and the bases that the table gives by default (p_mask: their bits).';
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
 
-create or replace function gdpr_internal.known_subject(p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint)
+create or replace function gdpr_internal.known_subject(
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+)
 returns gdpr_internal.claim
 language plpgsql
 volatile
@@ -86,10 +109,11 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
+  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -122,14 +146,14 @@ declare
   v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
   v_claimed integer;
-  v_source jsonb;
+  v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_setting('source')::jsonb end;
 begin
   if p_parent is null and p_digests = p_bare then
     -- most new rows are new persons: the insert itself is the probe
     v_subject := nextval('gdpr_internal.subject_id_seq');
     v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
     if v_claimed = v_digests then
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
     else
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       v_subject := null;
@@ -171,26 +195,15 @@ begin
           p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
         );
       end if;
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
     else
-      v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject);
+      v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject, v_source);
       if v_known < v_digests then
         perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
       end if;
     end if;
   end if;
 
-  v_source := gdpr_internal.context_setting('source')::jsonb;
-  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-  values (
-    v_claim.subject_id,
-    p_table,
-    case when p_backfill then 'before_gdprdb' else coalesce(v_source ->> 'kind', 'unspecified') end,
-    case when v_source - 'kind' <> '{}' and not p_backfill then gdpr_internal.seal_value(
-      v_claim.data_key, gdpr_internal.gen_random_bytes(16), v_claim.subject_id, 0, (v_source - 'kind')::text
-    ) end,
-    gdpr_internal.context_setting('actor')
-  );
   return v_claim;
 end
 $function$;

@@ -207,14 +207,14 @@ begin
     if v_column.encrypt <> 'no' and v_column.maximum is null and v_column.type not in ('text', 'character varying') then
       v_declare := v_declare || format(E'  v_typed_%s %s;\n', v_column.n, v_column.type);
     end if;
-    v_read := v_read || '  ' || rtrim(gdpr_internal.read_value_code(v_column, '  '), ' ');
     if v_column.encrypt <> 'no' then
       v_read := v_read || format(
-        E'  if starts_with(v_%1$s, ''gdpr1:'') then\n    v_parent := gdpr_internal.moved_subject(v_%1$s, new.gdpr_subject_id);\n'
-        '    v_%1$s := gdpr_internal.open_value(gdpr_internal.data_key(v_ring, v_parent), v_parent, %2$s, v_%1$s);\n  end if;\n',
-        v_column.n, v_column.column_id
+        E'  if starts_with(new.%1$I, ''gdpr1:'') then\n    v_parent := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
+        '    new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_ring, v_parent), v_parent, %2$s, new.%1$I);\n  end if;\n',
+        v_column.column_name, v_column.column_id
       );
     end if;
+    v_read := v_read || '  ' || rtrim(gdpr_internal.read_value_code(v_column, '  '), ' ');
     if v_column.identifier is not null or v_column.encrypt = 'searchable' then
       v_declare := v_declare || format(E'  v_digest_%1$s uuid;\n  v_bare_%1$s uuid;\n', v_column.n);
       v_read := v_read || '  ' || replace(rtrim(gdpr_internal.digest_code(v_column), E'\n'), E'\n', E'\n  ') || E'\n';
@@ -347,7 +347,9 @@ declare
   end if;
   v_ring := gdpr_internal.keyring();
 %8$s  if v_moved then
-    v_claim := gdpr_internal.known_subject(v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id);
+    v_claim := gdpr_internal.known_subject(
+      v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id, gdpr_internal.context_setting('source')::jsonb
+    );
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %5$s;
     new.gdpr_until := v_claim.until;
