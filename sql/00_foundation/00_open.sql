@@ -39,9 +39,11 @@ begin
     if not exists (
       select from pg_catalog.pg_auth_members m
       where m.roleid = v_role::regrole and m.member = session_user::regrole and m.admin_option
-        and pg_catalog.pg_has_role(session_user, v_role, 'usage')
     ) then
       execute pg_catalog.format('grant %I to %I with admin option', v_role, session_user);
+    elsif not pg_catalog.pg_has_role(session_user, v_role, 'usage') then
+      -- from version 16 on who creates a role may hand it on at once, but does not inherit from it yet
+      execute pg_catalog.format('grant %I to %I', v_role, session_user);
     end if;
   end loop;
   -- apply() binds logins to these groups on behalf of whoever administers the policy

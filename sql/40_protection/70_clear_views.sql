@@ -111,6 +111,7 @@ declare
   v_names_auto text;
   v_values_auto text;
   v_identity text;
+  v_always text;
   v_back text;
   v_into text;
   v_set text;
@@ -125,6 +126,7 @@ begin
     string_agg(format('%I', a.attname), ', ' order by a.attnum) filter (where not a.identity),
     string_agg(a.value, ', ' order by a.attnum) filter (where not a.identity),
     string_agg(format('new.%I is null', a.attname), ' and ') filter (where a.identity),
+    max(a.attname::text) filter (where a.always),
     string_agg(format('t.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
@@ -133,7 +135,7 @@ begin
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
     ) filter (where not a.always)
-  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_back, v_into, v_set
+  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set
   from (
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always,
@@ -166,7 +168,10 @@ begin
   if v_identity is not null then
     v_insert := format(
       E'if %s then\n    insert into %s as t (%s)\n    values (%s)%s;\n  else\n    %s\n  end if;',
-      v_identity, v_table.relation, v_names_auto, v_values_auto, v_back, v_insert
+      v_identity, v_table.relation, v_names_auto, v_values_auto, v_back,
+      coalesce(format(
+        'raise exception using errcode = %L, message = %L;', '428C9', format('cannot insert a non-DEFAULT value into column "%s"', v_always)
+      ), v_insert)
     );
   end if;
   v_change := case
