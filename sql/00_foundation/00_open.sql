@@ -17,7 +17,7 @@ begin
   end if;
 
   -- owners, nobody logs in as them
-  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
       execute pg_catalog.format('create role %I nologin noinherit', v_role);
     end if;
@@ -31,7 +31,7 @@ begin
 
   -- the load creates objects as the three owners; a superuser needs no membership for that
   if not (select rolsuper from pg_catalog.pg_roles where rolname = session_user) then
-    foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+    foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
       execute pg_catalog.format('grant %I to %I', v_role, session_user);
     end loop;
   end if;
@@ -65,6 +65,9 @@ begin
   create schema if not exists gdpr_clear;
   create schema if not exists gdpr_bi;
   grant usage, create on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear to gdpr_keyholder;
+  -- owns the clear and the redacted views; no function runs as it, so what a table's owner plants in row policies gets nothing
+  grant usage, create on schema gdpr_generated, gdpr_clear, gdpr_bi to gdpr_viewer;
+  grant usage on schema gdpr_internal, gdpr_policy, gdpr to gdpr_viewer;
   -- not in gdpr_internal: a function planted beside pgcrypto would be handed the keys
   grant usage, create on schema gdpr_generated to gdpr_worker;
   grant usage on schema gdpr_internal, gdpr, gdpr_policy to gdpr_worker;

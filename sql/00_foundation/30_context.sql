@@ -16,6 +16,38 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.context_source()
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_text text := nullif(current_setting('gdpr.source', true), '');
+  v_source jsonb;
+begin
+  if v_text is null then
+    return null;
+  end if;
+  begin
+    v_source := v_text::jsonb;
+  exception when data_exception then
+    v_source := 'null';
+  end;
+  if jsonb_typeof(v_source) <> 'object' or coalesce(
+    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
+  ) then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
+    );
+  end if;
+  return v_source;
+end
+$function$;
+comment on function gdpr_internal.context_source() is 'The source that the session claims for new data, or null. Error: PR004 no JSON object with a known kind.';
+
 create or replace function gdpr_internal.acting_role()
 returns name
 language sql
@@ -175,12 +207,9 @@ begin
   if p_purpose is not null then
     perform gdpr_policy.purpose_mask(p_role, p_purpose);
   end if;
-  if p_source is not null and not coalesce(
-    p_source ->> 'kind' = any (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), false
-  ) then
-    perform gdpr_internal.refuse(
-      'invalid_argument', 'source.kind is one of web_form, import, manual, api, integration, migration'
-    );
+  if p_source is not null then
+    perform set_config('gdpr.source', p_source::text, true);
+    perform gdpr_internal.context_source();
   end if;
   return true;
 end
@@ -287,7 +316,8 @@ set extra_float_digits = 3
 set bytea_output = 'hex'
 as $function$
 begin
-  return p_value::text;
+  -- format() calls the output function; a cast could be one that the owner of the type planted
+  return format('%s', p_value);
 end
 $function$;
 comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';

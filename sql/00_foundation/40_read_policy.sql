@@ -3,6 +3,17 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.base_type(p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select regexp_replace(p_type, '\([0-9,]+\)', '');
+end;
+comment on function gdpr_internal.base_type(text) is 'A type as format_type() names it, without its length.';
+
 create or replace function gdpr_internal.unknown_keys(p_where text, p_object jsonb, p_known text[])
 returns text[]
 language sql
@@ -250,9 +261,9 @@ begin
     problems := problems || format('%s.mask: one of show, hide, initial, email, year, pseudonym', p_where);
   elsif v_mask = 'show' and (v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true') then
     problems := problems || format('%s.mask: a sensitive column cannot be shown', p_where);
-  elsif v_mask in ('initial', 'email', 'pseudonym') and v_type !~ '^(text|character)' then
+  elsif v_mask in ('initial', 'email', 'pseudonym') and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
     problems := problems || format('%s.mask: %s is for text, the column is %s', p_where, v_mask, v_type);
-  elsif v_mask = 'year' and v_type !~ '^(date|timestamp)' then
+  elsif v_mask = 'year' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
     problems := problems || format('%s.mask: year is for dates and timestamps, the column is %s', p_where, v_type);
   end if;
   if coalesce(p_in ->> 'identifier', 'text') not in ('email', 'phone', 'text') then
@@ -270,6 +281,11 @@ begin
     select from pg_attribute as a where a.attrelid = p_relation and a.attname = p_name || '_digest' and not a.attisdropped
   ) then
     problems := problems || format('%s: the clear view needs the name %s, which is a column of the table', p_where, to_json(p_name || '_digest'));
+  end if;
+  if p_in ? 'identifier' and gdpr_internal.base_type(v_type) not in (
+    'text', 'character varying', 'character', 'smallint', 'integer', 'bigint', 'numeric', 'uuid'
+  ) then
+    problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
   end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then

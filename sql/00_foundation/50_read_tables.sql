@@ -86,7 +86,6 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_where text := 'tables.' || to_json(p_name);
-  v_names text[];
   v_name text;
   v_in jsonb;
   v_columns jsonb := '{}';
@@ -110,6 +109,14 @@ begin
     return;
   end if;
   problems := problems || gdpr_internal.relation_problems(v_where, p_relation);
+  if p_relation::text ~ '[[:cntrl:]]' or exists (
+    select from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '[[:cntrl:]]'
+  ) then
+    problems := problems || format('%s: names with line breaks or other control characters are not supported', v_where);
+  end if;
+  if exists (select from pg_trigger as g where g.tgrelid = p_relation and not g.tgisinternal and g.tgdeferrable) then
+    problems := problems || format('%s: has a deferrable trigger, which would run with the rights of whoever commits; make it NOT DEFERRABLE', v_where);
+  end if;
 
   if v_subject <> '"self"' then
     v_link := gdpr_internal.read_link(v_where, p_relation, v_subject);

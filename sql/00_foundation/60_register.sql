@@ -12,6 +12,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  if p_settings - 'phone_country_code' <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
+  end if;
   delete from gdpr_internal.setting as s where not p_settings ? s.name;
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
@@ -28,7 +31,12 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_read record := gdpr_internal.read_purposes(jsonb_build_object('purposes', jsonb_build_object(p_name, p_definition)));
 begin
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
   insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
   values (
     coalesce(
@@ -66,7 +74,14 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_read record;
 begin
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_roles(jsonb_build_object('roles', jsonb_build_object(p_role, p_definition)), gdpr.policy() -> 'purposes');
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
   perform gdpr_internal.revoke_binding(p_role);
   insert into gdpr_internal.role_binding (role_name, audience, may, definition)
   values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
@@ -216,6 +231,21 @@ end;
 comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
   'What anonymisation does with a column: the policy''s word, else empties what is sensitive, identifies or describes the person.';
 
+create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (p_definition #- '{subject,columns}') || jsonb_build_object('columns', (
+    select coalesce(jsonb_object_agg(c.key, c.value || jsonb_build_object('encrypt', case c.value ->> 'encrypt'
+      when 'yes' then 'true'::jsonb when 'no' then 'false'::jsonb else c.value -> 'encrypt' end)), '{}')
+    from jsonb_each(p_definition -> 'columns') as c
+  ));
+end;
+comment on function gdpr_internal.definition_as_written(jsonb) is 'The normal form of a table as a policy would write it.';
+
 create or replace function gdpr_policy.register_table(p_relation regclass, p_definition jsonb)
 returns void
 language plpgsql
@@ -230,7 +260,16 @@ declare
   v_name name;
   v_relname name;
   v_schema name;
+  v_read record;
 begin
+  perform gdpr_internal.require_owner(p_relation);
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_table(
+    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
+  );
+  if v_read.problems <> '{}' or v_read.definition <> p_definition then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
   select c.relname, n.nspname into v_relname, v_schema
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
   if p_definition -> 'subject' <> '"self"' then
@@ -320,6 +359,98 @@ end
 $function$;
 comment on function gdpr_internal.table_id(regclass) is 'The number of a protected table. Error: PR002.';
 
+create or replace function gdpr_internal.require_owner(p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not coalesce((
+    select pg_has_role(gdpr_internal.acting_role(), c.relowner, 'usage') from pg_class as c where c.oid = p_relation
+  ), false) then
+    perform gdpr_internal.refuse('not_table_owner', p_relation::text);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_owner(regclass) is
+  'A step of apply() does to a table only what its owner may: an administrator without rights on it is refused. Error: 42501.';
+
+create or replace function gdpr_internal.own_table(p_relation regclass)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_owner(p_relation);
+  return gdpr_internal.table_id(p_relation);
+end
+$function$;
+comment on function gdpr_internal.own_table(regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
+
+create or replace function gdpr_internal.generate_worker(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- gdpr_worker may create functions only here, where no row of a table is touched
+  grant create on schema gdpr_generated to gdpr_worker;
+  if p_table is not null then
+    perform gdpr_internal.require_worker('gdpr_generated.generate_rows(smallint)');
+    perform gdpr_generated.generate_rows(p_table);
+  end if;
+  perform gdpr_internal.require_worker('gdpr_generated.generate_dispatch()');
+  perform gdpr_generated.generate_dispatch();
+  revoke create on schema gdpr_generated from gdpr_worker;
+end
+$function$;
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+
+create or replace function gdpr_policy.extend_table(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_function regprocedure := format('gdpr_generated.%I(bigint[])', 'spread_' || v_id);
+begin
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', v_id
+  from (
+    select distinct s.subject_id
+    from gdpr_internal.source as s
+    join gdpr_internal.subject as p on p.id = s.subject_id
+    where s.table_id = v_id and p.erased_at is null
+  ) as d
+  cross join gdpr_internal.table_basis as b
+  where b.table_id = v_id and not exists (
+    select from gdpr_internal.basis_record as r
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.by_table = v_id
+  );
+  perform gdpr_internal.refresh_gate(
+    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = v_id), '{}')
+  );
+  perform gdpr_internal.require_worker(v_function);
+  execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
+  perform gdpr_internal.require_worker(v_function);
+end
+$function$;
+comment on function gdpr_policy.extend_table(regclass) is
+  'Step of apply(): the purposes of a table changed; persons in it get the bases it gives by default now, and every row its gate anew.';
+
 create or replace function gdpr_policy.generate_functions(p_relation regclass)
 returns void
 language plpgsql
@@ -329,11 +460,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
 begin
   perform gdpr_internal.generate_triggers(v_id);
-  perform gdpr_generated.generate_rows(v_id);
-  perform gdpr_generated.generate_dispatch();
+  perform gdpr_internal.generate_worker(v_id);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
@@ -348,10 +478,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
 begin
-  perform gdpr_internal.generate_clear_view(v_id);
-  perform gdpr_internal.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_clear_view(v_id);
+  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
 end
 $function$;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
@@ -425,6 +555,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform gdpr_internal.require_owner(p_relation);
   update gdpr_internal.protected_table as t
   set fingerprint = gdpr_internal.fingerprint(p_relation)
   where t.relation = p_relation and t.unprotected_at is null;
@@ -469,7 +600,7 @@ begin atomic
       select coalesce(jsonb_object_agg(b.role_name, b.definition), '{}') from gdpr_internal.role_binding as b where b.definition <> '{}'
     ),
     'tables', (
-      select coalesce(jsonb_object_agg(t.relation::text, t.definition #- '{subject,columns}'), '{}') from gdpr_internal.protected_table as t
+      select coalesce(jsonb_object_agg(t.relation::text, gdpr_internal.definition_as_written(t.definition)), '{}') from gdpr_internal.protected_table as t
       where t.unprotected_at is null
     )
   );

@@ -317,7 +317,7 @@ begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
     for v_policy in
       select * from (values
-        ('gdpr_40_owners', 'for all to gdpr_owner, gdpr_keyholder, gdpr_worker using (true) with check (true)'),
+        ('gdpr_40_owners', 'for all to gdpr_worker, gdpr_viewer using (true) with check (true)'),
         ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
         ('gdpr_40_gate', format(
           'as restrictive for all to public using (%1$s) with check ((%1$s) or gdpr_policy.refuse_write(gdpr_subject_id, %2$s))', v_gate, v_mask
@@ -402,11 +402,11 @@ begin
   select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
   return next row(
     p_relation::text, 'let the machinery read and write',
-    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_dpo', v_schema), null, false
+    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema), null, false
   )::gdpr_policy.step;
   return next row(
     p_relation::text, 'let the machinery read and write',
-    format('grant select on table %1$s to gdpr_owner, gdpr_keyholder, gdpr_worker', p_relation), null, false
+    format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
   )::gdpr_policy.step;
   return next row(
     p_relation::text, 'let the machinery read and write',
@@ -417,6 +417,11 @@ begin
     return next row(
       p_relation::text, case when v_new then 'find the persons in existing rows and encrypt them' else 'rewrite rows for the changed columns' end,
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
+    )::gdpr_policy.step;
+  end if;
+  if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
+    return next row(
+      p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);

@@ -124,7 +124,7 @@ begin
   from gdpr_internal.protected_table as t
   join pg_class as c on c.oid = t.relation
   join pg_namespace as n on n.oid = c.relnamespace
-  where t.id = gdpr_internal.table_id(p_relation);
+  where t.id = gdpr_internal.own_table(p_relation);
 end
 $function$;
 comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
@@ -228,10 +228,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
 begin
-  perform gdpr_internal.drop_redacted_view(v_id, 'bi');
-  perform gdpr_internal.drop_clear_view(v_id);
+  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
 comment on function gdpr_policy.drop_views(regclass) is 'Drops the clear view and the redacted views of a table.';
@@ -245,7 +245,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
   v_child regclass;
 begin
   select t.relation into v_child from gdpr_internal.protected_table as t where t.parent_id = v_id and t.unprotected_at is null limit 1;
@@ -253,6 +253,8 @@ begin
     perform gdpr_internal.refuse('invalid_argument', format('unprotect %s first: its rows belong to subjects of this table', v_child));
   end if;
   update gdpr_internal.protected_table as t set unprotecting_xid = pg_current_xact_id() where t.id = v_id;
+  -- the server's log keeps this even when the transaction, and its audit record, is rolled back
+  raise log 'gdprdb: unprotect of % by %', p_relation, gdpr_internal.acting_role();
   perform gdpr_internal.audit_event('UNPROTECT', null, jsonb_build_object('table', p_relation::text));
 end
 $function$;
@@ -267,7 +269,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
@@ -331,13 +333,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_relation);
 begin
   update gdpr_internal.protected_table as t
   set unprotected_at = statement_timestamp(), unprotecting_xid = null
   where t.id = v_id;
-  perform gdpr_generated.generate_dispatch();
+  perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.require_worker('gdpr_generated.drop_generated_rows(smallint)');
   perform gdpr_generated.drop_generated_rows(v_id);
 end
 $function$;
@@ -368,9 +371,9 @@ begin
       case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
-  execute format('revoke all on table %s from gdpr_owner, gdpr_keyholder, gdpr_worker', p_table);
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
   if v_facts.last_of_schema then
-    execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_dpo', v_facts.schema_name);
+    execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;
   perform gdpr_policy.finish_unprotect(p_table);
 end

@@ -113,7 +113,6 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_labels text[];
-  v_i integer;
 begin
   if strpos(p_domain, 'xn--') = 0 then
     return rtrim(p_domain, '.');
@@ -185,6 +184,8 @@ begin
     end if;
   elsif p_kind = 'phone' then
     v_text := gdpr_internal.canonical_phone(v_text);
+  elsif p_kind <> 'text' then
+    perform gdpr_internal.refuse('invalid_argument', 'the kind of an identifier is email, phone, text or exact');
   end if;
   return nullif(v_text, '');
 end

@@ -146,7 +146,7 @@ declare
   v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
   v_claimed integer;
-  v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_setting('source')::jsonb end;
+  v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_source() end;
 begin
   if p_parent is null and p_digests = p_bare then
     -- most new rows are new persons: the insert itself is the probe
@@ -179,7 +179,7 @@ begin
         end if;
       end loop;
       if v_blocked then
-        perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+        perform gdpr_internal.meet_blocked(case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
       end if;
     end if;
     if v_subject is null then
@@ -250,6 +250,8 @@ begin
     raise warning using
       errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
       constraint = 'gdpr_blocked_identifier';
+  elsif p_blocklist = 'backfill' then
+    perform gdpr_internal.refuse('blocked_rows');
   elsif p_constraint is not null then
     -- word for word what a duplicate gives: a sign-up form must not tell that somebody was erased
     raise exception using

@@ -23,6 +23,9 @@ declare
   v_id bigint;
 begin
   perform gdpr_internal.require_subject(p_subject);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
   if p_basis is null or p_basis <> all (
     array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests']
   ) then

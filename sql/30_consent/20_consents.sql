@@ -18,6 +18,9 @@ declare
   v_id bigint;
 begin
   perform gdpr_internal.require_subject(p_subject);
+  if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
   if p_channel is null or p_channel <> all (
     array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
   ) then

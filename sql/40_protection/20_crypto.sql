@@ -177,38 +177,14 @@ begin atomic
       gdpr_internal.ticket_context() || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
     ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
   end
-  from (select decode(nullif(current_setting('gdpr.unlocked', true), ''), 'base64') as ticket) as t;
+  from (
+    select case
+      when current_setting('gdpr.unlocked', true) ~ '^[A-Za-z0-9+/]{150}=?=?$' then decode(current_setting('gdpr.unlocked', true), 'base64')
+    end as ticket
+  ) as t;
 end;
 comment on function gdpr_internal.open_ticket(bytea) is
   'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s.';
-
-create or replace view gdpr_internal.current_key as
-select
-  k.id,
-  k.provider,
-  case when k.provider = 'table' then k.material else gdpr_internal.open_ticket(k.ticket_key) end as material
-from gdpr_internal.key_encryption_key as k
-order by k.id desc
-limit 1;
-comment on view gdpr_internal.current_key is
-  'The key-encryption key in force: from its table, or from the ticket that gdpr.unlock() left in the session. material is null while locked. Granted to nobody.';
-
-create or replace view gdpr_internal.opened_key as
-select
-  k.subject_id,
-  gdpr_internal.decrypt_iv(
-    substr(k.wrapped, 17, 64),
-    substr(
-      (select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
-      from gdpr_internal.current_key as c),
-      1, 32
-    ),
-    substr(k.wrapped, 1, 16),
-    'aes-cbc/pad:none'
-  ) as data_key
-from gdpr_internal.subject_key as k;
-comment on view gdpr_internal.opened_key is
-  'Data keys, unwrapped as part of the query that joins them. Only views owned by gdpr_keyholder read it; none of them shows data_key.';
 
 create or replace function gdpr_internal.keyring()
 returns gdpr_internal.keyring
@@ -285,3 +261,22 @@ end
 $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
+
+create or replace function gdpr_internal.open_evidence(p_subject bigint, p_value text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_value is null then
+    return null;
+  end if;
+  return gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, 0, p_value);
+end
+$function$;
+comment on function gdpr_internal.open_evidence(bigint, text) is
+  'Decrypts a detail of evidence; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';

@@ -24,6 +24,8 @@ begin
   lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   if exists (select from gdpr_internal.key_encryption_key) then
     perform gdpr_internal.refuse('invalid_argument', 'there is a key already');
+  elsif exists (select from gdpr_internal.subject) then
+    perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
   if p_provider = 'table' then
     v_stored := v_kek;
@@ -42,7 +44,7 @@ begin
 end
 $function$;
 comment on function gdpr.create_key(text) is
-  'Creates the key-encryption key. provider table: kept in the database, for development. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already. Art. 32(1)(a).';
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored. Art. 32(1)(a).';
 
 create or replace function gdpr.unlock(p_key text)
 returns void
@@ -70,7 +72,9 @@ begin
   -- the setting is readable by all code of the session: what stands in it opens only with the secret
   perform set_config(
     'gdpr.unlocked',
-    encode(gdpr_internal.wrap_key(v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(), v_kek), 'base64'),
+    translate(
+      encode(gdpr_internal.wrap_key(v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(), v_kek), 'base64'), E'\n', ''
+    ),
     false
   );
 end
@@ -83,10 +87,9 @@ select
   k.id,
   k.provider,
   k.created_at,
-  c.material is not null as unlocked,
+  k.provider = 'table' or gdpr_internal.open_ticket(k.ticket_key) is not null as unlocked,
   (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys
-from gdpr_internal.key_encryption_key as k
-left join gdpr_internal.current_key as c on c.id = k.id;
+from gdpr_internal.key_encryption_key as k;
 comment on view gdpr.key_status is 'The key-encryption key: provider, age, whether it is unlocked in this session, how many data keys it wraps. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)

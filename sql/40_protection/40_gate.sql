@@ -82,6 +82,66 @@ $function$;
 comment on function gdpr_policy.still_allowed(bigint, bigint) is
   'Whether a person may be processed for one of the purposes in p_mask at this very statement: the slow and exact path of the row policies.';
 
+create or replace function gdpr_internal.refuse_deferred(p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if exists (
+    select from pg_trigger as g where g.tgrelid = p_relation and g.tgdeferrable and not g.tgisinternal
+  ) then
+    perform gdpr_internal.refuse('deferred_trigger', p_relation::text);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_deferred(regclass) is
+  'A deferred trigger that the owner of a table planted would run at commit, as the officer who erases or restricts. Error: PR604.';
+
+create or replace function gdpr_internal.require_worker(p_function regprocedure)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER gdpr_worker's own functions
+  -- so that the next call runs them as the caller. Asked before and after each call, so that no such change is committed.
+  if not exists (
+    select from pg_proc as p
+    where p.oid = p_function and p.prosecdef and p.proowner::regrole::text = 'gdpr_worker'
+      and p.proconfig[1] like 'search@_path=pg@_catalog,%' escape '@'
+      and not exists (
+        select from aclexplode(p.proacl) as a where a.grantee::regrole::text not in ('gdpr_worker', 'gdpr_owner', 'gdpr_admin')
+      )
+  ) then
+    perform gdpr_internal.refuse('drifted', p_function::text);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_worker(regprocedure) is 'Refuses to call a function of gdpr_worker that is no longer what was generated. Error: PR409.';
+
+create or replace function gdpr_internal.spread_gate(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker('gdpr_generated.spread_gate(bigint[])');
+  perform gdpr_generated.spread_gate(p_subjects);
+  perform gdpr_internal.require_worker('gdpr_generated.spread_gate(bigint[])');
+end
+$function$;
+comment on function gdpr_internal.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table.';
+
 create or replace function gdpr_internal.refresh_gate(p_subjects bigint[])
 returns void
 language plpgsql
@@ -98,7 +158,7 @@ begin
   from gdpr_internal.gate(p_subjects) as g
   where s.id = g.subject_id
     and (s.purposes, s.until) is distinct from (g.possible, g.until);
-  perform gdpr_generated.spread_gate(p_subjects);
+  perform gdpr_internal.spread_gate(p_subjects);
 end
 $function$;
 comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';

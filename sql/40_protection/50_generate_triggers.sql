@@ -4,6 +4,32 @@
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.table_check_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- the owner of the table chooses the types of its columns: assigning to a domain would run its CHECK with the keys,
+  -- and the same function on a forged table would open other persons' values
+  select format(
+    E'  if %1$L::regclass not in (tg_relid, pg_partition_root(tg_relid))%2$s then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n',
+    t.relation, string_agg(format(E'\n    or pg_typeof(new.%I) <> %L::regtype', c.column_name, c.type), '')
+  )
+  from gdpr_internal.protected_table as t
+  cross join lateral (
+    select k.column_name, k.type from gdpr_internal.control_columns(t.relation, t.definition) as k
+    union all
+    select k.column_name, 'text' from gdpr_internal.protected_column as k where k.table_id = t.id and k.encrypt <> 'no'
+  ) as c
+  where t.id = p_table
+  group by t.relation;
+end;
+comment on function gdpr_internal.table_check_code(smallint) is
+  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left.';
+
 create or replace function gdpr_internal.text_expression(p_value text, p_type text)
 returns text
 language sql
@@ -12,7 +38,9 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_type ~ '^(text|character varying|character|uuid|boolean|smallint|integer|bigint|numeric|inet|cidr|json|jsonb)' then format('%s::text', p_value)
+    when gdpr_internal.base_type(p_type) in (
+      'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr', 'json', 'jsonb'
+    ) then format('%s::text', p_value)
     else format('gdpr.text_of(%s)', p_value)
   end;
 end;
@@ -66,7 +94,7 @@ begin atomic
         limit 1
       )
     )::name,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)')::integer
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer
   from gdpr_internal.protected_column as c
   where c.table_id = p_table;
 end;
@@ -288,7 +316,7 @@ declare
   v_claim gdpr_internal.claim;
   v_parent bigint := %2$s;
 %3$sbegin
-%4$s  v_claim := gdpr_internal.claim_subject(
+%17$s%4$s  v_claim := gdpr_internal.claim_subject(
     v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
     array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
   );
@@ -306,7 +334,7 @@ $code$,
     v_read, p_table, v_default_mask,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table)
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
@@ -332,10 +360,9 @@ declare
   -- an argument: apply() rewrites the row because the policy of a column changed
   v_moved boolean := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
   v_key bytea;
-  v_old uuid;
-  v_claim gdpr_internal.claim;
+%10$s  v_claim gdpr_internal.claim;
 %2$sbegin
-  if not v_moved%7$s then
+%9$s  if not v_moved%7$s then
     return new;
   end if;
   if new.gdpr_subject_id is null then
@@ -348,7 +375,7 @@ declare
   v_ring := gdpr_internal.keyring();
 %8$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id, gdpr_internal.context_setting('source')::jsonb
+      v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id, gdpr_internal.context_source()
     );
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %5$s;
@@ -364,7 +391,8 @@ $body$
 $code$,
       'change_' || p_table, v_declare || case when v_ivs > 0 then E'  v_random bytea;\n' else '' end, p_table, v_default_mask,
       v_table.purpose_mask | (1::bigint << 62), v_update, v_same,
-      case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end
+      case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
+      gdpr_internal.table_check_code(p_table), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end
     ));
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -373,6 +401,7 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'change_' || p_table);
   end if;
   perform gdpr_internal.generate_audit(p_table);
+  perform gdpr_internal.generate_clear_writes(p_table);
 end
 $function$;
 comment on function gdpr_internal.generate_triggers(smallint) is 'Generates the trigger functions of a protected table from the register.';
@@ -393,6 +422,7 @@ begin
   return p_subject;
 exception when data_exception then
   perform gdpr_internal.refuse('ciphertext_written');
+  return null;
 end
 $function$;
 comment on function gdpr_internal.moved_subject(text, bigint) is
@@ -408,8 +438,8 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select case count(*)
     when 0 then 'null::text'
-    when 1 then max(format('%s.%I::text', p_row, a.attname))
-    else format('jsonb_build_array(%s)::text', string_agg(format('%s.%I::text', p_row, a.attname), ', ' order by k.n))
+    when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
+    else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
   end
   from pg_index as x
   cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
@@ -436,14 +466,15 @@ begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(format(
-      E'    if new.%1$I%2$s is distinct from old.%1$I%2$s then\n'
-      '      v_changed := v_changed || %1$L::text;\n'
-      '      v_old := v_old || jsonb_build_object(%1$L, old.%1$I);\n'
+      E'    if %1$s is distinct from %2$s then\n'
+      '      v_changed := v_changed || %3$L::text;\n'
+      '      v_old := v_old || jsonb_build_object(%3$L, %4$s);\n'
       '    end if;\n',
-      -- json, xml, point and the like have no equality
-      a.attname, case when c.comparable then '' else '::text' end
+      case when c.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end,
+      case when c.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end,
+      a.attname, c.old_value
     ), '' order by a.attnum),
-    string_agg(format('%1$L, old.%1$I', a.attname), ', ' order by a.attnum),
+    string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum),
     case when bool_or(not c.stable_text) then
       E'set timezone = ''UTC''\nset datestyle = ''ISO''\nset intervalstyle = ''postgres''\nset extra_float_digits = 3\nset bytea_output = ''hex''\n'
     else '' end
@@ -452,10 +483,14 @@ begin
   join pg_type as y on y.oid = a.atttypid
   cross join lateral (
     select
-      y.typtype <> 'b' or y.typcategory = 'A' or exists (
+      -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
+      y.oid < 16384 and (y.typcategory = 'A' or exists (
         select from pg_opclass as o
         where o.opcdefault and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
-      ) as comparable,
+      )) as comparable,
+      case when y.oid < 16384 then format('old.%I', a.attname)
+        else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)
+      end as old_value,
       format_type(a.atttypid, null) in (
         'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr'
       ) as stable_text
@@ -476,9 +511,12 @@ declare
   v_old jsonb := '{}';
   v_changed text[] := '{}';
 begin
+  if %8$L::regclass not in (tg_relid, pg_partition_root(tg_relid)) then
+    perform gdpr_internal.refuse('drifted');
+  end if;
   if tg_op = 'INSERT' then
     perform gdpr_internal.write_audit(
-      'INSERT', %3$s::smallint, new.gdpr_subject_id, %4$s, new::text, null, null
+      'INSERT', %3$s::smallint, new.gdpr_subject_id, %4$s, format('%%s', new), null, null
     );
   elsif tg_op = 'UPDATE' then
 %5$s    if new.gdpr_subject_id is distinct from old.gdpr_subject_id then
@@ -490,13 +528,13 @@ begin
       return null;
     end if;
     perform gdpr_internal.write_audit(
-      'UPDATE', %3$s::smallint, old.gdpr_subject_id, %6$s, new::text, v_changed,
+      'UPDATE', %3$s::smallint, old.gdpr_subject_id, %6$s, format('%%s', new), v_changed,
       gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
     );
   else
     v_old := jsonb_build_object(%7$s);
     perform gdpr_internal.write_audit(
-      'DELETE', %3$s::smallint, old.gdpr_subject_id, %6$s, old::text, null,
+      'DELETE', %3$s::smallint, old.gdpr_subject_id, %6$s, format('%%s', old), null,
       gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
     );
   end if;
@@ -506,7 +544,7 @@ $body$
 $code$,
     'audit_' || p_table, v_settings, p_table,
     gdpr_internal.key_expression(v_table.relation, 'new'), v_changes,
-    gdpr_internal.key_expression(v_table.relation, 'old'), v_all
+    gdpr_internal.key_expression(v_table.relation, 'old'), v_all, v_table.relation
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -33,6 +33,15 @@ security definer
 set search_path = pg_catalog, %4$I, pg_temp
 as $body$
 begin
+  perform gdpr_internal.refuse_deferred(%5$L);
+  if p_subjects is null then
+    update %2$s as t
+    set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
+    from gdpr_internal.subject as s
+    where s.id = t.gdpr_subject_id
+      and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    return;
+  end if;
   update %2$s as t
   set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
   from gdpr_internal.subject as s
@@ -42,7 +51,7 @@ begin
 end
 $body$
 $code$,
-    'spread_' || p_table, v_table.relation, v_table.purpose_mask | (1::bigint << 62), v_schema
+    'spread_' || p_table, v_table.relation, v_table.purpose_mask | (1::bigint << 62), v_schema, v_table.relation
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint[]) is %L', 'spread_' || p_table,
@@ -67,7 +76,11 @@ as $body$
 declare
   v_subject bigint;
 begin
-  if tg_op = 'UPDATE' and tg_nargs = 0 and (%5$s) then
+  if tg_op = 'UPDATE' and tg_nargs = 0 and %5$s then
+    if new.gdpr_subject_id is distinct from old.gdpr_subject_id and new.gdpr_subject_id is not null then
+      -- the parent row went to another person and took this row along: so do the rows below
+      perform gdpr_generated.move_children(%6$s::smallint, new);
+    end if;
     return new;
   end if;
   if %2$s then
@@ -82,6 +95,9 @@ begin
     perform gdpr_internal.refuse('erased');
   end if;
   new.gdpr_subject_id := v_subject;
+  if tg_op = 'UPDATE' and v_subject is distinct from old.gdpr_subject_id and old.gdpr_subject_id is not null then
+    perform gdpr_generated.move_children(%6$s::smallint, new);
+  end if;
   return new;
 end
 $body$
@@ -90,9 +106,10 @@ $code$,
       (select string_agg(format('new.%I is null', c), ' or ') from unnest(v_table.via_columns) as c),
       v_parent, v_link,
       (
-        select string_agg(format('new.%1$I is not distinct from old.%1$I', c), ' and ') || ' or new.gdpr_subject_id is null'
+        select format('(%s)', string_agg(format('new.%1$I is not distinct from old.%1$I', c), ' and ') || ' or new.gdpr_subject_id is null')
         from unnest(v_table.via_columns) as c
-      )
+      ),
+      p_table
     ));
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'subject_' || p_table,
@@ -128,6 +145,7 @@ begin
   return v_subject;
 exception when data_exception then
   perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
 end
 $body$
 $code$,
@@ -142,6 +160,30 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent, erase.';
+
+create or replace function gdpr_generated.move_children(p_table smallint, p_row anyelement)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_child record;
+begin
+  for v_child in
+    select c.relation,
+      (select string_agg(format('c.%I = ($1).%I', u.child, u.parent), ' and ') from unnest(c.via_columns, c.parent_columns) as u (child, parent)) as link
+    from gdpr_internal.protected_table as c
+    where c.parent_id = p_table and c.unprotected_at is null
+  loop
+    execute format('update %s as c set gdpr_subject_id = ($1).gdpr_subject_id where %s', v_child.relation, v_child.link) using p_row;
+  end loop;
+end
+$function$;
+comment on function gdpr_generated.move_children(smallint, anyelement) is
+  'A row that goes to another person takes the rows below it along; their own triggers encrypt them anew.';
 
 create or replace function gdpr_generated.generate_dispatch()
 returns void
@@ -216,7 +258,7 @@ begin atomic
     c.column_name,
     c.erase,
     c.original_type,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)')::integer,
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
     c.original ? 'unique_name' or exists (
       select from pg_index as x
       join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
@@ -291,6 +333,7 @@ set search_path = pg_catalog, %5$I, pg_temp
 as $body$
 begin
   v_kept := 0;
+  perform gdpr_internal.refuse_deferred(%6$L);
 %2$s  %3$s where t.gdpr_subject_id = p_subject%4$s;
   get diagnostics v_changed = row_count;
 end
@@ -301,7 +344,7 @@ $code$,
       when 'delete' then format('delete from %s as t', v_table.relation)
       else format('update %s as t set %s', v_table.relation, v_assign)
     end,
-    coalesce(v_keep_until, ''), v_schema
+    coalesce(v_keep_until, ''), v_schema, v_table.relation
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint) is %L', 'erase_' || p_table,

@@ -109,14 +109,12 @@ select
   a.changed,
   case
     when a.table_id is null then a.payload::jsonb
-    when pg_has_role(current_user, 'gdpr_dpo', 'usage')
-      then gdpr_internal.open_value(k.data_key, a.subject_id, 0, a.payload)::jsonb
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(a.subject_id, a.payload)::jsonb
   end as old,
   a.row_hash
 from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
-left join gdpr_internal.purpose as p on p.id = a.purpose_id
-left join gdpr_internal.opened_key as k on k.subject_id = a.subject_id and a.payload is not null and a.table_id is not null;
+left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
   'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased; the value of an encrypted column is its ciphertext, which gdpr.reveal() opens), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
 
@@ -126,14 +124,11 @@ select
   s.subject_id,
   t.relation as table_name,
   s.kind,
-  case when pg_has_role(current_user, 'gdpr_dpo', 'usage')
-    then gdpr_internal.open_value(k.data_key, s.subject_id, 0, s.details)::jsonb
-  end as details,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb end as details,
   s.actor,
   s.recorded_at
 from gdpr_internal.source as s
-left join gdpr_internal.protected_table as t on t.id = s.table_id
-left join gdpr_internal.opened_key as k on k.subject_id = s.subject_id;
+left join gdpr_internal.protected_table as t on t.id = s.table_id;
 comment on view gdpr.source is
   'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
 

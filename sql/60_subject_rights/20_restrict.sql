@@ -72,6 +72,9 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
   insert into gdpr_internal.objection_record (subject_id, purpose_id)
   values (p_subject, v_purpose)
   on conflict (subject_id, purpose_id) do nothing;

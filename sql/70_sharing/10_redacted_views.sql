@@ -1,9 +1,9 @@
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
 
-set local role gdpr_owner;
+set local role gdpr_viewer;
 
-create or replace function gdpr_internal.generate_redacted_view(p_table smallint, p_audience name)
+create or replace function gdpr_generated.generate_redacted_view(p_table smallint, p_audience name)
 returns void
 language plpgsql
 volatile
@@ -28,7 +28,7 @@ begin
   from pg_attribute as a
   left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  perform gdpr_internal.drop_redacted_view(p_table, p_audience);
+  perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
     v_schema, v_table.view_name, v_columns, v_table.relation
@@ -40,10 +40,10 @@ begin
   execute format('grant select on %I.%I to %I', v_schema, v_table.view_name, 'gdpr_' || p_audience);
 end
 $function$;
-comment on function gdpr_internal.generate_redacted_view(smallint, name) is
+comment on function gdpr_generated.generate_redacted_view(smallint, name) is
   'Generates gdpr_<audience>.<table>: same names, order and types as the table, subject_ref in front, masks as inline expressions or stored values.';
 
-create or replace function gdpr_internal.drop_redacted_view(p_table smallint, p_audience name)
+create or replace function gdpr_generated.drop_redacted_view(p_table smallint, p_audience name)
 returns void
 language plpgsql
 volatile
@@ -61,4 +61,4 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
+comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';

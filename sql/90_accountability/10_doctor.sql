@@ -94,6 +94,18 @@ begin atomic
       )
   ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
   union all
+  select 'error', 'deferred_trigger', l.relation::text, format('trigger %I is deferrable: it would run with the rights of whoever commits', g.tgname),
+    format('drop trigger %I on %s;', g.tgname, l.relation)
+  from live as l
+  join pg_trigger as g on g.tgrelid = l.relation and not g.tgisinternal and g.tgdeferrable
+  union all
+  select 'warning', 'several_owners', string_agg(distinct c.relowner::regrole::text, ', '),
+    'protected tables belong to several roles: what one owner plants in a table can read and write the rows of the others (never their keys)',
+    'Give all protected tables of a database to one owner.'
+  from live as l
+  join pg_class as c on c.oid = l.relation
+  having count(distinct c.relowner) > 1
+  union all
   select 'info', 'index_unused', i.indexrelid::regclass::text,
     format('row security keeps most conditions away from this index of %s', l.relation), 'Equality and ordering reach an index; LIKE, trigram, JSON and expressions do not. See docs/limits.md.'
   from live as l
@@ -115,13 +127,13 @@ begin atomic
   select 'error', 'owner_role', r.rolname::text, 'an owner of gdprdb may log in, is superuser or passes row security',
     format('alter role %I nologin nosuperuser nobypassrls;', r.rolname)
   from pg_roles as r
-  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker') and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer') and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
   union all
   select 'error', 'owner_member', u.rolname::text, format('%s can act as %s', u.rolname, r.rolname),
     format('revoke %I from %I;', r.rolname, u.rolname)
   from pg_roles as r
-  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'usage')
-  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'member')
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
   from gdpr_internal.role_binding as b
@@ -136,6 +148,12 @@ begin atomic
   select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
   from pg_roles as r
   where r.rolbypassrls and not r.rolsuper and r.rolcanlogin
+  union all
+  select 'warning', 'reads_all', u.rolname::text, format('%s is a member of %s, which passes the grants on every table', u.rolname, r.rolname),
+    format('revoke %I from %I;', r.rolname, u.rolname)
+  from pg_roles as r
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'member')
+  where r.rolname in ('pg_read_all_data', 'pg_write_all_data')
   union all
   select 'warning', 'base_privilege', format('%s on %s', b.role_name, t.relation),
     'a role of a redacted audience has rights on the table itself (the gate refuses them)', format('revoke all on %s from %I;', t.relation, b.role_name)
@@ -167,7 +185,7 @@ begin atomic
   select 'error', 'function_owner', f.oid::regprocedure::text, format('a function in gdprdb''s schemas belongs to %s', f.proowner::regrole),
     'Drop it, or find out who put it there.'
   from functions as f
-  where f.proowner::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+  where f.proowner::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'function_header', f.oid::regprocedure::text, 'a definer function without a fixed search_path', 'gdprdb db upgrade loads the functions again.'
   from functions as f
@@ -192,7 +210,7 @@ begin atomic
   join pg_namespace as n on n.oid = o.oid
   where exists (
     select from aclexplode(n.nspacl) as a
-    where a.privilege_type = 'CREATE' and a.grantee::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker')
+    where a.privilege_type = 'CREATE' and a.grantee::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_viewer')
   ) or n.nspowner::regrole::text <> 'gdpr_owner'
   union all
   select 'error', 'internal_row_security', c.oid::regclass::text, 'row security is off on a table of evidence', 'gdprdb db upgrade turns it on.'
@@ -277,7 +295,8 @@ parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select 'error', 'key', 'key-encryption key', 'there is no key', 'select gdpr.create_key();'
+  select 'error', 'key', 'key-encryption key', 'there is no key',
+    case when exists (select from gdpr_internal.subject) then 'Restore gdpr_internal.key_encryption_key and subject_key from their backup.' else 'select gdpr.create_key();' end
   where not exists (select from gdpr_internal.key_encryption_key)
   union all
   select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',

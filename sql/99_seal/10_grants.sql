@@ -6,7 +6,7 @@ do $revoke$
 declare
   v_role text;
 begin
-  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
     execute format('set local role %I', v_role);
     -- each owner revokes what it owns; REVOKE on the objects of another would only warn
     declare
@@ -46,16 +46,16 @@ declare
   v_table record;
 begin
   for v_table in
-    select c.oid::regclass as name, c.relowner::regrole as owner
+    select c.oid::regclass as name
     from pg_catalog.pg_class as c
     where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
+      and c.relowner = 'gdpr_owner'::regrole
   loop
-    continue when v_table.owner <> 'gdpr_owner'::regrole;
     execute format('alter table %s enable row level security', v_table.name);
     continue when exists (
       select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
     );
-    execute format('create policy gdpr_machinery on %s for all to gdpr_keyholder, gdpr_worker using (true) with check (true)', v_table.name);
+    execute format('create policy gdpr_machinery on %s for all to gdpr_keyholder, gdpr_worker, gdpr_viewer using (true) with check (true)', v_table.name);
   end loop;
 end
 $rows$;
@@ -71,7 +71,9 @@ grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
-grant execute on function gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text), gdpr_generated.define(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text), gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
+revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
 grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
@@ -92,7 +94,7 @@ $helpers$;
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint), gdpr_policy.refuse_base(name),
-  gdpr_policy.refuse_write(bigint, bigint) to public;
+  gdpr_policy.refuse_write(bigint, bigint), gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
 do $steps$
@@ -131,17 +133,40 @@ grant execute on function
   gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_portal;
 
 set local role gdpr_keyholder;
+-- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
+alter table gdpr_internal.key_encryption_key enable row level security;
+alter table gdpr_internal.subject_key enable row level security;
+do $keys$
+begin
+  if not exists (select from pg_catalog.pg_policy as p where p.polname = 'gdpr_views') then
+    create policy gdpr_views on gdpr_internal.key_encryption_key for select to gdpr_viewer using (true);
+    create policy gdpr_views on gdpr_internal.subject_key for select to gdpr_viewer using (true);
+  end if;
+end
+$keys$;
+grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
+grant execute on function
+  gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.open_evidence(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.generate_clear_view(smallint), gdpr_internal.drop_clear_view(smallint),
+  gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
-  gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint),
-  gdpr_internal.is_control_column(smallint, name) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.is_control_column(smallint, name) to gdpr_worker;
+  gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
+grant execute on function gdpr_internal.key_expression(regclass, text) to gdpr_worker;
+set local role gdpr_owner;
+grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
+grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+set local role gdpr_viewer;
+grant execute on function
+  gdpr_generated.generate_clear_view(smallint), gdpr_generated.drop_clear_view(smallint),
+  gdpr_generated.generate_redacted_view(smallint, name), gdpr_generated.drop_redacted_view(smallint, name) to gdpr_owner;
+alter default privileges revoke execute on functions from public;
+set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_policy.refuse_clear(name, regclass), gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
 grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;

@@ -13,12 +13,12 @@ begin
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
-    perform gdpr_generated.generate_rows(v_table.id);
+    perform gdpr_internal.generate_worker(v_table.id);
     if v_settled then
       perform gdpr_policy.settle_table(v_table.relation);
     end if;
   end loop;
-  perform gdpr_generated.generate_dispatch();
+  perform gdpr_internal.generate_worker(null);
 end
 $regenerate$;
 

@@ -6,7 +6,7 @@ declare
   v_role text;
 begin
   if not (select rolsuper from pg_catalog.pg_roles where rolname = session_user) then
-    foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker'] loop
+    foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
       execute pg_catalog.format('revoke %I from %I', v_role, session_user);
     end loop;
   end if;
