@@ -56,6 +56,15 @@ begin
     end if;
   end loop;
 
+  select string_agg(n.nspname, ', ') into v_role
+  from pg_catalog.pg_namespace n
+  where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    and n.nspowner <> 'gdpr_owner'::regrole;
+  if v_role is not null then
+    raise exception using errcode = 'PR010', message = 'schemas with the names of gdprdb belong to somebody else',
+      detail = v_role, hint = 'Rename or drop them first: whoever owns a schema can replace what stands in it.';
+  end if;
+
   execute pg_catalog.format('grant create on database %I to gdpr_owner', pg_catalog.current_database());
   set local role gdpr_owner;
   create schema if not exists gdpr;

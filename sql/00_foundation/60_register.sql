@@ -117,14 +117,12 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_audience name;
 begin
-  delete from gdpr_internal.role_binding as b where b.role_name = p_role returning b.audience into v_audience;
-  if v_audience is null or to_regrole(quote_ident(p_role)) is null then
+  delete from gdpr_internal.role_binding as b where b.role_name = p_role;
+  if not found or to_regrole(quote_ident(p_role)) is null then
     return;
   end if;
-  execute format('revoke %I from %I', gdpr_internal.audience_group(v_audience), p_role);
+  -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
     'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
     p_role

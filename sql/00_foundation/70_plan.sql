@@ -311,7 +311,7 @@ declare
   v_gate text := format(
     '(gdpr_purposes & %1$s) <> 0 and (gdpr_until > statement_timestamp() or gdpr_policy.still_allowed(gdpr_subject_id, gdpr_purposes & %1$s))', v_mask
   );
-  v_base text := '(select pg_has_role(current_user, ''gdpr_app'', ''usage'') or gdpr_policy.refuse_base(current_user))';
+  v_base text := '(select gdpr_policy.refuse_base(current_user))';
   v_policy record;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop

@@ -14,12 +14,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  return pg_has_role(p_role, 'gdpr_dpo', 'usage')
+  return gdpr_policy.refuse_base(p_role) and (
+    has_any_column_privilege(p_role, p_table, 'select') or pg_has_role(p_role, 'gdpr_dpo', 'usage')
+  )
     or gdpr_internal.refuse('clear_refused', format('role %s, table %s', quote_ident(p_role), p_table));
 end
 $function$;
 comment on function gdpr_policy.refuse_clear(name, regclass) is
-  'A clear view shows its table to gdpr_dpo and to roles that may read the table, and to no others. Error: gdpr_clear_refused (42501).';
+  'A clear view shows its table to roles of audience clear that may read the table, and to gdpr_dpo. Errors: gdpr_clear_refused, gdpr_base_refused, gdpr_no_purpose (42501).';
 
 create or replace function gdpr_internal.is_control_column(p_table smallint, p_column name)
 returns boolean
@@ -90,10 +92,10 @@ begin
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
     E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
-    'where (select pg_has_role(current_user, ''gdpr_app'', ''usage'') and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    'where (select gdpr_policy.refuse_clear(current_user, %L::regclass))',
     v_table.view_name, v_columns, v_table.relation,
     case when v_encrypted then E'\nleft join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id' else '' end,
-    v_table.relation, v_table.relation
+    v_table.relation
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,
