@@ -22,6 +22,13 @@ begin
       execute pg_catalog.format('create role %I nologin noinherit', v_role);
     end if;
   end loop;
+  select string_agg(rolname, ', ') into v_role
+  from pg_catalog.pg_roles
+  where rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer') and (rolcanlogin or rolsuper or rolbypassrls);
+  if v_role is not null then
+    raise exception using errcode = 'PR010', message = 'roles with the names of gdprdb''s owners may log in or pass row security',
+      detail = v_role, hint = 'ALTER ROLE ... NOLOGIN NOSUPERUSER NOBYPASSRLS, or rename them.';
+  end if;
   -- groups, given to logins
   foreach v_role in array array['gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_portal'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = v_role) then

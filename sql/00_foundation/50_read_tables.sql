@@ -170,6 +170,15 @@ begin
   end if;
   if v_method = 'anonymise' then
     problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
+    select problems || coalesce(array_agg(format(
+      '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', v_where, to_json(a.attname),
+      format_type(a.atttypid, a.atttypmod)
+    ) order by a.attnum), '{}')
+    into problems
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and v_columns ? a.attname::text
+      and gdpr_internal.erase_rule(p_relation, a.attname, v_columns -> a.attname::text) = 'neutral'
+      and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
   end if;
 
   definition := jsonb_build_object(
@@ -180,6 +189,30 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
+
+create or replace function gdpr_internal.neutral_value(p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_type ~ '\[\]$' then quote_literal('{}')
+    when gdpr_internal.base_type(p_type) in ('text', 'character varying', 'character')
+      then quote_literal(left('erased', coalesce(substring(p_type from '\((\d+)\)')::integer, 6)))
+    when gdpr_internal.base_type(p_type) in ('smallint', 'integer', 'bigint', 'numeric', 'real', 'double precision') then '0'
+    when gdpr_internal.base_type(p_type) in ('date', 'timestamp without time zone', 'timestamp with time zone') then quote_literal('1900-01-01')
+    when p_type like 'time%' then quote_literal('00:00')
+    when p_type like 'interval%' then quote_literal('0')
+    when p_type = 'boolean' then 'false'
+    when p_type = 'uuid' then 'gen_random_uuid()'
+    when p_type in ('json', 'jsonb') then quote_literal('{}')
+    when p_type = 'bytea' then quote_literal('')
+    when p_type in ('inet', 'cidr') then quote_literal('0.0.0.0')
+  end;
+end;
+comment on function gdpr_internal.neutral_value(text) is 'The SQL of a value that says nothing, for columns that erasure empties and that cannot be null; null for types that have none.';
 
 create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
 returns text[]

@@ -15,7 +15,7 @@ begin
   if p_settings - 'phone_country_code' <> '{}' then
     perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
   end if;
-  delete from gdpr_internal.setting as s where not p_settings ? s.name;
+  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
@@ -251,6 +251,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint;
@@ -456,6 +457,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_relation);
@@ -474,6 +476,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_relation);
@@ -491,16 +494,17 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 begin atomic
   select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
   from pg_trigger as g
   where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
-    and g.tgname ~ '^zzz_gdpr_'
+    and not g.tgisinternal
   union all
   select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
     pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
   from pg_policy as p
-  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i)) and p.polname ~ '^gdpr_'
+  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i))
   union all
   select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
   from pg_class as c
@@ -521,6 +525,20 @@ begin atomic
   from pg_attribute as a
   where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
   union all
+  select format('rule %s', pg_get_ruledef(w.oid))
+  from pg_rewrite as w
+  where w.ev_class = p_relation
+  union all
+  select format('child %s', i.inhrelid::regclass)
+  from pg_inherits as i
+  join pg_class as c on c.oid = i.inhrelid
+  where i.inhparent = p_relation
+  union all
+  select format('cast %s', pg_describe_object('pg_cast'::regclass, k.oid, 0))
+  from pg_cast as k
+  join pg_class as c on c.oid = p_relation
+  where k.castsource = c.reltype
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -529,7 +547,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'The controls of a table as the catalog describes them: triggers, policies, row security, functions, views, columns, indexes.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -587,9 +605,10 @@ stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 begin atomic
   select jsonb_build_object(
-    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s),
+    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name <> 'machinery'),
     'purposes', (
       select coalesce(jsonb_object_agg(p.name, gdpr_internal.purpose_definition(p)), '{}')
       from gdpr_internal.purpose as p where p.id < 62
@@ -606,7 +625,7 @@ end;
 comment on function gdpr.policy() is 'The policy in force, in normal form: what apply() would take to leave everything as it is.';
 
 create or replace view gdpr.settings as
-select s.name, s.value from gdpr_internal.setting as s;
+select s.name, s.value from gdpr_internal.setting as s where s.name <> 'machinery';
 comment on view gdpr.settings is 'Settings of the policy.';
 
 create or replace view gdpr.protected_table as

@@ -36,6 +36,7 @@ stable
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_candidate record;
@@ -82,6 +83,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 begin
   -- one at a time: two plans made side by side would both be right and together wrong
@@ -353,6 +355,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_facts record := gdpr_policy.table_facts(p_table);

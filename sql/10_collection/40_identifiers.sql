@@ -179,7 +179,7 @@ begin
         end if;
       end loop;
       if v_blocked then
-        perform gdpr_internal.meet_blocked(case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
+        perform gdpr_internal.meet_blocked(p_table, case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
       end if;
     end if;
     if v_subject is null then
@@ -237,7 +237,7 @@ $function$;
 comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[]) is
   'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so.';
 
-create or replace function gdpr_internal.meet_blocked(p_blocklist text, p_constraint name)
+create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
 language plpgsql
 stable
@@ -245,6 +245,8 @@ parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_relation record;
 begin
   if p_blocklist = 'warn' then
     raise warning using
@@ -254,14 +256,20 @@ begin
     perform gdpr_internal.refuse('blocked_rows');
   elsif p_constraint is not null then
     -- word for word what a duplicate gives: a sign-up form must not tell that somebody was erased
+    select n.nspname, c.relname into v_relation
+    from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = t.relation
+    join pg_namespace as n on n.oid = c.relnamespace
+    where t.id = p_table;
     raise exception using
-      errcode = '23505', message = format('duplicate key value violates unique constraint "%s"', p_constraint), constraint = p_constraint;
+      errcode = '23505', message = format('duplicate key value violates unique constraint "%s"', p_constraint),
+      schema = v_relation.nspname, table = v_relation.relname, constraint = p_constraint;
   else
     perform gdpr_internal.refuse('blocked_identifier');
   end if;
 end
 $function$;
-comment on function gdpr_internal.meet_blocked(text, name) is
+comment on function gdpr_internal.meet_blocked(smallint, text, name) is
   'A blocked identifier at the door: a warning, or error 23505, indistinguishable from a duplicate where the column is unique (p_constraint). Art. 17.';
 
 create or replace function gdpr_internal.identifier_digests(p_kind text, p_value text, out digest uuid, out bare uuid)
@@ -287,7 +295,7 @@ $function$;
 comment on function gdpr_internal.identifier_digests(text, text) is 'The digest of an identifier and of its bare form. Error: PR004 empty value.';
 
 create or replace function gdpr_internal.change_identifier(
-  p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name
+  p_table smallint, p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name
 )
 returns void
 language plpgsql
@@ -305,7 +313,7 @@ begin
     where i.digest in (p_new, p_bare) and i.blocked_at is not null
     for share
   ) then
-    perform gdpr_internal.meet_blocked(p_blocklist, p_constraint);
+    perform gdpr_internal.meet_blocked(p_table, p_blocklist, p_constraint);
   end if;
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
@@ -313,7 +321,7 @@ begin
   perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind]);
 end
 $function$;
-comment on function gdpr_internal.change_identifier(bigint, uuid, uuid, uuid, text, text, name) is
+comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name) is
   'A person''s identifier changes: the old one is retired (another person may bring it), the new one claimed. Error: 23505 blocked.';
 
 set local role gdpr_owner;

@@ -53,6 +53,9 @@ begin
   if not starts_with(p_value, 'gdpr1:') then
     return p_value;
   end if;
+  if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]{88,}={0,2}$' then
+    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  end if;
   v_raw := decode(substr(p_value, 7), 'base64');
   v_length := length(v_raw);
   if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
@@ -261,6 +264,39 @@ end
 $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
+
+create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  if p_value is null then
+    return null;
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_changes(bigint, text) is
+  'Decrypts the old values of an audit record, encrypted columns too; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
 
 create or replace function gdpr_internal.open_evidence(p_subject bigint, p_value text)
 returns text

@@ -17,7 +17,7 @@ declare
   v_kek bytea := gdpr_internal.derive_key(v_key);
   v_stored bytea;
 begin
-  if p_provider not in ('table', 'session') then
+  if p_provider is null or p_provider not in ('table', 'session') then
     perform gdpr_internal.refuse('invalid_argument', 'provider is table or session');
   end if;
   -- one key; a second caller waits here and is refused
@@ -103,6 +103,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint;
+  v_mask bigint;
   v_key bytea;
 begin
   if p_value is null or not starts_with(p_value, 'gdpr1:') then
@@ -117,7 +118,15 @@ begin
     perform gdpr_internal.refuse('tampered');
   end if;
   perform gdpr_policy.refuse_base(p_role);
-  if not gdpr_policy.still_allowed(v_subject, gdpr_policy.purpose_mask(p_role, p_claim)) then
+  v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
+  if v_mask <> 1::bigint << 62 then
+    -- the table's purposes count too; evidence (column 0) is for compliance alone
+    select t.purpose_mask & v_mask into v_mask
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.id = gdpr_internal.value_column(p_value);
+  end if;
+  if not gdpr_policy.still_allowed(v_subject, coalesce(v_mask, 0)) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);

@@ -108,6 +108,7 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 begin
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER gdpr_worker's own functions

@@ -40,7 +40,7 @@ begin atomic
   select case
     when gdpr_internal.base_type(p_type) in (
       'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr', 'json', 'jsonb'
-    ) then format('%s::text', p_value)
+    ) then format('%s::pg_catalog.text', p_value)
     else format('gdpr.text_of(%s)', p_value)
   end;
 end;
@@ -56,7 +56,10 @@ begin atomic
   select case p_mask
     when 'show' then p_value
     when 'initial' then format('(left(%1$s::text, 1) || ''.'')::%2$s', p_value, p_type)
-    when 'email' then format('(left(%1$s::text, 1) || ''***@***.'' || split_part(%1$s::text, ''.'', -1))::%2$s', p_value, p_type)
+    when 'email' then format(
+      '(left(%1$s::text, 1) || ''***'' || case when strpos(split_part(%1$s::text, ''@'', -1), ''.'') > 0 and strpos(%1$s::text, ''@'') > 0 '
+      'then ''@***.'' || split_part(%1$s::text, ''.'', -1) else '''' end)::%2$s', p_value, p_type
+    )
     when 'year' then format('date_trunc(''year'', %1$s)::%2$s', p_value, p_type)
     else format('null::%s', p_type)
   end;
@@ -290,8 +293,8 @@ begin
     end if;
     if v_column.identifier is not null then
       v_update := v_update || format(
-        E'    perform gdpr_internal.change_identifier(new.gdpr_subject_id, v_old, v_digest_%1$s, coalesce(v_bare_%1$s, v_digest_%1$s), %2$L, %3$L, %4$L);\n',
-        v_column.n, v_column.identifier, v_table.blocklist, v_column.unique_name
+        E'    perform gdpr_internal.change_identifier(%5$s::smallint, new.gdpr_subject_id, v_old, v_digest_%1$s, coalesce(v_bare_%1$s, v_digest_%1$s), %2$L, %3$L, %4$L);\n',
+        v_column.n, v_column.identifier, v_table.blocklist, v_column.unique_name, p_table
       );
     end if;
     v_update := v_update || '    ' || replace(rtrim(

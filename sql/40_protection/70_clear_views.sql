@@ -174,7 +174,11 @@ begin
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
       case when a.encrypted
-        then format('%1$I = case when new.%1$I%3$s is distinct from old.%1$I%3$s then %2$s else t.%1$I end', a.attname, a.value, a.cast_text)
+        -- no operator that the caller's search_path could replace: it would hear the plaintext
+        then format(
+          '%1$I = case when coalesce(pg_catalog.texteq(new.%1$I::pg_catalog.text, old.%1$I::pg_catalog.text), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
+          a.attname, a.value
+        )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
     ) filter (where not a.always and not a.generated)
@@ -183,7 +187,6 @@ begin
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
       coalesce(c.encrypt <> 'no', false) as encrypted,
-      case when c.original_type = 'json' then '::text' else '' end as cast_text,
       case when c.encrypt <> 'no' then gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
         else format('new.%I', a.attname)
       end as value
@@ -192,7 +195,7 @@ begin
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
   ) as a;
-  select string_agg(format('t.%1$I = old.%1$I', a.attname), ' and ')
+  select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
   from pg_index as x
   join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)

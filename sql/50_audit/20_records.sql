@@ -109,14 +109,14 @@ select
   a.changed,
   case
     when a.table_id is null then a.payload::jsonb
-    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(a.subject_id, a.payload)::jsonb
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
   a.row_hash
 from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased; the value of an encrypted column is its ciphertext, which gdpr.reveal() opens), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
 
 create or replace view gdpr.source as
 select

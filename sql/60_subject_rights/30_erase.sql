@@ -53,6 +53,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 declare
   v_table record;

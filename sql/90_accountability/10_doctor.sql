@@ -161,7 +161,10 @@ begin atomic
   cross join gdpr_internal.protected_table as t
   where t.unprotected_at is null and b.audience <> 'clear'
     and to_regrole(quote_ident(b.role_name)) is not null and exists (select from pg_class as c where c.oid = t.relation)
-    and has_table_privilege(b.role_name, t.relation, 'select, insert, update, delete');
+    and (
+      has_any_column_privilege(b.role_name, t.relation, 'select, insert, update')
+      or has_table_privilege(b.role_name, t.relation, 'delete')
+    );
 end;
 comment on function gdpr_internal.doctor_roles() is 'Findings about roles.';
 
@@ -240,6 +243,91 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_machinery() is 'Findings about gdprdb''s own objects.';
 
+create or replace function gdpr_internal.doctor_rows()
+returns table (severity text, topic text, object text, finding text, hint text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_function regprocedure;
+  v_gates bigint;
+  v_orphans bigint;
+  v_plain bigint;
+begin
+  for v_table in
+    select t.id, t.relation, c.reltuples
+    from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = t.relation
+    where t.unprotected_at is null
+    order by t.relation::text
+  loop
+    object := v_table.relation::text;
+    if v_table.reltuples > 1000000 then
+      severity := 'info';
+      topic := 'rows';
+      finding := 'more than a million rows: not read';
+      hint := null;
+      return next;
+      continue;
+    end if;
+    v_function := to_regprocedure(format('gdpr_generated.%I()', 'check_' || v_table.id));
+    severity := 'error';
+    begin
+      perform gdpr_internal.require_worker(v_function);
+      execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
+    exception when others then
+      topic := 'rows';
+      finding := 'the rows cannot be read by gdprdb';
+      hint := 'Apply the policy again: gdprdb policy apply.';
+      return next;
+      continue;
+    end;
+    if v_gates > 0 then
+      topic := 'gates';
+      finding := format('%s rows have another gate than their person', v_gates);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+    if v_orphans > 0 then
+      topic := 'orphans';
+      finding := format('%s rows belong to nobody', v_orphans);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+    if v_plain > 0 then
+      topic := 'plaintext';
+      finding := format('%s rows hold plaintext, or ciphertext of somebody else, in an encrypted column', v_plain);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.doctor_rows() is 'Findings about the rows of protected tables with up to a million rows: gate, subject and ciphertext as the evidence has them.';
+
+create or replace function gdpr_internal.machinery()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select md5(string_agg(
+    format('%s %s %s %s %s', p.oid::regprocedure, p.proowner::regrole, p.prosecdef, p.proconfig, md5(p.prosrc)), E'\n'
+    order by p.oid::regprocedure::text collate "C"
+  ))
+  from pg_proc as p
+  where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace)
+    and not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
+end;
+comment on function gdpr_internal.machinery() is 'A hash over gdprdb''s own functions: owner, SECURITY DEFINER, settings, source.';
+
 create or replace function gdpr.doctor()
 returns table (severity text, topic text, object text, finding text, hint text)
 language plpgsql
@@ -247,6 +335,7 @@ stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $function$
 begin
   return query
@@ -259,6 +348,19 @@ begin
     select * from gdpr_internal.doctor_machinery()
     union all
     select * from gdpr_internal.doctor_keys()
+    union all
+    select * from gdpr_internal.doctor_rows()
+    union all
+    select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
+    where gdpr_internal.machinery() is distinct from (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'machinery')
+    union all
+    select 'error', 'gates', format('subject %s', s.id), 'the gate of the person is not what the evidence says', 'Somebody changed gdpr_internal.subject. select gdpr.tidy_gates() derives it anew.'
+    from (
+      select s.id, s.purposes from gdpr_internal.subject as s where s.until > statement_timestamp() order by s.id desc limit 10000
+    ) as s
+    join gdpr_internal.gate(array(select x.id from gdpr_internal.subject as x where x.until > statement_timestamp() order by x.id desc limit 10000)) as g
+      on g.subject_id = s.id
+    where g.possible <> s.purposes
   ) as f
   order by array_position(array['error', 'warning', 'info'], f.severity), f.topic, f.object;
 end

@@ -35,6 +35,12 @@ set local role gdpr_owner;
 revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
 
 -- 2. schemas
+comment on schema gdpr is 'gdprdb: functions and views that people call.';
+comment on schema gdpr_internal is 'gdprdb: registers, evidence, keys and helpers. Nothing here is called by name from outside.';
+comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the functions of row policies, for gdpr_admin.';
+comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
+comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
+comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
 grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
@@ -72,7 +78,8 @@ grant select on
   gdpr_internal.table_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
-  gdpr_internal.erasure_method(jsonb), gdpr_internal.refuse(text, text), gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
+  gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
@@ -147,17 +154,18 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
-grant execute on function gdpr_internal.open_evidence(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
+grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text) to gdpr_worker;
+grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function
   gdpr_generated.generate_clear_view(smallint), gdpr_generated.drop_clear_view(smallint),

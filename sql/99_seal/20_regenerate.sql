@@ -19,6 +19,9 @@ begin
     end if;
   end loop;
   perform gdpr_internal.generate_worker(null);
+  insert into gdpr_internal.setting (name, value)
+  values ('machinery', to_jsonb(gdpr_internal.machinery()))
+  on conflict (name) do update set value = excluded.value;
 end
 $regenerate$;
 
