@@ -419,11 +419,6 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
-  if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
-    return next row(
-      p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
-    )::gdpr_policy.step;
-  end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
   if v_new or v_rewrite then
     return next row(
@@ -433,6 +428,11 @@ begin
   return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
   return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
   return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
+    return next row(
+      p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
   return next row(p_relation::text, 'remember the controls', format('select gdpr_policy.settle_table(%L)', p_relation), null, false)::gdpr_policy.step;
 end
 $function$;

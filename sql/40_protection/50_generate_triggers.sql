@@ -15,8 +15,9 @@ begin atomic
   -- the owner of the table chooses the types of its columns: assigning to a domain would run its CHECK with the keys,
   -- and the same function on a forged table would open other persons' values
   select format(
-    E'  if %1$L::regclass not in (tg_relid, pg_partition_root(tg_relid))%2$s then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n',
-    t.relation, string_agg(format(E'\n    or pg_typeof(new.%I) <> %L::regtype', c.column_name, c.type), '')
+    E'  if %1$L::regclass not in (tg_relid, pg_partition_root(tg_relid)) then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n'
+    '  if %2$s then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n',
+    t.relation, string_agg(format('pg_typeof(new.%I) <> %L::regtype', c.column_name, c.type), E'\n    or ')
   )
   from gdpr_internal.protected_table as t
   cross join lateral (
@@ -489,7 +490,7 @@ begin
       -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
       y.oid < 16384 and (y.typcategory = 'A' or exists (
         select from pg_opclass as o
-        where o.opcdefault and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
+        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
       )) as comparable,
       case when y.oid < 16384 then format('old.%I', a.attname)
         else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)

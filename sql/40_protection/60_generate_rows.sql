@@ -159,7 +159,7 @@ $code$,
   perform gdpr_generated.generate_erasure(p_table);
 
   select string_agg(format(
-    E' or (t.gdpr_subject_id is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
+    E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
     c.column_name), '')
   into v_link
   from gdpr_internal.protected_column as c

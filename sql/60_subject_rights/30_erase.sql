@@ -81,7 +81,7 @@ begin
   end if;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
-  set erased_at = statement_timestamp(), purposes = 1::bigint << 62, until = 'infinity'
+  set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
   where s.id = p_subject;
 
   for v_table in

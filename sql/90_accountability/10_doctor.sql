@@ -12,13 +12,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with live as (
-    select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
+    select t.id, t.relation, t.mode, t.definition, t.fingerprint, t.parent_id is not null as child, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
     where t.unprotected_at is null
   ),
   relations as (
-    select l.id, l.relation, l.mode, r.r as part
+    select l.id, l.relation, l.mode, l.child, r.r as part
     from live as l
     cross join lateral gdpr_internal.relation_tree(l.relation) as r (r)
     where l.present
@@ -42,7 +42,12 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from relations as r
   cross join lateral (
-    select n.name from unnest(array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']) as n (name)
+    select n.name
+    from unnest(
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+    ) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
   where g.oid is null or g.tgenabled <> 'A'
@@ -132,7 +137,9 @@ begin atomic
   select 'error', 'owner_member', u.rolname::text, format('%s can act as %s', u.rolname, r.rolname),
     format('revoke %I from %I;', r.rolname, u.rolname)
   from pg_roles as r
-  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'member')
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper
+    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
+    and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
   where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
