@@ -84,6 +84,13 @@ create table gdpr_internal.protected_column (
 comment on table gdpr_internal.protected_column is
   'Classified columns. id is the column id in the header of every ciphertext. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
+create table gdpr_internal.worker_function (
+  function regprocedure primary key,
+  facts text not null
+);
+comment on table gdpr_internal.worker_function is
+  'The functions of gdpr_worker as they were generated (definer, owner, settings, grants): what planted code changes of them is found before it commits.';
+
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,
   mask text, masked boolean, matches boolean, unique_name name, maximum integer

@@ -23,6 +23,54 @@ end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
 
+create or replace function gdpr_internal.follow_basis(p_purpose text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+  v_subjects bigint[];
+  v_table record;
+begin
+  select * into v_purpose from gdpr_internal.purpose as p where p.name = p_purpose;
+  for v_table in
+    select t.id, t.relation, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    left join gdpr_internal.table_basis as b on b.table_id = t.id and b.purpose_id = v_purpose.id
+    where t.unprotected_at is null and t.purpose_mask & (1::bigint << v_purpose.id) <> 0
+      and b.basis is distinct from nullif(v_purpose.basis, 'consent')
+  loop
+    delete from gdpr_internal.table_basis as b where b.table_id = v_table.id and b.purpose_id = v_purpose.id;
+    insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
+    select v_table.id, v_purpose.id, v_purpose.basis
+    where v_purpose.basis <> 'consent';
+    perform gdpr_internal.generate_triggers(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+    perform gdpr_internal.give_bases(v_table.id);
+  end loop;
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason)
+    select b.id, 'the policy rests the purpose on another basis'
+    from gdpr_internal.basis_record as b
+    where b.purpose_id = v_purpose.id and b.by_table is not null and b.basis <> v_purpose.basis
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+    returning basis_id
+  )
+  select array_agg(distinct b.subject_id) into v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+end
+$function$;
+comment on function gdpr_internal.follow_basis(text) is
+  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
+
 create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
 returns void
 language plpgsql
@@ -50,6 +98,7 @@ begin
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
+  perform gdpr_internal.follow_basis(p_name);
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
 $function$;
@@ -244,7 +293,7 @@ begin atomic
 end;
 comment on function gdpr_internal.definition_as_written(jsonb) is 'The normal form of a table as a policy would write it.';
 
-create or replace function gdpr_policy.register_table(p_relation regclass, p_definition jsonb)
+create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
 returns void
 language plpgsql
 volatile
@@ -261,7 +310,7 @@ declare
   v_schema name;
   v_read record;
 begin
-  perform gdpr_internal.require_owner(p_relation);
+  perform gdpr_internal.require_owner(p_role, p_relation);
   -- called by a plan after its checks, or by an administrator at will: checked here too
   v_read := gdpr_internal.read_table(
     p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
@@ -336,6 +385,17 @@ begin
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'definition', p_definition));
 end
 $function$;
+comment on function gdpr_internal.register_table(name, regclass, jsonb) is 'See gdpr_policy.register_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.register_table(p_relation regclass, p_definition jsonb)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.register_table(current_user, p_relation, p_definition);
+end;
 comment on function gdpr_policy.register_table(regclass, jsonb) is 'Step of apply(): the table, its columns and the bases it gives by default, in the register.';
 
 create or replace function gdpr_internal.table_id(p_relation regclass)
@@ -358,7 +418,7 @@ end
 $function$;
 comment on function gdpr_internal.table_id(regclass) is 'The number of a protected table. Error: PR002.';
 
-create or replace function gdpr_internal.require_owner(p_relation regclass)
+create or replace function gdpr_internal.require_owner(p_role name, p_relation regclass)
 returns void
 language plpgsql
 stable
@@ -367,17 +427,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if not coalesce((
-    select pg_has_role(gdpr_internal.acting_role(), c.relowner, 'usage') from pg_class as c where c.oid = p_relation
-  ), false) then
+  if not coalesce((select pg_has_role(p_role, c.relowner, 'usage') from pg_class as c where c.oid = p_relation), false) then
     perform gdpr_internal.refuse('not_table_owner', p_relation::text);
   end if;
 end
 $function$;
-comment on function gdpr_internal.require_owner(regclass) is
+comment on function gdpr_internal.require_owner(name, regclass) is
   'A step of apply() does to a table only what its owner may: an administrator without rights on it is refused. Error: 42501.';
 
-create or replace function gdpr_internal.own_table(p_relation regclass)
+create or replace function gdpr_internal.own_table(p_role name, p_relation regclass)
 returns smallint
 language plpgsql
 stable
@@ -386,11 +444,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_owner(p_relation);
+  perform gdpr_internal.require_owner(p_role, p_relation);
   return gdpr_internal.table_id(p_relation);
 end
 $function$;
-comment on function gdpr_internal.own_table(regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
+comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
 create or replace function gdpr_internal.generate_worker(p_table smallint)
 returns void
@@ -401,20 +459,49 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform gdpr_internal.require_worker();
   -- gdpr_worker may create functions only here, where no row of a table is touched
   grant create on schema gdpr_generated to gdpr_worker;
   if p_table is not null then
-    perform gdpr_internal.require_worker('gdpr_generated.generate_rows(smallint)');
     perform gdpr_generated.generate_rows(p_table);
   end if;
-  perform gdpr_internal.require_worker('gdpr_generated.generate_dispatch()');
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;
+  perform gdpr_internal.remember_worker();
 end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
-create or replace function gdpr_policy.extend_table(p_relation regclass)
+create or replace function gdpr_internal.give_bases(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
+  from (
+    select distinct s.subject_id
+    from gdpr_internal.source as s
+    join gdpr_internal.subject as p on p.id = s.subject_id
+    where s.table_id = p_table and p.erased_at is null
+  ) as d
+  cross join gdpr_internal.table_basis as b
+  where b.table_id = p_table and not exists (
+    select from gdpr_internal.basis_record as r
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
+  );
+  perform gdpr_internal.refresh_gate(
+    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = p_table), '{}')
+  );
+end
+$function$;
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now, and spreads their gates.';
+
+create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -423,34 +510,29 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
-  v_function regprocedure := format('gdpr_generated.%I(bigint[])', 'spread_' || v_id);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', v_id
-  from (
-    select distinct s.subject_id
-    from gdpr_internal.source as s
-    join gdpr_internal.subject as p on p.id = s.subject_id
-    where s.table_id = v_id and p.erased_at is null
-  ) as d
-  cross join gdpr_internal.table_basis as b
-  where b.table_id = v_id and not exists (
-    select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.by_table = v_id
-  );
-  perform gdpr_internal.refresh_gate(
-    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = v_id), '{}')
-  );
-  perform gdpr_internal.require_worker(v_function);
+  perform gdpr_internal.give_bases(v_id);
+  perform gdpr_internal.require_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
-  perform gdpr_internal.require_worker(v_function);
+  perform gdpr_internal.require_worker();
 end
 $function$;
+comment on function gdpr_internal.extend_table(name, regclass) is 'See gdpr_policy.extend_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.extend_table(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.extend_table(current_user, p_relation);
+end;
 comment on function gdpr_policy.extend_table(regclass) is
   'Step of apply(): the purposes of a table changed; persons in it get the bases it gives by default now, and every row its gate anew.';
 
-create or replace function gdpr_policy.generate_functions(p_relation regclass)
+create or replace function gdpr_internal.generate_functions(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -460,16 +542,27 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_internal.generate_triggers(v_id);
   perform gdpr_internal.generate_worker(v_id);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
+comment on function gdpr_internal.generate_functions(name, regclass) is 'See gdpr_policy.generate_functions(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_functions(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_functions(current_user, p_relation);
+end;
 comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
 
-create or replace function gdpr_policy.generate_views(p_relation regclass)
+create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -479,12 +572,23 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, 'bi');
 end
 $function$;
+comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_views(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_views(current_user, p_relation);
+end;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
 
 create or replace function gdpr_internal.controls(p_relation regclass)
@@ -562,7 +666,7 @@ begin atomic
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
 
-create or replace function gdpr_policy.settle_table(p_relation regclass)
+create or replace function gdpr_internal.settle_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -571,12 +675,23 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_owner(p_relation);
+  perform gdpr_internal.require_owner(p_role, p_relation);
   update gdpr_internal.protected_table as t
   set fingerprint = gdpr_internal.fingerprint(p_relation)
   where t.relation = p_relation and t.unprotected_at is null;
 end
 $function$;
+comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.settle_table(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.settle_table(current_user, p_relation);
+end;
 comment on function gdpr_policy.settle_table(regclass) is 'Step of apply(): remembers the controls as they stand now; what differs later is drift.';
 
 create or replace function gdpr_internal.purpose_definition(p_purpose gdpr_internal.purpose)

@@ -126,7 +126,7 @@ begin
   from gdpr_internal.protected_table as t
   join pg_class as c on c.oid = t.relation
   join pg_namespace as n on n.oid = c.relnamespace
-  where t.id = gdpr_internal.own_table(p_relation);
+  where t.id = gdpr_internal.table_id(p_relation);
 end
 $function$;
 comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
@@ -221,7 +221,7 @@ end
 $function$;
 comment on function gdpr_policy.controls_off(regclass) is 'Takes triggers, policies and views off a table; row security stays on, so that nobody sees a row meanwhile.';
 
-create or replace function gdpr_policy.drop_views(p_relation regclass)
+create or replace function gdpr_internal.drop_views(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -230,15 +230,26 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.drop_redacted_view(v_id, 'bi');
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
+comment on function gdpr_internal.drop_views(name, regclass) is 'See gdpr_policy.drop_views(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.drop_views(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.drop_views(current_user, p_relation);
+end;
 comment on function gdpr_policy.drop_views(regclass) is 'Drops the clear view and the redacted views of a table.';
 
-create or replace function gdpr_policy.begin_unprotect(p_relation regclass)
+create or replace function gdpr_internal.begin_unprotect(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -247,7 +258,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_child regclass;
 begin
   select t.relation into v_child from gdpr_internal.protected_table as t where t.parent_id = v_id and t.unprotected_at is null limit 1;
@@ -260,9 +271,20 @@ begin
   perform gdpr_internal.audit_event('UNPROTECT', null, jsonb_build_object('table', p_relation::text));
 end
 $function$;
+comment on function gdpr_internal.begin_unprotect(name, regclass) is 'See gdpr_policy.begin_unprotect(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.begin_unprotect(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.begin_unprotect(current_user, p_relation);
+end;
 comment on function gdpr_policy.begin_unprotect(regclass) is 'Step of unprotect(): opens decryption in place for this transaction, on record. Errors: PR002, PR004 while children are protected.';
 
-create or replace function gdpr_policy.restore_statements(p_relation regclass)
+create or replace function gdpr_internal.restore_statements(p_role name, p_relation regclass)
 returns setof text
 language plpgsql
 stable
@@ -271,7 +293,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
@@ -324,9 +346,20 @@ begin
   end loop;
 end
 $function$;
+comment on function gdpr_internal.restore_statements(name, regclass) is 'See gdpr_policy.restore_statements(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.restore_statements(p_relation regclass)
+returns setof text
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select s from gdpr_internal.restore_statements(current_user, p_relation) as s;
+end;
 comment on function gdpr_policy.restore_statements(regclass) is 'The statements that give a table back its columns, indexes and constraints.';
 
-create or replace function gdpr_policy.finish_unprotect(p_relation regclass)
+create or replace function gdpr_internal.finish_unprotect(p_role name, p_relation regclass)
 returns void
 language plpgsql
 volatile
@@ -335,17 +368,29 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_id smallint := gdpr_internal.own_table(p_relation);
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   update gdpr_internal.protected_table as t
   set unprotected_at = statement_timestamp(), unprotecting_xid = null
   where t.id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
-  perform gdpr_internal.require_worker('gdpr_generated.drop_generated_rows(smallint)');
+  perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
+  perform gdpr_internal.remember_worker();
 end
 $function$;
+comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.finish_unprotect(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.finish_unprotect(current_user, p_relation);
+end;
 comment on function gdpr_policy.finish_unprotect(regclass) is 'Step of unprotect(): the register keeps the table as evidence, the generated functions go.';
 
 create or replace function gdpr.unprotect(p_table regclass)

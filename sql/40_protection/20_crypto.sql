@@ -41,7 +41,6 @@ create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigin
 returns text
 language plpgsql
 immutable
-strict
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -50,8 +49,11 @@ declare
   v_raw bytea;
   v_length integer;
 begin
-  if not starts_with(p_value, 'gdpr1:') then
+  if p_value is null or not starts_with(p_value, 'gdpr1:') then
     return p_value;
+  elsif p_key is null then
+    -- a restore without the key tables: no value at all would look like one that was never given
+    perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
   if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]{88,}={0,2}$' then
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
@@ -71,7 +73,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Error: PR404 altered or moved value.';
+  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -284,6 +286,9 @@ begin
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  if v_key is null then
+    return null;
+  end if;
   v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
   for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
     if starts_with(v_value, 'gdpr1:') then
@@ -307,11 +312,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
+declare
+  v_key bytea;
 begin
   if p_value is null then
     return null;
   end if;
-  return gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, 0, p_value);
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_evidence(bigint, text) is

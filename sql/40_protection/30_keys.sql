@@ -126,11 +126,11 @@ begin
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
-  if not gdpr_policy.still_allowed(v_subject, coalesce(v_mask, 0)) then
+  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
-  return gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value) end;
 end
 $function$;
 comment on function gdpr_internal.reveal(text, name, text) is 'See gdpr.reveal(text); takes the role of the caller, which a definer function cannot see.';

@@ -60,7 +60,7 @@ end;
 comment on function gdpr_internal.gate(bigint[]) is
   'The gate of persons from the evidence: bits allowed at statement_timestamp(), bits that are or will be allowed by what is recorded, and the first instant at which a bit may change (-infinity: ask the evidence each time).';
 
-create or replace function gdpr_policy.still_allowed(p_subject bigint, p_mask bigint)
+create or replace function gdpr_internal.still_allowed(p_subject bigint, p_mask bigint)
 returns boolean
 language plpgsql
 stable
@@ -79,8 +79,24 @@ begin
   return coalesce(v_allowed & p_mask <> 0, false);
 end
 $function$;
-comment on function gdpr_policy.still_allowed(bigint, bigint) is
-  'Whether a person may be processed for one of the purposes in p_mask at this very statement: the slow and exact path of the row policies.';
+comment on function gdpr_internal.still_allowed(bigint, bigint) is
+  'Whether a person may be processed for one of the purposes in p_mask at this very statement.';
+
+create or replace function gdpr_policy.still_allowed(p_subject bigint, p_purposes bigint, p_role name, p_claim text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.still_allowed(p_subject, p_purposes & gdpr_policy.purpose_mask(p_role, p_claim));
+end
+$function$;
+comment on function gdpr_policy.still_allowed(bigint, bigint, name, text) is
+  'The slow and exact path of the row policies, for rows past the instant at which their gate may change: asks the evidence.';
 
 create or replace function gdpr_internal.refuse_deferred(p_relation regclass)
 returns void
@@ -101,31 +117,56 @@ $function$;
 comment on function gdpr_internal.refuse_deferred(regclass) is
   'A deferred trigger that the owner of a table planted would run at commit, as the officer who erases or restricts. Error: PR604.';
 
-create or replace function gdpr_internal.require_worker(p_function regprocedure)
+create or replace function gdpr_internal.worker_facts(p_function regprocedure)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%s %s %s %s', p.prosecdef, pg_get_userbyid(p.proowner), p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
+end;
+comment on function gdpr_internal.worker_facts(regprocedure) is 'What decides as whom a function runs and who may call it.';
+
+create or replace function gdpr_internal.remember_worker()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.worker_function;
+  insert into gdpr_internal.worker_function (function, facts)
+  select p.oid, gdpr_internal.worker_facts(p.oid)
+  from pg_proc as p
+  where p.pronamespace = 'gdpr_generated'::regnamespace and pg_get_userbyid(p.proowner) = 'gdpr_worker';
+end
+$function$;
+comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
+
+create or replace function gdpr_internal.require_worker()
 returns void
 language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-set quote_all_identifiers = off
 as $function$
 begin
-  -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER gdpr_worker's own functions
-  -- so that the next call runs them as the caller. Asked before and after each call, so that no such change is committed.
-  if not exists (
-    select from pg_proc as p
-    where p.oid = p_function and p.prosecdef and p.proowner::regrole::text = 'gdpr_worker'
-      and p.proconfig[1] like 'search@_path=pg@_catalog,%' escape '@'
-      and not exists (
-        select from aclexplode(p.proacl) as a where a.grantee::regrole::text not in ('gdpr_worker', 'gdpr_owner', 'gdpr_admin')
-      )
+  -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
+  -- functions. Asked before and after each call, so that no such change is committed.
+  if exists (
+    select from gdpr_internal.worker_function as w
+    where gdpr_internal.worker_facts(w.function) is distinct from w.facts
   ) then
-    perform gdpr_internal.refuse('drifted', p_function::text);
+    perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
   end if;
 end
 $function$;
-comment on function gdpr_internal.require_worker(regprocedure) is 'Refuses to call a function of gdpr_worker that is no longer what was generated. Error: PR409.';
+comment on function gdpr_internal.require_worker() is 'Refuses to go on when functions of gdpr_worker are not what was generated. Error: PR409.';
 
 create or replace function gdpr_internal.spread_gate(p_subjects bigint[])
 returns void
@@ -136,9 +177,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_worker('gdpr_generated.spread_gate(bigint[])');
+  perform gdpr_internal.require_worker();
   perform gdpr_generated.spread_gate(p_subjects);
-  perform gdpr_internal.require_worker('gdpr_generated.spread_gate(bigint[])');
+  perform gdpr_internal.require_worker();
 end
 $function$;
 comment on function gdpr_internal.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table.';
@@ -189,7 +230,7 @@ $function$;
 comment on function gdpr.tidy_gates(integer) is
   'Brings up to p_limit expired gates up to date and returns how many. Never needed for correctness: rows past their instant are checked against the evidence, this only makes them fast again.';
 
-create or replace function gdpr_policy.refuse_write(p_subject bigint, p_mask bigint)
+create or replace function gdpr_policy.refuse_write(p_subject bigint, p_role name, p_claim text)
 returns boolean
 language plpgsql
 stable
@@ -203,7 +244,7 @@ declare
 begin
   select p.id, p.name, p.basis into v_purpose
   from gdpr_internal.purpose as p
-  where 1::bigint << p.id = p_mask;
+  where 1::bigint << p.id = gdpr_policy.purpose_mask(p_role, p_claim);
   return gdpr_internal.refuse(
     case
       when exists (select from gdpr_internal.subject as s where s.id = p_subject and s.erased_at is not null) then 'erased'
@@ -222,7 +263,7 @@ begin
   );
 end
 $function$;
-comment on function gdpr_policy.refuse_write(bigint, bigint) is
+comment on function gdpr_policy.refuse_write(bigint, name, text) is
   'Says why a row may not be written: called by the row policies when the gate is closed. Errors: PR201, PR301, PR601, PR602, PR603.';
 
 create or replace function gdpr_internal.require_subject(p_subject bigint)

@@ -4,7 +4,7 @@
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.table_check_code(p_table smallint)
+create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text)
 returns text
 language sql
 stable
@@ -12,24 +12,21 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- the owner of the table chooses the types of its columns: assigning to a domain would run its CHECK with the keys,
-  -- and the same function on a forged table would open other persons' values
+  -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
+  -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
+  -- Columns of types outside the system are only ever given to format(), which calls their output function.
   select format(
-    E'  if %1$L::regclass not in (tg_relid, pg_partition_root(tg_relid)) then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n'
+    E'  if coalesce(pg_partition_root(tg_relid), tg_relid) <> %1$L::regclass then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n'
     '  if %2$s then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n',
-    t.relation, string_agg(format('pg_typeof(new.%I) <> %L::regtype', c.column_name, c.type), E'\n    or ')
+    t.relation, string_agg(format('pg_typeof(%s.%I) <> %L::regtype', p_row, a.attname, format_type(a.atttypid, null)), E'\n    or ' order by a.attnum)
   )
   from gdpr_internal.protected_table as t
-  cross join lateral (
-    select k.column_name, k.type from gdpr_internal.control_columns(t.relation, t.definition) as k
-    union all
-    select k.column_name, 'text' from gdpr_internal.protected_column as k where k.table_id = t.id and k.encrypt <> 'no'
-  ) as c
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
   where t.id = p_table
   group by t.relation;
 end;
-comment on function gdpr_internal.table_check_code(smallint) is
-  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left.';
+comment on function gdpr_internal.table_check_code(smallint, text) is
+  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old.';
 
 create or replace function gdpr_internal.text_expression(p_value text, p_type text)
 returns text
@@ -318,9 +315,9 @@ as $body$
 declare
   v_ring gdpr_internal.keyring := gdpr_internal.keyring();
   v_claim gdpr_internal.claim;
-  v_parent bigint := %2$s;
+  v_parent bigint;
 %3$sbegin
-%17$s%4$s  v_claim := gdpr_internal.claim_subject(
+%17$s%2$s%4$s  v_claim := gdpr_internal.claim_subject(
     v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
     array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
   );
@@ -333,12 +330,12 @@ end
 $body$
 $code$,
     'protect_' || p_table,
-    case when v_table.parent_id is null then 'null' else 'new.gdpr_subject_id' end,
+    case when v_table.parent_id is null then '' else E'  v_parent := new.gdpr_subject_id;\n' end,
     v_declare || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
     v_read, p_table, v_default_mask,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table)
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
@@ -361,12 +358,13 @@ set debug_print_plan = off
 as $body$
 declare
   v_ring gdpr_internal.keyring;
-  -- an argument: apply() rewrites the row because the policy of a column changed
-  v_moved boolean := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
+  v_moved boolean;
   v_key bytea;
 %10$s  v_claim gdpr_internal.claim;
 %2$sbegin
-%9$s  if not v_moved%7$s then
+%9$s  -- an argument: apply() rewrites the row because the policy of a column changed
+  v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
+  if not v_moved%7$s then
     return new;
   end if;
   if new.gdpr_subject_id is null then
@@ -396,7 +394,7 @@ $code$,
       'change_' || p_table, v_declare || case when v_ivs > 0 then E'  v_random bytea;\n' else '' end, p_table, v_default_mask,
       v_table.purpose_mask | (1::bigint << 62), v_update, v_same,
       case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
-      gdpr_internal.table_check_code(p_table), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end
+      gdpr_internal.table_check_code(p_table, 'new'), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end
     ));
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -515,9 +513,9 @@ declare
   v_old jsonb := '{}';
   v_changed text[] := '{}';
 begin
-  if %8$L::regclass not in (tg_relid, pg_partition_root(tg_relid)) then
-    perform gdpr_internal.refuse('drifted');
-  end if;
+  if tg_op = 'DELETE' then
+%8$s  else
+%9$s  end if;
   if tg_op = 'INSERT' then
     perform gdpr_internal.write_audit(
       'INSERT', %3$s::smallint, new.gdpr_subject_id, %4$s, format('%%s', new), null, null
@@ -548,7 +546,8 @@ $body$
 $code$,
     'audit_' || p_table, v_settings, p_table,
     gdpr_internal.key_expression(v_table.relation, 'new'), v_changes,
-    gdpr_internal.key_expression(v_table.relation, 'old'), v_all, v_table.relation
+    gdpr_internal.key_expression(v_table.relation, 'old'), v_all,
+    gdpr_internal.table_check_code(p_table, 'old'), gdpr_internal.table_check_code(p_table, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -31,6 +31,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, %4$I, pg_temp
+set row_security = on
 as $body$
 begin
   perform gdpr_internal.refuse_deferred(%5$L);
@@ -40,6 +41,7 @@ begin
     from gdpr_internal.subject as s
     where s.id = t.gdpr_subject_id
       and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    set constraints all immediate;
     return;
   end if;
   update %2$s as t
@@ -48,6 +50,10 @@ begin
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
     and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+  if found then
+    -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
+    set constraints all immediate;
+  end if;
 end
 $body$
 $code$,
@@ -72,6 +78,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 as $body$
 declare
   v_subject bigint;
@@ -137,6 +144,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 as $body$
 declare
   v_subject bigint;
@@ -172,6 +180,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 as $body$
 begin
   return query
@@ -242,6 +251,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 as $body$
 begin
 %s  return;
@@ -356,12 +366,15 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, %5$I, pg_temp
+set row_security = on
 as $body$
 begin
   v_kept := 0;
   perform gdpr_internal.refuse_deferred(%6$L);
 %2$s  %3$s where t.gdpr_subject_id = p_subject%4$s;
   get diagnostics v_changed = row_count;
+  -- a deferred trigger that somebody planted runs here, not at commit with the rights of the officer
+  set constraints all immediate;
   if exists (select from %7$s as t where t.gdpr_subject_id = p_subject%8$s) then
     perform gdpr_internal.refuse('erasure_incomplete', %6$L);
   end if;

@@ -64,7 +64,6 @@ declare
   v_receipt jsonb;
   v_key_destroyed boolean := false;
   v_identifiers integer;
-  v_function regprocedure;
 begin
   perform gdpr_internal.require_read_committed();
   if p_reason is null then
@@ -94,12 +93,11 @@ begin
     order by t.depth desc, t.id
   loop
     -- the generated function's name comes from the register
-    v_function := format('gdpr_generated.%I(bigint)', 'erase_' || v_table.id);
-    perform gdpr_internal.require_worker(v_function);
+    perform gdpr_internal.require_worker();
     execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
     into v_changed, v_kept
     using p_subject;
-    perform gdpr_internal.require_worker(v_function);
+    perform gdpr_internal.require_worker();
     v_kept_all := v_kept_all + v_kept;
     v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
       'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
@@ -146,9 +144,9 @@ begin
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
-  perform gdpr_internal.require_worker(format('gdpr_generated.%I(text)', 'subject_of_' || v_table)::regprocedure);
+  perform gdpr_internal.require_worker();
   execute format('select gdpr_generated.%I($1)', 'subject_of_' || v_table) into v_subject using p_key;
-  perform gdpr_internal.require_worker(format('gdpr_generated.%I(text)', 'subject_of_' || v_table)::regprocedure);
+  perform gdpr_internal.require_worker();
   return v_subject;
 end
 $function$;

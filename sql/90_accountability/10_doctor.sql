@@ -207,7 +207,7 @@ begin atomic
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
-      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_write(bigint,bigint)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_write(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -260,7 +260,6 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table record;
-  v_function regprocedure;
   v_gates bigint;
   v_orphans bigint;
   v_plain bigint;
@@ -281,10 +280,9 @@ begin
       return next;
       continue;
     end if;
-    v_function := to_regprocedure(format('gdpr_generated.%I()', 'check_' || v_table.id));
     severity := 'error';
     begin
-      perform gdpr_internal.require_worker(v_function);
+      perform gdpr_internal.require_worker();
       execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
     exception when others then
       topic := 'rows';

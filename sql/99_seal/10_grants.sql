@@ -100,8 +100,8 @@ $helpers$;
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
-  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint), gdpr_policy.refuse_base(name),
-  gdpr_policy.refuse_write(bigint, bigint), gdpr_policy.refuse_clear(name, regclass) to public;
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.refuse_write(bigint, name, text), gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
 do $steps$
@@ -116,6 +116,13 @@ begin
   end loop;
 end
 $steps$;
+-- the halves of steps that take the caller's role: reached through gdpr_policy alone, since nobody has USAGE here
+grant execute on function
+  gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
+  gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
+  gdpr_internal.drop_views(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
+  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
+
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;

@@ -8,6 +8,8 @@ declare
   v_table gdpr_internal.protected_table;
   v_settled boolean;
 begin
+  -- the load has made and granted gdpr_worker's functions anew
+  perform gdpr_internal.remember_worker();
   perform gdpr_internal.generate_purposes();
   for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
@@ -15,7 +17,7 @@ begin
     perform gdpr_internal.generate_triggers(v_table.id);
     perform gdpr_internal.generate_worker(v_table.id);
     if v_settled then
-      perform gdpr_policy.settle_table(v_table.relation);
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
     end if;
   end loop;
   perform gdpr_internal.generate_worker(null);

@@ -1,0 +1,158 @@
+-- What people build by hand: pgp_sym_encrypt behind a writable view, a generic jsonb audit trigger, and a row-security
+-- policy that asks a consent table. Done with care (only changed columns are encrypted again, the look-up has an index),
+-- because a straw man would prove nothing. The key comes from a session setting, as it mostly does.
+create extension pgcrypto;
+
+-- Consent, asked by the policy for every row.
+create table consent (
+  person_id bigint not null references person (id) on delete cascade,
+  purpose text not null,
+  granted boolean not null,
+  valid_until timestamptz,
+  primary key (person_id, purpose)
+);
+insert into consent (person_id, purpose, granted) select id, 'orders', true from person;
+
+-- Encryption with default options; the digest of the e-mail address makes it searchable.
+alter table person add column email_digest text;
+update person set email_digest = encode(digest(lower(email), 'sha256'), 'hex');
+alter table person
+  drop constraint person_email_key,
+  alter column email type bytea using pgp_sym_encrypt(email, current_setting('app.key')),
+  alter column phone type bytea using pgp_sym_encrypt(phone, current_setting('app.key')),
+  alter column email_digest set not null,
+  add constraint person_email_digest_key unique (email_digest);
+
+create schema clear;
+create view clear.person with (security_invoker = true) as
+select
+  id, first_name, last_name,
+  pgp_sym_decrypt(email, current_setting('app.key')) as email,
+  pgp_sym_decrypt(phone, current_setting('app.key')) as phone,
+  birth_date, city, created_at, email_digest
+from person;
+alter view clear.person alter column created_at set default now();
+
+create function clear.write_person() returns trigger
+language plpgsql
+as $$
+begin
+  if tg_op = 'INSERT' then
+    insert into public.person (first_name, last_name, email, phone, birth_date, city, created_at, email_digest)
+    values (
+      new.first_name, new.last_name,
+      pgp_sym_encrypt(new.email, current_setting('app.key')),
+      pgp_sym_encrypt(new.phone, current_setting('app.key')),
+      new.birth_date, new.city, new.created_at,
+      encode(digest(lower(new.email), 'sha256'), 'hex')
+    );
+    return new;
+  end if;
+  update public.person set
+    first_name = new.first_name, last_name = new.last_name,
+    email = case when new.email is distinct from old.email
+      then pgp_sym_encrypt(new.email, current_setting('app.key')) else email end,
+    phone = case when new.phone is distinct from old.phone
+      then pgp_sym_encrypt(new.phone, current_setting('app.key')) else phone end,
+    birth_date = new.birth_date, city = new.city, created_at = new.created_at,
+    email_digest = case when new.email is distinct from old.email
+      then encode(digest(lower(new.email), 'sha256'), 'hex') else email_digest end
+  where id = old.id;
+  return new;
+end
+$$;
+create trigger write_person instead of insert or update on clear.person
+for each row execute function clear.write_person();
+
+-- The redacted view must decrypt to mask, for the ciphertext is all there is.
+create schema bi;
+create view bi.person with (security_invoker = true) as
+select
+  id,
+  left(first_name, 1) || '.' as first_name,
+  left(last_name, 1) || '.' as last_name,
+  left(email, 1) || '***' || case
+    when strpos(split_part(email, '@', -1), '.') > 0 and strpos(email, '@') > 0
+      then '@***.' || split_part(email, '.', -1)
+    else ''
+  end as email,
+  null::text as phone,
+  date_trunc('year', birth_date)::date as birth_date,
+  city,
+  created_at
+from clear.person;
+
+-- The gate: no consent, no row.
+alter table person enable row level security;
+create policy write_person on person for insert to crm_app with check (true);
+create policy consented_person on person for all to crm_app, metabase
+using (
+  exists (
+    select from consent as c
+    where c.person_id = person.id and c.purpose = 'orders' and c.granted
+      and (c.valid_until is null or c.valid_until > now())
+  )
+);
+
+-- The audit: one generic trigger for every table, whole rows as jsonb, a stable identifier for each row.
+create schema audit;
+create table audit.record_version (
+  id bigint generated always as identity primary key,
+  record_id uuid,
+  old_record_id uuid,
+  operation text not null,
+  at timestamptz not null default now(),
+  xid bigint not null default txid_current(),
+  table_oid oid not null,
+  table_schema name not null,
+  table_name name not null,
+  actor text,
+  record jsonb,
+  old_record jsonb
+);
+create index on audit.record_version (record_id) where record_id is not null;
+create index on audit.record_version (old_record_id) where old_record_id is not null;
+create index on audit.record_version using brin (at);
+
+create function audit.record_id(p_table oid, p_row jsonb) returns uuid
+language sql
+stable
+as $$
+  select md5(p_table::text || jsonb_agg(p_row -> a.attname::text order by a.attnum)::text)::uuid
+  from pg_index as i
+  join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+  where i.indrelid = p_table and i.indisprimary
+$$;
+
+create function audit.record_change() returns trigger
+language plpgsql
+security definer
+as $$
+declare
+  v_new jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
+  v_old jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
+begin
+  insert into audit.record_version (
+    record_id, old_record_id, operation, table_oid, table_schema, table_name, actor, record, old_record
+  )
+  values (
+    audit.record_id(tg_relid, v_new), audit.record_id(tg_relid, v_old), tg_op,
+    tg_relid, tg_table_schema, tg_table_name, current_setting('app.actor', true), v_new, v_old
+  );
+  return null;
+end
+$$;
+create trigger audit after insert or update or delete on person for each row execute function audit.record_change();
+create trigger audit after insert or update or delete on purchase for each row execute function audit.record_change();
+create trigger audit after insert or update or delete on invoice for each row execute function audit.record_change();
+create trigger audit after insert or update or delete on ticket for each row execute function audit.record_change();
+create trigger audit after insert or update or delete on visit for each row execute function audit.record_change();
+create trigger audit after insert or update or delete on consent for each row execute function audit.record_change();
+
+grant usage on schema clear to crm_app, metabase;
+grant usage on schema bi to metabase;
+grant select, insert, update, delete on clear.person to crm_app;
+grant select on clear.person to metabase;
+grant select on bi.person to metabase;
+grant select on person, consent to metabase;
+grant select on consent to crm_app;

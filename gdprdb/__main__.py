@@ -1,0 +1,7 @@
+"""``python -m gdprdb``: the command line."""
+
+from __future__ import annotations
+
+from gdprdb.cli import main
+
+main()

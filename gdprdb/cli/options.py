@@ -1,0 +1,177 @@
+"""What commands have in common: the database, the person, the question before a deed."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import getpass
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+import rich_click as click
+from click.exceptions import Exit
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzLoader
+
+from gdprdb import dsn as dsns
+from gdprdb import migrate
+from gdprdb.cli.output import Rows, report, say, show
+from gdprdb.errors import GdprdbError, explain
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+dsn_option = click.option(
+    "--dsn",
+    metavar="DSN",
+    help="The database: a libpq URI, key=value pairs or a SQLAlchemy URL."
+    "  [env var: GDPRDB_DSN, DATABASE_URL, PG*]",
+)
+
+reason_option = click.option(
+    "--reason", required=True, help="Why, for the record. No personal data."
+)
+
+purpose_option = click.option("--purpose", required=True, help="A purpose of the policy.")
+
+kind_option = click.option(
+    "--kind",
+    default="email",
+    show_default=True,
+    help="What the identifier on standard input is: email, phone, ...",
+)
+
+subject_id_option = click.option(
+    "--subject-id",
+    type=int,
+    help="The person's number. Without it, an identifier is read from standard input.",
+)
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+class Commands(click.RichGroup):
+    """The top of the command line: every failure is shown in words, none as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what it raises into words and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (GdprdbError, psycopg.Error) as error:
+            failure = explain(error)
+        except OSError as error:
+            # `gdprdb ... | head`: click ends quietly by itself.
+            if error.errno == errno.EPIPE:
+                raise
+            failure = explain(error)
+        report(failure)
+        raise Exit(failure.exit_code)
+
+
+class _OpenEnded(TimestamptzLoader):
+    """Times as Python has them, and ``infinity``, which it has not, as the word."""
+
+    def load(self, data: Buffer) -> Any:
+        """Read one value."""
+        text = bytes(data).decode()
+        return text if text.endswith("infinity") else super().load(data)
+
+
+@contextmanager
+def database(dsn: str | None) -> Iterator[psycopg.Connection]:
+    """A connection to a database at this program's release; commits at the end.
+
+    The operating system's user is claimed as the actor. Where GDPRDB_KEY is set, it
+    unlocks the key for the session.
+
+    Args:
+        dsn: what the user gave.
+
+    Raises:
+        WrongReleaseError: gdprdb is not installed there, or in another release.
+    """
+    with dsns.connect(dsn) as connection:
+        migrate.require_current(connection)
+        connection.adapters.register_loader("timestamptz", _OpenEnded)
+        connection.execute("select set_config('gdpr.actor', %s, false)", [getpass.getuser()])
+        if key := os.environ.get("GDPRDB_KEY"):
+            connection.execute("select gdpr.unlock(%s)", [key])
+        yield connection
+
+
+def read_identifier(kind: str) -> str:
+    """The identifier on standard input; asked for without echo where that is a terminal.
+
+    Never an argument: those stand in the shell's history and in the list of processes.
+
+    Args:
+        kind: what it is, for the question.
+    """
+    if sys.stdin.isatty():
+        value = str(click.prompt(kind, hide_input=True, err=True))
+    else:
+        value = sys.stdin.readline()
+    if not value.strip():
+        raise click.UsageError(f"standard input holds no {kind}")
+    return value.rstrip("\r\n")
+
+
+def the_subject(connection: psycopg.Connection, subject_id: int | None, kind: str) -> int:
+    """The person that a command is about.
+
+    Args:
+        connection: where to look.
+        subject_id: the person's number, where it was given.
+        kind: what the identifier on standard input is.
+
+    Raises:
+        GdprdbError: nobody is known by the identifier.
+    """
+    if subject_id is not None:
+        return subject_id
+    row = connection.execute(
+        "select gdpr.find_subject(%s, %s)", [kind, read_identifier(kind)]
+    ).fetchone()
+    if row is None or row[0] is None:
+        raise GdprdbError(f"nobody is known by this {kind}")
+    return int(row[0])
+
+
+def go_ahead(plan: Rows, question: str, *, dry_run: bool, yes: bool) -> bool:
+    """Show the plan, and whether to carry it out.
+
+    Args:
+        plan: what would be done.
+        question: asked on a terminal unless `yes`.
+        dry_run: show only.
+        yes: do not ask.
+
+    Raises:
+        click.UsageError: nobody is there to be asked.
+    """
+    show(plan)
+    if dry_run:
+        say("Nothing was changed (--dry-run).")
+        return False
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to be asked: give --yes")
+    click.confirm(question, abort=True, err=True)
+    return True
+
+
+def moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime.datetime | None:
+    """A point in time as the user wrote it, ISO 8601; local time where no zone is given."""
+    if value is None:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(value).astimezone()
+    except ValueError:
+        message = f"{value!r} is no time; write it as 2027-01-31 or 2027-01-31T12:00+01:00"
+        raise click.BadParameter(message) from None

@@ -1,0 +1,154 @@
+"""What a command shows: rows on standard output in four formats, words on standard error."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import rich_click as click
+from click.exceptions import Exit
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gdprdb.errors import Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a command returns to be shown.
+
+    Attributes:
+        columns: their names.
+        rows: the values; an iterator that never ends is fine where `live` is set.
+        live: show each row as it comes, where a table would wait for the last.
+        exit_code: the exit code of the command once all is shown.
+    """
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+    live: bool = False
+    exit_code: int = 0
+
+
+def fetched(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
+    """All rows of a query that has been executed."""
+    return Rows([column.name for column in cursor.description or ()], cursor.fetchall())
+
+
+def output(command: Callable[..., Rows]) -> Callable[..., None]:
+    """Give a command ``--format``, and print the `Rows` it returns."""
+
+    @click.option(
+        "--format",
+        "style",
+        type=click.Choice(list(_WRITERS)),
+        default="table",
+        show_default=True,
+        envvar="GDPRDB_FORMAT",
+        show_envvar=True,
+        help="How to print the result: for people, or for programs.",
+    )
+    @functools.wraps(command)
+    def printing(style: str, **options: Any) -> None:
+        result = command(**options)
+        _WRITERS[style](result)
+        if result.exit_code:
+            raise Exit(result.exit_code)
+
+    return printing
+
+
+def show(result: Rows) -> None:
+    """Print rows for people on standard error: a plan that comes before a question."""
+    _table(result, Console(stderr=True))
+
+
+def say(message: str) -> None:
+    """One line of words for people."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def report(failure: Explanation) -> None:
+    """Show a failure: message, details, hint and the SQLSTATE."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("Error: ", "bold red"), failure.message))
+    for detail in failure.details:
+        console.print(Text(f"  {detail}"))
+    if failure.hint:
+        console.print(Text.assemble(("Hint: ", "bold"), failure.hint))
+    if failure.sqlstate:
+        console.print(Text(f"SQLSTATE: {failure.sqlstate}", style="dim"))
+
+
+def _table(result: Rows, console: Console | None = None) -> None:
+    # Behind a pipe there is no edge to wrap at.
+    console = console or Console(width=None if sys.stdout.isatty() else 1000)
+    if result.live:
+        for row in result.rows:
+            console.print(
+                "  ".join(_plain(value) for value in row), markup=False, highlight=False,
+                soft_wrap=True,
+            )  # fmt: skip
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in result.columns:
+        table.add_column(column, overflow="fold")
+    for row in result.rows:
+        table.add_row(*(Text(_plain(value)) for value in row))
+    console.print(table)
+
+
+def _json(result: Rows) -> None:
+    if result.live:
+        _jsonl(result)
+        return
+    objects = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    click.echo(json.dumps(objects, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _jsonl(result: Rows) -> None:
+    for row in result.rows:
+        click.echo(
+            json.dumps(
+                dict(zip(result.columns, row, strict=True)), default=_plain, ensure_ascii=False
+            )
+        )
+
+
+def _csv(result: Rows) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(result.columns)
+    for row in result.rows:
+        writer.writerow(_plain(value) for value in row)
+        sys.stdout.flush()
+
+
+def _plain(value: Any) -> str:
+    """A value as text: NULL is empty, times are ISO 8601, lists and documents are JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=_plain, ensure_ascii=False)
+    return str(value)
+
+
+_WRITERS: dict[str, Callable[[Rows], None]] = {
+    "table": _table,
+    "json": _json,
+    "jsonl": _jsonl,
+    "csv": _csv,
+}

@@ -1,0 +1,7168 @@
+-- 00_foundation/20_errors.sql
+-- [code] Every error that gdprdb raises: one table of codes, one function that raises them.
+-- The two digits after PR are the station of the journey. No personal data ever goes into a message or a detail.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.error_code (name, sqlstate, message, hint, article) as
+values
+  ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
+  ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
+  ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
+  ('not_table_owner', '42501', 'the table belongs to another role', 'Call apply() as the owner of the table or a member of the owner.', 'Art. 25'),
+  ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
+  ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
+  ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
+  ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
+  ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
+  ('clear_refused', '42501', 'the role has no right to read the table behind this view', 'GRANT SELECT on the table to the role: a clear view gives no right that its table does not.', 'Art. 32(4)'),
+  ('unknown_subject', 'PR101', 'unknown subject', 'gdpr.find_subject() and gdpr.subject_of() give the number of a person.', null),
+  ('blocked_identifier', '23505', 'duplicate or blocked identifier', 'The value is in use or may not be stored.', 'Art. 17'),
+  ('not_yet_linked', 'PR102', 'the parent row of this row does not exist', 'Insert the parent row first: this row belongs to the parent''s subject.', null),
+  ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
+  ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
+  ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
+  ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
+  ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
+  ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
+  ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
+  ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
+  ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
+  ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
+  ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
+  ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
+  ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
+  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
+  ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
+  ('drifted', 'PR409', 'the table is not as the policy left it', 'Apply the policy again: gdprdb policy apply.', 'Art. 25'),
+  ('deferred_trigger', 'PR604', 'a deferred trigger on the table would run with the rights of whoever commits', 'Drop the trigger or make it NOT DEFERRABLE.', 'Art. 32'),
+  ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
+  ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
+  ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
+  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table and apply the policy again.', null),
+  ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
+  ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
+  ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
+comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
+
+create or replace function gdpr_internal.refuse(p_name text, p_detail text default null)
+returns boolean
+language plpgsql
+-- stable: a view that calls a volatile function cannot be merged into the query that reads it
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_error record;
+begin
+  select * into strict v_error from gdpr_internal.error_text(p_name);
+  if p_detail is null then
+    raise exception using errcode = v_error.sqlstate, message = v_error.message, hint = v_error.hint,
+      constraint = 'gdpr_' || p_name;
+  end if;
+  raise exception using errcode = v_error.sqlstate, message = v_error.message, hint = v_error.hint,
+    constraint = 'gdpr_' || p_name, detail = p_detail;
+end
+$function$;
+comment on function gdpr_internal.refuse(text, text) is
+  'Raises the error p_name of gdpr.error_code; never returns. p_detail must not hold personal data. boolean, so that a policy can call it.';
+
+create or replace function gdpr_internal.error_text(p_name text)
+returns table (sqlstate text, message text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select e.sqlstate, e.message, e.hint from gdpr.error_code as e where e.name = p_name;
+end;
+comment on function gdpr_internal.error_text(text) is 'The text of an error; a definer function, so that any role can be told why it was refused.';
+
+-- 00_foundation/30_context.sql
+-- [code] Who and why: the context of a statement, and the purposes that a role may process for.
+-- GDPR Art. 5(1)(b), Art. 29, Art. 32(4). A setting is a claim of the caller: it can narrow what the role may do, never widen it.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.context_setting(p_name text)
+returns text
+language sql
+stable
+parallel restricted
+security invoker
+-- no SET clause: inlined into its callers; every name is qualified by its bound body
+begin atomic
+  select nullif(current_setting('gdpr.' || p_name, true), '');
+end;
+comment on function gdpr_internal.context_setting(text) is
+  'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
+
+create or replace function gdpr_internal.context_source()
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_text text := nullif(current_setting('gdpr.source', true), '');
+  v_source jsonb;
+begin
+  if v_text is null then
+    return null;
+  end if;
+  begin
+    v_source := v_text::jsonb;
+  exception when data_exception then
+    v_source := 'null';
+  end;
+  if jsonb_typeof(v_source) <> 'object' or coalesce(
+    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
+  ) then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
+    );
+  end if;
+  return v_source;
+end
+$function$;
+comment on function gdpr_internal.context_source() is 'The source that the session claims for new data, or null. Error: PR004 no JSON object with a known kind.';
+
+create or replace function gdpr_internal.acting_role()
+returns name
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select coalesce(nullif(current_setting('role'), 'none')::name, session_user);
+end;
+comment on function gdpr_internal.acting_role() is
+  'The role the session acts as. Inside definer functions current_user is the definer; SET ROLE and the login still tell.';
+
+create or replace function gdpr_internal.purpose_inherited(p_role name, p_claim text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint;
+begin
+  select rp.purpose_id
+  into v_purpose
+  from gdpr_internal.role_purpose as rp
+  join gdpr_internal.purpose as p on p.id = rp.purpose_id
+  where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
+    and (p_claim is null or p.name = p_claim)
+  order by (rp.role_name <> p_role), rp.position, rp.purpose_id
+  limit 1;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.purpose_inherited(name, text) is
+  'The purpose that p_role works for, its memberships counted: the one it claims if it holds it, its first one if it claims none, else null.';
+
+create or replace function gdpr_generated.define(p_code text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mark text := E'\nas $' || E'body$\n';
+  v_start integer := strpos(p_code, v_mark);
+  v_body text := rtrim(substr(p_code, v_start + length(v_mark)), E'\n');
+begin
+  -- names of tables, columns and roles stand in the body: a literal holds them, a dollar quote could be closed by one
+  execute ltrim(left(p_code, v_start), E'\n') || 'as ' || quote_literal(left(v_body, length(v_body) - 6));
+end
+$function$;
+comment on function gdpr_generated.define(text) is 'Creates a generated function from its text, as the role that generates it.';
+
+create or replace function gdpr_internal.clear_inherited(p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (
+    select
+    from gdpr_internal.role_binding as b
+    where (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+      and b.audience = 'clear'
+  );
+end
+$function$;
+comment on function gdpr_internal.clear_inherited(name) is
+  'Whether this database binds a role, or one it is a member of, to audience clear. Groups do not tell: they belong to the whole server.';
+
+create or replace function gdpr_internal.generate_purposes()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_branches text;
+  v_clear text;
+begin
+  select string_agg(quote_literal(b.role_name), ', ' order by b.role_name) into v_clear
+  from gdpr_internal.role_binding as b
+  where b.audience = 'clear';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.is_clear(p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  return p_role in (%s) or gdpr_internal.clear_inherited(p_role);
+end
+$body$
+$code$,
+    v_clear
+  ));
+  comment on function gdpr_generated.is_clear(name) is 'Whether a role has audience clear: the bindings of the policy as code. Generated by gdpr.apply().';
+  select string_agg(
+    format('    when p_role = %L and (p_claim is null or p_claim = %L) then %s', rp.role_name, p.name, rp.purpose_id),
+    E'\n' order by rp.role_name, rp.position
+  )
+  into v_branches
+  from gdpr_internal.role_purpose as rp
+  join gdpr_internal.purpose as p on p.id = rp.purpose_id
+  where rp.role_name <> 'gdpr_worker';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.purpose_held(p_role name, p_claim text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  return case
+%s
+    else gdpr_internal.purpose_inherited(p_role, p_claim)
+  end;
+end
+$body$
+$code$,
+    v_branches
+  ));
+  comment on function gdpr_generated.purpose_held(name, text) is
+    'The purpose a role works for, or null: the bindings of the policy as code, because every statement asks. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.purpose_held(name, text) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
+returns bigint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint;
+begin
+  if p_role = 'gdpr_worker' then
+    -- gdprdb's own functions: the claim in the setting is not theirs
+    return 1::bigint << 62;
+  end if;
+  v_purpose := gdpr_generated.purpose_held(p_role, nullif(p_claim, ''));
+  if v_purpose < 62 then
+    return 1::bigint << v_purpose;
+  end if;
+  if v_purpose is null then
+    perform gdpr_internal.refuse(
+      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      format('role %s', quote_ident(p_role))
+    );
+  end if;
+  if v_purpose = 63 then
+    perform gdpr_internal.note_maintenance();
+  end if;
+  return 1::bigint << 62;
+end
+$function$;
+comment on function gdpr_policy.purpose_mask(name, text) is
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+
+create or replace function gdpr.purpose_bit()
+returns bigint
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select gdpr_policy.purpose_mask(current_user, current_setting('gdpr.purpose', true));
+end;
+comment on function gdpr.purpose_bit() is 'The bit of the purpose this statement works for (bit 62: compliance and maintenance).';
+
+create or replace function gdpr_internal.check_context(p_role name, p_purpose text, p_source jsonb)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_purpose is not null then
+    perform gdpr_policy.purpose_mask(p_role, p_purpose);
+  end if;
+  if p_source is not null then
+    perform set_config('gdpr.source', p_source::text, true);
+    perform gdpr_internal.context_source();
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.check_context(name, text, jsonb) is 'Refuses a purpose that the role does not hold and a source of unknown kind.';
+
+create or replace function gdpr.set_context(
+  p_actor text default null,
+  p_purpose text default null,
+  p_source jsonb default null,
+  p_request text default null
+)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.check_context(current_user, p_purpose, p_source);
+  select
+    set_config('gdpr.actor', coalesce(p_actor, ''), true),
+    set_config('gdpr.purpose', coalesce(p_purpose, ''), true),
+    set_config('gdpr.source', coalesce(p_source::text, ''), true),
+    set_config('gdpr.request', coalesce(p_request, ''), true);
+end;
+comment on function gdpr.set_context(text, text, jsonb, text) is
+  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": web_form | import | manual | api | integration | migration, "form", "ip", "file", "service"}) and in which request. Errors: 42501 purpose not held, PR004 unknown kind of source. Art. 5(1)(b), Art. 13, 14.';
+
+create or replace function gdpr_policy.refuse_base(p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if gdpr_generated.is_clear(p_role) then
+    return true;
+  end if;
+  return gdpr_internal.refuse(
+    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    format('role %s', quote_ident(p_role))
+  );
+end
+$function$;
+comment on function gdpr_policy.refuse_base(name) is
+  'Lets roles of audience clear touch a protected table itself, tells every other role why not. Errors: gdpr_no_purpose, gdpr_base_refused (42501).';
+
+create or replace function gdpr_internal.purpose_id(p_name text)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint;
+begin
+  select p.id into v_id from gdpr_internal.purpose as p where p.name = p_name;
+  if v_id is null then
+    perform gdpr_internal.refuse('unknown_purpose');
+  end if;
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.purpose_id(text) is 'The number of a purpose. Error: PR003 unknown purpose.';
+
+create or replace function gdpr_internal.require_read_committed()
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform gdpr_internal.refuse('needs_read_committed');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_read_committed() is
+  'Refuses to lock data under an older snapshot: rows that other sessions inserted meanwhile would keep the old gate.';
+
+create or replace function gdpr.text_of(p_value anyelement)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $function$
+begin
+  -- format() calls the output function; a cast could be one that the owner of the type planted
+  return format('%s', p_value);
+end
+$function$;
+comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';
+
+-- 00_foundation/40_read_policy.sql
+-- [code] Reading a policy: one normal form, every problem named, nothing changed.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.base_type(p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select regexp_replace(p_type, '\([0-9,]+\)', '');
+end;
+comment on function gdpr_internal.base_type(text) is 'A type as format_type() names it, without its length.';
+
+create or replace function gdpr_internal.unknown_keys(p_where text, p_object jsonb, p_known text[])
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_object is null then '{}'
+    when jsonb_typeof(p_object) <> 'object' then array[format('%s: has to be a table of settings', p_where)]
+    else (
+      select coalesce(array_agg(format('%s: unknown setting %s; known are %s', p_where, to_json(k.key), array_to_string(p_known, ', '))), '{}')
+      from jsonb_object_keys(p_object) as k (key)
+      where k.key <> all (p_known)
+    )
+  end;
+end;
+comment on function gdpr_internal.unknown_keys(text, jsonb, text[]) is 'Problems: settings that nobody reads, most often misspelt.';
+
+create or replace function gdpr_internal.read_interval(p_where text, p_value text, out value interval, out problem text)
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+begin
+  value := p_value::interval;
+  if value <= interval '0' then
+    problem := format('%s: has to be longer than nothing', p_where);
+  end if;
+exception when data_exception then
+  problem := format('%s: %s is not a duration such as "14 days"', p_where, to_json(p_value));
+end
+$function$;
+comment on function gdpr_internal.read_interval(text, text) is 'A duration of the policy, or the problem with it.';
+
+create or replace function gdpr_internal.text_array(p_value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case jsonb_typeof(p_value)
+    when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
+    when 'string' then array[p_value #>> '{}']
+  end;
+end;
+comment on function gdpr_internal.text_array(jsonb) is 'A list of texts; one text counts as a list of one; null for anything else.';
+
+create or replace function gdpr_internal.find_table(p_name text)
+returns regclass
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parts text[];
+  v_table regclass;
+begin
+  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema
+  begin
+    v_parts := parse_ident(p_name);
+  exception when invalid_parameter_value then
+    v_parts := null;
+  end;
+  select c.oid into v_table
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where (n.nspname, c.relname) = (
+      case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
+    )
+    -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
+    or n.nspname || '.' || c.relname = p_name
+    or (n.nspname = 'public' and c.relname = p_name)
+  order by (n.nspname || '.' || c.relname <> p_name)
+  limit 1;
+  return v_table;
+end
+$function$;
+comment on function gdpr_internal.find_table(text) is 'The table that a policy names: schema.name, quoted as in SQL or plain; without a schema, public.';
+
+create or replace function gdpr_internal.read_purposes(p_policy jsonb, out purposes jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_name text;
+  v_in jsonb;
+  v_definition jsonb;
+  v_setting text;
+  v_interval record;
+begin
+  purposes := '{}';
+  problems := '{}';
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
+    problems := problems || gdpr_internal.unknown_keys(
+      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain']
+    );
+    continue when jsonb_typeof(v_in) <> 'object';
+    if v_name in ('compliance', 'maintenance') then
+      problems := problems || format('purposes.%s: is built in', v_name);
+    elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
+      problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
+    end if;
+    if coalesce(v_in ->> 'basis', '') <> all (
+      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
+    ) then
+      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    end if;
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    end if;
+    if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
+      problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
+    end if;
+    v_definition := jsonb_strip_nulls(v_in);
+    if v_in ->> 'basis' = 'consent' then
+      v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
+    end if;
+    foreach v_setting in array array['respond_within', 'valid_for', 'retain'] loop
+      continue when not v_in ? v_setting;
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+      if v_interval.problem is not null then
+        problems := problems || v_interval.problem;
+      else
+        v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
+      end if;
+    end loop;
+    purposes := purposes || jsonb_build_object(v_name, v_definition);
+  end loop;
+  if (select count(*) from (
+    select key from jsonb_object_keys(purposes) as n (key)
+    union select p.name from gdpr_internal.purpose as p where p.id < 62
+  ) as a) > 62 then
+    problems := problems || 'purposes: at most 62, those used before counted'::text;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.read_purposes(jsonb) is 'The purposes of a policy in normal form, and their problems.';
+
+create or replace function gdpr_internal.read_roles(p_policy jsonb, p_purposes jsonb, out roles jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name text;
+  v_in jsonb;
+  v_purposes text[];
+  v_may text[];
+  v_purpose text;
+begin
+  roles := '{}';
+  problems := '{}';
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    continue when jsonb_typeof(v_in) <> 'object';
+    if to_regrole(quote_ident(v_name)) is null then
+      problems := problems || format('roles.%s: there is no such role in this server', v_name);
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+      problems := problems || format('roles.%s: is gdprdb''s own', v_name);
+    elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
+      problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
+    end if;
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
+      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    end if;
+    v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
+    if v_purposes is null or v_purposes = '{}' then
+      problems := problems || format('roles.%s.purposes: at least one', v_name);
+    end if;
+    foreach v_purpose in array coalesce(v_purposes, '{}') loop
+      if v_purpose = 'compliance' then
+        problems := problems || format('roles.%s.purposes: compliance belongs to gdpr_dpo', v_name);
+      elsif v_purpose <> 'maintenance' and not p_purposes ? v_purpose then
+        problems := problems || format('roles.%s.purposes: there is no purpose %s', v_name, to_json(v_purpose));
+      end if;
+    end loop;
+    if 'maintenance' = any (v_purposes) and v_in ->> 'audience' <> 'clear' then
+      problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
+    end if;
+    v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
+    if not v_may <@ array['basis', 'consent'] then
+      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    end if;
+    roles := roles || jsonb_build_object(v_name, jsonb_build_object(
+      'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
+    ));
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_attribute pg_attribute;
+  v_type text;
+  v_encrypt text;
+  v_mask text;
+  v_erase jsonb := p_in -> 'erase';
+begin
+  problems := gdpr_internal.unknown_keys(
+    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+  );
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  select a.* into v_attribute from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_name and a.attnum > 0 and not a.attisdropped;
+  if v_attribute.attname is null then
+    problems := problems || format('%s: the table has no such column', p_where);
+    return;
+  end if;
+  v_type := coalesce(
+    (
+      select c.original_type from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_name
+    ),
+    format_type(v_attribute.atttypid, v_attribute.atttypmod)
+  );
+  v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  if v_encrypt not in ('no', 'yes', 'searchable') then
+    problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
+  end if;
+  v_mask := coalesce(p_in ->> 'mask', case when v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true' then 'hide' else 'show' end);
+  if v_mask not in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym') then
+    problems := problems || format('%s.mask: one of show, hide, initial, email, year, pseudonym', p_where);
+  elsif v_mask = 'show' and (v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true') then
+    problems := problems || format('%s.mask: a sensitive column cannot be shown', p_where);
+  elsif v_mask in ('initial', 'email', 'pseudonym') and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.mask: %s is for text, the column is %s', p_where, v_mask, v_type);
+  elsif v_mask = 'year' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.mask: year is for dates and timestamps, the column is %s', p_where, v_type);
+  end if;
+  if coalesce(p_in ->> 'identifier', 'text') not in ('email', 'phone', 'text') then
+    problems := problems || format('%s.identifier: one of email, phone, text', p_where);
+  end if;
+  if coalesce(p_in ->> 'canonical', 'identifier') not in ('identifier', 'exact') then
+    problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
+  elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
+    problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  end if;
+  if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
+    problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
+  end if;
+  if v_encrypt = 'searchable' and exists (
+    select from pg_attribute as a where a.attrelid = p_relation and a.attname = p_name || '_digest' and not a.attisdropped
+  ) then
+    problems := problems || format('%s: the clear view needs the name %s, which is a column of the table', p_where, to_json(p_name || '_digest'));
+  end if;
+  if p_in ? 'identifier' and gdpr_internal.base_type(v_type) not in (
+    'text', 'character varying', 'character', 'smallint', 'integer', 'bigint', 'numeric', 'uuid'
+  ) then
+    problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
+  end if;
+  if v_encrypt <> 'no' then
+    if p_in ->> 'sensitive' = 'false' then
+      problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
+    end if;
+    problems := problems || gdpr_internal.encryption_problems(p_where, p_relation, v_attribute, v_type, v_encrypt);
+  end if;
+  if v_erase is not null and not (
+    (jsonb_typeof(v_erase) = 'string' and v_erase #>> '{}' in ('keep', 'null'))
+    or (jsonb_typeof(v_erase) = 'object' and v_erase ? 'value')
+  ) then
+    problems := problems || format('%s.erase: "keep", "null" or { value = "..." }', p_where);
+  elsif v_erase #>> '{}' = 'keep' and v_encrypt <> 'no' then
+    problems := problems || format('%s.erase: ciphertext cannot be kept, its key goes', p_where);
+  elsif v_erase #>> '{}' = 'null' and v_attribute.attnotnull then
+    problems := problems || format('%s.erase: the column is NOT NULL', p_where);
+  end if;
+  definition := jsonb_strip_nulls(jsonb_build_object(
+    'category', coalesce(p_in ->> 'category', 'other'),
+    'sensitive', coalesce(p_in ->> 'sensitive' = 'true', false) or v_encrypt <> 'no',
+    'encrypt', v_encrypt,
+    'identifier', p_in ->> 'identifier',
+    'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'mask', v_mask,
+    'erase', v_erase
+  ));
+end
+$function$;
+comment on function gdpr_internal.read_column(text, regclass, text, jsonb) is 'One column of a policy in normal form, and its problems.';
+
+create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problems text[] := '{}';
+  v_protected boolean := exists (
+    select from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
+  );
+  v_dependent record;
+begin
+  if p_attribute.attcollation <> 0 and not (
+    select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
+  ) then
+    v_problems := v_problems || format('%s: has a nondeterministic collation, which ciphertext cannot follow', p_where);
+  end if;
+  if not v_protected and not exists (
+    select from pg_type as y
+    where y.oid = p_attribute.atttypid and y.typtype = 'b' and y.typnamespace = 'pg_catalog'::regnamespace
+      and y.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid', 'regclass'])
+  ) then
+    v_problems := v_problems || format('%s: columns of type %s cannot be encrypted yet', p_where, p_type);
+  end if;
+  if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
+    v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
+  end if;
+  if v_protected then
+    return v_problems;
+  end if;
+  for v_dependent in
+    select
+      d.classid,
+      d.objid,
+      case
+        when d.classid = 'pg_constraint'::regclass then (select k.contype::text from pg_constraint as k where k.oid = d.objid)
+        when d.classid = 'pg_class'::regclass then (select c.relkind::text from pg_class as c where c.oid = d.objid)
+      end as kind,
+      pg_describe_object(d.classid, d.objid, d.objsubid) as name,
+      case when d.classid = 'pg_class'::regclass then d.objid end as index_id,
+      case when d.classid = 'pg_constraint'::regclass then (select k.conindid from pg_constraint as k where k.oid = d.objid) end as constraint_index
+    from pg_depend as d
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
+  loop
+    if v_dependent.classid = 'pg_attrdef'::regclass and exists (
+      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_attribute.attnum
+    ) then
+      continue;
+    elsif v_dependent.classid = 'pg_rewrite'::regclass and exists (
+      -- our own views are taken off before
+      select from pg_rewrite as w
+      join pg_class as c on c.oid = w.ev_class
+      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+    ) then
+      continue;
+    elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
+      if exists (
+        select from pg_index as x
+        where x.indexrelid = coalesce(nullif(v_dependent.constraint_index, 0), v_dependent.index_id) and x.indisunique
+          and (p_encrypt <> 'searchable' or x.indkey::text <> p_attribute.attnum::text or x.indpred is not null or x.indexprs is not null)
+      ) then
+        v_problems := v_problems || format(
+          '%s: %s needs encrypt = "searchable" and to be over this column alone', p_where, v_dependent.name
+        );
+      end if;
+    elsif v_dependent.kind = 'p' then
+      v_problems := v_problems || format('%s: is part of the primary key', p_where);
+    elsif v_dependent.kind = 'f' then
+      v_problems := v_problems || format('%s: is part of a foreign key (%s)', p_where, v_dependent.name);
+    elsif v_dependent.kind = 'c' then
+      v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
+    elsif v_dependent.kind = 'x' then
+      v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
+    elsif v_dependent.kind is distinct from 'S' then
+      v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
+    end if;
+  end loop;
+  if exists (
+    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
+  ) then
+    v_problems := v_problems || format('%s: is part of the partition key', p_where);
+  end if;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
+  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+-- 00_foundation/50_read_tables.sql
+-- [code] Reading the tables of a policy.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.read_link(p_where text, p_relation regclass, p_subject jsonb, out link jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_found record;
+begin
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  if v_via is null then
+    problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
+    return;
+  end if;
+  select
+    k.confrelid::regclass as parent,
+    array_agg(f.attname order by u.n) as columns
+  into v_found
+  from pg_constraint as k
+  cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
+  join pg_attribute as f on f.attrelid = k.confrelid and f.attnum = u.parent
+  join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.child
+  where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0
+    and (not p_subject ? 'references' or k.confrelid = gdpr_internal.find_table(p_subject ->> 'references'))
+  group by k.oid, k.confrelid
+  having array_agg(a.attname::text order by u.n) = v_via or (array_agg(a.attname::text) @> v_via and array_agg(a.attname::text) <@ v_via)
+  order by k.oid
+  limit 1;
+  if v_found.parent is null then
+    problems := problems || format('%s.subject.via: there is no foreign key over (%s)', p_where, array_to_string(v_via, ', '));
+    return;
+  end if;
+  link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+end
+$function$;
+comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
+
+create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array_remove(array[
+    case
+      when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
+      when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+      when c.relnamespace in (
+        'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
+      ) or c.relnamespace = 'information_schema'::regnamespace
+        then format('%s: belongs to the system', p_where)
+    end,
+    case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
+    case when c.relkind = 'r' and exists (
+      select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
+    ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
+    case when exists (
+      select from pg_rewrite as w where w.ev_class = p_relation
+    ) then format('%s: has rules, which bypass triggers', p_where) end,
+    case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
+      and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+      then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+  ], null)
+  from pg_class as c
+  where c.oid = p_relation;
+end;
+comment on function gdpr_internal.relation_problems(text, regclass) is 'What kinds of relation cannot be protected, and why.';
+
+create or replace function gdpr_internal.read_table(
+  p_name text, p_relation regclass, p_in jsonb, p_purposes jsonb, out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_where text := 'tables.' || to_json(p_name);
+  v_name text;
+  v_in jsonb;
+  v_columns jsonb := '{}';
+  v_subject jsonb := coalesce(p_in -> 'subject', '"self"');
+  v_link record;
+  v_column record;
+  v_purposes text[] := gdpr_internal.text_array(p_in -> 'purposes');
+  v_match text[] := coalesce(gdpr_internal.text_array(p_in -> 'match_on'), '{}');
+  v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
+  v_method text;
+  v_interval record;
+begin
+  problems := gdpr_internal.unknown_keys(
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'erase', 'columns']
+  );
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  if p_relation is null then
+    problems := problems || format('%s: there is no such table', v_where);
+    return;
+  end if;
+  problems := problems || gdpr_internal.relation_problems(v_where, p_relation);
+  if p_relation::text ~ '[[:cntrl:]]' or exists (
+    select from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '[[:cntrl:]]'
+  ) then
+    problems := problems || format('%s: names with line breaks or other control characters are not supported', v_where);
+  end if;
+  if exists (select from pg_trigger as g where g.tgrelid = p_relation and not g.tgisinternal and g.tgdeferrable) then
+    problems := problems || format('%s: has a deferrable trigger, which would run with the rights of whoever commits; make it NOT DEFERRABLE', v_where);
+  end if;
+
+  if v_subject <> '"self"' then
+    v_link := gdpr_internal.read_link(v_where, p_relation, v_subject);
+    problems := problems || v_link.problems;
+    v_subject := v_link.link;
+    if v_match <> '{}' then
+      problems := problems || format('%s.match_on: is for tables whose rows are persons', v_where);
+    end if;
+  end if;
+  if coalesce(p_in ->> 'mode', 'enforce') not in ('enforce', 'observe') then
+    problems := problems || format('%s.mode: "enforce" or "observe"', v_where);
+  end if;
+  if coalesce(p_in ->> 'blocklist', 'refuse') not in ('refuse', 'warn') then
+    problems := problems || format('%s.blocklist: "refuse" or "warn"', v_where);
+  end if;
+  if v_purposes is null or v_purposes = '{}' then
+    problems := problems || format('%s.purposes: at least one', v_where);
+  end if;
+  foreach v_name in array coalesce(v_purposes, '{}') loop
+    if not p_purposes ? v_name then
+      problems := problems || format('%s.purposes: there is no purpose %s', v_where, to_json(v_name));
+    end if;
+  end loop;
+
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_in -> 'columns', '{}')) order by key loop
+    v_column := gdpr_internal.read_column(format('%s.columns.%s', v_where, to_json(v_name)), p_relation, v_name, v_in);
+    problems := problems || v_column.problems;
+    v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
+  end loop;
+  foreach v_name in array v_match loop
+    if v_columns -> v_name ->> 'identifier' is null then
+      problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));
+    end if;
+  end loop;
+
+  v_method := coalesce(v_erase ->> 'then', case when jsonb_typeof(v_erase) = 'string' then v_erase #>> '{}' else 'delete' end);
+  if v_method not in ('delete', 'anonymise') then
+    problems := problems || format('%s.erase: "delete" or "anonymise"', v_where);
+  end if;
+  if jsonb_typeof(v_erase) = 'object' then
+    problems := problems || gdpr_internal.unknown_keys(v_where || '.erase', v_erase, array['keep_until', 'then']);
+    v_interval := gdpr_internal.read_interval(v_where || '.erase.keep_until', split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 1));
+    problems := array_remove(problems || v_interval.problem, null);
+    if not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_relation and a.attname = split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 2)
+        and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+    ) then
+      problems := problems || format('%s.erase.keep_until: "<duration> after <date column>"', v_where);
+    end if;
+  end if;
+  if v_method = 'anonymise' then
+    problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
+    select problems || coalesce(array_agg(format(
+      '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', v_where, to_json(a.attname),
+      format_type(a.atttypid, a.atttypmod)
+    ) order by a.attnum), '{}')
+    into problems
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and v_columns ? a.attname::text
+      and gdpr_internal.erase_rule(p_relation, a.attname, v_columns -> a.attname::text) = 'neutral'
+      and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
+  end if;
+
+  definition := jsonb_build_object(
+    'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
+    'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
+    'erase', v_erase, 'columns', v_columns
+  );
+end
+$function$;
+comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
+
+create or replace function gdpr_internal.neutral_value(p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_type ~ '\[\]$' then quote_literal('{}')
+    when gdpr_internal.base_type(p_type) in ('text', 'character varying', 'character')
+      then quote_literal(left('erased', coalesce(substring(p_type from '\((\d+)\)')::integer, 6)))
+    when gdpr_internal.base_type(p_type) in ('smallint', 'integer', 'bigint', 'numeric', 'real', 'double precision') then '0'
+    when gdpr_internal.base_type(p_type) in ('date', 'timestamp without time zone', 'timestamp with time zone') then quote_literal('1900-01-01')
+    when p_type like 'time%' then quote_literal('00:00')
+    when p_type like 'interval%' then quote_literal('0')
+    when p_type = 'boolean' then 'false'
+    when p_type = 'uuid' then 'gen_random_uuid()'
+    when p_type in ('json', 'jsonb') then quote_literal('{}')
+    when p_type = 'bytea' then quote_literal('')
+    when p_type in ('inet', 'cidr') then quote_literal('0.0.0.0')
+  end;
+end;
+comment on function gdpr_internal.neutral_value(text) is 'The SQL of a value that says nothing, for columns that erasure empties and that cannot be null; null for types that have none.';
+
+create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    '%s: erase = "anonymise" needs every column classified, %s is not', p_where, to_json(a.attname)
+  ) order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+    and not p_columns ? a.attname::text
+    and a.attname !~ '^gdpr_'
+    and not exists (
+      select from pg_constraint as k
+      where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+    );
+end;
+comment on function gdpr_internal.anonymise_problems(text, regclass, jsonb) is 'Columns about which anonymisation would have to guess.';
+
+create or replace function gdpr_internal.erasure_method(p_definition jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(p_definition -> 'erase' ->> 'then', p_definition ->> 'erase', 'delete');
+end;
+comment on function gdpr_internal.erasure_method(jsonb) is 'delete or anonymise: what erasure does with the rows of a table.';
+
+create or replace function gdpr_internal.erasure_order_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    'tables.%s.erase: rows stay when the person is erased, but tables.%s deletes the rows they refer to; anonymise those too, or let (%s) be null',
+    to_json(c.key), to_json(p.key), array_to_string(gdpr_internal.text_array(c.value -> 'subject' -> 'via'), ', ')
+  ) order by c.key), '{}')
+  from jsonb_each(p_tables) as c
+  join jsonb_each(p_tables) as p on p.key = c.value -> 'subject' ->> 'references'
+  where gdpr_internal.erasure_method(p.value) = 'delete'
+    and (
+      jsonb_typeof(c.value -> 'erase') = 'object'
+      or gdpr_internal.erasure_method(c.value) = 'anonymise' and exists (
+        select from pg_attribute as a
+        where a.attrelid = gdpr_internal.find_table(c.key) and a.attnotnull
+          and a.attname = any (gdpr_internal.text_array(c.value -> 'subject' -> 'via'))
+      )
+    );
+end;
+comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
+
+create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes record;
+  v_roles record;
+  v_table record;
+  v_name text;
+  v_in jsonb;
+  v_relation regclass;
+  v_tables jsonb := '{}';
+  v_parent text;
+begin
+  problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
+    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code'])
+    || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
+    || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'roles') = 'object' then p_policy -> 'roles' else '{}' end) as k))
+    || gdpr_internal.unknown_keys('tables', p_policy -> 'tables', (select array_agg(k) from jsonb_object_keys(
+      case when jsonb_typeof(p_policy -> 'tables') = 'object' then p_policy -> 'tables' else '{}' end) as k));
+  if problems <> '{}' or p_policy is null then
+    problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
+    return;
+  end if;
+  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
+    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
+  end if;
+  v_purposes := gdpr_internal.read_purposes(p_policy);
+  v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);
+  problems := problems || v_purposes.problems || v_roles.problems;
+  for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'tables', '{}')) order by key loop
+    v_relation := gdpr_internal.find_table(v_name);
+    v_table := gdpr_internal.read_table(v_name, v_relation, v_in, v_purposes.purposes);
+    problems := problems || v_table.problems;
+    if v_relation is not null and v_tables ? v_relation::text then
+      problems := problems || format('tables.%s: is named twice', to_json(v_name));
+    end if;
+    v_tables := v_tables || jsonb_build_object(coalesce(v_relation::text, v_name), coalesce(v_table.definition, '{}'));
+  end loop;
+  -- parents have to be protected too, and before their children
+  for v_name, v_in in select key, value from jsonb_each(v_tables) loop
+    v_parent := v_in -> 'subject' ->> 'references';
+    if v_parent is not null and not v_tables ? v_parent and not exists (
+      select from gdpr_internal.protected_table as t where t.relation::text = v_parent and t.unprotected_at is null
+    ) then
+      problems := problems || format('tables.%s.subject.via: %s is not protected', to_json(v_name), v_parent);
+    elsif v_parent = v_name then
+      problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
+    end if;
+  end loop;
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  policy := jsonb_build_object(
+    'settings', coalesce(p_policy -> 'settings', '{}'),
+    'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
+  );
+end
+$function$;
+comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';
+
+-- 00_foundation/60_register.sql
+-- [code] Writing the policy register: the definer half of apply().
+-- GDPR Art. 25, Art. 30. Called by: gdpr.apply() and gdpr.unprotect(), as their steps; granted to gdpr_admin.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.put_settings(p_settings jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_settings - 'phone_country_code' <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
+  end if;
+  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
+  insert into gdpr_internal.setting (name, value)
+  select key, value from jsonb_each(p_settings)
+  on conflict (name) do update set value = excluded.value;
+end
+$function$;
+comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
+
+create or replace function gdpr_internal.follow_basis(p_purpose text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+  v_subjects bigint[];
+  v_table record;
+begin
+  select * into v_purpose from gdpr_internal.purpose as p where p.name = p_purpose;
+  for v_table in
+    select t.id, t.relation, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    left join gdpr_internal.table_basis as b on b.table_id = t.id and b.purpose_id = v_purpose.id
+    where t.unprotected_at is null and t.purpose_mask & (1::bigint << v_purpose.id) <> 0
+      and b.basis is distinct from nullif(v_purpose.basis, 'consent')
+  loop
+    delete from gdpr_internal.table_basis as b where b.table_id = v_table.id and b.purpose_id = v_purpose.id;
+    insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
+    select v_table.id, v_purpose.id, v_purpose.basis
+    where v_purpose.basis <> 'consent';
+    perform gdpr_internal.generate_triggers(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+    perform gdpr_internal.give_bases(v_table.id);
+  end loop;
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason)
+    select b.id, 'the policy rests the purpose on another basis'
+    from gdpr_internal.basis_record as b
+    where b.purpose_id = v_purpose.id and b.by_table is not null and b.basis <> v_purpose.basis
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+    returning basis_id
+  )
+  select array_agg(distinct b.subject_id) into v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+end
+$function$;
+comment on function gdpr_internal.follow_basis(text) is
+  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
+
+create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record := gdpr_internal.read_purposes(jsonb_build_object('purposes', jsonb_build_object(p_name, p_definition)));
+begin
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
+  values (
+    coalesce(
+      (select p.id from gdpr_internal.purpose as p where p.name = p_name),
+      (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
+    ),
+    p_name, p_definition ->> 'description', p_definition ->> 'basis',
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
+    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
+  )
+  on conflict (name) do update
+  set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
+    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
+  perform gdpr_internal.follow_basis(p_name);
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_policy.put_purpose(text, jsonb) is 'Step of apply(): declares or changes a purpose; its bit is never given to another.';
+
+create or replace function gdpr_internal.audience_group(p_audience text)
+returns name
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_audience when 'clear' then 'gdpr_app' else 'gdpr_' || p_audience end;
+end;
+comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
+
+create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record;
+begin
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_roles(jsonb_build_object('roles', jsonb_build_object(p_role, p_definition)), gdpr.policy() -> 'purposes');
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  perform gdpr_internal.revoke_binding(p_role);
+  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
+  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
+  select p_role, n, gdpr_internal.purpose_id(name)
+  from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
+  if not pg_has_role(p_role, gdpr_internal.audience_group(p_definition ->> 'audience'), 'member') then
+    execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
+  end if;
+  if p_definition -> 'may' ? 'consent' then
+    execute format(
+      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
+      p_role
+    );
+  end if;
+  if p_definition -> 'may' ? 'basis' then
+    execute format(
+      'grant execute on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
+      p_role
+    );
+  end if;
+  perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_policy.bind_role(name, jsonb) is 'Step of apply(): binds a role to its audience, purposes and rights.';
+
+create or replace function gdpr_internal.revoke_binding(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.role_binding as b where b.role_name = p_role;
+  if not found or to_regrole(quote_ident(p_role)) is null then
+    return;
+  end if;
+  -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
+  execute format(
+    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
+    p_role
+  );
+end
+$function$;
+comment on function gdpr_internal.revoke_binding(name) is 'Takes from a role what its binding gave.';
+
+create or replace function gdpr_policy.unbind_role(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.revoke_binding(p_role);
+  perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'unbound', true));
+end
+$function$;
+comment on function gdpr_policy.unbind_role(name) is 'Step of apply(): a role that the policy no longer names loses its purposes.';
+
+create or replace function gdpr_internal.original_state(p_relation regclass)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity)
+  from pg_class as c
+  where c.oid = p_relation;
+end;
+comment on function gdpr_internal.original_state(regclass) is 'What unprotect() has to give back of a table.';
+
+create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
+    'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+    'collation', (
+      select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
+      where l.oid = a.attcollation and l.collname <> 'default'
+    ),
+    'constraints', (
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
+    ),
+    'indexes', (
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
+      from pg_index as x
+      join pg_class as i on i.oid = x.indexrelid
+      where x.indrelid = p_relation and not x.indisprimary
+        and exists (
+          select from pg_depend as d
+          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+        )
+        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
+    ),
+    'unique_name', (
+      select i.relname from pg_index as x
+      join pg_class as i on i.oid = x.indexrelid
+      where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
+      order by i.relname
+      limit 1
+    ),
+    'unique_constraint', (
+      select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+    )
+  )) end
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
+
+create or replace function gdpr_internal.erase_rule(p_relation regclass, p_column text, p_definition jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when jsonb_typeof(p_definition -> 'erase') = 'object' then 'value:' || (p_definition -> 'erase' ->> 'value')
+    when p_definition ? 'erase' then p_definition ->> 'erase'
+    when not (p_definition ->> 'sensitive')::boolean and not p_definition ? 'identifier'
+      and p_definition ->> 'category' <> all (array['identity', 'contact', 'demographic', 'online']) then 'keep'
+    when a.attnotnull then 'neutral'
+    else 'null'
+  end
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
+  'What anonymisation does with a column: the policy''s word, else empties what is sensitive, identifies or describes the person.';
+
+create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (p_definition #- '{subject,columns}') || jsonb_build_object('columns', (
+    select coalesce(jsonb_object_agg(c.key, c.value || jsonb_build_object('encrypt', case c.value ->> 'encrypt'
+      when 'yes' then 'true'::jsonb when 'no' then 'false'::jsonb else c.value -> 'encrypt' end)), '{}')
+    from jsonb_each(p_definition -> 'columns') as c
+  ));
+end;
+comment on function gdpr_internal.definition_as_written(jsonb) is 'The normal form of a table as a policy would write it.';
+
+create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint;
+  v_parent gdpr_internal.protected_table;
+  v_name name;
+  v_relname name;
+  v_schema name;
+  v_read record;
+begin
+  perform gdpr_internal.require_owner(p_role, p_relation);
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_table(
+    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
+  );
+  if v_read.problems <> '{}' or v_read.definition <> p_definition then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  select c.relname, n.nspname into v_relname, v_schema
+  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+  if p_definition -> 'subject' <> '"self"' then
+    select * into v_parent from gdpr_internal.protected_table as t
+    where t.relation = gdpr_internal.find_table(p_definition -> 'subject' ->> 'references') and t.unprotected_at is null;
+    if v_parent.id is null then
+      perform gdpr_internal.refuse('not_protected', p_definition -> 'subject' ->> 'references');
+    end if;
+  end if;
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_name := case
+    when exists (
+      select from gdpr_internal.protected_table as t
+      where t.view_name = v_relname and t.unprotected_at is null and t.relation <> p_relation
+    ) then left(v_schema || '_' || v_relname, 63)
+    else v_relname
+  end;
+  if v_id is null then
+    insert into gdpr_internal.protected_table (id, relation, view_name, definition, mode, blocklist, purpose_mask, original)
+    values (
+      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, v_name, p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0,
+      gdpr_internal.original_state(p_relation)
+    )
+    returning id into v_id;
+  end if;
+  update gdpr_internal.protected_table as t
+  set definition = p_definition,
+    mode = p_definition ->> 'mode',
+    blocklist = p_definition ->> 'blocklist',
+    purpose_mask = (
+      select bit_or(1::bigint << gdpr_internal.purpose_id(p.name)) from jsonb_array_elements_text(p_definition -> 'purposes') as p (name)
+    ),
+    parent_id = v_parent.id,
+    via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
+    parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    depth = coalesce(v_parent.depth + 1, 0)
+  where t.id = v_id;
+
+  delete from gdpr_internal.table_basis as b where b.table_id = v_id;
+  insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
+  select v_id, p.id, p.basis
+  from jsonb_array_elements_text(p_definition -> 'purposes') as n (name)
+  join gdpr_internal.purpose as p on p.name = n.name
+  where p.basis <> 'consent';
+
+  delete from gdpr_internal.protected_column as c
+  where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
+  insert into gdpr_internal.protected_column as c (
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+  )
+  select
+    v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    gdpr_internal.erase_rule(p_relation, d.key, d.value),
+    format_type(a.atttypid, a.atttypmod),
+    gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
+  from jsonb_each(p_definition -> 'columns') as d
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  on conflict (table_id, column_name) do update
+  set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
+    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
+    original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    encrypt = excluded.encrypt;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'definition', p_definition));
+end
+$function$;
+comment on function gdpr_internal.register_table(name, regclass, jsonb) is 'See gdpr_policy.register_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.register_table(p_relation regclass, p_definition jsonb)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.register_table(current_user, p_relation, p_definition);
+end;
+comment on function gdpr_policy.register_table(regclass, jsonb) is 'Step of apply(): the table, its columns and the bases it gives by default, in the register.';
+
+create or replace function gdpr_internal.table_id(p_relation regclass)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint;
+begin
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if v_id is null then
+    perform gdpr_internal.refuse('not_protected', p_relation::text);
+  end if;
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.table_id(regclass) is 'The number of a protected table. Error: PR002.';
+
+create or replace function gdpr_internal.require_owner(p_role name, p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not coalesce((select pg_has_role(p_role, c.relowner, 'usage') from pg_class as c where c.oid = p_relation), false) then
+    perform gdpr_internal.refuse('not_table_owner', p_relation::text);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_owner(name, regclass) is
+  'A step of apply() does to a table only what its owner may: an administrator without rights on it is refused. Error: 42501.';
+
+create or replace function gdpr_internal.own_table(p_role name, p_relation regclass)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_owner(p_role, p_relation);
+  return gdpr_internal.table_id(p_relation);
+end
+$function$;
+comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
+
+create or replace function gdpr_internal.generate_worker(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker();
+  -- gdpr_worker may create functions only here, where no row of a table is touched
+  grant create on schema gdpr_generated to gdpr_worker;
+  if p_table is not null then
+    perform gdpr_generated.generate_rows(p_table);
+  end if;
+  perform gdpr_generated.generate_dispatch();
+  revoke create on schema gdpr_generated from gdpr_worker;
+  perform gdpr_internal.remember_worker();
+end
+$function$;
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+
+create or replace function gdpr_internal.give_bases(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
+  from (
+    select distinct s.subject_id
+    from gdpr_internal.source as s
+    join gdpr_internal.subject as p on p.id = s.subject_id
+    where s.table_id = p_table and p.erased_at is null
+  ) as d
+  cross join gdpr_internal.table_basis as b
+  where b.table_id = p_table and not exists (
+    select from gdpr_internal.basis_record as r
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
+  );
+  perform gdpr_internal.refresh_gate(
+    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = p_table), '{}')
+  );
+end
+$function$;
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now, and spreads their gates.';
+
+create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  perform gdpr_internal.give_bases(v_id);
+  perform gdpr_internal.require_worker();
+  execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
+  perform gdpr_internal.require_worker();
+end
+$function$;
+comment on function gdpr_internal.extend_table(name, regclass) is 'See gdpr_policy.extend_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.extend_table(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.extend_table(current_user, p_relation);
+end;
+comment on function gdpr_policy.extend_table(regclass) is
+  'Step of apply(): the purposes of a table changed; persons in it get the bases it gives by default now, and every row its gate anew.';
+
+create or replace function gdpr_internal.generate_functions(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  perform gdpr_internal.generate_triggers(v_id);
+  perform gdpr_internal.generate_worker(v_id);
+  perform gdpr_internal.make_audit_partitions();
+end
+$function$;
+comment on function gdpr_internal.generate_functions(name, regclass) is 'See gdpr_policy.generate_functions(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_functions(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_functions(current_user, p_relation);
+end;
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+
+create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  perform gdpr_generated.generate_clear_view(v_id);
+  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+end
+$function$;
+comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_views(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_views(current_user, p_relation);
+end;
+comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
+
+create or replace function gdpr_internal.controls(p_relation regclass)
+returns table (control text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
+  from pg_trigger as g
+  where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+    and not g.tgisinternal
+  union all
+  select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+  from pg_policy as p
+  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
+  select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
+  from pg_class as c
+  where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  union all
+  select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
+  from pg_proc as f
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+  where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
+  union all
+  select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  union all
+  select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  union all
+  select format('rule %s', pg_get_ruledef(w.oid))
+  from pg_rewrite as w
+  where w.ev_class = p_relation
+  union all
+  select format('child %s', i.inhrelid::regclass)
+  from pg_inherits as i
+  join pg_class as c on c.oid = i.inhrelid
+  where i.inhparent = p_relation
+  union all
+  select format('cast %s', pg_describe_object('pg_cast'::regclass, k.oid, 0))
+  from pg_cast as k
+  join pg_class as c on c.oid = p_relation
+  where k.castsource = c.reltype
+  union all
+  select format('index %s', pg_get_indexdef(x.indexrelid))
+  from pg_index as x
+  where x.indrelid = p_relation and exists (
+    select from pg_attribute as a
+    where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and a.attname ~ '^gdpr_'
+  );
+end;
+comment on function gdpr_internal.controls(regclass) is
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+
+create or replace function gdpr_internal.fingerprint(p_relation regclass)
+returns bytea
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select sha256(convert_to(coalesce(string_agg(c.control, E'\n' order by c.control collate "C"), ''), 'UTF8'))
+  from gdpr_internal.controls(p_relation) as c;
+end;
+comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
+
+create or replace function gdpr_internal.settle_table(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_owner(p_role, p_relation);
+  update gdpr_internal.protected_table as t
+  set fingerprint = gdpr_internal.fingerprint(p_relation)
+  where t.relation = p_relation and t.unprotected_at is null;
+end
+$function$;
+comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.settle_table(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.settle_table(current_user, p_relation);
+end;
+comment on function gdpr_policy.settle_table(regclass) is 'Step of apply(): remembers the controls as they stand now; what differs later is drift.';
+
+create or replace function gdpr_internal.purpose_definition(p_purpose gdpr_internal.purpose)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
+    'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
+    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end
+  ));
+end
+$function$;
+comment on function gdpr_internal.purpose_definition(gdpr_internal.purpose) is 'A purpose as the policy writes it, durations in PostgreSQL''s style.';
+
+create or replace function gdpr.policy()
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select jsonb_build_object(
+    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name <> 'machinery'),
+    'purposes', (
+      select coalesce(jsonb_object_agg(p.name, gdpr_internal.purpose_definition(p)), '{}')
+      from gdpr_internal.purpose as p where p.id < 62
+    ),
+    'roles', (
+      select coalesce(jsonb_object_agg(b.role_name, b.definition), '{}') from gdpr_internal.role_binding as b where b.definition <> '{}'
+    ),
+    'tables', (
+      select coalesce(jsonb_object_agg(t.relation::text, gdpr_internal.definition_as_written(t.definition)), '{}') from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    )
+  );
+end;
+comment on function gdpr.policy() is 'The policy in force, in normal form: what apply() would take to leave everything as it is.';
+
+create or replace view gdpr.settings as
+select s.name, s.value from gdpr_internal.setting as s where s.name <> 'machinery';
+comment on view gdpr.settings is 'Settings of the policy.';
+
+create or replace view gdpr.protected_table as
+select
+  t.relation as table_name,
+  t.mode,
+  t.blocklist,
+  (
+    select array_agg(p.name order by p.id) from gdpr_internal.purpose as p where p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
+  ) as purposes,
+  (select r.relation from gdpr_internal.protected_table as r where r.id = t.parent_id) as parent,
+  format('gdpr_clear.%I', t.view_name) as clear_view,
+  t.definition -> 'erase' as erase,
+  t.protected_at
+from gdpr_internal.protected_table as t
+where t.unprotected_at is null;
+comment on view gdpr.protected_table is 'Tables that hold people, and how the policy treats them.';
+
+create or replace view gdpr.protected_column as
+select
+  t.relation as table_name,
+  c.column_name,
+  c.category,
+  c.sensitive,
+  c.encrypt,
+  c.identifier,
+  c.matches,
+  c.mask,
+  c.erase,
+  c.original_type as type
+from gdpr_internal.protected_column as c
+join gdpr_internal.protected_table as t on t.id = c.table_id
+where t.unprotected_at is null
+order by t.relation::text, c.position;
+comment on view gdpr.protected_column is 'Classified columns of protected tables.';
+
+-- 00_foundation/70_plan.sql
+-- [code] plan(): what a policy would change, step by step, and every reason to refuse it.
+-- GDPR Art. 25. Called by: DBAs, gdprdb policy plan, gdpr.apply().
+
+set local role gdpr_owner;
+
+do $type$
+begin
+  if to_regtype('gdpr_policy.step') is null then
+    create type gdpr_policy.step as (object text, action text, statement text, lock text, rewrite boolean);
+  end if;
+end
+$type$;
+comment on type gdpr_policy.step is 'One step of a plan: the object, what happens, the statement, the strongest lock it takes on the table, whether the table is rewritten.';
+
+create or replace function gdpr_internal.register_steps(p_policy jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_now jsonb := gdpr.policy();
+  v_name text;
+  v_in jsonb;
+begin
+  if p_policy -> 'settings' <> v_now -> 'settings' then
+    return next row('settings', 'set', format('select gdpr_policy.put_settings(%L)', p_policy -> 'settings'), null, false)::gdpr_policy.step;
+  end if;
+  for v_name, v_in in select key, value from jsonb_each(p_policy -> 'purposes') order by key loop
+    if v_in is distinct from v_now -> 'purposes' -> v_name then
+      return next row(
+        'purpose ' || v_name, case when v_now -> 'purposes' ? v_name then 'change' else 'declare' end,
+        format('select gdpr_policy.put_purpose(%L, %L)', v_name, v_in), null, false
+      )::gdpr_policy.step;
+    end if;
+  end loop;
+  for v_name, v_in in select key, value from jsonb_each(p_policy -> 'roles') order by key loop
+    if v_in is distinct from v_now -> 'roles' -> v_name
+      or not pg_has_role(v_name, gdpr_internal.audience_group(v_in ->> 'audience'), 'member')
+    then
+      return next row('role ' || v_name, 'bind', format('select gdpr_policy.bind_role(%L, %L)', v_name, v_in), null, false)::gdpr_policy.step;
+    end if;
+  end loop;
+  for v_name in select key from jsonb_object_keys(v_now -> 'roles') as r (key) order by key loop
+    if not p_policy -> 'roles' ? v_name then
+      return next row('role ' || v_name, 'unbind', format('select gdpr_policy.unbind_role(%L)', v_name), null, false)::gdpr_policy.step;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.register_steps(jsonb) is 'Steps for settings, purposes and roles.';
+
+create or replace function gdpr_internal.stored_columns(p_definition jsonb)
+returns table (column_name text, encrypt text, kind text, masked boolean)
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select
+    d.key,
+    d.value ->> 'encrypt',
+    case when d.value ->> 'canonical' = 'exact' then 'exact' else coalesce(d.value ->> 'identifier', 'text') end,
+    d.value ->> 'mask' = 'pseudonym' or (d.value ->> 'encrypt' <> 'no' and d.value ->> 'mask' in ('initial', 'email', 'year'))
+  from jsonb_each(p_definition -> 'columns') as d;
+end;
+comment on function gdpr_internal.stored_columns(jsonb) is 'The columns of a definition that keep something beside or instead of the plaintext.';
+
+create or replace function gdpr_internal.control_columns(p_relation regclass, p_definition jsonb)
+returns table (column_name text, type text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select c.column_name, c.type
+  from (
+    values ('gdpr_subject_id', 'bigint', 1), ('gdpr_subject_ref', 'uuid', 2), ('gdpr_purposes', 'bigint', 3), ('gdpr_until', 'timestamptz', 4)
+    union all
+    select 'gdpr_' || s.column_name || '_digest', 'uuid', 5
+    from gdpr_internal.stored_columns(p_definition) as s where s.encrypt = 'searchable'
+    union all
+    select 'gdpr_' || s.column_name || '_mask',
+      coalesce(
+        (
+          select c.original_type from gdpr_internal.protected_column as c
+          join gdpr_internal.protected_table as t on t.id = c.table_id
+          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name
+        ),
+        format_type(a.atttypid, a.atttypmod)
+      ), 6
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    where s.masked
+  ) as c (column_name, type, n)
+  order by c.n, c.column_name;
+end;
+comment on function gdpr_internal.control_columns(regclass, jsonb) is 'The columns that a definition adds to its table.';
+
+create or replace function gdpr_internal.encrypt_steps(p_relation regclass, p_definition jsonb, p_old jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_alter text[] := '{}';
+  v_object record;
+begin
+  for v_object in
+    select distinct
+      case when k.oid is not null then format('alter table %s drop constraint %I', p_relation, k.conname)
+        else format('drop index %s', x.indexrelid::regclass) end as statement,
+      coalesce(k.conname, x.indexrelid::regclass::text) as name
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    join pg_index as x on x.indrelid = p_relation and not x.indisprimary and x.indexrelid in (
+      select d.objid from pg_depend as d
+      where d.classid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = a.attnum
+      union all
+      select i.indexrelid from pg_index as i where i.indrelid = p_relation and a.attnum = any (i.indkey)
+    )
+    left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by 2
+  loop
+    return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
+  for v_column in
+    select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
+      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum) as expression
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by a.attnum
+  loop
+    if v_column.type <> 'text' then
+      if v_column.expression is not null then
+        v_alter := v_alter || format('alter column %I drop default', v_column.attname);
+      end if;
+      v_alter := v_alter || format(
+        'alter column %1$I type text using %2$s', v_column.attname,
+        replace(gdpr_internal.text_expression(format('%I', v_column.attname), v_column.type), 'gdpr_internal.', 'gdpr.')
+      );
+      if v_column.expression is not null then
+        v_alter := v_alter || format(
+          'alter column %I set default %s', v_column.attname, gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type)
+        );
+      end if;
+    end if;
+  end loop;
+  if v_alter <> '{}' then
+    return next row(
+      p_relation::text, 'encrypted columns become text',
+      format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
+    )::gdpr_policy.step;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.encrypt_steps(regclass, jsonb, jsonb) is 'Steps that make room for ciphertext in columns that are encrypted from now on.';
+
+create or replace function gdpr_internal.index_steps(p_relation regclass, p_definition jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_unique jsonb;
+  v_name name;
+begin
+  if not exists (
+    select from pg_index as x
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
+    where x.indrelid = p_relation and x.indkey::text = a.attnum::text
+  ) then
+    return next row(
+      p_relation::text, 'index the subject',
+      format('create index on %s (gdpr_subject_id)', p_relation), 'SHARE', false
+    )::gdpr_policy.step;
+  end if;
+  for v_column in
+    select s.column_name, 'gdpr_' || s.column_name || '_digest' as digest
+    from gdpr_internal.stored_columns(p_definition) as s
+    where s.encrypt = 'searchable'
+    order by s.column_name
+  loop
+    v_unique := coalesce(
+      (
+        select c.original from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = v_column.column_name and c.encrypt <> 'no'
+      ),
+      gdpr_internal.original_column(p_relation, v_column.column_name, 'searchable')
+    );
+    v_name := v_unique ->> 'unique_name';
+    continue when exists (
+      select from pg_index as x
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attname = v_column.digest
+      where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or v_name is null)
+    );
+    return next row(
+      p_relation::text, format('index the digest of %I', v_column.column_name),
+      case
+        when v_unique ? 'unique_constraint' then format('alter table %s add constraint %I unique (%I)', p_relation, v_name, v_column.digest)
+        when v_name is not null then format('create unique index %I on %s (%I)', v_name, p_relation, v_column.digest)
+        else format('create index on %s (%I)', p_relation, v_column.digest)
+      end,
+      'SHARE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.index_steps(regclass, jsonb) is 'Steps that index the subject and the digests; UNIQUE of a column moves, with its name, to its digest.';
+
+create or replace function gdpr_internal.trigger_steps(p_relation regclass, p_definition jsonb, p_table smallint)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_via text[] := gdpr_internal.text_array(p_definition -> 'subject' -> 'via');
+  v_watched boolean;
+  v_controls text;
+  v_trigger record;
+begin
+  select coalesce(bool_or(d.value ? 'identifier' or s.encrypt <> 'no' or s.masked), false) into v_watched
+  from jsonb_each(p_definition -> 'columns') as d
+  join gdpr_internal.stored_columns(p_definition) as s on s.column_name = d.key;
+  select string_agg(format('%I', c.column_name), ', ') into v_controls
+  from gdpr_internal.control_columns(p_relation, p_definition) as c;
+
+  -- after the application's own BEFORE triggers: they work with plaintext, and what they change is encrypted too.
+  -- hardly a WHEN: its expression would be parsed again for every statement, which costs more than the call
+  for v_trigger in
+    select *
+    from (values
+      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate()'),
+      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', '', format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'change_' || p_table)),
+      ('zzz_gdpr_50_audit', 'after insert or update or delete', '', format('gdpr_generated.%I()', 'audit_' || p_table))
+    ) as t (name, timing, condition, function)
+    where t.timing is not null
+  loop
+    return next row(
+      p_relation::text, 'trigger ' || v_trigger.name,
+      format('create or replace trigger %I %s on %s for each row %s execute function %s',
+        v_trigger.name, v_trigger.timing, p_relation, v_trigger.condition, v_trigger.function),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return next row(
+      p_relation::text, 'enable always ' || v_trigger.name,
+      format('alter table %s enable always trigger %I', p_relation, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+  for v_trigger in select r.relation from gdpr_internal.relation_tree(p_relation) as r (relation) loop
+    return next row(
+      v_trigger.relation::text, 'trigger zzz_gdpr_40_truncate',
+      format('create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_trigger.relation),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return next row(
+      v_trigger.relation::text, 'enable always zzz_gdpr_40_truncate',
+      format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
+
+create or replace function gdpr_internal.relation_tree(p_relation regclass)
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_relation
+  union
+  select t.relid from pg_partition_tree(p_relation) as t;
+end;
+comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
+
+create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_enforce boolean := p_definition ->> 'mode' = 'enforce';
+  v_mask text := '(select gdpr_policy.purpose_mask(current_user, current_setting(''gdpr.purpose'', true)))';
+  v_caller text := 'current_user, current_setting(''gdpr.purpose'', true)';
+  v_gate text := format(
+    '(gdpr_purposes & %s) <> 0 and (gdpr_until > statement_timestamp() or gdpr_policy.still_allowed(gdpr_subject_id, gdpr_purposes, %s))',
+    v_mask, v_caller
+  );
+  v_base text := '(select gdpr_policy.refuse_base(current_user))';
+  v_policy record;
+begin
+  for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
+    for v_policy in
+      select * from (values
+        ('gdpr_40_owners', 'for all to gdpr_worker, gdpr_viewer using (true) with check (true)'),
+        ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
+        ('gdpr_40_gate', format(
+          'as restrictive for all to public using (%1$s) with check ((%1$s) or gdpr_policy.refuse_write(gdpr_subject_id, %2$s))', v_gate, v_caller
+        ))
+      ) as p (name, definition)
+    loop
+      if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
+        return next row(
+          v_relation::text, 'drop policy ' || v_policy.name,
+          format('drop policy if exists %I on %s', v_policy.name, v_relation), 'ACCESS EXCLUSIVE', false
+        )::gdpr_policy.step;
+      end if;
+      if v_enforce then
+        return next row(
+          v_relation::text, 'policy ' || v_policy.name,
+          format('create policy %I on %s %s', v_policy.name, v_relation, v_policy.definition), 'ACCESS EXCLUSIVE', false
+        )::gdpr_policy.step;
+      end if;
+    end loop;
+    return next row(
+      v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
+      format('alter table %s %s row level security, %s row level security', v_relation,
+        case when v_enforce or (p_original ->> 'row_security')::boolean then 'enable' else 'disable' end,
+        case when v_enforce or (p_original ->> 'force_row_security')::boolean then 'force' else 'no force' end),
+      'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb) is
+  'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
+
+create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_new boolean;
+  v_changed boolean;
+  v_rewrite boolean;
+  v_columns text;
+  v_schema name;
+begin
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_new := v_table.id is null;
+  v_changed := v_new or v_table.definition <> p_definition;
+  if not v_changed and v_table.fingerprint is not distinct from gdpr_internal.fingerprint(p_relation) then
+    return;
+  end if;
+  v_rewrite := not v_new and exists (
+    select s.column_name, s.encrypt, s.kind, s.masked, p_definition -> 'columns' -> s.column_name ->> 'mask',
+      p_definition -> 'columns' -> s.column_name ->> 'identifier'
+    from gdpr_internal.stored_columns(p_definition) as s
+    where s.encrypt <> 'no' or s.masked or p_definition -> 'columns' -> s.column_name ? 'identifier'
+    except
+    select s.column_name, s.encrypt, s.kind, s.masked, v_table.definition -> 'columns' -> s.column_name ->> 'mask',
+      v_table.definition -> 'columns' -> s.column_name ->> 'identifier'
+    from gdpr_internal.stored_columns(v_table.definition) as s
+  );
+
+  if v_changed then
+    if not v_new then
+      return next row(p_relation::text, 'take the controls off', format('select gdpr_policy.controls_off(%L)', p_relation), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+    end if;
+    return next row(
+      p_relation::text, case when v_new then 'register' else 'change' end,
+      format('select gdpr_policy.register_table(%L, %L)', p_relation, p_definition), null, false
+    )::gdpr_policy.step;
+  end if;
+  select string_agg(format('add column %I %s', c.column_name, c.type), ', ') into v_columns
+  from gdpr_internal.control_columns(p_relation, p_definition) as c
+  where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped);
+  if v_columns is not null then
+    return next row(p_relation::text, 'add columns', format('alter table %s %s', p_relation, v_columns), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end if;
+  return query select * from gdpr_internal.encrypt_steps(p_relation, p_definition, v_table.definition);
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
+  if v_new or v_rewrite then
+    return next row(
+      p_relation::text, case when v_new then 'find the persons in existing rows and encrypt them' else 'rewrite rows for the changed columns' end,
+      format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
+    )::gdpr_policy.step;
+  end if;
+  return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  if v_new or v_rewrite then
+    return next row(
+      p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
+  return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
+  return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
+  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
+    return next row(
+      p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
+  return next row(p_relation::text, 'remember the controls', format('select gdpr_policy.settle_table(%L)', p_relation), null, false)::gdpr_policy.step;
+end
+$function$;
+comment on function gdpr_internal.table_steps(regclass, jsonb, smallint) is 'Steps for one table; none when the register and the catalog already agree with the definition.';
+
+create or replace function gdpr_internal.change_problems(p_policy jsonb, p_role name)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(x.problem), '{}')
+    from (
+      select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
+      from jsonb_each(p_policy -> 'tables') as t
+      join pg_class as c on c.oid = gdpr_internal.find_table(t.key)
+      where not pg_has_role(p_role, c.relowner, 'usage')
+      union all
+      select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      where o.definition -> 'subject' <> t.value -> 'subject'
+      union all
+      select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
+      where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
+      union all
+      select 'keys: there is no key-encryption key; call gdpr.create_key() first'
+      where p_policy -> 'tables' <> '{}' and not gdpr_internal.has_key()
+    ) as x
+  );
+end
+$function$;
+comment on function gdpr_internal.change_problems(jsonb, name) is 'Why this policy cannot follow the one in force, or not by this role.';
+
+create or replace function gdpr_internal.table_order(p_tables jsonb)
+returns table (relation regclass, definition jsonb, n bigint)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive tree (name, depth) as (
+    select t.key, 0
+    from jsonb_each(p_tables) as t
+    where not coalesce(p_tables ? (t.value -> 'subject' ->> 'references'), false)
+    union all
+    select t.key, p.depth + 1
+    from tree as p
+    join jsonb_each(p_tables) as t on t.value -> 'subject' ->> 'references' = p.name
+    where p.depth < 100
+  )
+  select gdpr_internal.find_table(o.name), p_tables -> o.name, row_number() over (order by o.depth, o.name)
+  from tree as o;
+end;
+comment on function gdpr_internal.table_order(jsonb) is 'Tables, parents before children.';
+
+create or replace function gdpr_policy.steps(p_policy jsonb, p_role name)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record;
+  v_order record;
+  v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+begin
+  v_read := gdpr_internal.read_policy(p_policy);
+  if v_read.problems = '{}' then
+    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
+  end if;
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  step := 0;
+  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(v_read.policy) loop
+    step := step + 1;
+    return next;
+  end loop;
+  for v_order in select * from gdpr_internal.table_order(v_read.policy -> 'tables') as o order by o.n loop
+    if not exists (select from gdpr_internal.protected_table as t where t.relation = v_order.relation and t.unprotected_at is null) then
+      v_next := v_next + 1;
+    end if;
+    for object, action, statement, lock, rewrite in
+      select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
+    loop
+      step := step + 1;
+      return next;
+    end loop;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
+
+-- 00_foundation/80_apply.sql
+-- [code] plan() and apply(): the policy becomes the database. They run as the caller, who owns the tables.
+-- GDPR Art. 25. Called by: DBAs, gdprdb policy plan|apply.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
+returns table (relation regclass, column_name text, kind text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
+begin
+  return query
+  select o.relation, s.column_name, s.kind
+  from gdpr_internal.table_order(v_policy -> 'tables') as o
+  cross join lateral gdpr_internal.stored_columns(o.definition) as s
+  where s.encrypt = 'searchable'
+    and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
+    and not exists (
+      select from gdpr_internal.protected_table as t
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      where t.relation = o.relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
+    );
+end
+$function$;
+comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest.';
+
+create or replace function gdpr.plan(p_policy jsonb)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_candidate record;
+  v_collisions bigint;
+  v_problems text[] := '{}';
+begin
+  return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
+  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
+    execute format(
+      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, %I::text) having count(*) > 1) as c',
+      v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
+    ) into v_collisions;
+    if v_collisions > 0 then
+      v_problems := v_problems || format(
+        'tables.%s.columns.%s: is UNIQUE, and %s of its values are written in several ways that become one (see canonical = "exact")',
+        to_json(v_candidate.relation::text), to_json(v_candidate.column_name), v_collisions
+      );
+    end if;
+  end loop;
+  if v_problems <> '{}' then
+    perform gdpr.refuse_policy(v_problems);
+  end if;
+end
+$function$;
+comment on function gdpr.plan(jsonb) is
+  'The steps that would bring the database to this policy: object, action, statement, strongest lock on the table, whether the table is rewritten; none when it is there already. Changes nothing. p_policy: {"settings", "purposes", "roles", "tables"}, as the TOML file has it. Error: PR001 with every problem on a line of the detail. Art. 25.';
+
+create or replace function gdpr.refuse_policy(p_problems text[])
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('policy_refused', array_to_string(p_problems, E'\n'));
+end;
+comment on function gdpr.refuse_policy(text[]) is 'Raises PR001 with these problems.';
+
+create or replace function gdpr.apply(p_policy jsonb)
+returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  -- one at a time: two plans made side by side would both be right and together wrong
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
+    execute statement;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr.apply(jsonb) is
+  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
+
+create or replace function gdpr_policy.partition_tree(p_relation regclass)
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select r from gdpr_internal.relation_tree(p_relation) as r;
+end;
+comment on function gdpr_policy.partition_tree(regclass) is 'A table and all its partitions.';
+
+create or replace function gdpr_policy.table_facts(p_relation regclass, out id smallint, out via text[], out original jsonb, out schema_name name, out last_of_schema boolean)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  select t.id, t.via_columns::text[], t.original, n.nspname, not exists (
+    select from gdpr_internal.protected_table as o
+    join pg_class as x on x.oid = o.relation
+    where o.unprotected_at is null and o.id <> t.id and x.relnamespace = n.oid
+  )
+  into id, via, original, schema_name, last_of_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = gdpr_internal.table_id(p_relation);
+end
+$function$;
+comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
+
+create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_relation regclass;
+  v_forced regclass[] := '{}';
+  v_trigger record;
+  v_back text[] := '{}';
+  v_statement text;
+  v_rows bigint;
+begin
+  -- this is no change of the data: the application's triggers must not see it
+  for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
+    if (select c.relforcerowsecurity from pg_class as c where c.oid = v_relation) then
+      execute format('alter table %s no force row level security', v_relation);
+      v_forced := v_forced || v_relation;
+    end if;
+    for v_trigger in
+      select t.tgname, t.tgenabled from pg_trigger as t
+      where t.tgrelid = v_relation and not t.tgisinternal and t.tgenabled <> 'D' and t.tgparentid = 0
+    loop
+      execute format('alter table %s disable trigger %I', v_relation, v_trigger.tgname);
+      v_back := v_back || format('alter table %s enable %s trigger %I', v_relation,
+        case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
+    end loop;
+  end loop;
+  if v_facts.via is not null then
+    execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+      p_relation, 'subject_' || v_facts.id);
+  end if;
+  if p_new then
+    execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
+      p_relation, 'protect_' || v_facts.id);
+  else
+    execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+      p_relation, 'change_' || v_facts.id);
+  end if;
+  execute format('update %s set gdpr_purposes = gdpr_purposes where %s', p_relation,
+    case when p_new then 'gdpr_subject_id is null' else 'gdpr_subject_id is not null' end);
+  get diagnostics v_rows = row_count;
+  if v_facts.via is not null then
+    execute format('drop trigger zzz_gdpr_10_backfill on %s', p_relation);
+  end if;
+  execute format('drop trigger zzz_gdpr_40_backfill on %s', p_relation);
+  foreach v_statement in array v_back loop
+    execute v_statement;
+  end loop;
+  foreach v_relation in array v_forced loop
+    execute format('alter table %s force row level security', v_relation);
+  end loop;
+  return v_rows;
+end
+$function$;
+comment on function gdpr_policy.backfill(regclass, boolean) is
+  'Step of apply(): existing rows go through the same trigger as new ones (p_new), or have their changed columns written anew. Returns the rows.';
+
+create or replace function gdpr_policy.controls_off(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_name name;
+begin
+  for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+      execute format('drop policy %I on %s', v_name, v_relation);
+    end loop;
+    for v_name in
+      select t.tgname from pg_trigger as t
+      where t.tgrelid = v_relation and t.tgname ~ '^zzz_gdpr_' and t.tgparentid = 0
+    loop
+      execute format('drop trigger %I on %s', v_name, v_relation);
+    end loop;
+  end loop;
+  perform gdpr_policy.drop_views(p_relation);
+end
+$function$;
+comment on function gdpr_policy.controls_off(regclass) is 'Takes triggers, policies and views off a table; row security stays on, so that nobody sees a row meanwhile.';
+
+create or replace function gdpr_internal.drop_views(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_clear_view(v_id);
+end
+$function$;
+comment on function gdpr_internal.drop_views(name, regclass) is 'See gdpr_policy.drop_views(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.drop_views(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.drop_views(current_user, p_relation);
+end;
+comment on function gdpr_policy.drop_views(regclass) is 'Drops the clear view and the redacted views of a table.';
+
+create or replace function gdpr_internal.begin_unprotect(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_child regclass;
+begin
+  select t.relation into v_child from gdpr_internal.protected_table as t where t.parent_id = v_id and t.unprotected_at is null limit 1;
+  if v_child is not null then
+    perform gdpr_internal.refuse('invalid_argument', format('unprotect %s first: its rows belong to subjects of this table', v_child));
+  end if;
+  update gdpr_internal.protected_table as t set unprotecting_xid = pg_current_xact_id() where t.id = v_id;
+  -- the server's log keeps this even when the transaction, and its audit record, is rolled back
+  raise log 'gdprdb: unprotect of % by %', p_relation, gdpr_internal.acting_role();
+  perform gdpr_internal.audit_event('UNPROTECT', null, jsonb_build_object('table', p_relation::text));
+end
+$function$;
+comment on function gdpr_internal.begin_unprotect(name, regclass) is 'See gdpr_policy.begin_unprotect(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.begin_unprotect(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.begin_unprotect(current_user, p_relation);
+end;
+comment on function gdpr_policy.begin_unprotect(regclass) is 'Step of unprotect(): opens decryption in place for this transaction, on record. Errors: PR002, PR004 while children are protected.';
+
+create or replace function gdpr_internal.restore_statements(p_role name, p_relation regclass)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_alter text[] := '{}';
+  v_column gdpr_internal.protected_column;
+  v_object record;
+begin
+  for v_column in
+    select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
+  loop
+    if v_column.original ? 'default' then
+      v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
+    end if;
+    v_alter := v_alter || format(
+      'alter column %1$I type %2$s%5$s using gdpr_policy.decrypt_for_unprotect(%3$s, %4$s, %1$I)::%2$s',
+      v_column.column_name, v_column.original_type, 'gdpr_subject_id', v_column.id,
+      coalesce(' collate ' || (v_column.original ->> 'collation'), '')
+    );
+    if v_column.original ? 'default' then
+      v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
+    end if;
+  end loop;
+  if v_alter <> '{}' then
+    return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
+  end if;
+  return next format('alter table %s %s', p_relation, (
+    select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
+  ));
+  for v_object in
+    select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
+    from gdpr_internal.protected_column as c
+    cross join lateral (
+      select 'constraint' as kind, value from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]'))
+      union all
+      select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
+    ) as k
+    where c.table_id = v_id
+    order by 1, 2
+  loop
+    if v_object.kind = 'constraint' then
+      return next format('alter table %s add constraint %I %s', p_relation, v_object.name, v_object.definition);
+      if v_object.comment is not null then
+        return next format('comment on constraint %I on %s is %L', v_object.name, p_relation, v_object.comment);
+      end if;
+    else
+      return next v_object.definition;
+      if v_object.comment is not null then
+        return next format('comment on index %s is %L', v_object.name, v_object.comment);
+      end if;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.restore_statements(name, regclass) is 'See gdpr_policy.restore_statements(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.restore_statements(p_relation regclass)
+returns setof text
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select s from gdpr_internal.restore_statements(current_user, p_relation) as s;
+end;
+comment on function gdpr_policy.restore_statements(regclass) is 'The statements that give a table back its columns, indexes and constraints.';
+
+create or replace function gdpr_internal.finish_unprotect(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  update gdpr_internal.protected_table as t
+  set unprotected_at = statement_timestamp(), unprotecting_xid = null
+  where t.id = v_id;
+  perform gdpr_internal.generate_worker(null);
+  perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.require_worker();
+  perform gdpr_generated.drop_generated_rows(v_id);
+  perform gdpr_internal.remember_worker();
+end
+$function$;
+comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.finish_unprotect(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.finish_unprotect(current_user, p_relation);
+end;
+comment on function gdpr_policy.finish_unprotect(regclass) is 'Step of unprotect(): the register keeps the table as evidence, the generated functions go.';
+
+create or replace function gdpr.unprotect(p_table regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_table);
+  v_statement text;
+  v_relation regclass;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  execute format('lock table %s in access exclusive mode', p_table);
+  perform gdpr_policy.begin_unprotect(p_table);
+  perform gdpr_policy.controls_off(p_table);
+  for v_statement in select s from gdpr_policy.restore_statements(p_table) as s loop
+    execute v_statement;
+  end loop;
+  for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
+    execute format('alter table %s %s row level security, %s row level security', v_relation,
+      case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
+      case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
+  end loop;
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
+  if v_facts.last_of_schema then
+    execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
+  end if;
+  perform gdpr_policy.finish_unprotect(p_table);
+end
+$function$;
+comment on function gdpr.unprotect(regclass) is
+  'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
+
+-- 10_collection/30_canonical.sql
+-- [code] Canonical forms: when two spellings are the same identifier.
+-- GDPR Art. 5(1)(d), Art. 17: who was erased under one spelling must not come back under another.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.fold_text(p_value text)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_folded text;
+begin
+  if octet_length(p_value) = length(p_value) then
+    return lower(p_value collate "C");
+  end if;
+  -- a sub-select, so that each letter is one probe of the index whatever the planner believes of the table
+  select string_agg(
+    coalesce((select f.folded from gdpr_internal.fold as f where f.letter = c.letter), lower(c.letter collate "C")), '' order by c.n
+  )
+  into v_folded
+  from unnest(string_to_array(normalize(p_value, nfkc), null)) with ordinality as c (letter, n);
+  return normalize(coalesce(v_folded, ''), nfkc);
+end
+$function$;
+comment on function gdpr_internal.fold_text(text) is
+  'NFKC, Unicode case folding, decimal digits to ASCII, format characters removed; the same on every server, whatever its locale.';
+
+create or replace function gdpr_internal.punycode_decode(p_label text)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mark integer := length(p_label) - strpos(reverse(p_label), '-') + 1;
+  v_output text[] := '{}';
+  v_rest text := p_label;
+  v_n bigint := 128;
+  v_i bigint := 0;
+  v_bias integer := 72;
+  v_old_i bigint;
+  v_weight bigint;
+  v_k integer;
+  v_t integer;
+  v_digit integer;
+  v_position integer := 1;
+  v_delta bigint;
+  v_size integer;
+begin
+  if strpos(p_label, '-') > 0 then
+    v_output := coalesce(string_to_array(left(p_label, v_mark - 1), null), '{}');
+    v_rest := substr(p_label, v_mark + 1);
+  end if;
+  while v_position <= length(v_rest) loop
+    v_old_i := v_i;
+    v_weight := 1;
+    v_k := 36;
+    loop
+      v_digit := strpos('abcdefghijklmnopqrstuvwxyz0123456789', substr(v_rest, v_position, 1)) - 1;
+      if v_digit < 0 or v_position > length(v_rest) then
+        return 'xn--' || p_label;
+      end if;
+      v_position := v_position + 1;
+      v_i := v_i + v_digit * v_weight;
+      v_t := least(greatest(v_k - v_bias, 1), 26);
+      exit when v_digit < v_t;
+      v_weight := v_weight * (36 - v_t);
+      if v_weight > 4294967296 or v_i > 4294967296 then
+        return 'xn--' || p_label;
+      end if;
+      v_k := v_k + 36;
+    end loop;
+    v_size := cardinality(v_output) + 1;
+    v_delta := case when v_old_i = 0 then (v_i - v_old_i) / 700 else (v_i - v_old_i) / 2 end;
+    v_delta := v_delta + v_delta / v_size;
+    v_k := 0;
+    while v_delta > 455 loop
+      v_delta := v_delta / 35;
+      v_k := v_k + 36;
+    end loop;
+    v_bias := v_k + (36 * v_delta / (v_delta + 38))::integer;
+    v_n := v_n + v_i / v_size;
+    v_i := v_i % v_size;
+    if v_n > 1114111 or v_n between 55296 and 57343 then
+      return 'xn--' || p_label;
+    end if;
+    v_output := v_output[:v_i::integer] || chr(v_n::integer) || v_output[v_i::integer + 1:];
+    v_i := v_i + 1;
+  end loop;
+  return array_to_string(v_output, '');
+end
+$function$;
+comment on function gdpr_internal.punycode_decode(text) is
+  'The Unicode form of an IDNA label given without its xn-- (RFC 3492); a label that is no Punycode is given back with it.';
+
+create or replace function gdpr_internal.canonical_domain(p_domain text)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_labels text[];
+begin
+  if strpos(p_domain, 'xn--') = 0 then
+    return rtrim(p_domain, '.');
+  end if;
+  v_labels := string_to_array(rtrim(p_domain, '.'), '.');
+  for v_i in 1 .. cardinality(v_labels) loop
+    if starts_with(v_labels[v_i], 'xn--') then
+      v_labels[v_i] := gdpr_internal.punycode_decode(substr(v_labels[v_i], 5));
+    end if;
+  end loop;
+  return gdpr_internal.fold_text(array_to_string(v_labels, '.'));
+end
+$function$;
+comment on function gdpr_internal.canonical_domain(text) is 'A folded domain with its IDNA labels in Unicode and without the root dot.';
+
+create or replace function gdpr_internal.canonical_phone(p_folded text)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digits text := translate(p_folded, translate(p_folded, '0123456789', ''), '');
+  v_country text;
+begin
+  if starts_with(p_folded, '+') then
+    -- the trunk zero is written in brackets beside a country code
+    v_digits := translate(replace(p_folded, '(0)', ''), translate(p_folded, '0123456789', ''), '');
+  elsif starts_with(v_digits, '00') then
+    v_digits := ltrim(v_digits, '0');
+  elsif starts_with(v_digits, '0') then
+    select s.value #>> '{}' into v_country from gdpr_internal.setting as s where s.name = 'phone_country_code';
+    v_digits := coalesce(v_country || substr(v_digits, 2), v_digits);
+  end if;
+  return v_digits;
+end
+$function$;
+comment on function gdpr_internal.canonical_phone(text) is
+  'The E.164 digits of a folded phone number; a national number (leading 0) gets the setting phone_country_code in front.';
+
+create or replace function gdpr_internal.canonical(p_kind text, p_value text)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_text text;
+  v_at integer;
+begin
+  if p_kind = 'exact' then
+    return p_value;
+  end if;
+  v_text := case when octet_length(p_value) = length(p_value) then lower(p_value collate "C") else gdpr_internal.fold_text(p_value) end;
+  v_text := btrim(v_text, E' \t\r\n\u00a0\u3000');
+  if p_kind = 'email' then
+    v_text := translate(v_text, E'\u3002 \t\r\n\u00a0\u3000', '.');
+    if strpos(v_text, 'xn--') > 0 or right(v_text, 1) = '.' then
+      v_at := length(v_text) - strpos(reverse(v_text), '@') + 1;
+      if strpos(v_text, '@') > 0 then
+        v_text := left(v_text, v_at) || gdpr_internal.canonical_domain(substr(v_text, v_at + 1));
+      end if;
+    end if;
+  elsif p_kind = 'phone' then
+    v_text := gdpr_internal.canonical_phone(v_text);
+  elsif p_kind <> 'text' then
+    perform gdpr_internal.refuse('invalid_argument', 'the kind of an identifier is email, phone, text or exact');
+  end if;
+  return nullif(v_text, '');
+end
+$function$;
+comment on function gdpr_internal.canonical(text, text) is
+  'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
+
+create or replace function gdpr_internal.bare_form(p_kind text, p_canonical text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_kind = 'email' and strpos(p_canonical, '+') > 1 and strpos(p_canonical, '+') < strpos(p_canonical, '@')
+      then split_part(p_canonical, '+', 1) || substr(p_canonical, strpos(p_canonical, '@'))
+    else p_canonical
+  end;
+end;
+comment on function gdpr_internal.bare_form(text, text) is 'The canonical address without its plus-tag: what the blocklist checks and blocks besides the address itself.';
+
+create or replace function gdpr_policy.canonical_of(p_kind text, p_value text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.canonical(p_kind, p_value);
+end;
+comment on function gdpr_policy.canonical_of(text, text) is 'The canonical form of a value, so that plan() can look for values that would become equal.';
+
+-- 10_collection/40_identifiers.sql
+-- [code] Whose row is it: matching a new row to a person, creating persons, the blocklist at the door.
+-- GDPR Art. 4(1), Art. 14(2)(f), Art. 17. Called by: the generated triggers (claim_subject), DPO (block, unblock, find_subject).
+
+set local role gdpr_keyholder;
+
+do $type$
+begin
+  if to_regtype('gdpr_internal.claim') is null then
+    create type gdpr_internal.claim as (subject_id bigint, ref uuid, purposes bigint, until timestamptz, data_key bytea);
+  end if;
+end
+$type$;
+comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
+
+create or replace function gdpr_internal.add_source(p_subject bigint, p_table smallint, p_source jsonb, p_key bytea)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_details text;
+begin
+  if p_source - 'kind' <> '{}' then
+    v_details := gdpr_internal.seal_value(p_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, (p_source - 'kind')::text);
+  end if;
+  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
+  values (p_subject, p_table, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
+end
+$function$;
+comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
+  'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
+
+create or replace function gdpr_internal.new_subject(
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint, p_source jsonb
+)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_random bytea := gdpr_internal.gen_random_bytes(80);
+  v_wrapped bytea;
+begin
+  v_claim.subject_id := p_subject;
+  v_claim.ref := gen_random_uuid();
+  v_claim.data_key := substr(v_random, 1, 64);
+  v_claim.purposes := p_mask | (1::bigint << 62);
+  v_claim.until := 'infinity';
+  v_wrapped := gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
+  insert into gdpr_internal.subject (id, ref, purposes, until)
+  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
+  insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
+  values (p_subject, (p_ring).kek_id, v_wrapped);
+  if p_mask <> 0 then
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
+    from unnest(p_purposes, p_bases) as b (purpose_id, basis);
+  end if;
+  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
+
+create or replace function gdpr_internal.known_subject(
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_erased boolean;
+begin
+  -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
+  select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
+  into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased
+  from gdpr_internal.subject as s
+  where s.id = p_subject
+  for share;
+  if v_claim.subject_id is null or v_erased then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  v_claim.data_key := gdpr_internal.data_key(p_ring, p_subject);
+  if v_claim.data_key is null then
+    perform gdpr_internal.refuse('key_missing', 'the data key of this person is gone');
+  end if;
+  if v_claim.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
+  ) then
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
+    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
+    from gdpr_internal.table_basis as b
+    where b.table_id = p_table;
+    perform gdpr_internal.refresh_gate(array[p_subject]);
+    select s.purposes, s.until into v_claim.purposes, v_claim.until
+    from gdpr_internal.subject as s
+    where s.id = p_subject;
+  end if;
+  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
+  'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
+
+create or replace function gdpr_internal.claim_subject(
+  p_ring gdpr_internal.keyring,
+  p_table smallint,
+  p_mask bigint,
+  p_purposes smallint[],
+  p_bases text[],
+  p_parent bigint,
+  p_digests uuid[],
+  p_bare uuid[],
+  p_kinds text[],
+  p_matching integer,
+  p_blocklist text,
+  p_constraint name,
+  p_backfill boolean
+)
+returns gdpr_internal.claim
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_claim gdpr_internal.claim;
+  v_hit record;
+  v_subject bigint := p_parent;
+  v_blocked boolean := false;
+  v_digests integer := cardinality(array_remove(p_digests, null));
+  v_known integer := 0;
+  v_claimed integer;
+  v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_source() end;
+begin
+  if p_parent is null and p_digests = p_bare then
+    -- most new rows are new persons: the insert itself is the probe
+    v_subject := nextval('gdpr_internal.subject_id_seq');
+    v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
+    if v_claimed = v_digests then
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+    else
+      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+      v_subject := null;
+    end if;
+  end if;
+
+  if v_claim.subject_id is null then
+    if v_digests > 0 then
+      -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
+      for v_hit in
+        select i.digest, i.subject_id, i.blocked_at, i.retired_at
+        from gdpr_internal.identifier as i
+        where i.digest = any (p_digests || p_bare)
+        order by array_position(p_digests, i.digest)
+        for share
+      loop
+        v_blocked := v_blocked or v_hit.blocked_at is not null;
+        if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
+          v_known := v_known + 1;
+          if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
+            v_subject := v_hit.subject_id;
+          end if;
+        end if;
+      end loop;
+      if v_blocked then
+        perform gdpr_internal.meet_blocked(p_table, case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
+      end if;
+    end if;
+    if v_subject is null then
+      v_subject := nextval('gdpr_internal.subject_id_seq');
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      if exists (
+        select from gdpr_internal.identifier as i
+        where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
+      ) then
+        -- another session was faster with the same person, who can be seen now
+        delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+        return gdpr_internal.claim_subject(
+          p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+        );
+      end if;
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+    else
+      v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject, v_source);
+      if v_known < v_digests then
+        perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      end if;
+    end if;
+  end if;
+
+  return v_claim;
+end
+$function$;
+comment on function gdpr_internal.claim_subject(
+  gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
+) is
+  'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
+
+create or replace function gdpr_internal.claim_identifiers(p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[])
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_claimed integer;
+begin
+  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest)
+  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest)
+  from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
+  where d.digest is not null
+  on conflict (digest) do update
+  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp()
+  where i.retired_at is not null and i.blocked_at is null;
+  get diagnostics v_claimed = row_count;
+  return v_claimed;
+end
+$function$;
+comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[]) is
+  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so.';
+
+create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
+returns void
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation record;
+begin
+  if p_blocklist = 'warn' then
+    raise warning using
+      errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
+      constraint = 'gdpr_blocked_identifier';
+  elsif p_blocklist = 'backfill' then
+    perform gdpr_internal.refuse('blocked_rows');
+  elsif p_constraint is not null then
+    -- word for word what a duplicate gives: a sign-up form must not tell that somebody was erased
+    select n.nspname, c.relname into v_relation
+    from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = t.relation
+    join pg_namespace as n on n.oid = c.relnamespace
+    where t.id = p_table;
+    raise exception using
+      errcode = '23505', message = format('duplicate key value violates unique constraint "%s"', p_constraint),
+      schema = v_relation.nspname, table = v_relation.relname, constraint = p_constraint;
+  else
+    perform gdpr_internal.refuse('blocked_identifier');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.meet_blocked(smallint, text, name) is
+  'A blocked identifier at the door: a warning, or error 23505, indistinguishable from a duplicate where the column is unique (p_constraint). Art. 17.';
+
+create or replace function gdpr_internal.identifier_digests(p_kind text, p_value text, out digest uuid, out bare uuid)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_canonical text := gdpr_internal.canonical(p_kind, p_value);
+  v_ring gdpr_internal.keyring;
+begin
+  if v_canonical is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the value of an identifier cannot be empty');
+  end if;
+  v_ring := gdpr_internal.keyring();
+  digest := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, v_canonical);
+  bare := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, gdpr_internal.bare_form(p_kind, v_canonical));
+end
+$function$;
+comment on function gdpr_internal.identifier_digests(text, text) is 'The digest of an identifier and of its bare form. Error: PR004 empty value.';
+
+create or replace function gdpr_internal.change_identifier(
+  p_table smallint, p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_new is not distinct from p_old then
+    return;
+  end if;
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (p_new, p_bare) and i.blocked_at is not null
+    for share
+  ) then
+    perform gdpr_internal.meet_blocked(p_table, p_blocklist, p_constraint);
+  end if;
+  update gdpr_internal.identifier as i
+  set retired_at = statement_timestamp()
+  where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
+  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind]);
+end
+$function$;
+comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name) is
+  'A person''s identifier changes: the old one is retired (another person may bring it), the new one claimed. Error: 23505 blocked.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.find_subject(p_kind text, p_value text)
+returns bigint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+  v_subject bigint;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  select i.subject_id into v_subject
+  from gdpr_internal.identifier as i
+  where i.digest = v_digests.digest and i.retired_at is null;
+  return v_subject;
+end
+$function$;
+comment on function gdpr.find_subject(text, text) is
+  'The person with this identifier (kind: email, phone, text), or null. Send the value as a bind parameter.';
+
+create or replace function gdpr.block(p_kind text, p_value text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.subject_id is not null and i.retired_at is null
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the identifier belongs to a person; gdpr.erase() blocks it');
+  end if;
+  insert into gdpr_internal.identifier as i (digest, kind, blocked_at, block_reason)
+  select distinct d.digest, p_kind, statement_timestamp(), p_reason
+  from unnest(array[v_digests.digest, v_digests.bare]) as d (digest)
+  on conflict (digest) do update
+  set subject_id = null, retired_at = null, blocked_at = excluded.blocked_at, block_reason = excluded.block_reason
+  where i.blocked_at is null and i.retired_at is not null;
+  perform gdpr_internal.audit_event('BLOCK', null, jsonb_build_object('kind', p_kind));
+end
+$function$;
+comment on function gdpr.block(text, text, text) is
+  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
+
+create or replace function gdpr.unblock(p_kind text, p_value text, p_reason text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+  v_found boolean;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  delete from gdpr_internal.identifier as i
+  where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null;
+  v_found := found;
+  perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object('kind', p_kind, 'reason', p_reason, 'found', v_found));
+  return v_found;
+end
+$function$;
+comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there.';
+
+create or replace function gdpr.is_blocked(p_kind text, p_value text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_digests record;
+begin
+  v_digests := gdpr_internal.identifier_digests(p_kind, p_value);
+  return exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
+  );
+end
+$function$;
+comment on function gdpr.is_blocked(text, text) is 'Whether an identifier, or its address without a plus-tag, is on the blocklist.';
+
+create or replace view gdpr.blocklist as
+select i.digest, i.kind, i.blocked_at, i.block_reason as reason
+from gdpr_internal.identifier as i
+where i.blocked_at is not null;
+comment on view gdpr.blocklist is 'Blocked identifiers, as keyed digests.';
+
+create or replace view gdpr.subject as
+select
+  s.id as subject_id,
+  s.created_at,
+  s.erased_at,
+  exists (
+    select from gdpr_internal.restriction_record as r
+    where r.subject_id = s.id
+      and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+  ) as restricted
+from gdpr_internal.subject as s;
+comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 20_lawful_basis/20_bases.sql
+-- [code] Recording and ending lawful bases, and what holds now.
+-- GDPR Art. 6(1). Called by: gdpr_dpo, and roles to which the policy gives may = ["basis"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr.record_basis(
+  p_subject bigint,
+  p_purpose text,
+  p_basis text,
+  p_reason text default null,
+  p_valid_until timestamptz default null,
+  p_assessment bigint default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_id bigint;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
+  if p_basis is null or p_basis <> all (
+    array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests']
+  ) then
+    perform gdpr_internal.refuse('basis_refused', 'one of contract, legal_obligation, vital_interests, public_task, legitimate_interests');
+  end if;
+  if p_valid_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
+  end if;
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, assessment_id)
+  values (p_subject, v_purpose, p_basis, p_reason, coalesce(p_valid_until, 'infinity'), p_assessment)
+  returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('BASIS', p_subject, jsonb_build_object('basis_id', v_id, 'purpose', p_purpose, 'basis', p_basis));
+  return v_id;
+end
+$function$;
+comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint) is
+  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests), valid from now until p_valid_until (null: for good); returns its number. Errors: PR101 unknown person, PR003 unknown purpose, PR202 not such a basis. Art. 6(1).';
+
+create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_reason is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select b.subject_id into v_subject from gdpr_internal.basis_record as b where b.id = p_basis_id;
+  insert into gdpr_internal.basis_end (basis_id, reason)
+  select b.id, p_reason
+  from gdpr_internal.basis_record as b
+  where b.id = p_basis_id and b.valid_until > statement_timestamp()
+  on conflict (basis_id) do nothing;
+  if not found then
+    perform gdpr_internal.refuse('basis_ended');
+  end if;
+  perform gdpr_internal.refresh_gate(array[v_subject]);
+  perform gdpr_internal.audit_event('BASIS', v_subject, jsonb_build_object('basis_id', p_basis_id, 'ended', true));
+end
+$function$;
+comment on function gdpr.end_basis(bigint, text) is
+  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+
+create or replace view gdpr.basis as
+select
+  b.id as basis_id,
+  b.subject_id,
+  p.name as purpose,
+  b.basis,
+  b.reason,
+  b.valid_from,
+  least(b.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp() and e.basis_id is null as holds,
+  b.assessment_id,
+  t.relation as by_table,
+  b.recorded_at,
+  b.recorded_by
+from gdpr_internal.basis_record as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+left join gdpr_internal.basis_end as e on e.basis_id = b.id
+left join gdpr_internal.protected_table as t on t.id = b.by_table;
+comment on view gdpr.basis is
+  'Lawful bases other than consent, per person and purpose, with their history. holds: whether it allows processing at this statement. by_table: recorded by default by that table. Art. 6(1).';
+
+-- 30_consent/20_consents.sql
+-- [code] Recording and withdrawing consent, and its status at the statement's time.
+-- GDPR Art. 6(1)(a), Art. 7. Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.add_consent(
+  p_subject bigint, p_purpose text, p_event text, p_channel text, p_evidence jsonb, p_valid_until timestamptz
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_id bigint;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
+  if p_channel is null or p_channel <> all (
+    array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
+  end if;
+  insert into gdpr_internal.consent_record (subject_id, purpose_id, event, channel, evidence, valid_until, actor)
+  select
+    p_subject, v_purpose, p_event, p_channel,
+    gdpr_internal.seal_evidence(p_subject, p_evidence::text),
+    coalesce(p_valid_until, statement_timestamp() + p.valid_for, 'infinity'),
+    gdpr_internal.context_setting('actor')
+  from gdpr_internal.purpose as p
+  where p.id = v_purpose
+  returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event(
+    'CONSENT', p_subject, jsonb_build_object('consent_id', v_id, 'purpose', p_purpose, 'event', p_event, 'channel', p_channel)
+  );
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.add_consent(bigint, text, text, text, jsonb, timestamptz) is 'Adds one record of consent and spreads the gate.';
+
+create or replace function gdpr.record_consent(
+  p_subject bigint,
+  p_purpose text,
+  p_granted boolean,
+  p_channel text,
+  p_evidence jsonb default null,
+  p_valid_until timestamptz default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_granted is null then
+    perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
+  elsif not p_granted then
+    perform gdpr_internal.require_read_committed();
+  end if;
+  if p_valid_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'valid_until has passed');
+  end if;
+  return gdpr_internal.add_consent(
+    p_subject, p_purpose, case when p_granted then 'granted' else 'declined' end, p_channel, p_evidence, p_valid_until
+  );
+end
+$function$;
+comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz) is
+  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. Errors: PR101, PR603, PR003, PR004, PR005. Art. 6(1)(a), 7(1).';
+
+create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_read_committed();
+  return gdpr_internal.add_consent(p_subject, p_purpose, 'withdrawn', p_channel, p_evidence, null);
+end
+$function$;
+comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005. Art. 7(3).';
+
+create or replace view gdpr.consent as
+select distinct on (c.subject_id, c.purpose_id)
+  c.id as consent_id,
+  c.subject_id,
+  p.name as purpose,
+  case
+    when c.event = 'granted' and c.valid_until <= statement_timestamp() then 'expired'
+    else c.event
+  end as status,
+  c.channel,
+  c.recorded_at,
+  case when c.event = 'granted' then c.valid_until end as valid_until,
+  c.recorded_by,
+  c.actor
+from gdpr_internal.consent_record as c
+join gdpr_internal.purpose as p on p.id = c.purpose_id
+order by c.subject_id, c.purpose_id, c.id desc;
+comment on view gdpr.consent is
+  'The consent in force per person and purpose; status granted, declined, withdrawn or expired, derived at the statement''s time. Art. 7.';
+
+-- 40_protection/20_crypto.sql
+-- [code] Values and keys: the format gdpr1:, wrapping, the unlocked key of a session.
+-- GDPR Art. 32(1)(a). AES-256-CBC with a random IV, then HMAC-SHA-256 over everything before it (encrypt-then-MAC).
+-- Format and test vectors: docs/format.md. The functions here take keys as arguments; which keys, says 30_keys.sql.
+-- They pin debug_print_plan: with it the caller would be shown the plans of nested statements.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.value_header(p_subject bigint, p_column integer)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select '\x0100000001'::bytea || int8send(p_subject) || int4send(p_column);
+end;
+comment on function gdpr_internal.value_header(bigint, integer) is
+  'The 17 bytes before every ciphertext: version 1, key version 1 (4 bytes), subject (8), column id (4), big-endian.';
+
+create or replace function gdpr_internal.seal_value(p_key bytea, p_iv bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
+    || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
+begin
+  return 'gdpr1:' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+end
+$function$;
+comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
+  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+
+create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_raw bytea;
+  v_length integer;
+begin
+  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+    return p_value;
+  elsif p_key is null then
+    -- a restore without the key tables: no value at all would look like one that was never given
+    perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
+  end if;
+  if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]{88,}={0,2}$' then
+    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  end if;
+  v_raw := decode(substr(p_value, 7), 'base64');
+  v_length := length(v_raw);
+  if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+    or substr(v_raw, v_length - 31) is distinct from
+      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
+  then
+    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  end if;
+  return convert_from(
+    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(p_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
+    'UTF8'
+  );
+end
+$function$;
+comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
+  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.value_subject(p_value text)
+returns bigint
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select ('x' || encode(substr(decode(substr(p_value, 7), 'base64'), 6, 8), 'hex'))::bit(64)::bigint;
+end;
+comment on function gdpr_internal.value_subject(text) is 'The subject in a ciphertext''s header.';
+
+create or replace function gdpr_internal.value_column(p_value text)
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select ('x' || encode(substr(decode(substr(p_value, 7), 'base64'), 14, 4), 'hex'))::bit(32)::integer;
+end;
+comment on function gdpr_internal.value_column(text) is 'The column id in a ciphertext''s header (0: evidence and audit payloads).';
+
+create or replace function gdpr_internal.wrap_key(p_kek bytea, p_iv bytea, p_context bytea, p_key bytea)
+returns bytea
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_body bytea := p_iv || gdpr_internal.encrypt_iv(p_key, substr(p_kek, 1, 32), p_iv, 'aes-cbc/pad:none');
+begin
+  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33), 'sha256');
+end
+$function$;
+comment on function gdpr_internal.wrap_key(bytea, bytea, bytea, bytea) is
+  'Wraps a key (a multiple of 16 bytes) under a key-encryption key of 64 bytes: IV, ciphertext, HMAC over context, IV and ciphertext.';
+
+create or replace function gdpr_internal.unwrap_key(p_kek bytea, p_context bytea, p_wrapped bytea)
+returns bytea
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_length integer := length(p_wrapped);
+begin
+  if substr(p_wrapped, v_length - 31) is distinct from
+    gdpr_internal.hmac(p_context || substr(p_wrapped, 1, v_length - 32), substr(p_kek, 33), 'sha256')
+  then
+    perform gdpr_internal.refuse('tampered', 'wrapped key');
+  end if;
+  return gdpr_internal.decrypt_iv(
+    substr(p_wrapped, 17, v_length - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
+  );
+end
+$function$;
+comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is
+  'Checks and unwraps a key. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
+
+create or replace function gdpr_internal.derive_key(p_key text)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select
+    gdpr_internal.hmac('gdprdb/1/encrypt'::bytea, convert_to(p_key, 'UTF8'), 'sha256')
+    || gdpr_internal.hmac('gdprdb/1/authenticate'::bytea, convert_to(p_key, 'UTF8'), 'sha256');
+end;
+comment on function gdpr_internal.derive_key(text) is
+  'The 64 bytes of key-encryption key behind the text that gdpr.create_key() returned: two HMAC-SHA-256 with separate labels.';
+
+create or replace function gdpr_internal.ticket_context()
+returns bytea
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select convert_to(
+    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user), 'UTF8'
+  );
+end;
+comment on function gdpr_internal.ticket_context() is 'Binds an unlocked key to this session of this server: its ticket opens nothing elsewhere.';
+
+create or replace function gdpr_internal.open_ticket(p_ticket_key bytea)
+returns bytea
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select case
+    when substr(t.ticket, 81) = gdpr_internal.hmac(
+      gdpr_internal.ticket_context() || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
+    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
+  end
+  from (
+    select case
+      when current_setting('gdpr.unlocked', true) ~ '^[A-Za-z0-9+/]{150}=?=?$' then decode(current_setting('gdpr.unlocked', true), 'base64')
+    end as ticket
+  ) as t;
+end;
+comment on function gdpr_internal.open_ticket(bytea) is
+  'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s.';
+
+create or replace function gdpr_internal.keyring()
+returns gdpr_internal.keyring
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_ring gdpr_internal.keyring;
+  v_ticket_key bytea;
+begin
+  select k.id, k.material, k.digest_key, k.ticket_key into v_ring.kek_id, v_ring.kek, v_ring.digest_key, v_ticket_key
+  from gdpr_internal.key_encryption_key as k
+  order by k.id desc
+  limit 1;
+  if v_ring.kek is null then
+    v_ring.kek := gdpr_internal.open_ticket(v_ticket_key);
+  end if;
+  if v_ring.kek_id is null then
+    perform gdpr_internal.refuse('key_missing');
+  elsif v_ring.kek is null then
+    perform gdpr_internal.refuse('key_locked');
+  end if;
+  -- unchecked: doctor() checks its MAC, and this runs for every row
+  v_ring.digest_key := gdpr_internal.decrypt_iv(
+    substr(v_ring.digest_key, 17, 32), substr(v_ring.kek, 1, 32), substr(v_ring.digest_key, 1, 16), 'aes-cbc/pad:none'
+  );
+  return v_ring;
+end
+$function$;
+comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked.';
+
+create or replace function gdpr_internal.data_key(p_ring gdpr_internal.keyring, p_subject bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  if v_wrapped is null then
+    return null;
+  end if;
+  return gdpr_internal.unwrap_key((p_ring).kek, int8send(p_subject), v_wrapped);
+end
+$function$;
+comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';
+
+create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if p_value is null then
+    return null;
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  return gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, p_value);
+end
+$function$;
+comment on function gdpr_internal.seal_evidence(bigint, text) is
+  'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
+
+create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  if p_value is null then
+    return null;
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  if v_key is null then
+    return null;
+  end if;
+  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_changes(bigint, text) is
+  'Decrypts the old values of an audit record, encrypted columns too; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
+
+create or replace function gdpr_internal.open_evidence(p_subject bigint, p_value text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if p_value is null then
+    return null;
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, p_value) end;
+end
+$function$;
+comment on function gdpr_internal.open_evidence(bigint, text) is
+  'Decrypts a detail of evidence; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
+
+-- 40_protection/30_keys.sql
+-- [code] Making, giving and showing keys, and reading single values.
+-- GDPR Art. 32(1)(a). Called by: DBAs (create_key), applications (unlock, reveal, digest), gdprdb keys.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr.create_key(p_provider text default 'table')
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key text := encode(gdpr_internal.gen_random_bytes(32), 'hex');
+  v_kek bytea := gdpr_internal.derive_key(v_key);
+  v_stored bytea;
+begin
+  if p_provider is null or p_provider not in ('table', 'session') then
+    perform gdpr_internal.refuse('invalid_argument', 'provider is table or session');
+  end if;
+  -- one key; a second caller waits here and is refused
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
+  if exists (select from gdpr_internal.key_encryption_key) then
+    perform gdpr_internal.refuse('invalid_argument', 'there is a key already');
+  elsif exists (select from gdpr_internal.subject) then
+    perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
+  end if;
+  if p_provider = 'table' then
+    v_stored := v_kek;
+  end if;
+  insert into gdpr_internal.key_encryption_key (provider, material, check_value, digest_key, audit_key, ticket_key)
+  values (
+    p_provider,
+    v_stored,
+    gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256'),
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, gdpr_internal.gen_random_bytes(32)),
+    gdpr_internal.gen_random_bytes(32),
+    gdpr_internal.gen_random_bytes(64)
+  );
+  perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('created', p_provider));
+  return case p_provider when 'session' then v_key end;
+end
+$function$;
+comment on function gdpr.create_key(text) is
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored. Art. 32(1)(a).';
+
+create or replace function gdpr.unlock(p_key text)
+returns void
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := gdpr_internal.derive_key(p_key);
+  v_check bytea;
+  v_secret bytea;
+begin
+  select k.check_value, k.ticket_key into v_check, v_secret
+  from gdpr_internal.key_encryption_key as k
+  order by k.id desc
+  limit 1;
+  if v_check is null then
+    perform gdpr_internal.refuse('key_missing');
+  elsif v_kek is null or v_check <> gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256') then
+    perform gdpr_internal.refuse('key_wrong');
+  end if;
+  -- the setting is readable by all code of the session: what stands in it opens only with the secret
+  perform set_config(
+    'gdpr.unlocked',
+    translate(
+      encode(gdpr_internal.wrap_key(v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(), v_kek), 'base64'), E'\n', ''
+    ),
+    false
+  );
+end
+$function$;
+comment on function gdpr.unlock(text) is
+  'Gives the key to this session (provider session). Send it as a bind parameter, never in the statement''s text. RESET gdpr.unlocked locks again. Errors: PR403 wrong key, PR401 no key yet. Art. 32(1)(a).';
+
+create or replace view gdpr.key_status as
+select
+  k.id,
+  k.provider,
+  k.created_at,
+  k.provider = 'table' or gdpr_internal.open_ticket(k.ticket_key) is not null as unlocked,
+  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys
+from gdpr_internal.key_encryption_key as k;
+comment on view gdpr.key_status is 'The key-encryption key: provider, age, whether it is unlocked in this session, how many data keys it wraps. No key material.';
+
+create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_mask bigint;
+  v_key bytea;
+begin
+  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+    return p_value;
+  end if;
+  begin
+    v_subject := gdpr_internal.value_subject(p_value);
+  exception when others then
+    v_subject := null;
+  end;
+  if v_subject is null then
+    perform gdpr_internal.refuse('tampered');
+  end if;
+  perform gdpr_policy.refuse_base(p_role);
+  v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
+  if v_mask <> 1::bigint << 62 then
+    -- the table's purposes count too; evidence (column 0) is for compliance alone
+    select t.purpose_mask & v_mask into v_mask
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.id = gdpr_internal.value_column(p_value);
+  end if;
+  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) then
+    perform gdpr_internal.refuse('not_revealed');
+  end if;
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value) end;
+end
+$function$;
+comment on function gdpr_internal.reveal(text, name, text) is 'See gdpr.reveal(text); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr.reveal(p_value text)
+returns text
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select gdpr_internal.reveal(p_value, current_user, current_setting('gdpr.purpose', true));
+end;
+comment on function gdpr.reveal(text) is
+  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the key was destroyed. Errors: 42501 not allowed, PR404 altered value, PR402 locked. Art. 32.';
+
+create or replace function gdpr_internal.keyed_digest(p_key bytea, p_kind text, p_canonical text)
+returns uuid
+language sql
+-- stable, as convert_to() is: declared immutable it would not be inlined
+stable
+parallel safe
+security invoker
+begin atomic
+  select encode(substr(gdpr_internal.hmac(convert_to(p_kind || ':' || p_canonical, 'UTF8'), p_key, 'sha256'), 1, 16), 'hex')::uuid;
+end;
+comment on function gdpr_internal.keyed_digest(bytea, text, text) is 'The first 128 bits of HMAC-SHA-256 over kind and canonical form.';
+
+create or replace function gdpr.digest(p_kind text, p_value text)
+returns uuid
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_ring gdpr_internal.keyring;
+begin
+  v_ring := gdpr_internal.keyring();
+  return gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, gdpr_internal.canonical(p_kind, p_value));
+end
+$function$;
+comment on function gdpr.digest(text, text) is
+  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
+
+create or replace function gdpr_internal.has_key()
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (select from gdpr_internal.key_encryption_key);
+end;
+comment on function gdpr_internal.has_key() is 'Whether gdpr.create_key() was called.';
+
+create or replace function gdpr_policy.decrypt_for_unprotect(p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id
+    where c.id = p_column and t.unprotecting_xid = pg_current_xact_id_if_assigned()
+  ) then
+    perform gdpr_internal.refuse('not_revealed');
+  end if;
+  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+    return p_value;
+  end if;
+  return gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+end
+$function$;
+comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
+  'Step of unprotect(): decrypts a stored value, only in the transaction that takes the protection off, on record. Error: 42501 outside of one.';
+
+-- 40_protection/40_gate.sql
+-- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
+-- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
+-- that say "maybe" and until when; past that instant the evidence itself is asked.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.gate(p_subjects bigint[])
+returns table (subject_id bigint, allowed bigint, possible bigint, until timestamptz)
+language sql
+stable
+parallel restricted
+security definer
+rows 1
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    s.id,
+    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case
+      when s.erased_at is not null or r.restricted then 'infinity'
+      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
+      else coalesce(p.until, 'infinity')
+    end
+  from gdpr_internal.subject as s
+  cross join lateral (
+    select exists (
+      select from gdpr_internal.restriction_record as x
+      where x.subject_id = s.id
+        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+    ) as restricted
+  ) as r
+  cross join lateral (
+    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+  ) as o
+  cross join lateral (
+    select
+      bit_or(1::bigint << x.purpose_id) as possible,
+      coalesce(bit_or(1::bigint << x.purpose_id) filter (where x.valid_from <= statement_timestamp()), 0) as allowed,
+      min(case when x.valid_from > statement_timestamp() then x.valid_from else x.valid_until end) as until
+    from (
+      select b.purpose_id, b.valid_from, b.valid_until
+      from gdpr_internal.basis_record as b
+      where b.subject_id = s.id
+        and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+      union all
+      select c.purpose_id, '-infinity'::timestamptz, c.valid_until
+      from (
+        select distinct on (x.purpose_id) x.purpose_id, x.event, x.valid_until
+        from gdpr_internal.consent_record as x
+        where x.subject_id = s.id
+        order by x.purpose_id, x.id desc
+      ) as c
+      where c.event = 'granted'
+    ) as x
+    where x.valid_until > statement_timestamp()
+  ) as p
+  where s.id = any (p_subjects);
+end;
+comment on function gdpr_internal.gate(bigint[]) is
+  'The gate of persons from the evidence: bits allowed at statement_timestamp(), bits that are or will be allowed by what is recorded, and the first instant at which a bit may change (-infinity: ask the evidence each time).';
+
+create or replace function gdpr_internal.still_allowed(p_subject bigint, p_mask bigint)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint;
+begin
+  if p_subject is null then
+    return true;
+  end if;
+  select g.allowed into v_allowed from gdpr_internal.gate(array[p_subject]) as g;
+  return coalesce(v_allowed & p_mask <> 0, false);
+end
+$function$;
+comment on function gdpr_internal.still_allowed(bigint, bigint) is
+  'Whether a person may be processed for one of the purposes in p_mask at this very statement.';
+
+create or replace function gdpr_policy.still_allowed(p_subject bigint, p_purposes bigint, p_role name, p_claim text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.still_allowed(p_subject, p_purposes & gdpr_policy.purpose_mask(p_role, p_claim));
+end
+$function$;
+comment on function gdpr_policy.still_allowed(bigint, bigint, name, text) is
+  'The slow and exact path of the row policies, for rows past the instant at which their gate may change: asks the evidence.';
+
+create or replace function gdpr_internal.refuse_deferred(p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if exists (
+    select from pg_trigger as g where g.tgrelid = p_relation and g.tgdeferrable and not g.tgisinternal
+  ) then
+    perform gdpr_internal.refuse('deferred_trigger', p_relation::text);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_deferred(regclass) is
+  'A deferred trigger that the owner of a table planted would run at commit, as the officer who erases or restricts. Error: PR604.';
+
+create or replace function gdpr_internal.worker_facts(p_function regprocedure)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%s %s %s %s', p.prosecdef, pg_get_userbyid(p.proowner), p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
+end;
+comment on function gdpr_internal.worker_facts(regprocedure) is 'What decides as whom a function runs and who may call it.';
+
+create or replace function gdpr_internal.remember_worker()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.worker_function;
+  insert into gdpr_internal.worker_function (function, facts)
+  select p.oid, gdpr_internal.worker_facts(p.oid)
+  from pg_proc as p
+  where p.pronamespace = 'gdpr_generated'::regnamespace and pg_get_userbyid(p.proowner) = 'gdpr_worker';
+end
+$function$;
+comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
+
+create or replace function gdpr_internal.require_worker()
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
+  -- functions. Asked before and after each call, so that no such change is committed.
+  if exists (
+    select from gdpr_internal.worker_function as w
+    where gdpr_internal.worker_facts(w.function) is distinct from w.facts
+  ) then
+    perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_worker() is 'Refuses to go on when functions of gdpr_worker are not what was generated. Error: PR409.';
+
+create or replace function gdpr_internal.spread_gate(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker();
+  perform gdpr_generated.spread_gate(p_subjects);
+  perform gdpr_internal.require_worker();
+end
+$function$;
+comment on function gdpr_internal.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table.';
+
+create or replace function gdpr_internal.refresh_gate(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- rows being inserted for these persons hold a share lock here: they are waited for, and seen by the next statement
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  update gdpr_internal.subject as s
+  set purposes = g.possible, until = g.until
+  from gdpr_internal.gate(p_subjects) as g
+  where s.id = g.subject_id
+    and (s.purposes, s.until) is distinct from (g.possible, g.until);
+  perform gdpr_internal.spread_gate(p_subjects);
+end
+$function$;
+comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';
+
+create or replace function gdpr.tidy_gates(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  select array_agg(d.id)
+  into v_subjects
+  from (
+    select s.id from gdpr_internal.subject as s
+    where s.until <= statement_timestamp() and s.until > '-infinity'
+    limit p_limit
+  ) as d;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+  return coalesce(cardinality(v_subjects), 0);
+end
+$function$;
+comment on function gdpr.tidy_gates(integer) is
+  'Brings up to p_limit expired gates up to date and returns how many. Never needed for correctness: rows past their instant are checked against the evidence, this only makes them fast again.';
+
+create or replace function gdpr_policy.refuse_write(p_subject bigint, p_role name, p_claim text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose record;
+begin
+  select p.id, p.name, p.basis into v_purpose
+  from gdpr_internal.purpose as p
+  where 1::bigint << p.id = gdpr_policy.purpose_mask(p_role, p_claim);
+  return gdpr_internal.refuse(
+    case
+      when exists (select from gdpr_internal.subject as s where s.id = p_subject and s.erased_at is not null) then 'erased'
+      when exists (
+        select from gdpr_internal.restriction_record as r
+        where r.subject_id = p_subject
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+      ) then 'restricted'
+      when exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+      ) then 'objected'
+      when v_purpose.basis = 'consent' then 'consent_missing'
+      else 'basis_missing'
+    end,
+    format('subject %s, purpose %s', p_subject, v_purpose.name)
+  );
+end
+$function$;
+comment on function gdpr_policy.refuse_write(bigint, name, text) is
+  'Says why a row may not be written: called by the row policies when the gate is closed. Errors: PR201, PR301, PR601, PR602, PR603.';
+
+create or replace function gdpr_internal.require_subject(p_subject bigint)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_erased boolean;
+begin
+  select s.erased_at is not null into v_erased from gdpr_internal.subject as s where s.id = p_subject;
+  if v_erased is null then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif v_erased then
+    perform gdpr_internal.refuse('erased');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_subject(bigint) is 'Errors: PR101 no such person, PR603 erased.';
+
+-- 40_protection/50_generate_triggers.sql
+-- [code] The generator of triggers: plain, static functions for each protected table.
+-- GDPR Art. 25. Called by: gdpr.apply(). Runs as gdpr_keyholder, from names in the catalog and the register only: a caller
+-- that could hand in text would run it with the keys.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
+  -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
+  -- Columns of types outside the system are only ever given to format(), which calls their output function.
+  select format(
+    E'  if coalesce(pg_partition_root(tg_relid), tg_relid) <> %1$L::regclass then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n'
+    '  if %2$s then\n    perform gdpr_internal.refuse(''drifted'');\n  end if;\n',
+    t.relation, string_agg(format('pg_typeof(%s.%I) <> %L::regtype', p_row, a.attname, format_type(a.atttypid, null)), E'\n    or ' order by a.attnum)
+  )
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
+  where t.id = p_table
+  group by t.relation;
+end;
+comment on function gdpr_internal.table_check_code(smallint, text) is
+  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old.';
+
+create or replace function gdpr_internal.text_expression(p_value text, p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when gdpr_internal.base_type(p_type) in (
+      'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr', 'json', 'jsonb'
+    ) then format('%s::pg_catalog.text', p_value)
+    else format('gdpr.text_of(%s)', p_value)
+  end;
+end;
+comment on function gdpr_internal.text_expression(text, text) is 'The SQL that turns a value of a type into text that does not depend on the session''s settings.';
+
+create or replace function gdpr_internal.mask_expression(p_mask text, p_value text, p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_mask
+    when 'show' then p_value
+    when 'initial' then format('(left(%1$s::text, 1) || ''.'')::%2$s', p_value, p_type)
+    when 'email' then format(
+      '(left(%1$s::text, 1) || ''***'' || case when strpos(split_part(%1$s::text, ''@'', -1), ''.'') > 0 and strpos(%1$s::text, ''@'') > 0 '
+      'then ''@***.'' || split_part(%1$s::text, ''.'', -1) else '''' end)::%2$s', p_value, p_type
+    )
+    when 'year' then format('date_trunc(''year'', %1$s)::%2$s', p_value, p_type)
+    else format('null::%s', p_type)
+  end;
+end;
+comment on function gdpr_internal.mask_expression(text, text, text) is
+  'The SQL of a mask over a plain column: expressions that the planner can inline, no function of ours per row.';
+
+create or replace function gdpr_internal.column_facts(p_table smallint)
+returns setof gdpr_internal.column_fact
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    c.id,
+    c.column_name,
+    row_number() over (order by not c.matches, c.position)::integer,
+    c.original_type,
+    c.encrypt,
+    c.identifier,
+    case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
+    c.mask,
+    c.mask = 'pseudonym' or (c.encrypt <> 'no' and c.mask in ('initial', 'email', 'year')),
+    c.matches,
+    coalesce(
+      c.original ->> 'unique_name',
+      (
+        select i.relname from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
+        join gdpr_internal.protected_table as t on t.id = c.table_id and t.relation = x.indrelid
+        where x.indisunique and x.indkey::text = a.attnum::text
+        limit 1
+      )
+    )::name,
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table;
+end;
+comment on function gdpr_internal.column_facts(smallint) is
+  'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
+
+create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.column_fact, p_indent text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here
+  select replace(
+    case
+      when (p_column).encrypt = 'no' then format(
+        E'v_%s := %s;\n', (p_column).n, gdpr_internal.text_expression(format('new.%I', (p_column).column_name), (p_column).type)
+      )
+      when (p_column).type = 'text' or (p_column).type = 'character varying' then format(
+        E'v_%s := new.%I;\n', (p_column).n, (p_column).column_name
+      )
+      when (p_column).maximum is not null then format(
+        E'if length(rtrim(new.%2$I, '' '')) > %3$s then\n'
+        '  perform gdpr_internal.refuse(''value_too_long'', %4$L);\n'
+        'end if;\n'
+        'v_%1$s := left(new.%2$I, %3$s);\n',
+        (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name)
+      )
+      else format(
+        E'begin\n'
+        '  v_typed_%1$s := new.%2$I;\n'
+        '  v_%1$s := %3$s;\n'
+        'exception when data_exception then\n'
+        '  perform gdpr_internal.refuse(''invalid_value'', %4$L);\n'
+        'end;\n',
+        (p_column).n, (p_column).column_name,
+        gdpr_internal.text_expression(format('v_typed_%s', (p_column).n), (p_column).type),
+        format('column %I', (p_column).column_name)
+      )
+    end,
+    E'\n', E'\n' || p_indent
+  );
+$function$;
+comment on function gdpr_internal.read_value_code(gdpr_internal.column_fact, text) is
+  'Code that reads a new value as text and holds it to the type and length its column had.';
+
+create or replace function gdpr_internal.store_value_code(p_column gdpr_internal.column_fact, p_iv integer, p_key text, p_subject text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select concat(
+    case when (p_column).encrypt = 'searchable' then format(
+      E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
+    ) end,
+    case when (p_column).masked then format(
+      E'new.%I := %s;\n',
+      'gdpr_' || (p_column).column_name || '_mask',
+      case
+        when (p_column).mask = 'pseudonym' then format(
+          'left(replace(gdpr_internal.keyed_digest(v_ring.digest_key, ''pseudonym'', v_%s)::text, ''-'', ''''), %s)', (p_column).n, least(16, coalesce((p_column).maximum, 16))
+        )
+        else gdpr_internal.mask_expression(
+          (p_column).mask,
+          case when (p_column).mask = 'year' then format('v_%s::%s', (p_column).n, (p_column).type) else format('v_%s', (p_column).n) end,
+          (p_column).type
+        )
+      end
+    ) end,
+    case when (p_column).encrypt <> 'no' then format(
+      E'new.%I := gdpr_internal.seal_value(%s, substr(v_random, %s, 16), %s, %s, v_%s);\n',
+      (p_column).column_name, p_key, p_iv * 16 + 1, p_subject, (p_column).column_id, (p_column).n
+    ) end
+  );
+$function$;
+comment on function gdpr_internal.store_value_code(gdpr_internal.column_fact, integer, text, text) is 'Code that puts digest, mask and ciphertext of v_<n> into the row.';
+
+create or replace function gdpr_internal.digest_code(p_column gdpr_internal.column_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select concat(
+    case when (p_column).identifier is not null or (p_column).encrypt = 'searchable' then format(
+      E'v_canonical := gdpr_internal.canonical(%2$L, v_%1$s);\nv_digest_%1$s := gdpr_internal.keyed_digest(v_ring.digest_key, %2$L, v_canonical);\n',
+      (p_column).n, (p_column).canonical
+    ) end,
+    case when (p_column).identifier = 'email' then format(
+      E'v_bare_%1$s := v_digest_%1$s;\n'
+      'if strpos(v_canonical, ''+'') > 0 then\n'
+      '  v_bare_%1$s := gdpr_internal.keyed_digest(v_ring.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical));\n'
+      'end if;\n',
+      (p_column).n, (p_column).canonical
+    ) end
+  );
+$function$;
+comment on function gdpr_internal.digest_code(gdpr_internal.column_fact) is 'Code that computes the digest of v_<n>, and of its bare form.';
+
+create or replace function gdpr_internal.generate_triggers(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_default_mask bigint;
+  v_purposes smallint[];
+  v_bases text[];
+  v_declare text := '';
+  v_read text := '';
+  v_store text := '';
+  v_update text := '';
+  v_digests text[] := '{}';
+  v_bares text[] := '{}';
+  v_kinds text[] := '{}';
+  v_matching integer := 0;
+  v_constraint name;
+  v_ivs integer := 0;
+  v_column gdpr_internal.column_fact;
+  v_same text := '';
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0), array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
+  into v_default_mask, v_purposes, v_bases
+  from gdpr_internal.table_basis as b where b.table_id = p_table;
+
+  for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    v_declare := v_declare || format(E'  v_%s text;\n', v_column.n);
+    if v_column.encrypt <> 'no' and v_column.maximum is null and v_column.type not in ('text', 'character varying') then
+      v_declare := v_declare || format(E'  v_typed_%s %s;\n', v_column.n, v_column.type);
+    end if;
+    if v_column.encrypt <> 'no' then
+      v_read := v_read || format(
+        E'  if starts_with(new.%1$I, ''gdpr1:'') then\n    v_parent := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
+        '    new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_ring, v_parent), v_parent, %2$s, new.%1$I);\n  end if;\n',
+        v_column.column_name, v_column.column_id
+      );
+    end if;
+    v_read := v_read || '  ' || rtrim(gdpr_internal.read_value_code(v_column, '  '), ' ');
+    if v_column.identifier is not null or v_column.encrypt = 'searchable' then
+      v_declare := v_declare || format(E'  v_digest_%1$s uuid;\n  v_bare_%1$s uuid;\n', v_column.n);
+      v_read := v_read || '  ' || replace(rtrim(gdpr_internal.digest_code(v_column), E'\n'), E'\n', E'\n  ') || E'\n';
+    end if;
+    if v_column.identifier is not null then
+      v_digests := v_digests || format('v_digest_%s', v_column.n);
+      v_bares := v_bares || format('coalesce(v_bare_%1$s, v_digest_%1$s)', v_column.n);
+      v_kinds := v_kinds || quote_literal(v_column.identifier);
+      v_matching := v_matching + v_column.matches::integer;
+      v_constraint := coalesce(v_constraint, v_column.unique_name);
+    end if;
+    v_store := v_store || '  ' || replace(rtrim(
+      gdpr_internal.store_value_code(v_column, v_ivs, 'v_claim.data_key', 'v_claim.subject_id'), E'\n'), E'\n', E'\n  ') || E'\n';
+
+    v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
+    v_update := v_update || format(
+      E'  if v_moved or new.%1$I is distinct from old.%1$I then\n    %2$s',
+      v_column.column_name,
+      case when v_column.encrypt <> 'no' then format(
+        E'if new.%1$I is not distinct from old.%1$I then\n'
+        '      new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_ring, old.gdpr_subject_id), old.gdpr_subject_id, %2$s, old.%1$I);\n'
+        '    elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
+        '      perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
+        '    end if;\n    ',
+        v_column.column_name, v_column.column_id, format('column %I', v_column.column_name)
+      ) else '' end
+    );
+    v_update := v_update || rtrim(gdpr_internal.read_value_code(v_column, '    '), ' ');
+    if v_column.identifier is not null then
+      -- the old digest, before v_<n> takes the new value
+      v_update := v_update || format(
+        E'    v_old := gdpr_internal.keyed_digest(v_ring.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n',
+        v_column.canonical,
+        case when v_column.encrypt = 'no'
+          then gdpr_internal.text_expression(format('old.%I', v_column.column_name), v_column.type)
+          else format(
+            'gdpr_internal.open_value(gdpr_internal.data_key(v_ring, old.gdpr_subject_id), old.gdpr_subject_id, %s, old.%I)',
+            v_column.column_id, v_column.column_name
+          )
+        end
+      );
+    end if;
+    if v_column.identifier is not null or v_column.encrypt = 'searchable' then
+      v_update := v_update || '    ' || replace(rtrim(gdpr_internal.digest_code(v_column), E'\n'), E'\n', E'\n    ') || E'\n';
+    end if;
+    if v_column.identifier is not null then
+      v_update := v_update || format(
+        E'    perform gdpr_internal.change_identifier(%5$s::smallint, new.gdpr_subject_id, v_old, v_digest_%1$s, coalesce(v_bare_%1$s, v_digest_%1$s), %2$L, %3$L, %4$L);\n',
+        v_column.n, v_column.identifier, v_table.blocklist, v_column.unique_name, p_table
+      );
+    end if;
+    v_update := v_update || '    ' || replace(rtrim(
+      gdpr_internal.store_value_code(v_column, v_ivs, 'v_key', 'new.gdpr_subject_id'), E'\n'), E'\n', E'\n    ') || E'\n  end if;\n';
+    v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
+  end loop;
+
+  v_declare := v_declare || case when v_declare like '%v_digest_%' then E'  v_canonical text;\n' else '' end;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $body$
+declare
+  v_ring gdpr_internal.keyring := gdpr_internal.keyring();
+  v_claim gdpr_internal.claim;
+  v_parent bigint;
+%3$sbegin
+%17$s%2$s%4$s  v_claim := gdpr_internal.claim_subject(
+    v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
+    array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
+  );
+  new.gdpr_subject_id := v_claim.subject_id;
+  new.gdpr_subject_ref := v_claim.ref;
+  new.gdpr_purposes := v_claim.purposes & %13$s;
+  new.gdpr_until := v_claim.until;
+%14$s  return new;
+end
+$body$
+$code$,
+    'protect_' || p_table,
+    case when v_table.parent_id is null then '' else E'  v_parent := new.gdpr_subject_id;\n' end,
+    v_declare || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
+    v_read, p_table, v_default_mask,
+    array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
+    v_matching, v_table.blocklist, v_constraint,
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
+    format('Before a row of %s is stored: whose it is, its source, its gate, its ciphertext. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'protect_' || p_table);
+
+  if v_update = '' and v_table.parent_id is null then
+    execute format('drop function if exists gdpr_generated.%I()', 'change_' || p_table);
+  else
+    perform gdpr_generated.define(format(
+      $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $body$
+declare
+  v_ring gdpr_internal.keyring;
+  v_moved boolean;
+  v_key bytea;
+%10$s  v_claim gdpr_internal.claim;
+%2$sbegin
+%9$s  -- an argument: apply() rewrites the row because the policy of a column changed
+  v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
+  if not v_moved%7$s then
+    return new;
+  end if;
+  if new.gdpr_subject_id is null then
+    if old.gdpr_subject_id is null then
+      perform gdpr_internal.refuse('erased');
+    end if;
+    -- erasure: the guard lets nobody but gdpr_worker take a row's subject away
+    return new;
+  end if;
+  v_ring := gdpr_internal.keyring();
+%8$s  if v_moved then
+    v_claim := gdpr_internal.known_subject(
+      v_ring, %3$s::smallint, %4$s, new.gdpr_subject_id, gdpr_internal.context_source()
+    );
+    new.gdpr_subject_ref := v_claim.ref;
+    new.gdpr_purposes := v_claim.purposes & %5$s;
+    new.gdpr_until := v_claim.until;
+  end if;
+  v_key := gdpr_internal.data_key(v_ring, new.gdpr_subject_id);
+  if v_key is null then
+    perform gdpr_internal.refuse('erased');
+  end if;
+%6$s  return new;
+end
+$body$
+$code$,
+      'change_' || p_table, v_declare || case when v_ivs > 0 then E'  v_random bytea;\n' else '' end, p_table, v_default_mask,
+      v_table.purpose_mask | (1::bigint << 62), v_update, v_same,
+      case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
+      gdpr_internal.table_check_code(p_table, 'new'), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end
+    ));
+    execute format(
+      'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
+      format('Before a changed row of %s is stored: identifiers and ciphertext of the columns that changed. Generated by gdpr.apply().', v_table.relation)
+    );
+    execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'change_' || p_table);
+  end if;
+  perform gdpr_internal.generate_audit(p_table);
+  perform gdpr_internal.generate_clear_writes(p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_triggers(smallint) is 'Generates the trigger functions of a protected table from the register.';
+
+create or replace function gdpr_internal.moved_subject(p_value text, p_subject bigint)
+returns bigint
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- a row on its way to another partition, or from a dump, brings its own ciphertext and subject
+  if p_subject is null or gdpr_internal.value_subject(p_value) is distinct from p_subject then
+    perform gdpr_internal.refuse('ciphertext_written');
+  end if;
+  return p_subject;
+exception when data_exception then
+  perform gdpr_internal.refuse('ciphertext_written');
+  return null;
+end
+$function$;
+comment on function gdpr_internal.moved_subject(text, bigint) is
+  'The subject of a row that arrives with ciphertext (partition move, data-only restore). Error: PR405 when the ciphertext is not this row''s.';
+
+create or replace function gdpr_internal.key_expression(p_relation regclass, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case count(*)
+    when 0 then 'null::text'
+    when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
+    else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
+  end
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_internal.key_expression(regclass, text) is
+  'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
+
+create or replace function gdpr_internal.generate_audit(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_changes text;
+  v_all text;
+  v_settings text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(format(
+      E'    if %1$s is distinct from %2$s then\n'
+      '      v_changed := v_changed || %3$L::text;\n'
+      '      v_old := v_old || jsonb_build_object(%3$L, %4$s);\n'
+      '    end if;\n',
+      case when c.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end,
+      case when c.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end,
+      a.attname, c.old_value
+    ), '' order by a.attnum),
+    string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum),
+    case when bool_or(not c.stable_text) then
+      E'set timezone = ''UTC''\nset datestyle = ''ISO''\nset intervalstyle = ''postgres''\nset extra_float_digits = 3\nset bytea_output = ''hex''\n'
+    else '' end
+  into v_changes, v_all, v_settings
+  from pg_attribute as a
+  join pg_type as y on y.oid = a.atttypid
+  cross join lateral (
+    select
+      -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
+      y.oid < 16384 and (y.typcategory = 'A' or exists (
+        select from pg_opclass as o
+        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
+      )) as comparable,
+      case when y.oid < 16384 then format('old.%I', a.attname)
+        else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)
+      end as old_value,
+      format_type(a.atttypid, null) in (
+        'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr'
+      ) as stable_text
+  ) as c
+  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+%2$sas $body$
+declare
+  v_old jsonb := '{}';
+  v_changed text[] := '{}';
+begin
+  if tg_op = 'DELETE' then
+%8$s  else
+%9$s  end if;
+  if tg_op = 'INSERT' then
+    perform gdpr_internal.write_audit(
+      'INSERT', %3$s::smallint, new.gdpr_subject_id, %4$s, format('%%s', new), null, null
+    );
+  elsif tg_op = 'UPDATE' then
+%5$s    if new.gdpr_subject_id is distinct from old.gdpr_subject_id then
+      v_changed := v_changed || 'gdpr_subject_id'::text;
+      v_old := v_old || jsonb_build_object('gdpr_subject_id', old.gdpr_subject_id);
+    end if;
+    if v_changed = '{}' then
+      -- the gate was copied to the row, or nothing changed
+      return null;
+    end if;
+    perform gdpr_internal.write_audit(
+      'UPDATE', %3$s::smallint, old.gdpr_subject_id, %6$s, format('%%s', new), v_changed,
+      gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
+    );
+  else
+    v_old := jsonb_build_object(%7$s);
+    perform gdpr_internal.write_audit(
+      'DELETE', %3$s::smallint, old.gdpr_subject_id, %6$s, format('%%s', old), null,
+      gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
+    );
+  end if;
+  return null;
+end
+$body$
+$code$,
+    'audit_' || p_table, v_settings, p_table,
+    gdpr_internal.key_expression(v_table.relation, 'new'), v_changes,
+    gdpr_internal.key_expression(v_table.relation, 'old'), v_all,
+    gdpr_internal.table_check_code(p_table, 'old'), gdpr_internal.table_check_code(p_table, 'new')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
+    format('After a row of %s has changed: its audit record. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'audit_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_audit(smallint) is 'Generates the audit trigger function of a protected table.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.guard_gate()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('gate_columns');
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_gate() is 'Refuses every write of the columns gdpr_*; its trigger fires only for those. Error: PR406.';
+
+create or replace function gdpr_policy.guard_truncate()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('truncate_refused');
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_truncate() is 'Refuses TRUNCATE, which ignores row security and audit. Error: PR407.';
+
+-- 40_protection/60_generate_rows.sql
+-- [code] The generator of functions that read and write the rows of protected tables.
+-- GDPR Art. 7(3), 17, 25. They belong to gdpr_worker, which has no key and no evidence: what a table's owner plants in his
+-- table (triggers, policies, defaults) runs with the rights of whoever writes or reads it.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_rows(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link text;
+  v_key text;
+  v_schema name;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  -- the application's own triggers run inside these functions and may rely on their schema
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %4$I, pg_temp
+set row_security = on
+as $body$
+begin
+  perform gdpr_internal.refuse_deferred(%5$L);
+  if p_subjects is null then
+    update %2$s as t
+    set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
+    from gdpr_internal.subject as s
+    where s.id = t.gdpr_subject_id
+      and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    set constraints all immediate;
+    return;
+  end if;
+  update %2$s as t
+  set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
+  from gdpr_internal.subject as s
+  where t.gdpr_subject_id = any (p_subjects)
+    and s.id = t.gdpr_subject_id
+    and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+  if found then
+    -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
+    set constraints all immediate;
+  end if;
+end
+$body$
+$code$,
+    'spread_' || p_table, v_table.relation, v_table.purpose_mask | (1::bigint << 62), v_schema, v_table.relation
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint[]) is %L', 'spread_' || p_table,
+    format('Copies the gate of persons to their rows in %s. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', 'spread_' || p_table);
+
+  if v_table.parent_id is not null then
+    select t.relation into strict v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+    select string_agg(format('p.%I = new.%I', u.parent, u.child), ' and ' order by u.n)
+    into v_link
+    from unnest(v_table.parent_columns, v_table.via_columns) with ordinality as u (parent, child, n);
+    perform gdpr_generated.define(format(
+      $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subject bigint;
+begin
+  if tg_op = 'UPDATE' and tg_nargs = 0 and %5$s then
+    if new.gdpr_subject_id is distinct from old.gdpr_subject_id and new.gdpr_subject_id is not null then
+      -- the parent row went to another person and took this row along: so do the rows below
+      perform gdpr_generated.move_children(%6$s::smallint, new);
+    end if;
+    return new;
+  end if;
+  if %2$s then
+    -- an orphan stays with the person it was about; a new row without a parent is a person of its own
+    new.gdpr_subject_id := case when tg_op = 'UPDATE' then old.gdpr_subject_id end;
+    return new;
+  end if;
+  select p.gdpr_subject_id into v_subject from %3$s as p where %4$s;
+  if not found then
+    perform gdpr_internal.refuse('not_yet_linked');
+  elsif v_subject is null then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  new.gdpr_subject_id := v_subject;
+  if tg_op = 'UPDATE' and v_subject is distinct from old.gdpr_subject_id and old.gdpr_subject_id is not null then
+    perform gdpr_generated.move_children(%6$s::smallint, new);
+  end if;
+  return new;
+end
+$body$
+$code$,
+      'subject_' || p_table,
+      (select string_agg(format('new.%I is null', c), ' or ') from unnest(v_table.via_columns) as c),
+      v_parent, v_link,
+      (
+        select format('(%s)', string_agg(format('new.%1$I is not distinct from old.%1$I', c), ' and ') || ' or new.gdpr_subject_id is null')
+        from unnest(v_table.via_columns) as c
+      ),
+      p_table
+    ));
+    execute format(
+      'comment on function gdpr_generated.%I() is %L', 'subject_' || p_table,
+      format('Before a row of %s is stored: the subject of its parent row. Generated by gdpr.apply().', v_table.relation)
+    );
+    execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
+  end if;
+
+  select string_agg(
+    format('t.%I = (%s)::%s', a.attname,
+      case when x.indnatts = 1 then 'p_key' else format('p_key::jsonb ->> %s', k.n - 1) end,
+      format_type(a.atttypid, a.atttypmod)),
+    ' and ' order by k.n
+  )
+  into v_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_key text)
+returns bigint
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subject bigint;
+begin
+  select t.gdpr_subject_id into v_subject from %2$s as t where %3$s;
+  return v_subject;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'subject_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(text) is %L', 'subject_of_' || p_table,
+    format('The subject of one row of %s by its primary key. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(text) to gdpr_owner', 'subject_of_' || p_table);
+  perform gdpr_generated.generate_erasure(p_table);
+
+  select string_agg(format(
+    E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
+    c.column_name), '')
+  into v_link
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt <> 'no';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns table (gates bigint, orphans bigint, plain bigint)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  return query
+  select
+    count(*) filter (where t.gdpr_subject_id is not null and s.erased_at is null
+      and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until)),
+    count(*) filter (where t.gdpr_subject_id is null and t.gdpr_purposes is distinct from 9223372036854775807),
+    count(*) filter (where false%4$s)
+  from %2$s as t
+  left join gdpr_internal.subject as s on s.id = t.gdpr_subject_id;
+end
+$body$
+$code$,
+    'check_' || p_table, v_table.relation, v_table.purpose_mask | (1::bigint << 62), coalesce(v_link, '')
+  ));
+  execute format('comment on function gdpr_generated.%I() is %L', 'check_' || p_table,
+    format('Counts rows of %s whose gate differs from the person''s, that belong to nobody, or hold plaintext. Generated by gdpr.apply().', v_table.relation));
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_owner', 'check_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent, erase.';
+
+create or replace function gdpr_generated.move_children(p_table smallint, p_row anyelement)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_child record;
+begin
+  for v_child in
+    select c.relation,
+      (select string_agg(format('c.%I = ($1).%I', u.child, u.parent), ' and ') from unnest(c.via_columns, c.parent_columns) as u (child, parent)) as link
+    from gdpr_internal.protected_table as c
+    where c.parent_id = p_table and c.unprotected_at is null
+  loop
+    execute format('update %s as c set gdpr_subject_id = ($1).gdpr_subject_id where %s', v_child.relation, v_child.link) using p_row;
+  end loop;
+end
+$function$;
+comment on function gdpr_generated.move_children(smallint, anyelement) is
+  'A row that goes to another person takes the rows below it along; their own triggers encrypt them anew.';
+
+create or replace function gdpr_generated.generate_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_calls text;
+begin
+  select string_agg(format(E'  perform gdpr_generated.%I(p_subjects);\n', 'spread_' || t.id), '' order by t.id)
+  into v_calls
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.spread_gate(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_calls, '')
+  ));
+  comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
+end
+$function$;
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(): one static call for each protected table.';
+
+create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select case
+    when (p_column).erase = 'null' then 'null'
+    when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
+    when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
+    else gdpr_internal.neutral_value((p_column).type)
+  end;
+$function$;
+comment on function gdpr_generated.erase_expression(gdpr_internal.erase_fact) is 'What an erased column holds afterwards: null, the policy''s value, or a neutral value where null is not allowed.';
+
+create or replace function gdpr_generated.erase_columns(p_table smallint)
+returns setof gdpr_internal.erase_fact
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    c.column_name,
+    c.erase,
+    c.original_type,
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
+    c.original ? 'unique_name' or exists (
+      select from pg_index as x
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
+      where x.indrelid = t.relation and x.indisunique and x.indkey::text = a.attnum::text
+    )
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.erase <> 'keep'
+  order by c.position;
+end;
+comment on function gdpr_generated.erase_columns(smallint) is 'The columns that anonymisation empties, and how.';
+
+create or replace function gdpr_generated.generate_erasure(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_method text;
+  v_keep text := '';
+  v_keep_until text;
+  v_assign text;
+  v_schema name;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+  v_method := gdpr_internal.erasure_method(v_table.definition);
+  if v_table.definition -> 'erase' ? 'keep_until' then
+    v_keep_until := format(
+      '(t.%I + interval %L)::timestamptz',
+      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 2),
+      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 1)
+    );
+    v_keep := format(
+      E'  update %1$s as t\n'
+      '  set gdpr_purposes = %2$s, gdpr_until = ''infinity''\n'
+      '  where t.gdpr_subject_id = p_subject and %3$s > statement_timestamp();\n'
+      '  get diagnostics v_kept = row_count;\n',
+      v_table.relation, 1::bigint << 62, v_keep_until
+    );
+    v_keep_until := format(' and (%s <= statement_timestamp()) is not false', v_keep_until);
+  end if;
+  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
+  into v_assign
+  from (
+    select a.attnum, a.attname,
+      case
+        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+        when a.attname = 'gdpr_purposes' then '9223372036854775807'
+        when a.attname = 'gdpr_until' then '''infinity'''
+        when a.attname = any (v_table.via_columns) and not a.attnotnull then 'null'
+        else (
+          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
+        )
+      end as value
+    from pg_attribute as a
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+  ) as a
+  where a.value is not null;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, out v_changed bigint, out v_kept bigint)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %5$I, pg_temp
+set row_security = on
+as $body$
+begin
+  v_kept := 0;
+  perform gdpr_internal.refuse_deferred(%6$L);
+%2$s  %3$s where t.gdpr_subject_id = p_subject%4$s;
+  get diagnostics v_changed = row_count;
+  -- a deferred trigger that somebody planted runs here, not at commit with the rights of the officer
+  set constraints all immediate;
+  if exists (select from %7$s as t where t.gdpr_subject_id = p_subject%8$s) then
+    perform gdpr_internal.refuse('erasure_incomplete', %6$L);
+  end if;
+end
+$body$
+$code$,
+    'erase_' || p_table, v_keep,
+    case v_method
+      when 'delete' then format('delete from %s as t', v_table.relation)
+      else format('update %s as t set %s', v_table.relation, v_assign)
+    end,
+    coalesce(v_keep_until, ''), v_schema, v_table.relation, v_table.relation,
+    case when v_keep <> '' then format(' and t.gdpr_purposes <> %s', 1::bigint << 62) else '' end
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint) is %L', 'erase_' || p_table,
+    format('Erases a person''s rows in %s (%s); v_kept: rows that a retention period keeps, restricted. Generated by gdpr.apply().', v_table.relation, v_method)
+  );
+  execute format('grant execute on function gdpr_generated.%I(bigint) to gdpr_owner', 'erase_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_erasure(smallint) is 'Generates the erasure of a protected table: delete or anonymise, what the law keeps excepted.';
+
+create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid from pg_proc as p
+    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
+      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table)
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
+end
+$function$;
+comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';
+
+-- 40_protection/70_clear_views.sql
+-- [code] Clear views: plaintext in the original types, writable, for applications.
+-- GDPR Art. 32. The views belong to gdpr_viewer, which may read the tables and the keys and as which no code runs; the row
+-- policies of the table apply to whoever asks.
+-- Its INSTEAD OF triggers write the table as the caller: the clear view gives no right that the table does not.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.refuse_clear(p_role name, p_table regclass)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_policy.refuse_base(p_role) and (
+    has_any_column_privilege(p_role, p_table, 'select') or pg_has_role(p_role, 'gdpr_dpo', 'usage')
+  )
+    or gdpr_internal.refuse('clear_refused', format('role %s, table %s', quote_ident(p_role), p_table));
+end
+$function$;
+comment on function gdpr_policy.refuse_clear(name, regclass) is
+  'A clear view shows its table to roles of audience clear that may read the table, and to gdpr_dpo. Errors: gdpr_clear_refused, gdpr_base_refused, gdpr_no_purpose (42501).';
+
+create or replace function gdpr_internal.is_control_column(p_table smallint, p_column name)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
+    select from gdpr_internal.protected_column as c
+    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask')
+  );
+end;
+comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
+
+set local role gdpr_viewer;
+
+create or replace function gdpr_generated.generate_clear_view(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_columns text;
+  v_encrypted boolean;
+  v_column record;
+  -- in the view and not in a view of its own: such a view would show keys to whoever may read all data
+  v_key text := $key$gdpr_internal.decrypt_iv(
+    substr(k.wrapped, 17, 64),
+    substr((
+      select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
+      from (
+        select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
+        from gdpr_internal.key_encryption_key as e
+        order by e.id desc
+        limit 1
+      ) as c
+    ), 1, 32),
+    substr(k.wrapped, 1, 16),
+    'aes-cbc/pad:none'
+  )$key$;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(
+      case
+        when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
+        else format(
+          '  case when t.gdpr_subject_id is null then t.%1$I else gdpr_internal.open_value(%4$s, t.gdpr_subject_id, %2$s, t.%1$I) end::%3$s as %1$I',
+          a.attname, c.id, c.original_type, v_key
+        )
+      end, E',\n' order by a.attnum
+    )
+    || coalesce(string_agg(
+      format(E',\n  t.%I as %I', 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
+    ) filter (where c.encrypt = 'searchable'), ''),
+    coalesce(bool_or(c.encrypt <> 'no'), false)
+  into v_columns, v_encrypted
+  from pg_attribute as a
+  left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+
+  perform gdpr_generated.drop_clear_view(p_table);
+  execute format(
+    E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
+    'where (select gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    v_table.view_name, v_columns, v_table.relation,
+    case when v_encrypted then E'\nleft join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id' else '' end,
+    v_table.relation
+  );
+  execute format(
+    'comment on view gdpr_clear.%I is %L', v_table.view_name,
+    format('%s in plaintext, for roles of audience clear. Writable. Generated by gdpr.apply().', v_table.relation)
+  );
+  for v_column in
+    select a.attname,
+      case when c.encrypt <> 'no' then c.original ->> 'default' else pg_get_expr(d.adbin, d.adrelid) end as expression
+    from pg_attribute as a
+    join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+    where a.attrelid = v_table.relation and a.attgenerated = '' and not gdpr_internal.is_control_column(p_table, a.attname)
+  loop
+    execute format('alter view gdpr_clear.%I alter column %I set default %s', v_table.view_name, v_column.attname, v_column.expression);
+  end loop;
+  execute format(
+    'create or replace trigger gdpr_40_write instead of insert or update or delete on gdpr_clear.%I for each row execute function gdpr_generated.%I()',
+    v_table.view_name, 'write_' || p_table
+  );
+  execute format('grant select, insert, update, delete on gdpr_clear.%I to gdpr_app', v_table.view_name);
+  execute format('grant select on gdpr_clear.%I to gdpr_dpo', v_table.view_name);
+end
+$function$;
+comment on function gdpr_generated.generate_clear_view(smallint) is 'Generates gdpr_clear.<table> and its triggers.';
+
+create or replace function gdpr_generated.drop_clear_view(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_view text := (select format('gdpr_clear.%I', t.view_name) from gdpr_internal.protected_table as t where t.id = p_table);
+begin
+  if to_regclass(v_view) is not null then
+    execute format('drop view %s', v_view);
+  end if;
+end
+$function$;
+comment on function gdpr_generated.drop_clear_view(smallint) is 'Drops a clear view.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.generate_clear_writes(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_names text;
+  v_values text;
+  v_names_auto text;
+  v_values_auto text;
+  v_identity text;
+  v_always text;
+  v_back text;
+  v_into text;
+  v_set text;
+  v_key text;
+  v_insert text;
+  v_change text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(format('%I', a.attname), ', ' order by a.attnum) filter (where not a.generated),
+    string_agg(a.value, ', ' order by a.attnum) filter (where not a.generated),
+    string_agg(format('%I', a.attname), ', ' order by a.attnum) filter (where not a.identity and not a.generated),
+    string_agg(a.value, ', ' order by a.attnum) filter (where not a.identity and not a.generated),
+    string_agg(format('new.%I is null', a.attname), ' and ') filter (where a.identity),
+    max(a.attname::text) filter (where a.always),
+    string_agg(format('t.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
+    string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
+    string_agg(
+      case when a.encrypted
+        -- no operator that the caller's search_path could replace: it would hear the plaintext
+        then format(
+          '%1$I = case when coalesce(pg_catalog.texteq(new.%1$I::pg_catalog.text, old.%1$I::pg_catalog.text), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
+          a.attname, a.value
+        )
+        else format('%I = %s', a.attname, a.value)
+      end, ', ' order by a.attnum
+    ) filter (where not a.always and not a.generated)
+  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set
+  from (
+    select
+      a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
+      coalesce(c.encrypt <> 'no', false) as encrypted,
+      case when c.encrypt <> 'no' then gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
+        else format('new.%I', a.attname)
+      end as value
+    from pg_attribute as a
+    left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
+      and not gdpr_internal.is_control_column(p_table, a.attname)
+  ) as a;
+  select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
+  into v_key
+  from pg_index as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+  where x.indrelid = v_table.relation and x.indisprimary;
+
+  select
+    concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
+    concat_ws(', ', v_into, string_agg(format('new.%I', c.column_name || '_digest'), ', ' order by c.position))
+  into v_back, v_into
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt = 'searchable';
+  v_back := case when v_back = '' then '' else format(E'\n    returning %s into %s', v_back, v_into) end;
+  v_insert := format(
+    E'insert into %s as t (%s)\n    values (%s)%s;', v_table.relation, v_names, v_values, v_back
+  );
+  if v_identity is not null then
+    v_insert := format(
+      E'if %s then\n    insert into %s as t (%s)\n    values (%s)%s;\n  else\n    %s\n  end if;',
+      v_identity, v_table.relation, v_names_auto, v_values_auto, v_back,
+      case when v_always is null then v_insert else format(
+        'raise exception using errcode = %L, message = %L;', '428C9', format('cannot insert a non-DEFAULT value into column "%s"', v_always)
+      ) end
+    );
+  end if;
+  v_change := case
+    when v_key is null then (
+      select format(
+        'raise exception using errcode = %L, message = %L, hint = %L, constraint = %L;',
+        e.sqlstate, e.message, e.hint, 'gdpr_' || e.name
+      )
+      from gdpr.error_code as e where e.name = 'no_primary_key'
+    )
+    else format(
+      E'if tg_op = ''UPDATE'' then\n'
+      '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
+      '    if not found then\n      return null;\n    end if;\n'
+      '    return new;\n'
+      '  end if;\n'
+      '  delete from %1$s as t where %3$s;\n'
+      '  if not found then\n    return null;\n  end if;\n',
+      v_table.relation, v_set, v_key, v_back
+    )
+  end;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security invoker
+-- no SET clause: the application's own triggers run inside, with the application's search_path
+as $body$
+begin
+  if tg_op = 'INSERT' then
+  %2$s
+    return new;
+  end if;
+  %3$s
+  return old;
+end
+$body$
+$code$,
+    'write_' || p_table, v_insert, v_change
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'write_' || p_table,
+    format('Writes gdpr_clear.%I through to %s, as the caller. Generated by gdpr.apply().', v_table.view_name, v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_viewer', 'write_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_clear_writes(smallint) is 'Generates the INSTEAD OF trigger of a clear view.';
+
+create or replace function gdpr_internal.drop_generated_controls(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid from pg_proc as p
+    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
+      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table)
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.drop_generated_controls(smallint) is 'Drops the trigger functions of a table.';
+
+-- 50_audit/20_records.sql
+-- [code] Writing and reading audit records.
+-- GDPR Art. 5(2), Art. 32(1)(d). Written by the generated triggers and by gdprdb's own functions; read by gdpr_dpo, gdpr_auditor.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.write_audit(
+  p_operation text, p_table smallint, p_subject bigint, p_key text, p_row text, p_changed text[], p_payload text
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload
+  )
+  select
+    p_operation, p_table, p_subject,
+    gdpr_internal.keyed_digest(k.audit_key, p_table::text, p_key),
+    gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_internal.context_setting('actor'),
+    gdpr_internal.context_setting('request'),
+    v_role,
+    nullif(current_setting('application_name'), ''),
+    p_changed,
+    gdpr_internal.hmac(convert_to(p_row, 'UTF8'), k.audit_key, 'sha256'),
+    p_payload
+  from gdpr_internal.key_encryption_key as k
+  order by k.id desc
+  limit 1;
+end
+$function$;
+comment on function gdpr_internal.write_audit(text, smallint, bigint, text, text, text[], text) is
+  'Writes the audit record of one row: p_key the primary key as text and p_row the row as stored leave only keyed digests.';
+
+create or replace function gdpr_internal.audit_event(p_operation text, p_subject bigint, p_details jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, subject_id, purpose_id, actor, request, role, application_name, payload
+  )
+  values (
+    p_operation, p_subject,
+    gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
+    gdpr_internal.context_setting('actor'),
+    gdpr_internal.context_setting('request'),
+    v_role,
+    nullif(current_setting('application_name'), ''),
+    p_details::text
+  );
+end
+$function$;
+comment on function gdpr_internal.audit_event(text, bigint, jsonb) is
+  'Records an event of gdprdb itself (policy, key, basis, consent, restriction, erasure, maintenance). p_details must not hold personal data.';
+
+create or replace function gdpr_internal.note_maintenance()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: purpose maintenance used by % in a read-only transaction', gdpr_internal.acting_role();
+  elsif pg_current_xact_id_if_assigned() is null or not exists (
+    select from gdpr_internal.audit_record as a
+    where a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'MAINTENANCE'
+  ) then
+    perform gdpr_internal.audit_event('MAINTENANCE', null, '{}');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_maintenance() is
+  'One record for each transaction that uses purpose maintenance; a read-only transaction leaves a line in the server''s log instead.';
+
+create or replace view gdpr.audit_log as
+select
+  a.id,
+  a.at,
+  a.xid,
+  t.relation as table_name,
+  a.operation,
+  a.subject_id,
+  a.row_key,
+  p.name as purpose,
+  a.actor,
+  a.login,
+  a.role,
+  a.client_addr,
+  a.application_name,
+  a.request,
+  a.changed,
+  case
+    when a.table_id is null then a.payload::jsonb
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
+  end as old,
+  a.row_hash
+from gdpr_internal.audit_record as a
+left join gdpr_internal.protected_table as t on t.id = a.table_id
+left join gdpr_internal.purpose as p on p.id = a.purpose_id;
+comment on view gdpr.audit_log is
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row, or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+
+create or replace view gdpr.source as
+select
+  s.id,
+  s.subject_id,
+  t.relation as table_name,
+  s.kind,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb end as details,
+  s.actor,
+  s.recorded_at
+from gdpr_internal.source as s
+left join gdpr_internal.protected_table as t on t.id = s.table_id;
+comment on view gdpr.source is
+  'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.append_only()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('append_only', tg_table_name);
+  return null;
+end
+$function$;
+comment on function gdpr_internal.append_only() is 'Refuses every change of evidence. Error: 55000.';
+
+create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_month timestamptz;
+  v_name name;
+  v_made integer := 0;
+begin
+  for v_month in
+    select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
+  loop
+    v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
+    if to_regclass('gdpr_internal.' || v_name) is null then
+      execute format(
+        'create table gdpr_internal.%I partition of gdpr_internal.audit_record for values from (%L) to (%L)',
+        v_name, v_month, v_month + interval '1 month'
+      );
+      execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');
+      execute format('alter table gdpr_internal.%I enable row level security', v_name);
+      v_made := v_made + 1;
+    end if;
+  end loop;
+  return v_made;
+end
+$function$;
+comment on function gdpr_internal.make_audit_partitions(integer) is 'Makes the monthly partitions of this month and the next p_months; returns how many were missing.';
+
+-- 50_audit/30_append_only.sql
+-- [code] Evidence is only ever added: triggers that refuse everything else, for every role.
+-- GDPR Art. 5(2).
+
+set local role gdpr_owner;
+
+do $evidence$
+declare
+  v_table text;
+begin
+  foreach v_table in array array[
+    'audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end',
+    'objection_record', 'erasure_record'
+  ] loop
+    execute format(
+      'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
+      v_table
+    );
+    execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_append_only', v_table);
+    execute format(
+      'create or replace trigger gdpr_50_no_truncate before truncate on gdpr_internal.%I for each statement execute function gdpr_internal.append_only()',
+      v_table
+    );
+    execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_no_truncate', v_table);
+  end loop;
+  perform gdpr_internal.make_audit_partitions();
+end
+$evidence$;
+
+-- 60_subject_rights/20_restrict.sql
+-- [code] Restriction of processing and objection.
+-- GDPR Art. 18, Art. 21. Called by: gdpr_dpo.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.restrict(p_subject bigint, p_ground text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  if p_ground is null or p_ground <> all (
+    array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other']
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of accuracy_contested, unlawful_processing, legal_claims, objection_pending, other');
+  end if;
+  insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
+  return v_id;
+end
+$function$;
+comment on function gdpr.restrict(bigint, text) is
+  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending, other. Returns its number. Errors: PR101, PR603, PR004, PR005. Art. 18(1).';
+
+create or replace function gdpr.lift_restriction(p_subject bigint, p_reason text)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_lifted integer;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_reason is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  insert into gdpr_internal.restriction_end (restriction_id, reason)
+  select r.id, p_reason
+  from gdpr_internal.restriction_record as r
+  where r.subject_id = p_subject
+  on conflict (restriction_id) do nothing;
+  get diagnostics v_lifted = row_count;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  return v_lifted;
+end
+$function$;
+comment on function gdpr.lift_restriction(bigint, text) is
+  'Lifts every restriction of a person and returns how many; tell the person before (Art. 18(3)). Errors: PR101, PR603, PR004.';
+
+create or replace function gdpr.object_to(p_subject bigint, p_purpose text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
+  insert into gdpr_internal.objection_record (subject_id, purpose_id)
+  values (p_subject, v_purpose)
+  on conflict (subject_id, purpose_id) do nothing;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+end
+$function$;
+comment on function gdpr.object_to(bigint, text) is
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had. Errors: PR101, PR603, PR003, PR005. Art. 21.';
+
+-- 60_subject_rights/30_erase.sql
+-- [code] Erasure: every row of a person, the key, the identifiers.
+-- GDPR Art. 17. Called by: gdpr_dpo. The rows are touched by gdpr_worker's generated functions, the key by gdpr_keyholder's.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.destroy_key(p_subject bigint)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  return found;
+end
+$function$;
+comment on function gdpr_internal.destroy_key(bigint) is
+  'Destroys a person''s data key: every copy of the ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.block_subject(p_subject bigint, p_reason text)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_blocked integer;
+begin
+  insert into gdpr_internal.identifier (digest, kind, blocked_at, block_reason)
+  select distinct i.bare_digest, i.kind, statement_timestamp(), p_reason
+  from gdpr_internal.identifier as i
+  where i.subject_id = p_subject and i.bare_digest is not null
+  on conflict (digest) do nothing;
+  update gdpr_internal.identifier as i
+  set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
+  where i.subject_id = p_subject;
+  get diagnostics v_blocked = row_count;
+  return v_blocked;
+end
+$function$;
+comment on function gdpr_internal.block_subject(bigint, text) is 'Turns a person''s identifiers, and their addresses without plus-tags, into blocked ones; returns how many.';
+
+create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table record;
+  v_changed bigint;
+  v_kept bigint;
+  v_kept_all bigint := 0;
+  v_tables jsonb := '[]';
+  v_receipt jsonb;
+  v_key_destroyed boolean := false;
+  v_identifiers integer;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_reason is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
+  perform from gdpr_internal.subject as s where s.id = p_subject for update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  select e.receipt into v_receipt from gdpr_internal.erasure_record as e where e.subject_id = p_subject;
+  if found then
+    return v_receipt;
+  end if;
+  v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
+  update gdpr_internal.subject as s
+  set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
+  where s.id = p_subject;
+
+  for v_table in
+    select
+      t.id, t.relation,
+      gdpr_internal.erasure_method(t.definition) as method,
+      t.definition -> 'erase' ->> 'keep_until' as keep_until
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null
+    order by t.depth desc, t.id
+  loop
+    -- the generated function's name comes from the register
+    perform gdpr_internal.require_worker();
+    execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
+    into v_changed, v_kept
+    using p_subject;
+    perform gdpr_internal.require_worker();
+    v_kept_all := v_kept_all + v_kept;
+    v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
+      'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
+      'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
+    ));
+  end loop;
+
+  if v_kept_all = 0 then
+    v_key_destroyed := gdpr_internal.destroy_key(p_subject);
+  end if;
+  v_receipt := jsonb_build_object(
+    'subject', p_subject,
+    'erased_at', statement_timestamp(),
+    'tables', v_tables,
+    'identifiers_blocked', v_identifiers,
+    'key_destroyed', v_key_destroyed
+  );
+  insert into gdpr_internal.erasure_record (subject_id, reason, receipt) values (p_subject, p_reason, v_receipt);
+  perform gdpr_internal.audit_event('ERASE', p_subject, v_receipt - 'subject');
+  return v_receipt;
+end
+$function$;
+comment on function gdpr.erase(bigint, text) is
+  'Erases a person: rows of every protected table are deleted or anonymised, children first; identifiers are blocked; the data key is destroyed unless a retention period keeps rows (those are restricted). Returns a receipt without values; asked twice it gives the first one. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR005 not at READ COMMITTED. Art. 17.';
+
+create or replace view gdpr.erasure_ledger as
+select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
+from gdpr_internal.erasure_record as e;
+comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
+
+create or replace function gdpr.subject_of(p_table regclass, p_key text)
+returns bigint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint;
+  v_subject bigint;
+begin
+  select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
+  if v_table is null then
+    perform gdpr_internal.refuse('not_protected');
+  end if;
+  perform gdpr_internal.require_worker();
+  execute format('select gdpr_generated.%I($1)', 'subject_of_' || v_table) into v_subject using p_key;
+  perform gdpr_internal.require_worker();
+  return v_subject;
+end
+$function$;
+comment on function gdpr.subject_of(regclass, text) is
+  'The person a row belongs to, by the row''s primary key as text (several columns: a JSON array of texts); null when there is no such row. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+-- 70_sharing/10_redacted_views.sql
+-- [code] Redacted views: one schema for each audience, no decryption on the way.
+-- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
+
+set local role gdpr_viewer;
+
+create or replace function gdpr_generated.generate_redacted_view(p_table smallint, p_audience name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_schema name := 'gdpr_' || p_audience;
+  v_columns text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(
+    case
+      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+    end, E',\n' order by a.attnum
+  )
+  into v_columns
+  from pg_attribute as a
+  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  perform gdpr_generated.drop_redacted_view(p_table, p_audience);
+  execute format(
+    E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
+    v_schema, v_table.view_name, v_columns, v_table.relation
+  );
+  execute format(
+    'comment on view %I.%I is %L', v_schema, v_table.view_name,
+    format('%s as audience %s may see it; subject_ref is a stable pseudonym of the person. Generated by gdpr.apply().', v_table.relation, p_audience)
+  );
+  execute format('grant select on %I.%I to %I', v_schema, v_table.view_name, 'gdpr_' || p_audience);
+end
+$function$;
+comment on function gdpr_generated.generate_redacted_view(smallint, name) is
+  'Generates gdpr_<audience>.<table>: same names, order and types as the table, subject_ref in front, masks as inline expressions or stored values.';
+
+create or replace function gdpr_generated.drop_redacted_view(p_table smallint, p_audience name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_view text := (
+    select format('%I.%I', 'gdpr_' || p_audience, t.view_name) from gdpr_internal.protected_table as t where t.id = p_table
+  );
+begin
+  if to_regclass(v_view) is not null then
+    execute format('drop view %s', v_view);
+  end if;
+end
+$function$;
+comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
+
+-- 90_accountability/10_doctor.sql
+-- [code] doctor(): a claim is only made where it is checked.
+-- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_tables()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with live as (
+    select t.id, t.relation, t.mode, t.definition, t.fingerprint, t.parent_id is not null as child, c.oid is not null as present
+    from gdpr_internal.protected_table as t
+    left join pg_class as c on c.oid = t.relation
+    where t.unprotected_at is null
+  ),
+  relations as (
+    select l.id, l.relation, l.mode, l.child, r.r as part
+    from live as l
+    cross join lateral gdpr_internal.relation_tree(l.relation) as r (r)
+    where l.present
+  )
+  select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
+  from live as l where not l.present
+  union all
+  select 'error', 'row_security', r.part::text,
+    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r join pg_class as c on c.oid = r.part
+  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  union all
+  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  where r.mode = 'enforce' and (
+    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
+  ) < 3
+  union all
+  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  cross join lateral (
+    select n.name
+    from unnest(
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+    ) as n (name)
+  ) as n
+  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
+  where g.oid is null or g.tgenabled <> 'A'
+  union all
+  select 'warning', 'drift', l.relation::text, 'the catalog is no longer what apply() left (controls or columns were changed)',
+    'gdprdb policy plan shows the steps, gdprdb policy apply takes them.'
+  from live as l
+  where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
+  union all
+  select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
+    'Name it in the policy: [tables."..."].columns.'
+  from live as l
+  join pg_attribute as a on a.attrelid = l.relation and a.attnum > 0 and not a.attisdropped
+  where not l.definition -> 'columns' ? a.attname::text and not gdpr_internal.is_control_column(l.id, a.attname)
+    and not exists (
+      select from pg_constraint as k where k.conrelid = l.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+    )
+  union all
+  select 'error', 'bypassing_view', v.oid::regclass::text,
+    format('view over %s belongs to %s, who passes row security', l.relation, v.relowner::regrole),
+    'Give the view to a role without superuser and BYPASSRLS, or create it WITH (security_invoker).'
+  from live as l
+  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
+  join pg_rewrite as w on w.oid = d.objid
+  join pg_class as v on v.oid = w.ev_class and v.relkind in ('v', 'm')
+  join pg_roles as o on o.oid = v.relowner
+  where (o.rolsuper or o.rolbypassrls)
+    and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
+  group by v.oid, v.relowner, l.relation
+  union all
+  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', l.relation),
+    'Protect it by dropping it, or build it on a redacted view.'
+  from live as l
+  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
+  join pg_rewrite as w on w.oid = d.objid
+  join pg_class as v on v.oid = w.ev_class and v.relkind = 'm'
+  group by v.oid, l.relation
+  union all
+  select 'warning', 'statistics', l.relation::text, 'the planner''s statistics may hold values of persons erased since the last ANALYZE',
+    format('ANALYZE %s;', l.relation)
+  from live as l
+  join pg_stat_all_tables as s on s.relid = l.relation
+  where exists (
+    select from gdpr_internal.erasure_record as e
+    where e.erased_at > coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity')
+      and exists (
+        select from jsonb_array_elements(e.receipt -> 'tables') as t
+        where t ->> 'table' = l.relation::text and (t ->> 'rows')::bigint > 0
+      )
+  ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
+  union all
+  select 'error', 'deferred_trigger', l.relation::text, format('trigger %I is deferrable: it would run with the rights of whoever commits', g.tgname),
+    format('drop trigger %I on %s;', g.tgname, l.relation)
+  from live as l
+  join pg_trigger as g on g.tgrelid = l.relation and not g.tgisinternal and g.tgdeferrable
+  union all
+  select 'warning', 'several_owners', string_agg(distinct c.relowner::regrole::text, ', '),
+    'protected tables belong to several roles: what one owner plants in a table can read and write the rows of the others (never their keys)',
+    'Give all protected tables of a database to one owner.'
+  from live as l
+  join pg_class as c on c.oid = l.relation
+  having count(distinct c.relowner) > 1
+  union all
+  select 'info', 'index_unused', i.indexrelid::regclass::text,
+    format('row security keeps most conditions away from this index of %s', l.relation), 'Equality and ordering reach an index; LIKE, trigram, JSON and expressions do not. See docs/limits.md.'
+  from live as l
+  join pg_index as i on i.indrelid = l.relation and (i.indexprs is not null or exists (
+    select from pg_class as c join pg_am as m on m.oid = c.relam where c.oid = i.indexrelid and m.amname in ('gin', 'gist', 'spgist')
+  ))
+  where l.mode = 'enforce' and l.present;
+end;
+comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
+
+create or replace function gdpr_internal.doctor_roles()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'error', 'owner_role', r.rolname::text, 'an owner of gdprdb may log in, is superuser or passes row security',
+    format('alter role %I nologin nosuperuser nobypassrls;', r.rolname)
+  from pg_roles as r
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer') and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
+  union all
+  select 'error', 'owner_member', u.rolname::text, format('%s can act as %s', u.rolname, r.rolname),
+    format('revoke %I from %I;', r.rolname, u.rolname)
+  from pg_roles as r
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper
+    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
+    and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+  where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
+  union all
+  select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
+  from gdpr_internal.role_binding as b
+  where to_regrole(quote_ident(b.role_name)) is null
+  union all
+  select 'error', 'membership', b.role_name::text, 'the role is bound by the policy but lacks the group of its audience',
+    'Apply the policy again: gdprdb policy apply.'
+  from gdpr_internal.role_binding as b
+  where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
+    and not pg_has_role(b.role_name, gdpr_internal.audience_group(b.audience), 'member')
+  union all
+  select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
+  from pg_roles as r
+  where r.rolbypassrls and not r.rolsuper and r.rolcanlogin
+  union all
+  select 'warning', 'reads_all', u.rolname::text, format('%s is a member of %s, which passes the grants on every table', u.rolname, r.rolname),
+    format('revoke %I from %I;', r.rolname, u.rolname)
+  from pg_roles as r
+  join pg_roles as u on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'member')
+  where r.rolname in ('pg_read_all_data', 'pg_write_all_data')
+  union all
+  select 'warning', 'base_privilege', format('%s on %s', b.role_name, t.relation),
+    'a role of a redacted audience has rights on the table itself (the gate refuses them)', format('revoke all on %s from %I;', t.relation, b.role_name)
+  from gdpr_internal.role_binding as b
+  cross join gdpr_internal.protected_table as t
+  where t.unprotected_at is null and b.audience <> 'clear'
+    and to_regrole(quote_ident(b.role_name)) is not null and exists (select from pg_class as c where c.oid = t.relation)
+    and (
+      has_any_column_privilege(b.role_name, t.relation, 'select, insert, update')
+      or has_table_privilege(b.role_name, t.relation, 'delete')
+    );
+end;
+comment on function gdpr_internal.doctor_roles() is 'Findings about roles.';
+
+create or replace function gdpr_internal.doctor_machinery()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with ours as (
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+  ),
+  functions as (
+    select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
+    from pg_proc as p
+    join ours as o on o.oid = p.pronamespace
+    where not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+  )
+  select 'error', 'function_owner', f.oid::regprocedure::text, format('a function in gdprdb''s schemas belongs to %s', f.proowner::regrole),
+    'Drop it, or find out who put it there.'
+  from functions as f
+  where f.proowner::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
+  union all
+  select 'error', 'function_header', f.oid::regprocedure::text, 'a definer function without a fixed search_path', 'gdprdb db upgrade loads the functions again.'
+  from functions as f
+  where f.prosecdef and not exists (select from unnest(f.proconfig) as c where starts_with(c, 'search_path=pg_catalog,'))
+  union all
+  select 'error', 'public_function', f.oid::regprocedure::text, 'PUBLIC may execute a function of gdprdb', 'gdprdb db upgrade revokes it.'
+  from functions as f
+  where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
+    and f.oid::regprocedure::text <> all (array[
+      'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
+      'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_write(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
+    ])
+  union all
+  select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
+  from pg_class as c
+  join ours as o on o.oid = c.relnamespace
+  where exists (select from aclexplode(c.relacl) as a where a.grantee = 0)
+  union all
+  select 'error', 'schema_open', o.nspname::text, 'somebody else may create objects in a schema of gdprdb', 'gdprdb db upgrade revokes it.'
+  from ours as o
+  join pg_namespace as n on n.oid = o.oid
+  where exists (
+    select from aclexplode(n.nspacl) as a
+    where a.privilege_type = 'CREATE' and a.grantee::regrole::text not in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_viewer')
+  ) or n.nspowner::regrole::text <> 'gdpr_owner'
+  union all
+  select 'error', 'internal_row_security', c.oid::regclass::text, 'row security is off on a table of evidence', 'gdprdb db upgrade turns it on.'
+  from pg_class as c
+  where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relowner::regrole::text = 'gdpr_owner'
+    and not c.relrowsecurity and c.relname <> 'schema_version'
+  union all
+  select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
+  from pg_class as c
+  where c.relnamespace = 'gdpr_internal'::regnamespace
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
+  union all
+  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
+  where exists (select from gdpr_internal.audit_record_rest)
+  union all
+  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
+  where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
+  union all
+  select 'info', 'stale_gates', count(*)::text, 'persons whose gate has passed its instant (right, but slower to read)', 'select gdpr.tidy_gates();'
+  from gdpr_internal.subject as s
+  where s.until <= statement_timestamp()
+  having count(*) > 0
+  union all
+  select 'info', 'transport', 'ssl', 'connections are not encrypted by the server', 'Turn ssl on unless all clients use the local socket.'
+  where not current_setting('ssl')::boolean;
+end;
+comment on function gdpr_internal.doctor_machinery() is 'Findings about gdprdb''s own objects.';
+
+create or replace function gdpr_internal.doctor_rows()
+returns table (severity text, topic text, object text, finding text, hint text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_gates bigint;
+  v_orphans bigint;
+  v_plain bigint;
+begin
+  for v_table in
+    select t.id, t.relation, c.reltuples
+    from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = t.relation
+    where t.unprotected_at is null
+    order by t.relation::text
+  loop
+    object := v_table.relation::text;
+    if v_table.reltuples > 1000000 then
+      severity := 'info';
+      topic := 'rows';
+      finding := 'more than a million rows: not read';
+      hint := null;
+      return next;
+      continue;
+    end if;
+    severity := 'error';
+    begin
+      perform gdpr_internal.require_worker();
+      execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
+    exception when others then
+      topic := 'rows';
+      finding := 'the rows cannot be read by gdprdb';
+      hint := 'Apply the policy again: gdprdb policy apply.';
+      return next;
+      continue;
+    end;
+    if v_gates > 0 then
+      topic := 'gates';
+      finding := format('%s rows have another gate than their person', v_gates);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+    if v_orphans > 0 then
+      topic := 'orphans';
+      finding := format('%s rows belong to nobody', v_orphans);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+    if v_plain > 0 then
+      topic := 'plaintext';
+      finding := format('%s rows hold plaintext, or ciphertext of somebody else, in an encrypted column', v_plain);
+      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      return next;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.doctor_rows() is 'Findings about the rows of protected tables with up to a million rows: gate, subject and ciphertext as the evidence has them.';
+
+create or replace function gdpr_internal.machinery()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select md5(string_agg(
+    format('%s %s %s %s %s', p.oid::regprocedure, p.proowner::regrole, p.prosecdef, p.proconfig, md5(p.prosrc)), E'\n'
+    order by p.oid::regprocedure::text collate "C"
+  ))
+  from pg_proc as p
+  where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace)
+    and not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
+end;
+comment on function gdpr_internal.machinery() is 'A hash over gdprdb''s own functions: owner, SECURITY DEFINER, settings, source.';
+
+create or replace function gdpr.doctor()
+returns table (severity text, topic text, object text, finding text, hint text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select f.*
+  from (
+    select * from gdpr_internal.doctor_tables()
+    union all
+    select * from gdpr_internal.doctor_roles()
+    union all
+    select * from gdpr_internal.doctor_machinery()
+    union all
+    select * from gdpr_internal.doctor_keys()
+    union all
+    select * from gdpr_internal.doctor_rows()
+    union all
+    select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
+    where gdpr_internal.machinery() is distinct from (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'machinery')
+    union all
+    select 'error', 'gates', format('subject %s', s.id), 'the gate of the person is not what the evidence says', 'Somebody changed gdpr_internal.subject. select gdpr.tidy_gates() derives it anew.'
+    from (
+      select s.id, s.purposes from gdpr_internal.subject as s where s.until > statement_timestamp() order by s.id desc limit 10000
+    ) as s
+    join gdpr_internal.gate(array(select x.id from gdpr_internal.subject as x where x.until > statement_timestamp() order by x.id desc limit 10000)) as g
+      on g.subject_id = s.id
+    where g.possible <> s.purposes
+  ) as f
+  order by array_position(array['error', 'warning', 'info'], f.severity), f.topic, f.object;
+end
+$function$;
+comment on function gdpr.doctor() is
+  'What is not as gdprdb claims it is: severity (error, warning, info), topic, object, finding, hint. No error and no warning: the claims of the documentation hold. Art. 5(2), Art. 32(1)(d).';
+
+create or replace function gdpr.release()
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_release text;
+begin
+  if to_regclass('gdpr_internal.schema_version') is not null then
+    select v.version_num into v_release from gdpr_internal.schema_version as v;
+  end if;
+  return v_release;
+end
+$function$;
+comment on function gdpr.release() is 'The release of gdprdb in this database; null when it was loaded without its migrations.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.doctor_keys()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'error', 'key', 'key-encryption key', 'there is no key',
+    case when exists (select from gdpr_internal.subject) then 'Restore gdpr_internal.key_encryption_key and subject_key from their backup.' else 'select gdpr.create_key();' end
+  where not exists (select from gdpr_internal.key_encryption_key)
+  union all
+  select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
+    'For production create the key with provider session and keep it elsewhere.'
+  from gdpr_internal.key_encryption_key as k
+  where k.provider = 'table'
+  union all
+  select 'error', 'data_keys', count(*)::text, 'persons who are not erased have no data key: their ciphertext cannot be read',
+    'A restore without the key tables does this: restore gdpr_internal.subject_key from its own backup.'
+  from gdpr_internal.subject as s
+  where s.erased_at is null and not exists (select from gdpr_internal.subject_key as k where k.subject_id = s.id)
+  having count(*) > 0
+  union all
+  select 'error', 'key', 'key-encryption key', 'there are data keys and no key that wrapped them', 'Restore gdpr_internal.key_encryption_key.'
+  where exists (select from gdpr_internal.subject_key as s where not exists (select from gdpr_internal.key_encryption_key as k where k.id = s.kek_id));
+end;
+comment on function gdpr_internal.doctor_keys() is 'Findings about keys.';
+
+-- 99_seal/10_grants.sql
+-- [code] Security last: everything is revoked, then each grant stands with its reason.
+-- GDPR Art. 25, Art. 32(1)(b). Runs at the end of every load; per-schema default privileges would do nothing.
+
+-- 1. nothing for nobody
+do $revoke$
+declare
+  v_role text;
+begin
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
+    execute format('set local role %I', v_role);
+    -- each owner revokes what it owns; REVOKE on the objects of another would only warn
+    declare
+      v_object record;
+    begin
+      for v_object in
+        select format('revoke all on function %s from public', p.oid::regprocedure) as statement
+        from pg_catalog.pg_proc as p
+        where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
+          and p.proowner = v_role::regrole
+        union all
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal', c.oid::regclass)
+        from pg_catalog.pg_class as c
+        where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
+          and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
+      loop
+        execute v_object.statement;
+      end loop;
+    end;
+  end loop;
+  reset role;
+end
+$revoke$;
+
+set local role gdpr_owner;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+
+-- 2. schemas
+comment on schema gdpr is 'gdprdb: functions and views that people call.';
+comment on schema gdpr_internal is 'gdprdb: registers, evidence, keys and helpers. Nothing here is called by name from outside.';
+comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the functions of row policies, for gdpr_admin.';
+comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
+comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
+comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
+grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
+grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
+grant usage on schema gdpr_bi to gdpr_bi;
+
+-- 3. row security on every table of evidence: a grant given by mistake shows nothing
+do $rows$
+declare
+  v_table record;
+begin
+  for v_table in
+    select c.oid::regclass as name
+    from pg_catalog.pg_class as c
+    where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
+      and c.relowner = 'gdpr_owner'::regrole
+  loop
+    execute format('alter table %s enable row level security', v_table.name);
+    continue when exists (
+      select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
+    );
+    execute format('create policy gdpr_machinery on %s for all to gdpr_keyholder, gdpr_worker, gdpr_viewer using (true) with check (true)', v_table.name);
+  end loop;
+end
+$rows$;
+
+-- 4. what the owners of functions need from each other
+-- triggers run as gdpr_keyholder: they create persons, identifiers, sources, default bases and audit records
+grant select, insert, update, delete on gdpr_internal.identifier to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- update: for the share lock
+grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
+grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
+grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select on
+  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
+  gdpr_internal.table_basis to gdpr_keyholder;
+grant select on gdpr.error_code to gdpr_keyholder;
+grant execute on function
+  gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
+  gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
+revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
+grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
+-- row functions run as gdpr_worker: they read the gate they copy
+grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
+do $helpers$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid::regprocedure from pg_catalog.pg_proc as p
+    where p.pronamespace in ('gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace) and p.proowner = 'gdpr_owner'::regrole
+  loop
+    execute format('grant execute on function %s to gdpr_keyholder', v_function);
+  end loop;
+end
+$helpers$;
+
+-- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
+grant execute on function
+  gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.refuse_write(bigint, name, text), gdpr_policy.refuse_clear(name, regclass) to public;
+
+-- 6. policy and keys: gdpr_admin, who sees no data
+do $steps$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid::regprocedure from pg_catalog.pg_proc as p
+    where p.pronamespace = 'gdpr_policy'::regnamespace and p.proowner = 'gdpr_owner'::regrole
+  loop
+    execute format('grant execute on function %s to gdpr_admin', v_function);
+  end loop;
+end
+$steps$;
+-- the halves of steps that take the caller's role: reached through gdpr_policy alone, since nobody has USAGE here
+grant execute on function
+  gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
+  gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
+  gdpr_internal.drop_views(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
+  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
+
+grant execute on function
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+
+-- 7. the rights of persons: gdpr_dpo
+grant execute on function
+  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text),
+  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
+  gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+
+-- 8. auditors read evidence, never plaintext
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+
+-- 9. everyone who works with personal data says who and why
+grant execute on function
+  gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
+  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_portal;
+
+set local role gdpr_keyholder;
+-- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
+alter table gdpr_internal.key_encryption_key enable row level security;
+alter table gdpr_internal.subject_key enable row level security;
+do $keys$
+begin
+  if not exists (select from pg_catalog.pg_policy as p where p.polname = 'gdpr_views') then
+    create policy gdpr_views on gdpr_internal.key_encryption_key for select to gdpr_viewer using (true);
+    create policy gdpr_views on gdpr_internal.subject_key for select to gdpr_viewer using (true);
+  end if;
+end
+$keys$;
+grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
+grant execute on function
+  gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
+grant execute on function
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.generate_triggers(smallint),
+  gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
+  gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
+grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+set local role gdpr_owner;
+grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
+grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
+set local role gdpr_viewer;
+grant execute on function
+  gdpr_generated.generate_clear_view(smallint), gdpr_generated.drop_clear_view(smallint),
+  gdpr_generated.generate_redacted_view(smallint, name), gdpr_generated.drop_redacted_view(smallint, name) to gdpr_owner;
+alter default privileges revoke execute on functions from public;
+set local role gdpr_keyholder;
+-- clear views call them as whoever reads; without a key, which no role can get, they open nothing
+grant execute on function
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
+grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
+grant execute on function gdpr.create_key(text) to gdpr_admin;
+grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
+grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
+grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
+
+set local role gdpr_worker;
+grant execute on function
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+
+-- 10. what is generated later starts closed; its generator grants it
+alter default privileges revoke execute on functions from public;
+set local role gdpr_keyholder;
+alter default privileges revoke execute on functions from public;
+set local role gdpr_owner;
+alter default privileges revoke execute on functions from public;
+reset role;
+
+-- 99_seal/20_regenerate.sql
+-- [code] The functions generated for protected tables follow the release that generates them.
+-- GDPR Art. 25. Tables whose controls had drifted stay drifted: only apply() mends them.
+
+set local role gdpr_owner;
+
+do $regenerate$
+declare
+  v_table gdpr_internal.protected_table;
+  v_settled boolean;
+begin
+  -- the load has made and granted gdpr_worker's functions anew
+  perform gdpr_internal.remember_worker();
+  perform gdpr_internal.generate_purposes();
+  for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
+    continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
+    v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
+    perform gdpr_internal.generate_triggers(v_table.id);
+    perform gdpr_internal.generate_worker(v_table.id);
+    if v_settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+  end loop;
+  perform gdpr_internal.generate_worker(null);
+  insert into gdpr_internal.setting (name, value)
+  values ('machinery', to_jsonb(gdpr_internal.machinery()))
+  on conflict (name) do update set value = excluded.value;
+end
+$regenerate$;
+
+reset role;

@@ -1,0 +1,95 @@
+"""The demo as a whole: told to the end, stopped at what does not hold, and nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from gdprdb import demo
+from gdprdb.demo import DemoError, scenes
+from gdprdb.errors import GdprdbError
+from gdprdb.server import Cluster
+
+CHAPTERS = 12
+"""Of the story; the issue asks for what each of them shows."""
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO(), width=100, color_system=None)
+
+
+def told(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Path, Cluster]]:
+    """The servers that the demo has started, by their directories."""
+    started: dict[Path, Cluster] = {}
+
+    class Watched(Cluster):
+        def start(self) -> None:
+            super().start()
+            started[self.directory] = self
+
+    monkeypatch.setattr(demo, "Cluster", Watched)
+    yield started
+    for directory, cluster in started.items():
+        if directory.exists():
+            cluster.remove()
+
+
+def test_the_whole_story_holds_and_leaves_nothing(servers: dict[Path, Cluster]) -> None:
+    console = silent()
+    demo.run(40, keep=False, console=console)
+    text = told(console)
+    assert len(re.findall(r"^ {1,2}\d{1,2}  \S", text, re.MULTILINE)) == CHAPTERS
+    assert "all of them hold" in text
+    assert max(map(cell_len, text.splitlines())) <= 100
+    assert len(servers) == 1
+    assert not any(directory.exists() for directory in servers)
+
+
+def test_the_demo_stops_at_what_does_not_hold(
+    servers: dict[Path, Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a policy that only observes nothing is hidden: the demo must not claim otherwise."""
+    observing = demo.policy_text().replace("\nsubject = ", '\nmode = "observe"\nsubject = ')
+    monkeypatch.setattr(demo, "policy_text", lambda: observing)
+    console = silent()
+    with pytest.raises(DemoError, match=r"it does not hold that|should have been refused"):
+        demo.run(20, keep=False, console=console)
+    assert "all of them hold" not in told(console)
+    assert not any(directory.exists() for directory in servers)
+
+
+def test_a_kept_server_can_be_used_by_the_people_of_the_story(servers: dict[Path, Cluster]) -> None:
+    console = silent()
+    demo.run(20, keep=True, console=console)
+    (directory,) = servers
+    assert f"gdprdb server remove --directory {directory}" in told(console)
+    key = re.search(r"=> select gdpr\.unlock\('([0-9a-f]{64})'\);", told(console))
+    assert key is not None
+    everybody = re.findall(r'psql "(.+)"', told(console))
+    assert len(everybody) == len(scenes.CAST)
+    for string in everybody:
+        psycopg.connect(string).close()
+    with psycopg.connect(everybody[0]) as application:
+        application.execute("select gdpr.unlock(%s)", [key[1]])
+        row = application.execute("select email from customers where id = 1").fetchone()
+    assert row is not None
+    assert "@example." in row[0]
+
+
+def test_too_few_rows_are_refused_before_a_server_is_started(servers: dict[Path, Cluster]) -> None:
+    with pytest.raises(GdprdbError, match="at least 10"):
+        demo.run(9, keep=False, console=silent())
+    assert servers == {}

@@ -1,0 +1,131 @@
+"""Helpers of the tests: a database as a test sees it, and servers with the usual logins."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from gdprdb.server import Cluster
+
+#: Owns every database and its tables.
+OWNER = "db_owner"
+
+#: Logins that hold nothing until a policy or a group gives it to them.
+LOGINS = ("crm_app", "metabase", "portal_app", "dpo_login", "auditor_login")
+
+#: Whether the superuser installs gdprdb, and not `OWNER`.
+AS_SUPERUSER = os.environ.get("GDPRDB_TEST_SUPERUSER") == "1"
+
+#: Who installs gdprdb.
+INSTALLER = "postgres" if AS_SUPERUSER else OWNER
+
+
+@dataclass
+class Database:
+    """One database of a test.
+
+    Attributes:
+        cluster: the server it is on.
+        name: its name.
+    """
+
+    cluster: Cluster
+    name: str
+    _connections: ExitStack = field(default_factory=ExitStack)
+
+    def dsn(self, user: str = OWNER) -> str:
+        """The connection string for a login."""
+        return self.cluster.dsn(self.name, user)
+
+    def connect(
+        self, user: str = OWNER, *, autocommit: bool = True, **parameters: Any
+    ) -> psycopg.Connection:
+        """A new connection, closed when the test ends.
+
+        Args:
+            user: the login.
+            autocommit: with False, statements are one transaction until commit.
+            parameters: more libpq parameters, as ``options="-c ..."``.
+        """
+        connection = psycopg.connect(self.dsn(user), autocommit=autocommit, **parameters)
+        return self._connections.enter_context(connection)
+
+    def rows(
+        self,
+        statement: str,
+        parameters: Sequence[object] | Mapping[str, object] | None = None,
+        *,
+        user: str = OWNER,
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement on a connection of its own and fetch what it returns, if anything."""
+        with psycopg.connect(self.dsn(user), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        """Close the connections that `connect` opened."""
+        self._connections.close()
+
+
+#: Makes a database as a copy of a template, for the length of a block.
+Clone = Callable[..., AbstractContextManager[Database]]
+
+
+@contextmanager
+def serve(**settings: str) -> Iterator[Cluster]:
+    """A server with the usual logins.
+
+    Args:
+        settings: settings of the server.
+    """
+    with Cluster(durable=False, settings={"max_connections": "50", **settings}) as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            for login in (OWNER, *LOGINS):
+                connection.execute(sql.SQL("create role {} login").format(sql.Identifier(login)))
+            if not AS_SUPERUSER:
+                connection.execute(f"alter role {OWNER} createrole")
+        yield server
+
+
+@contextmanager
+def cloning(cluster: Cluster) -> Iterator[Clone]:
+    """What makes databases on a server, each gone at the end of its block.
+
+    Args:
+        cluster: the server.
+    """
+    numbers = itertools.count(1)
+    with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
+
+        @contextmanager
+        def clone(template: str = "template0") -> Iterator[Database]:
+            name = f"test_{next(numbers)}"
+            admin.execute(f"create database {name} template {template} owner {OWNER}".encode())
+            database = Database(cluster, name)
+            try:
+                yield database
+            finally:
+                database.close()
+                admin.execute(f"drop database {name} with (force)".encode())
+
+        yield clone
+
+
+def catalog(database: Database) -> str:
+    """The schema of a database as pg_dump writes it, without what differs between any two runs."""
+    programs = database.cluster.binaries
+    done = subprocess.run(
+        [programs.program("pg_dump"), "--schema-only", "--exclude-schema=gdpr_evidence_*",
+         "--exclude-table=gdpr_internal.schema_version", database.dsn("postgres")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return re.sub(r"(?m)^\\(un)?restrict .*$", "", done.stdout)

@@ -1,0 +1,188 @@
+"""Lint the bodies of all plpgsql functions with the extension plpgsql_check.
+
+gdprdb is installed on a private server and applied to a small sample, so that the
+functions it generates for tables are there too. Trigger functions are checked with
+every table that they are triggers of.
+
+    python tools/plpgsql_check.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from gdprdb import migrate
+from gdprdb.errors import GdprdbError, explain
+from gdprdb.server import Binaries, Cluster, find_binaries
+
+SAMPLE = """
+create table public.customer (
+  id bigint generated always as identity primary key,
+  email varchar(200) not null unique,
+  phone text,
+  last_name text not null,
+  birth_date date
+);
+create table public.invoice (
+  id bigint generated always as identity primary key,
+  customer_id bigint not null references public.customer,
+  invoice_date date not null default current_date,
+  address text
+);
+create role lint_app login;
+create role lint_bi login;
+"""
+
+POLICY = {
+    "purposes": {
+        "orders": {"description": "Fulfil orders", "basis": "contract"},
+        "marketing": {"description": "Newsletters", "basis": "consent", "valid_for": "2 years"},
+    },
+    "roles": {
+        "lint_app": {"audience": "clear", "purposes": ["orders", "marketing"]},
+        "lint_bi": {"audience": "bi", "purposes": ["orders"]},
+    },
+    "tables": {
+        "public.customer": {
+            "subject": "self",
+            "match_on": ["email"],
+            "purposes": ["orders", "marketing"],
+            "columns": {
+                "email": {
+                    "category": "contact",
+                    "identifier": "email",
+                    "sensitive": True,
+                    "encrypt": "searchable",
+                    "mask": "email",
+                },
+                "phone": {"category": "contact", "sensitive": True, "encrypt": True},
+                "last_name": {"category": "identity", "mask": "initial"},
+                "birth_date": {"category": "demographic", "encrypt": True, "mask": "year"},
+            },
+        },
+        "public.invoice": {
+            "subject": {"via": "customer_id"},
+            "purposes": ["orders"],
+            "columns": {"address": {"category": "contact", "encrypt": True, "mask": "hide"}},
+        },
+    },
+}
+
+_RUNS = "text type variable is not sanitized"
+
+#: Findings that were looked at and are as they should be: function, beginning of the message.
+REVIEWED = {
+    # These write and run the code of one table; every name went through format('%I').
+    ("gdpr.apply", _RUNS),
+    ("gdpr.unprotect", _RUNS),
+    ("gdpr_internal.drop_clear_view", _RUNS),
+    ("gdpr_internal.drop_redacted_view", _RUNS),
+    ("gdpr_internal.generate_audit", _RUNS),
+    ("gdpr_internal.generate_clear_view", _RUNS),
+    ("gdpr_internal.generate_clear_writes", _RUNS),
+    ("gdpr_internal.generate_redacted_view", _RUNS),
+    ("gdpr_internal.generate_triggers", _RUNS),
+}
+
+#: Every plpgsql function of gdprdb, a trigger function once for each table it is a trigger of.
+FINDINGS = """
+select distinct p.oid::regprocedure::text, coalesce(r.lineno, 0), r.level, r.message,
+  coalesce(r.detail, r.hint, '')
+from pg_proc p
+join pg_language l on l.oid = p.prolang
+join pg_namespace n on n.oid = p.pronamespace
+left join pg_trigger t on t.tgfoid = p.oid and p.prorettype = 'trigger'::regtype
+cross join lateral plpgsql_check_function_tb(
+  funcoid => p.oid, relid => coalesce(t.tgrelid, 0),
+  extra_warnings => true, performance_warnings => false, security_warnings => true
+) r
+where l.lanname = 'plpgsql' and n.nspname like 'gdpr%'
+  -- constants such as '{}' are written as text and cast once
+  and r.message <> 'target type is different type than source type'
+  and (p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype) or t.oid is not null)
+order by 1, 2
+"""
+
+COUNT = """
+select count(*) from pg_proc p join pg_language l on l.oid = p.prolang
+where l.lanname = 'plpgsql' and p.pronamespace::regnamespace::text like 'gdpr%'
+"""
+
+
+def main() -> int:
+    """Check all functions; print what was found."""
+    binaries = checking_binaries()
+    if binaries is None:
+        print(
+            "plpgsql_check is not installed. On Debian and Ubuntu: "
+            "apt-get install postgresql-15-plpgsql-check",
+            file=sys.stderr,
+        )
+        return 1 if os.environ.get("CI") == "true" else 0
+    with Cluster(durable=False, binaries=binaries) as cluster:
+        migrate.init(cluster.dsn())
+        with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+            connection.execute(SAMPLE)
+            connection.execute("select gdpr.create_key('table')")
+            connection.execute("select count(*) from gdpr.apply(%s)", [Jsonb(POLICY)])
+            connection.execute("create extension plpgsql_check")
+            findings = [
+                finding
+                for finding in connection.execute(FINDINGS)
+                if not any(
+                    finding[0].startswith(f"{function}(") and finding[3].startswith(message)
+                    for function, message in REVIEWED
+                )
+            ]
+            (functions,) = connection.execute(COUNT).fetchone() or (0,)
+    for function, line, level, message, more in findings:
+        print(f"{function}:{line}: {level}: {message}" + (f" ({more})" if more else ""))
+    print(f"{functions} functions checked, {len(findings)} findings")
+    return 1 if findings or not functions else 0
+
+
+def checking_binaries() -> Binaries | None:
+    """A PostgreSQL that has plpgsql_check; installed by root from Debian's package if need be."""
+    found = with_extension()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {"DEBIAN_FRONTEND": "noninteractive", **os.environ}
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends",
+             "postgresql-15-plpgsql-check"],
+        ):  # fmt: skip
+            subprocess.run(command, check=False, env=quiet, stdout=subprocess.DEVNULL)
+        found = with_extension()
+    return found
+
+
+def with_extension() -> Binaries | None:
+    """The newest PostgreSQL found, or version 15 as Debian's package has it, with the extension."""
+    for major in (None, 15):
+        try:
+            binaries = find_binaries(major)
+        except GdprdbError:
+            continue
+        with Cluster(durable=False, binaries=binaries) as cluster:
+            with psycopg.connect(cluster.dsn()) as connection:
+                available = connection.execute(
+                    "select from pg_available_extensions where name = 'plpgsql_check'"
+                ).fetchone()
+            if available is not None:
+                return binaries
+    return None
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (GdprdbError, psycopg.Error) as error:
+        failure = explain(error)
+        print(failure.message, *failure.details, failure.hint or "", sep="\n", file=sys.stderr)
+        sys.exit(1)
