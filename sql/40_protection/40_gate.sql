@@ -264,7 +264,24 @@ begin
 end
 $function$;
 comment on function gdpr_policy.refuse_write(bigint, name, text) is
-  'Says why a row may not be written: called by the row policies when the gate is closed. Errors: PR201, PR301, PR601, PR602, PR603.';
+  'Says why a row may not be written. Errors: PR201, PR301, PR601, PR602, PR603.';
+
+create or replace function gdpr_internal.check_write(p_subject bigint, p_purposes bigint, p_role name, p_claim text)
+returns void
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim) then
+    perform gdpr_policy.refuse_write(p_subject, p_role, p_claim);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_write(bigint, bigint, name, text) is
+  'Asked by the triggers of a table for a row that the gate may not let in: the row policy would refuse it too, without a reason.';
 
 create or replace function gdpr_internal.require_subject(p_subject bigint)
 returns void

@@ -168,9 +168,12 @@ as $function$
         )
       end
     ) end,
+    -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
     case when (p_column).encrypt <> 'no' then format(
-      E'new.%I := gdpr_internal.seal_value(%s, substr(v_random, %s, 16), %s, %s, v_%s);\n',
-      (p_column).column_name, p_key, p_iv * 16 + 1, p_subject, (p_column).column_id, (p_column).n
+      E'v_body := ''\\x0100000001''::bytea || int8send(%1$s) || %2$L::bytea || substr(v_random, %3$s, 16)\n'
+      '  || gdpr_internal.encrypt_iv(convert_to(v_%4$s, ''UTF8''), substr(%5$s, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
+      'new.%6$I := ''gdpr1:'' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(%5$s, 33), ''sha256''), ''base64''), E''\\n'', '''');\n',
+      p_subject, int4send((p_column).column_id), p_iv * 16 + 1, (p_column).n, p_key, (p_column).column_name
     ) end
   );
 $function$;
@@ -206,6 +209,7 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set bytea_output = 'hex'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
@@ -224,6 +228,7 @@ declare
   v_ivs integer := 0;
   v_column gdpr_internal.column_fact;
   v_same text := '';
+  v_check text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select coalesce(bit_or(1::bigint << b.purpose_id), 0), array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
@@ -300,7 +305,18 @@ begin
     v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
   end loop;
 
-  v_declare := v_declare || case when v_declare like '%v_digest_%' then E'  v_canonical text;\n' else '' end;
+  v_check := case when v_table.mode = 'enforce' then
+    E'  if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n'
+    '    new.gdpr_until <= statement_timestamp()\n'
+    '    or new.gdpr_purposes & gdpr_generated.purpose_mask(gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)) = 0\n'
+    '  ) then\n'
+    '    perform gdpr_internal.check_write(\n'
+    '      new.gdpr_subject_id, new.gdpr_purposes, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)\n'
+    '    );\n'
+    '  end if;\n'
+  else '' end;
+  v_declare := v_declare || case when v_declare like '%v_digest_%' then E'  v_canonical text;\n' else '' end
+    || case when v_ivs > 0 then E'  v_body bytea;\n' else '' end;
 
   perform gdpr_generated.define(format(
     $code$
@@ -325,7 +341,7 @@ declare
   new.gdpr_subject_ref := v_claim.ref;
   new.gdpr_purposes := v_claim.purposes & %13$s;
   new.gdpr_until := v_claim.until;
-%14$s  return new;
+%18$s%14$s  return new;
 end
 $body$
 $code$,
@@ -335,7 +351,7 @@ $code$,
     v_read, p_table, v_default_mask,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new')
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new'), v_check
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
@@ -382,7 +398,7 @@ declare
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %5$s;
     new.gdpr_until := v_claim.until;
-  end if;
+%11$s  end if;
   v_key := gdpr_internal.data_key(v_ring, new.gdpr_subject_id);
   if v_key is null then
     perform gdpr_internal.refuse('erased');
@@ -394,7 +410,8 @@ $code$,
       'change_' || p_table, v_declare || case when v_ivs > 0 then E'  v_random bytea;\n' else '' end, p_table, v_default_mask,
       v_table.purpose_mask | (1::bigint << 62), v_update, v_same,
       case when v_ivs > 0 then format(E'  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
-      gdpr_internal.table_check_code(p_table, 'new'), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end
+      gdpr_internal.table_check_code(p_table, 'new'), case when v_digests <> '{}' then E'  v_old uuid;\n' else '' end,
+      replace(v_check, E'\n  ', E'\n    ')
     ));
     execute format(
       'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -461,41 +478,39 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table gdpr_internal.protected_table;
-  v_changes text;
+  v_changed text;
+  v_same text;
   v_all text;
   v_settings text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
-    string_agg(format(
-      E'    if %1$s is distinct from %2$s then\n'
-      '      v_changed := v_changed || %3$L::text;\n'
-      '      v_old := v_old || jsonb_build_object(%3$L, %4$s);\n'
-      '    end if;\n',
-      case when c.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end,
-      case when c.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end,
-      a.attname, c.old_value
-    ), '' order by a.attnum),
+    string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
     string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum),
     case when bool_or(not c.stable_text) then
       E'set timezone = ''UTC''\nset datestyle = ''ISO''\nset intervalstyle = ''postgres''\nset extra_float_digits = 3\nset bytea_output = ''hex''\n'
     else '' end
-  into v_changes, v_all, v_settings
+  into v_changed, v_same, v_all, v_settings
   from pg_attribute as a
   join pg_type as y on y.oid = a.atttypid
   cross join lateral (
     select
       -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
-      y.oid < 16384 and (y.typcategory = 'A' or exists (
-        select from pg_opclass as o
-        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
-      )) as comparable,
+      case when k.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end as new_text,
+      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text,
       case when y.oid < 16384 then format('old.%I', a.attname)
         else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)
       end as old_value,
       format_type(a.atttypid, null) in (
         'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr'
       ) as stable_text
+    from (
+      select y.oid < 16384 and (y.typcategory = 'A' or exists (
+        select from pg_opclass as o
+        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
+      )) as comparable
+    ) as k
   ) as c
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
 
@@ -510,8 +525,8 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 %2$sas $body$
 declare
-  v_old jsonb := '{}';
-  v_changed text[] := '{}';
+  v_old jsonb;
+  v_changed text[];
 begin
   if tg_op = 'DELETE' then
 %8$s  else
@@ -521,14 +536,19 @@ begin
       'INSERT', %3$s::smallint, new.gdpr_subject_id, %4$s, format('%%s', new), null, null
     );
   elsif tg_op = 'UPDATE' then
-%5$s    if new.gdpr_subject_id is distinct from old.gdpr_subject_id then
-      v_changed := v_changed || 'gdpr_subject_id'::text;
-      v_old := v_old || jsonb_build_object('gdpr_subject_id', old.gdpr_subject_id);
-    end if;
+    -- few and large expressions: each of its own costs anew in every transaction
+    v_changed := array_remove(array[
+%5$s,
+      case when new.gdpr_subject_id is distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
+    ], null);
     if v_changed = '{}' then
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
+    v_old := jsonb_build_object(%7$s, 'gdpr_subject_id', old.gdpr_subject_id) - array_remove(array[
+%10$s,
+      case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
+    ], null);
     perform gdpr_internal.write_audit(
       'UPDATE', %3$s::smallint, old.gdpr_subject_id, %6$s, format('%%s', new), v_changed,
       gdpr_internal.seal_evidence(old.gdpr_subject_id, v_old::text)
@@ -545,9 +565,9 @@ end
 $body$
 $code$,
     'audit_' || p_table, v_settings, p_table,
-    gdpr_internal.key_expression(v_table.relation, 'new'), v_changes,
+    gdpr_internal.key_expression(v_table.relation, 'new'), v_changed,
     gdpr_internal.key_expression(v_table.relation, 'old'), v_all,
-    gdpr_internal.table_check_code(p_table, 'old'), gdpr_internal.table_check_code(p_table, 'new')
+    gdpr_internal.table_check_code(p_table, 'old'), gdpr_internal.table_check_code(p_table, 'new'), v_same
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -40,6 +40,32 @@ comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether 
 
 set local role gdpr_viewer;
 
+create or replace function gdpr_generated.open_expression(p_column_id integer, p_column name)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most
+  select format(
+    $code$case
+    when t.gdpr_subject_id is null or t.%1$I is null or not starts_with(t.%1$I, 'gdpr1:') then t.%1$I
+    when x.data_key is null then case when gdpr_internal.refuse('data_key_missing', %2$L) then null end
+    when substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
+      and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
+        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
+      then convert_from(gdpr_internal.decrypt_iv(
+        substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
+      ), 'UTF8')
+    else case when gdpr_internal.refuse('tampered', %2$L) then null end
+  end$code$,
+    p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
+  );
+end;
+comment on function gdpr_generated.open_expression(integer, name) is
+  'The SQL that checks and decrypts a column of a clear view. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+
 create or replace function gdpr_generated.generate_clear_view(p_table smallint)
 returns void
 language plpgsql
@@ -47,44 +73,32 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set bytea_output = 'hex'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_columns text;
-  v_encrypted boolean;
+  v_raw text;
   v_column record;
-  -- in the view and not in a view of its own: such a view would show keys to whoever may read all data
-  v_key text := $key$gdpr_internal.decrypt_iv(
-    substr(k.wrapped, 17, 64),
-    substr((
-      select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
-      from (
-        select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
-        from gdpr_internal.key_encryption_key as e
-        order by e.id desc
-        limit 1
-      ) as c
-    ), 1, 32),
-    substr(k.wrapped, 1, 16),
-    'aes-cbc/pad:none'
-  )$key$;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
-        else format(
-          '  case when t.gdpr_subject_id is null then t.%1$I else gdpr_internal.open_value(%4$s, t.gdpr_subject_id, %2$s, t.%1$I) end::%3$s as %1$I',
-          a.attname, c.id, c.original_type, v_key
-        )
+        else format('  (%s)::%s as %I', gdpr_generated.open_expression(c.id, a.attname), c.original_type, a.attname)
       end, E',\n' order by a.attnum
     )
     || coalesce(string_agg(
       format(E',\n  t.%I as %I', 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
     ) filter (where c.encrypt = 'searchable'), ''),
-    coalesce(bool_or(c.encrypt <> 'no'), false)
-  into v_columns, v_encrypted
+    string_agg(
+      format(
+        E'    case when octet_length(t.%1$I) %% 4 = 2 and t.%1$I ~ ''^gdpr1:[A-Za-z0-9+/]+={0,2}$'' then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
+        a.attname, c.id
+      ), '' order by a.attnum
+    ) filter (where c.encrypt <> 'no')
+  into v_columns, v_raw
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
@@ -92,10 +106,33 @@ begin
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
     E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
-    'where (select gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
     v_table.view_name, v_columns, v_table.relation,
-    case when v_encrypted then E'\nleft join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id' else '' end,
-    v_table.relation
+    -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
+    -- offset 0: each value is decoded and the key unwrapped once
+    coalesce(format(
+      $code$
+left join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id
+cross join lateral (
+  select
+%s    gdpr_internal.decrypt_iv(
+      substr(k.wrapped, 17, 64),
+      substr((
+        select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
+        from (
+          select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
+          from gdpr_internal.key_encryption_key as e
+          order by e.id desc
+          limit 1
+        ) as c
+      ), 1, 32),
+      substr(k.wrapped, 1, 16),
+      'aes-cbc/pad:none'
+    ) as data_key
+  offset 0
+) as x$code$, v_raw
+    ), ''),
+    v_table.relation, v_table.relation
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,

@@ -28,7 +28,7 @@ def logins(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="session")
-def world_template(clone: Clone, logins: None) -> Iterator[str]:
+def world_template(clone: Clone, logins: None) -> Iterator[str]:  # noqa: ARG001 (made first)
     """Name of the database that each test gets a copy of."""
     with clone() as database:
         migrate.init(database.dsn(INSTALLER))
@@ -56,7 +56,9 @@ def world_template(clone: Clone, logins: None) -> Iterator[str]:
             "select gdpr.record_consent("
             "gdpr.subject_of('crm.customer', '3'), 'marketing', true, 'phone')"
         )
-        dpo.execute("select gdpr.withdraw_consent(gdpr.subject_of('crm.customer', '3'), 'marketing')")
+        dpo.execute(
+            "select gdpr.withdraw_consent(gdpr.subject_of('crm.customer', '3'), 'marketing')"
+        )
         database.close()
         yield database.name
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Administrators want data: gdpr_admin applies policies and keeps keys, and sees no person.
 
 What an administrator may do at all (bind a role, change a mask) is on record; what is not
@@ -7,6 +8,7 @@ his (another owner's table, purpose compliance, decryption) is refused.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import psycopg
 import pytest
@@ -39,10 +41,15 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 def test_steps_of_apply_on_a_table_of_somebody_else(world: World, step: str) -> None:
     admin = world.login("admin_login")
-    before = world.run("postgres", "select t::text from gdpr_internal.protected_table as t order by id")
+    before = world.run(
+        "postgres", "select t::text from gdpr_internal.protected_table as t order by id"
+    )
     error = attempt(admin, STEPS[step].replace("{{", "{").replace("}}", "}"))
     assert error is not None, f"an administrator could {step}"
-    assert world.run("postgres", "select t::text from gdpr_internal.protected_table as t order by id") == before
+    assert (
+        world.run("postgres", "select t::text from gdpr_internal.protected_table as t order by id")
+        == before
+    )
 
 
 BINDINGS = (
@@ -60,12 +67,16 @@ BINDINGS = (
 def test_binding_that_the_policy_would_refuse(world: World, binding: dict[str, object]) -> None:
     """The steps of apply() refuse what plan() refuses."""
     admin = world.login("admin_login", autocommit=False)
-    error = attempt(admin, "select gdpr_policy.bind_role('admin_login', %s::jsonb)", [json.dumps(binding)])
+    error = attempt(
+        admin, "select gdpr_policy.bind_role('admin_login', %s::jsonb)", [json.dumps(binding)]
+    )
     admin.rollback()
     assert error is not None
 
 
-@pytest.mark.parametrize("role", ["gdpr_bi", "gdpr_admin", "gdpr_auditor", "gdpr_owner", "postgres", "dpo_login"])
+@pytest.mark.parametrize(
+    "role", ["gdpr_bi", "gdpr_admin", "gdpr_auditor", "gdpr_owner", "postgres", "dpo_login"]
+)
 def test_binding_of_a_role_that_the_policy_would_refuse(world: World, role: str) -> None:
     admin = world.login("admin_login", autocommit=False)
     error = attempt(
@@ -135,7 +146,9 @@ def test_definer_function_in_a_session_of_the_owner(world: World) -> None:
     subject, column, value = ciphertexts(world)[0]
     world.run("postgres", "grant gdpr_admin to mallory")
     try:
-        world.run("mallory", f"""
+        world.run(
+            "mallory",
+            f"""
             create function mal.deputy() returns trigger language plpgsql security definer as $f$
             begin
               begin
@@ -147,15 +160,21 @@ def test_definer_function_in_a_session_of_the_owner(world: World) -> None:
               return null;
             end $f$;
             create trigger planted after insert or update or delete on mal.lead for each row execute function mal.deputy();
-        """)
+        """,
+        )
         # the owner of crm.invoice is an officer too, and restricts somebody
-        world.run(OWNER, "select gdpr.restrict((select gdpr.find_subject('email', 'other@lead.example')), 'other')")
+        world.run(
+            OWNER,
+            "select gdpr.restrict((select gdpr.find_subject('email', 'other@lead.example')), 'other')",
+        )
     finally:
         world.run("postgres", "revoke gdpr_admin from mallory")
     assert [what for _, _, what in world.loot()] == ["refused: 42501"]
 
 
-@pytest.mark.parametrize("function", ["decrypt_for_unprotect(1, 1, %s)", "canonical_of('email', %s)"])
+@pytest.mark.parametrize(
+    "function", ["decrypt_for_unprotect(1, 1, %s)", "canonical_of('email', %s)"]
+)
 def test_decrypting_without_unprotecting(world: World, function: str) -> None:
     value = ciphertexts(world)[0][2]
     admin = world.login("admin_login")
@@ -187,11 +206,12 @@ def test_administrator_is_no_reader(world: World, statement: str) -> None:
 
 def test_policy_document_with_code_in_every_place(world: World) -> None:
     """Every text of a policy that could reach a statement is data there, or refused."""
-    world.plant_thief(); world.run("mallory", "delete from mal.loot")
+    world.plant_thief()
+    world.run("mallory", "delete from mal.loot")
     code = "x'); select mal.thief(); --"
     base = world.run("postgres", "select gdpr.policy()")[0][0]
     lead = base["tables"]["mal.lead"]
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"settings": {"phone_country_code": code}},
         {"purposes": {code: {"basis": "contract"}}},
         {"purposes": {"orders": {"basis": "contract", "description": code, "retain": code}}},
@@ -215,8 +235,15 @@ def test_policy_document_with_code_in_every_place(world: World) -> None:
     try:
         mallory = world.login("mallory", autocommit=False)
         for document in documents:
-            attempt(mallory, "select * from gdpr.apply(%s::jsonb)", [json.dumps({**base, "tables": {}, **document})])
-            assert attempt(mallory, "select 1") is not None or mallory.execute("table mal.loot").fetchall() == []
+            attempt(
+                mallory,
+                "select * from gdpr.apply(%s::jsonb)",
+                [json.dumps({**base, "tables": {}, **document})],
+            )
+            assert (
+                attempt(mallory, "select 1") is not None
+                or mallory.execute("table mal.loot").fetchall() == []
+            )
             mallory.rollback()
         for kind in ("identifier", "category", "canonical", "mask", "encrypt", "erase"):
             crafted = {**lead, "columns": {**lead["columns"], "last_name": {
@@ -230,7 +257,9 @@ def test_policy_document_with_code_in_every_place(world: World) -> None:
                 if attempt(mallory, step, [json.dumps(crafted)]) is not None:
                     break
             else:
-                attempt(mallory, "insert into mal.lead (email, last_name) values ('a@b.example', 'x')")
+                attempt(
+                    mallory, "insert into mal.lead (email, last_name) values ('a@b.example', 'x')"
+                )
             mallory.rollback()
     finally:
         mallory.rollback()

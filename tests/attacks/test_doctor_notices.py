@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """What an owner can do to her own table cannot be prevented: the doctor has to see it."""
 
 from __future__ import annotations
@@ -63,9 +64,15 @@ HARMLESS = {"expression index", "table renamed", "view for everybody"}
 
 @pytest.mark.parametrize("deed", TAMPERING)
 def test_doctor_notices(world: World, deed: str) -> None:
-    before = world.run("db_owner", "select d::text from gdpr.doctor() as d where d.severity in ('error', 'warning')")
+    before = world.run(
+        "db_owner",
+        "select d::text from gdpr.doctor() as d where d.severity in ('error', 'warning')",
+    )
     world.run("mallory", QUIETLY)
     # the officer's and the application's schemas stay as they are: this is all the owner's own
     world.run("mallory", TAMPERING[deed])
-    after = world.run("db_owner", "select d::text from gdpr.doctor() as d where d.severity in ('error', 'warning')")
+    after = world.run(
+        "db_owner",
+        "select d::text from gdpr.doctor() as d where d.severity in ('error', 'warning')",
+    )
     assert deed in HARMLESS or set(after) - set(before), "nobody would know"

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """The door must not tell an erased person from a duplicate, nor a hidden one from nobody."""
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def test_changing_to_an_erased_address_looks_like_a_duplicate(world: World, rela
     dpo = world.login("dpo_login")
     dpo.execute("select gdpr.erase(gdpr.subject_of('crm.customer', '3'), 'asked')")
     app = world.login("crm_app")
-    app.execute("insert into gdpr_clear.customer (email, last_name) values ('own@x.example', 'own')")
+    app.execute(
+        "insert into gdpr_clear.customer (email, last_name) values ('own@x.example', 'own')"
+    )
     update = f"update {relation} set email = %s where last_name = 'own'"
     duplicate = seen(attempt(app, update, ["anna@annasecret.example"]))
     erased = seen(attempt(app, update, ["vera+tag@verasecret.example"]))
@@ -70,7 +73,9 @@ def test_errors_of_writers_hold_no_value(world: World) -> None:
 def test_identifier_of_a_hidden_person_opens_nothing(world: World) -> None:
     """A row of the same address joins the person, and her restriction."""
     app = world.login("crm_app")
-    error = attempt(app, "insert into gdpr_clear.lead (email, note) values ('hugo@hugosecret.example', 'n')")
+    error = attempt(
+        app, "insert into gdpr_clear.lead (email, note) values ('hugo@hugosecret.example', 'n')"
+    )
     assert error is not None
     assert error.sqlstate == "PR601"
     assert not leaked(told(error), [*ENCRYPTED[1:2]])
@@ -82,7 +87,9 @@ def test_plus_tags_and_spellings_of_an_erased_person(world: World) -> None:
     for spelling in ("vera@verasecret.example", " VERA@verasecret.EXAMPLE ", "vera+2@verasecret.example",
                      "ve\u200bra@verasecret.example", "\uff56era@verasecret.example", "vera@verasecret.example.",
                      "vera@verasecret\u3002example", "ve\u00adra@verasecret.example", "vera\u2060@verasecret.example"):  # fmt: skip
-        error = attempt(app, "insert into gdpr_clear.customer (email, last_name) values (%s, 'x')", [spelling])
+        error = attempt(
+            app, "insert into gdpr_clear.customer (email, last_name) values (%s, 'x')", [spelling]
+        )
         assert error is not None, spelling.encode("unicode_escape")
         assert error.sqlstate == "23505"
 

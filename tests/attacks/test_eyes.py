@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Roles with eyes that are too small: every statement they can think of, and what comes back.
 
 The app works for its purposes, BI reads redacted views, the portal nothing, the auditor evidence.
@@ -11,14 +12,20 @@ import pytest
 from tests.attacks.world import ENCRYPTED, HIDDEN, World, attempt, leaked, told
 
 #: What the app may not see while Hugo is restricted.
-HUGO = [secret for secret in (*ENCRYPTED, *HIDDEN) if "hugo" in secret.lower() or "222222" in secret or secret == "1982-02-12"]
+HUGO = [
+    secret
+    for secret in (*ENCRYPTED, *HIDDEN)
+    if "hugo" in secret.lower() or "222222" in secret or secret == "1982-02-12"
+]
 
 
 def answers(connection: psycopg.Connection, script: str) -> str:
     """Everything a session is told while it runs statements one by one: rows, notices, errors."""
     said: list[str] = []
     connection.add_notice_handler(
-        lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.message_hint} {d.context}")
+        lambda d: said.append(
+            f"{d.message_primary} {d.message_detail} {d.message_hint} {d.context}"
+        )
     )
     for statement in filter(None, (part.strip() for part in script.split(";;"))):
         try:
@@ -169,7 +176,9 @@ def test_app_sees_nothing_of_a_restricted_person(world: World, name: str) -> Non
     attempt(world.login("db_owner"), "analyze crm.customer")
     # what the app says itself is no leak
     said = answers(world.login("crm_app"), APP[name]).replace("'hugo@hugosecret.example'||''", "")
-    secret = world.run("postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key")[0][0]
+    secret = world.run(
+        "postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key"
+    )[0][0]
     assert not leaked(said, [*HUGO, secret, "gdpr_keyholder privileges"])
 
 
@@ -200,23 +209,36 @@ BI = {
 @pytest.mark.parametrize("name", BI)
 def test_other_audiences_see_no_plaintext(world: World, user: str, name: str) -> None:
     attempt(world.login("db_owner"), "analyze crm.customer")
-    world.run("db_owner", "grant select, insert, update, delete on crm.customer, crm.invoice to metabase, portal_app, auditor_login")
+    world.run(
+        "db_owner",
+        "grant select, insert, update, delete on crm.customer, crm.invoice to metabase, portal_app, auditor_login",
+    )
     said = answers(world.login(user), BI[name]).replace("'hugo@hugosecret.example'||''", "")
-    secret = world.run("postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key")[0][0]
+    secret = world.run(
+        "postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key"
+    )[0][0]
     assert not leaked(said, [*ENCRYPTED, *HIDDEN, secret])
 
 
 def test_auditor_reads_no_payload(world: World) -> None:
-    answers(world.login("crm_app"), """
+    answers(
+        world.login("crm_app"),
+        """
         update gdpr_clear.customer set email = 'new@annasecret.example', last_name = 'Annanew' where id = 1 ;;
         set gdpr.source = '{"kind": "web_form", "ip": "annas-note-secret"}' ;;
         insert into gdpr_clear.customer (email, last_name) values ('fourth@x.example', 'x')
-    """)
+    """,
+    )
     dpo = answers(world.login("dpo_login"), "table gdpr.audit_log ;; table gdpr.source")
     assert leaked(dpo, ["anna@annasecret.example", "Annaname", "annas-note-secret"])
-    auditor = answers(world.login("auditor_login"), """
+    auditor = answers(
+        world.login("auditor_login"),
+        """
         table gdpr.audit_log ;; table gdpr.source ;; table gdpr.consent ;; table gdpr.basis ;; table gdpr.blocklist ;;
         select gdpr.reveal('x') ;; table gdpr_internal.audit_record ;;
-    """ + LEAK + "select id from gdpr.audit_log as a where pg_temp.leak(a) and pg_temp.leak(old) ;; select id from gdpr.source as s where pg_temp.leak(details)")
+    """
+        + LEAK
+        + "select id from gdpr.audit_log as a where pg_temp.leak(a) and pg_temp.leak(old) ;; select id from gdpr.source as s where pg_temp.leak(details)",
+    )
     assert not leaked(auditor, [*ENCRYPTED, *HIDDEN, "gdpr1:"])
     assert "UPDATE" in auditor

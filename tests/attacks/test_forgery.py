@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Ciphertext, tickets, settings and digests that are copied, moved, altered or made up."""
 
 from __future__ import annotations
@@ -5,18 +6,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import psycopg
 import pytest
 
 from gdprdb import migrate
-from tests.attacks.world import ENCRYPTED, World, attempt, leaked, told
+from tests.attacks.world import World, attempt, leaked, told
 from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Clone
 
 
 def value(world: World, key: int, column: str = "email") -> tuple[int, str]:
     """Subject and ciphertext of a customer's column: what somebody kept from better days."""
-    return world.run("postgres", f"select gdpr_subject_id, {column} from crm.customer where id = {key}")[0]
+    return world.run(
+        "postgres", f"select gdpr_subject_id, {column} from crm.customer where id = {key}"
+    )[0]
 
 
 def test_reveal_of_a_restricted_person(world: World) -> None:
@@ -58,7 +62,9 @@ def test_altered_ciphertext(world: World, place: int) -> None:
     assert not leaked(told(error))
 
 
-@pytest.mark.parametrize("text", ["gdpr1:", "gdpr1:%%%", "gdpr1:AAAA", "gdpr1:" + "A" * 64, "gdpr1:AQ=="])
+@pytest.mark.parametrize(
+    "text", ["gdpr1:", "gdpr1:%%%", "gdpr1:AAAA", "gdpr1:" + "A" * 64, "gdpr1:AQ=="]
+)
 def test_made_up_ciphertext(world: World, text: str) -> None:
     app = world.login("crm_app")
     error = attempt(app, "select gdpr.reveal(%s)", [text])
@@ -90,7 +96,9 @@ def test_ciphertext_of_a_victim_planted_by_insert(world: World) -> None:
         attempt(app, statement, parameters)
     said = str(app.execute("table gdpr_clear.customer").fetchall())
     assert not leaked(said, ["hugo", "49711222222", "1982-02-12"])
-    assert world.run("postgres", "select count(*) from crm.customer where gdpr_subject_id = %s", [subject]) == [(1,)]
+    assert world.run(
+        "postgres", "select count(*) from crm.customer where gdpr_subject_id = %s", [subject]
+    ) == [(1,)]
 
 
 def test_ciphertext_of_an_own_row_planted_for_another_person(world: World) -> None:
@@ -120,11 +128,14 @@ def test_control_columns_are_not_written(world: World, column: str) -> None:
     app.execute(
         f"insert into crm.customer (email, last_name, {column}) values ('c@c.example', 'c', {values[column]})".encode()
     )
-    made = world.run("postgres", """
+    made = world.run(
+        "postgres",
+        """
         select gdpr_subject_id > 3, gdpr_purposes & (1::bigint << 1) = 0, gdpr_email_mask, s.ref = gdpr_subject_ref,
           gdpr_email_digest = (select i.digest from gdpr_internal.identifier as i where i.subject_id = s.id)
         from crm.customer as c join gdpr_internal.subject as s on s.id = c.gdpr_subject_id where city is null
-    """)
+    """,
+    )
     assert made == [(True, True, made[0][2], True, True)]
     assert made[0][2] not in (None, "x")
 
@@ -132,27 +143,39 @@ def test_control_columns_are_not_written(world: World, column: str) -> None:
 def test_personal_data_in_the_kind_of_a_source(world: World) -> None:
     """The kind is kept in plain: anything but a known kind would be a value that erasure misses."""
     app = world.login("crm_app")
-    app.execute("set gdpr.source = '{\"kind\": \"anna@annasecret.example\"}'")
+    app.execute('set gdpr.source = \'{"kind": "anna@annasecret.example"}\'')
     attempt(app, "insert into gdpr_clear.customer (email, last_name) values ('k@k.example', 'k')")
     kept = str(world.run("postgres", "select kind from gdpr_internal.source"))
     assert not leaked(kept)
 
 
+@dataclass
+class LockedWorld(World):
+    """A house with its key outside.
+
+    Attributes:
+        key: what each session has to give.
+    """
+
+    key: str
+
+
 @pytest.fixture
-def locked(clone: Clone) -> World:
+def locked(clone: Clone) -> Iterator[LockedWorld]:
     """A house whose key is given by each session, and the key."""
     with clone() as database:
         migrate.init(database.dsn(INSTALLER))
         if AS_SUPERUSER:
-            database.rows(f"grant gdpr_admin, gdpr_dpo to {OWNER} with admin option", user="postgres")
+            database.rows(
+                f"grant gdpr_admin, gdpr_dpo to {OWNER} with admin option", user="postgres"
+            )
         database.rows("grant gdpr_auditor to auditor_login", user="postgres")
-        world = World(database)
-        world.key = database.rows("select gdpr.create_key('session')")[0][0]  # type: ignore[attr-defined]
+        world = LockedWorld(database, database.rows("select gdpr.create_key('session')")[0][0])
         owner = database.connect()
         owner.execute("create table public.person (id int primary key, email text, name text)")
         owner.execute("grant all on public.person to crm_app")
         owner.execute("insert into public.person values (1, 'anna@annasecret.example', 'x')")
-        owner.execute("select gdpr.unlock(%s)", [world.key])  # type: ignore[attr-defined]
+        owner.execute("select gdpr.unlock(%s)", [world.key])
         owner.execute("""select count(*) from gdpr.apply('{"purposes": {"orders": {"basis": "contract"}},
           "roles": {"crm_app": {"audience": "clear", "purposes": ["orders"]}},
           "tables": {"public.person": {"subject": "self", "purposes": ["orders"], "columns": {
@@ -160,21 +183,23 @@ def locked(clone: Clone) -> World:
         yield world
 
 
-def test_ticket_of_another_session(locked: World) -> None:
+def test_ticket_of_another_session(locked: LockedWorld) -> None:
     first, second = locked.login("crm_app"), locked.login("crm_app")
     error = attempt(second, "table gdpr_clear.person")
     assert error is not None
     assert error.sqlstate == "PR402"
-    first.execute("select gdpr.unlock(%s)", [locked.key])  # type: ignore[attr-defined]
+    first.execute("select gdpr.unlock(%s)", [locked.key])
     assert "anna@" in str(first.execute("table gdpr_clear.person").fetchall())
     ticket = first.execute("select current_setting('gdpr.unlocked')").fetchone()
     assert ticket is not None
-    assert locked.key not in ticket[0]  # type: ignore[attr-defined]
+    assert locked.key not in ticket[0]
     raw = base64.b64decode(ticket[0])
     for forged in (
         raw, raw[:80], raw[80:], raw[::-1], b"", raw[:80] + bytes(32), bytes(112), raw[:-1] + bytes([raw[-1] ^ 1])
     ):  # fmt: skip
-        second.execute("select set_config('gdpr.unlocked', %s, false)", [base64.b64encode(forged).decode()])
+        second.execute(
+            "select set_config('gdpr.unlocked', %s, false)", [base64.b64encode(forged).decode()]
+        )
         for statement in ("table gdpr_clear.person", "select gdpr.digest('email', 'x')",
                           "select gdpr.reveal((select email from public.person))"):  # fmt: skip
             error = attempt(second, statement)
@@ -186,9 +211,9 @@ def test_ticket_of_another_session(locked: World) -> None:
     assert error.sqlstate == "PR402"
 
 
-def test_wrong_key_and_what_it_tells(locked: World) -> None:
+def test_wrong_key_and_what_it_tells(locked: LockedWorld) -> None:
     app = locked.login("crm_app")
-    key = locked.key  # type: ignore[attr-defined]
+    key = locked.key
     for wrong in ("", "0" * 64, key[:-1], key.upper() + "x", None):
         error = attempt(app, "select gdpr.unlock(%s)", [wrong])
         assert error is not None
@@ -198,19 +223,25 @@ def test_wrong_key_and_what_it_tells(locked: World) -> None:
         attempt(locked.login(user), "select gdpr.unlock(%s)", [key])
 
 
-def test_key_in_plans_notices_and_contexts(locked: World) -> None:
-    key = locked.key  # type: ignore[attr-defined]
+def test_key_in_plans_notices_and_contexts(locked: LockedWorld) -> None:
+    key = locked.key
     said: list[str] = []
     app = locked.login("crm_app")
-    app.add_notice_handler(lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}"))
+    app.add_notice_handler(
+        lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}")
+    )
     for statement in ("set client_min_messages = debug5", "set debug_print_plan = on",
                       "set debug_print_rewritten = on", "set plan_cache_mode = force_custom_plan",
                       "set log_parameter_max_length_on_error = -1"):  # fmt: skip
         app.execute(statement.encode())
     for _ in range(2):
         app.execute("select gdpr.unlock($1)".replace("$1", "%s"), [key])
-        app.execute("insert into gdpr_clear.person values (2 + (random() * 1e6)::int, 'vera' || '@verasecret.example', 'v')")
-        app.execute("update gdpr_clear.person set email = 'hugo' || '@hugosecret.example' where id <> 1")
+        app.execute(
+            "insert into gdpr_clear.person values (2 + (random() * 1e6)::int, 'vera' || '@verasecret.example', 'v')"
+        )
+        app.execute(
+            "update gdpr_clear.person set email = 'hugo' || '@hugosecret.example' where id <> 1"
+        )
         app.execute("select * from gdpr_clear.person").fetchall()
         app.execute("select gdpr.reveal(email) from public.person").fetchall()
         app.execute("delete from gdpr_clear.person where id <> 1")
@@ -226,6 +257,6 @@ def test_key_in_plans_notices_and_contexts(locked: World) -> None:
     assert not leaked(text, ["anna@annasecret.example"])
 
 
-def test_auditor_reads_records_while_the_key_is_locked(locked: World) -> None:
+def test_auditor_reads_records_while_the_key_is_locked(locked: LockedWorld) -> None:
     assert attempt(locked.login("auditor_login"), "table gdpr.audit_log") is None
     assert attempt(locked.login("auditor_login"), "table gdpr.source") is None

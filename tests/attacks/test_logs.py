@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """The server's log, as talkative as an administrator can make it, holds no stored value.
 
 What a client writes into its own statements is logged if the administrator says so; gdprdb
@@ -6,7 +7,7 @@ itself (nested statements, errors, contexts, plans) must not add what it decrypt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -21,7 +22,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def log(world: World) -> Iterator[Callable[[], str]]:
+def log(world: World) -> Callable[[], str]:
     """What the server logged since the test began."""
     path = world.db.cluster.directory / "log"
     start = path.stat().st_size
@@ -33,7 +34,7 @@ def log(world: World) -> Iterator[Callable[[], str]]:
             file.seek(start)
             return file.read().decode(errors="replace")
 
-    yield read
+    return read
 
 
 def bytes_of(secret: str) -> str:
@@ -66,14 +67,16 @@ def test_log_holds_no_stored_value(world: World, log: Callable[[], str]) -> None
         attempt(dpo, statement)
     attempt(auditor, "table gdpr.audit_log")
     # a value that was tampered with, a rewrite, and the way back
-    world.run("postgres", "alter table crm.customer disable trigger user; update crm.customer set phone = overlay(phone placing 'AA' from 60)")
+    world.run(
+        "postgres",
+        "alter table crm.customer disable trigger user; update crm.customer set phone = overlay(phone placing 'AA' from 60)",
+    )
     attempt(app, "table gdpr_clear.customer")
     attempt(owner, "select gdpr.unprotect('crm.invoice')")
     attempt(owner, "select gdpr.unprotect('crm.customer')")
     text = log()
     assert "PLANNEDSTMT" in text
     assert "hugo" not in text
-    __import__("pathlib").Path("/tmp/mallory.log").write_text(text)
     assert not leaked(text, ENCRYPTED)
     assert not [secret for secret in ENCRYPTED if len(secret) > 9 and bytes_of(secret) in text]
 
@@ -83,7 +86,9 @@ def test_log_holds_no_value_of_an_import(world: World, log: Callable[[], str]) -
     owner = world.login("db_owner")
     owner.execute("create table crm.old (id int primary key, email varchar(60) unique, note text)")
     with owner.cursor().copy("copy crm.old from stdin") as copy:
-        copy.write("1\tanna@annasecret.example\thugos-note-secret\n2\tANNA@annasecret.example\tveras-note-secret\n")
+        copy.write(
+            "1\tanna@annasecret.example\thugos-note-secret\n2\tANNA@annasecret.example\tveras-note-secret\n"
+        )
     policy = """(gdpr.policy() - 'tables') || '{"tables": {"crm.old": {"subject": "self", "purposes": ["orders"],
       "columns": {"email": {"category": "contact", "identifier": "email", "encrypt": "searchable"}, "note": {"category": "x", "encrypt": true}}}}}'"""
     attempt(owner, f"select * from gdpr.plan({policy})")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Whatever else is open: grants, ownership, sequences, large objects, locks, publications, dumps."""
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ import pytest
 
 from tests.attacks.world import ENCRYPTED, HIDDEN, MACHINERY, World, attempt, leaked, told
 
-EVERYBODY = ("crm_app", "metabase", "portal_app", "auditor_login", "admin_login", "mallory", "outsider")
+EVERYBODY = (
+    "crm_app",
+    "metabase",
+    "portal_app",
+    "auditor_login",
+    "admin_login",
+    "mallory",
+    "outsider",
+)
 
 GRABS = (
     "grant gdpr_keyholder to {user}", "grant gdpr_owner to {user}", "grant gdpr_worker to {user}",
@@ -68,30 +77,43 @@ def test_grabs(world: World, user: str) -> None:
 
 
 def test_nobody_who_logs_in_acts_as_an_owner(world: World) -> None:
-    members = world.run("postgres", """
+    members = world.run(
+        "postgres",
+        """
         select u.rolname, r.rolname from pg_roles as r join pg_roles as u
           on u.rolcanlogin and not u.rolsuper and pg_has_role(u.oid, r.oid, 'member')
         where r.rolname = any (%s)
-    """, [[*MACHINERY, "gdpr_viewer"]])
+    """,
+        [[*MACHINERY, "gdpr_viewer"]],
+    )
     assert members == []
 
 
 def test_functions_that_anybody_may_call(world: World) -> None:
     """Nothing of gdprdb's is both executable by PUBLIC and in a schema that PUBLIC may use."""
-    callable_ = world.run("postgres", """
+    callable_ = world.run(
+        "postgres",
+        """
         select p.oid::regprocedure::text from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
         where n.nspname ~ '^gdpr' and has_function_privilege('outsider', p.oid, 'execute')
           and has_schema_privilege('outsider', n.oid, 'usage')
-    """)
+    """,
+    )
     assert callable_ == []
 
 
-@pytest.mark.parametrize("user", ["crm_app", "metabase", "portal_app", "auditor_login", "outsider", "mallory"])
+@pytest.mark.parametrize(
+    "user", ["crm_app", "metabase", "portal_app", "auditor_login", "outsider", "mallory"]
+)
 def test_every_callable_function_with_nothing_in_it(world: World, user: str) -> None:
     """Whatever a role may call, called with nulls and nonsense, tells no secret."""
-    secret = world.run("postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key")[0][0]
+    secret = world.run(
+        "postgres", "select encode(material, 'hex') from gdpr_internal.key_encryption_key"
+    )[0][0]
     connection = world.login(user)
-    calls = world.run("postgres", f"""
+    calls = world.run(
+        "postgres",
+        f"""
         select format('select %s(%s)', p.oid::regproc, (
           select coalesce(string_agg(format('null::%s', format_type(t, null)), ', '), '') from unnest(p.proargtypes) as t
         ))
@@ -99,12 +121,13 @@ def test_every_callable_function_with_nothing_in_it(world: World, user: str) -> 
         where n.nspname ~ '^gdpr' and p.prokind = 'f' and p.prorettype <> 'trigger'::regtype
           and has_function_privilege('{user}', p.oid, 'execute') and has_schema_privilege('{user}', n.oid, 'usage')
           and not exists (select from unnest(p.proargtypes) as t where t = 'anyelement'::regtype)
-    """)
+    """,
+    )
     said = ""
     for (call,) in calls:
         try:
             said += str(connection.execute(call.encode()).fetchall())
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             said += str(error)
     assert not leaked(said, [*ENCRYPTED, *HIDDEN, secret])
 
@@ -126,7 +149,9 @@ def test_bases_come_back_by_another_table(world: World) -> None:
     dpo = world.login("dpo_login")
     dpo.execute("select gdpr.object_to(gdpr.subject_of('crm.customer', '3'), 'orders')")
     app = world.login("crm_app")
-    error = attempt(app, "insert into gdpr_clear.lead (email, note) values ('vera@verasecret.example', 'n')")
+    error = attempt(
+        app, "insert into gdpr_clear.lead (email, note) values ('vera@verasecret.example', 'n')"
+    )
     assert error is not None
     assert error.sqlstate == "PR602"
     assert app.execute("select id from gdpr_clear.customer where id = 3").fetchall() == []
@@ -135,10 +160,18 @@ def test_bases_come_back_by_another_table(world: World) -> None:
 def test_planned_rows_tell_no_value(world: World) -> None:
     """EXPLAIN of the redacted view shows masks and the gate, no constant of the data."""
     world.run("db_owner", "analyze crm.customer")
-    plans = world.run("metabase", "explain (analyze, verbose, costs) select * from gdpr_bi.customer where last_name = 'A.'")
+    plans = world.run(
+        "metabase",
+        "explain (analyze, verbose, costs) select * from gdpr_bi.customer where last_name = 'A.'",
+    )
     assert not leaked(str(plans), [*ENCRYPTED, *HIDDEN])
-    assert world.run("metabase", "select count(*) from pg_stats where schemaname in ('crm', 'gdpr_internal', 'mal')") == [(0,)]
-    assert world.run("crm_app", "select count(*) from pg_stats where schemaname in ('crm', 'gdpr_internal')") == [(0,)]
+    assert world.run(
+        "metabase",
+        "select count(*) from pg_stats where schemaname in ('crm', 'gdpr_internal', 'mal')",
+    ) == [(0,)]
+    assert world.run(
+        "crm_app", "select count(*) from pg_stats where schemaname in ('crm', 'gdpr_internal')"
+    ) == [(0,)]
 
 
 def test_large_values_and_deep_json(world: World) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """The owner of a protected table plants code where gdprdb's own functions will run it.
 
 She may do anything to her table (that is what an owner is); she must not get the rights of
@@ -33,11 +34,14 @@ def touch_leads(world: World) -> None:
 
 def test_cast_of_the_row_type_to_text(world: World) -> None:
     world.plant_thief()
-    world.run("mallory", """
+    world.run(
+        "mallory",
+        """
         create function mal.row_text(r mal.lead) returns text language plpgsql as
           $f$ begin perform mal.thief(); return 'x'; end $f$;
         create cast (mal.lead as text) with function mal.row_text(mal.lead);
-    """)
+    """,
+    )
     touch_leads(world)
     assert not {who for who, _, _ in world.loot()} & MACHINERY
     assert not world.keys_taken()
@@ -46,11 +50,14 @@ def test_cast_of_the_row_type_to_text(world: World) -> None:
 @pytest.mark.parametrize("target", ["json", "jsonb", "text"])
 def test_cast_of_a_column_type(world: World, target: str) -> None:
     world.plant_thief()
-    world.run("mallory", f"""
+    world.run(
+        "mallory",
+        f"""
         create function mal.mood_cast(m mal.mood) returns {target} language plpgsql as
           $f$ begin perform mal.thief(); return '1'; end $f$;
         create cast (mal.mood as {target}) with function mal.mood_cast(mal.mood) as implicit;
-    """)
+    """,
+    )
     touch_leads(world)
     assert not {who for who, _, _ in world.loot()} & MACHINERY
     assert not world.keys_taken()
@@ -63,10 +70,13 @@ def test_cast_of_a_column_type(world: World, target: str) -> None:
 )  # fmt: skip
 def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type_: str) -> None:
     world.plant_thief()
-    world.run("mallory", f"""
+    world.run(
+        "mallory",
+        f"""
         create domain mal.trap as {type_} check (mal.thief());
         create table mal.twin (like mal.lead including all);
-    """)
+    """,
+    )
     mallory = world.login("mallory")
     for statement in (
         "alter table mal.lead disable row level security",
@@ -85,16 +95,22 @@ def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type
 
 
 @pytest.mark.parametrize("target", ["json", "text", "bigint"])
-@pytest.mark.parametrize("column", ["id", "last_name", "email", "note", "gdpr_subject_id", "gdpr_until", "gdpr_email_digest"])
+@pytest.mark.parametrize(
+    "column",
+    ["id", "last_name", "email", "note", "gdpr_subject_id", "gdpr_until", "gdpr_email_digest"],
+)
 def test_cast_of_a_type_that_came_after_apply(world: World, column: str, target: str) -> None:
     """The functions were generated for the types of that day; the owner changes them the day after."""
     world.plant_thief()
-    world.run("mallory", f"""
+    world.run(
+        "mallory",
+        f"""
         create type mal.late as enum ('a', 'b');
         create function mal.late_cast(m mal.late) returns {target} language plpgsql as
           $f$ begin perform mal.thief(); return '1'; end $f$;
         create cast (mal.late as {target}) with function mal.late_cast(mal.late) as implicit;
-    """)
+    """,
+    )
     mallory = world.login("mallory")
     for statement in (
         "alter table mal.lead disable row level security",
@@ -118,26 +134,37 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
     """An administrator who may create triggers puts gdprdb's functions on a table of her own."""
     world.run("postgres", "grant gdpr_admin to mallory")
     try:
-        table = world.run("postgres", """
+        table = world.run(
+            "postgres",
+            """
             select id from gdpr_internal.protected_table where relation = 'crm.customer'::regclass
-        """)[0][0]
-        victim, email, birth_date = world.run("postgres", """
+        """,
+        )[0][0]
+        victim, email, birth_date = world.run(
+            "postgres",
+            """
             select gdpr_subject_id, email, birth_date from crm.customer where id = 2
-        """)[0]
+        """,
+        )[0]
         own = world.run("postgres", "select gdpr_subject_id from mal.lead where id = 2")[0][0]
-        columns = world.run("postgres", """
+        columns = world.run(
+            "postgres",
+            """
             select string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum)
             from pg_attribute where attrelid = 'crm.customer'::regclass and attnum > 0 and not attisdropped
-        """)[0][0]
+        """,
+        )[0][0]
         world.plant_thief()
         mallory = world.login("mallory")
-        mallory.execute(f"""
+        mallory.execute(
+            f"""
             create function mal.listen(v text) returns boolean language plpgsql as $f$
             begin insert into mal.loot (what) values (v); perform mal.thief(); return true; end $f$;
             create domain mal.ear as text check (mal.listen(value));
             create table mal.forged ({columns});
             alter table mal.forged alter column email type {type_};
-        """.encode())
+        """.encode()
+        )
         mallory.execute(
             "insert into mal.forged (id, email, birth_date, gdpr_subject_id) values (1, %s, %s, %s)",
             [email, birth_date, victim],
@@ -146,10 +173,13 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
         mallory.execute("insert into mal.stolen values (1, %s, %s)", [email, birth_date])
         mallory.execute("delete from mal.loot")
         for name, when in (("protect", "insert"), ("change", "update"), ("audit", "delete")):
-            attempt(mallory, f"""
-                create trigger {name} {'after' if name == 'audit' else 'before'} {when}
+            attempt(
+                mallory,
+                f"""
+                create trigger {name} {"after" if name == "audit" else "before"} {when}
                 on mal.forged for each row execute function gdpr_generated.{name}_{table}()
-            """)
+            """,
+            )
         ran = [
             statement
             for statement in (
@@ -165,7 +195,9 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
         world.run("postgres", "revoke gdpr_admin from mallory")
     assert not {who for who, _, _ in world.loot()} & MACHINERY
     assert ran == []
-    assert set(world.run("postgres", "select gdpr_email_mask, gdpr_birth_date_mask from mal.forged")) <= {(None, None)}
+    assert set(
+        world.run("postgres", "select gdpr_email_mask, gdpr_birth_date_mask from mal.forged")
+    ) <= {(None, None)}
 
 
 #: Run as gdpr_worker: what it owns becomes code of the caller's, or the planter's.
@@ -186,7 +218,9 @@ FLIPS = {
 def test_trigger_turns_the_worker_functions_against_their_callers(world: World, flip: str) -> None:
     """What runs as gdpr_worker may own functions that gdpr_owner calls: it must not change them."""
     world.plant_thief()
-    world.run("mallory", f"""
+    world.run(
+        "mallory",
+        f"""
         create function mal.flip() returns trigger language plpgsql as $f$
         begin
           if current_user = 'gdpr_worker' then
@@ -201,10 +235,14 @@ def test_trigger_turns_the_worker_functions_against_their_callers(world: World, 
         end $f$;
         create trigger planted after insert or update or delete on mal.lead
           for each row execute function mal.flip();
-    """)
+    """,
+    )
     dpo = world.login("dpo_login")
     attempt(dpo, "select gdpr.restrict(gdpr.subject_of('mal.lead', '1'), 'other')")
-    attempt(world.login("mallory"), "create policy planted on mal.lead as restrictive using (mal.thief())")
+    attempt(
+        world.login("mallory"),
+        "create policy planted on mal.lead as restrictive using (mal.thief())",
+    )
     attempt(dpo, "select gdpr.restrict(gdpr.subject_of('mal.lead', '2'), 'other')")
     attempt(dpo, "select gdpr.erase(gdpr.subject_of('crm.customer', '3'), 'asked')")
     assert not {who for who, _, _ in world.loot()} & {"gdpr_owner", "gdpr_keyholder"}
@@ -240,13 +278,22 @@ def test_trigger_reaches_another_owners_rows_as_the_worker(world: World) -> None
 
 
 def test_trigger_writes_another_owners_rows_on_record(world: World) -> None:
-    world.run("mallory", "create function mal.thief() returns boolean language sql as 'select true'")
+    world.run(
+        "mallory", "create function mal.thief() returns boolean language sql as 'select true'"
+    )
     world.run("mallory", PEEK)
-    attempt(world.login("dpo_login"), "select gdpr.restrict(gdpr.subject_of('mal.lead', '2'), 'other')")
-    forged = world.run("postgres", "select count(*) from crm.customer where last_name = 'forged'")[0][0]
-    recorded = world.run("postgres", """
+    attempt(
+        world.login("dpo_login"), "select gdpr.restrict(gdpr.subject_of('mal.lead', '2'), 'other')"
+    )
+    forged = world.run("postgres", "select count(*) from crm.customer where last_name = 'forged'")[
+        0
+    ][0]
+    recorded = world.run(
+        "postgres",
+        """
         select count(*) from gdpr_internal.audit_record where operation = 'UPDATE' and 'last_name' = any (changed)
-    """)[0][0]
+    """,
+    )[0][0]
     assert recorded == forged
 
 
@@ -284,6 +331,15 @@ DEFERRED = {
           $f$ begin insert into mal.other values (1); return null; end $f$;
         create trigger planted after insert or update or delete on mal.lead for each row execute function mal.relay();
     """,
+    "by way of a policy": """
+        create table mal.other (id bigint);
+        grant all on mal.other to public;
+        create constraint trigger planted after insert on mal.other
+          deferrable initially deferred for each row execute function mal.late();
+        create function mal.relay() returns boolean language plpgsql as
+          $f$ begin insert into mal.other values (1); return false; end $f$;
+        create policy planted on mal.lead as restrictive using (mal.relay());
+    """,
     "deferred by the trigger itself": """
         create table mal.other (id bigint);
         grant all on mal.other to public;
@@ -301,14 +357,20 @@ def test_deferred_trigger_waits_for_the_officer(world: World, way: str) -> None:
     """A deferred trigger fires at commit, when the definer function is long left: as the officer."""
     world.run("mallory", LATE + DEFERRED[way])
     dpo = world.login("dpo_login")
-    attempt(dpo, "select gdpr.restrict(gdpr.subject_of('mal.lead', '2'), 'other')")
-    attempt(dpo, "select gdpr.lift_restriction(gdpr.subject_of('mal.lead', '2'), 'other')")
-    attempt(dpo, "select gdpr.erase(gdpr.subject_of('mal.lead', '2'), 'asked')")
+    attempt(dpo, "select gdpr.subject_of('mal.lead', '2')")
+    attempt(dpo, "select gdpr.restrict(gdpr.find_subject('email', 'other@lead.example'), 'other')")
+    attempt(
+        dpo,
+        "select gdpr.lift_restriction(gdpr.find_subject('email', 'other@lead.example'), 'other')",
+    )
+    attempt(dpo, "select gdpr.erase(gdpr.find_subject('email', 'other@lead.example'), 'asked')")
     assert [what for who, _, what in world.loot() if who == "dpo_login"] == []
 
 
 @pytest.mark.parametrize("relation", ["crm.customer", "gdpr_clear.customer", "gdpr_clear.invoice"])
-def test_policy_reads_another_table_with_the_rights_of_the_views_owner(world: World, relation: str) -> None:
+def test_policy_reads_another_table_with_the_rights_of_the_views_owner(
+    world: World, relation: str
+) -> None:
     """Sub-queries of a row policy are checked as the owner of the view through which it is met.
 
     So plain columns of other protected tables can be reached (the doctor sees the policy); what is
@@ -316,33 +378,48 @@ def test_policy_reads_another_table_with_the_rights_of_the_views_owner(world: Wo
     """
     world.run("postgres", "grant gdpr_app to mallory")
     try:
-        world.run("mallory", f"""
+        world.run(
+            "mallory",
+            f"""
             create function mal.listen(v text) returns boolean language plpgsql as
               $f$ begin insert into mal.loot (what) values (v); return true; end $f$;
             create policy planted on mal.lead as restrictive
               using (mal.listen((select string_agg(c::text, ' ') from {relation} as c)));
-        """)
+        """,
+        )
     finally:
         world.run("postgres", "revoke gdpr_app from mallory")
     attempt(world.login("metabase"), "select * from gdpr_bi.lead")
     assert not leaked(str(world.loot()))
-    found = str(world.run("db_owner", "select d::text from gdpr.doctor() as d where d.severity <> 'info'"))
+    found = str(
+        world.run("db_owner", "select d::text from gdpr.doctor() as d where d.severity <> 'info'")
+    )
     assert "several_owners" in found
     assert "drift" in found
 
 
-@pytest.mark.parametrize("view", ["audit_log", "source", "consent", "basis", "subject", "blocklist"])
-def test_policy_reads_the_registers_with_the_rights_of_the_views_owner(world: World, view: str) -> None:
-    world.run("mallory", "create function mal.listen(v text) returns boolean language plpgsql as "
-              "$f$ begin insert into mal.loot (what) values (v); return true; end $f$")
+@pytest.mark.parametrize(
+    "view", ["audit_log", "source", "consent", "basis", "subject", "blocklist"]
+)
+def test_policy_reads_the_registers_with_the_rights_of_the_views_owner(
+    world: World, view: str
+) -> None:
+    world.run(
+        "mallory",
+        "create function mal.listen(v text) returns boolean language plpgsql as "
+        "$f$ begin insert into mal.loot (what) values (v); return true; end $f$",
+    )
     # whoever may name the schema gdpr can plant this
     world.run("postgres", "grant gdpr_app to mallory")
     try:
         mallory = world.login("mallory")
-        attempt(mallory, f"""
+        attempt(
+            mallory,
+            f"""
             create policy planted on mal.lead as restrictive
             using (mal.listen((select string_agg(v::text, ' ') from gdpr.{view} as v)))
-        """)
+        """,
+        )
     finally:
         world.run("postgres", "revoke gdpr_app from mallory")
     attempt(world.login("metabase"), "select * from gdpr_bi.lead")
@@ -385,3 +462,37 @@ def test_names_that_are_code(world: World, name: str, what: str) -> None:
     finally:
         world.run("postgres", "revoke gdpr_admin from mallory")
     assert world.loot() == []
+
+
+@pytest.mark.parametrize("statement", [
+    "insert into gdpr_clear.invoice (customer_id, note) values (1, 'n')",
+    "update gdpr_clear.invoice set customer_id = 3 where customer_id = 1",
+])  # fmt: skip
+def test_policy_turns_the_worker_functions_while_a_parent_is_looked_up(
+    world: World, statement: str
+) -> None:
+    """A child row's parent is read as gdpr_worker, in the application's own statement."""
+    world.run(
+        "db_owner",
+        """
+        create function crm.flip() returns boolean language plpgsql as $f$
+        begin
+          if current_user = 'gdpr_worker' then
+            alter function gdpr_generated.subject_of_1(text) security invoker;
+          end if;
+          return true;
+        end $f$;
+        grant execute on function crm.flip() to public;
+        create policy planted on crm.customer as restrictive using (crm.flip());
+    """,
+    )
+    attempt(world.login("crm_app"), statement)
+    attempt(world.login("db_owner"), "select d from gdpr.doctor() as d")
+    flipped = world.run(
+        "postgres",
+        """
+        select p.oid::regprocedure::text from pg_proc as p
+        where p.proname = 'subject_of_1' and not p.prosecdef
+    """,
+    )
+    assert flipped == []

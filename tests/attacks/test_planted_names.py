@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Operators, functions and temporary objects of Mallory's, found where a built-in one was meant."""
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def test_operator_of_the_same_name_in_public(world: World, type_: str) -> None:
     app.execute("update gdpr_clear.customer set email = 'anna2@annasecret.example' where id = 1")
     app.execute("update gdpr_clear.customer set last_name = 'Annanew', city = 'x' where id = 1")
     app.execute("insert into gdpr_clear.customer (email, last_name) values ('five@x.example', 'f')")
-    app.execute("update crm.customer set email = 'five2@x.example', last_name = 'g' where last_name = 'f'::text")
+    app.execute(
+        "update crm.customer set email = 'five2@x.example', last_name = 'g' where last_name = 'f'::text"
+    )
     app.execute("delete from gdpr_clear.customer where id = 4")
     assert world.loot() == []
 
@@ -59,14 +62,32 @@ def test_temporary_objects_in_the_way(world: World) -> None:
     error = attempt(app, "insert into gdpr_clear.invoice (customer_id, note) values (2, 'y')")
     assert error is not None
     assert error.sqlstate == "PR601"
-    assert app.execute("select gdpr.reveal(email) from crm.customer where id = 1").fetchall() == [("anna@annasecret.example",)]
+    assert app.execute("select gdpr.reveal(email) from crm.customer where id = 1").fetchall() == [
+        ("anna@annasecret.example",)
+    ]
 
 
 def test_objects_beside_the_machinery(world: World) -> None:
     """Nobody who logs in can create anything in gdprdb's schemas."""
-    for user in ("crm_app", "metabase", "mallory", "outsider", "admin_login", "db_owner", "dpo_login", "auditor_login"):
+    for user in (
+        "crm_app",
+        "metabase",
+        "mallory",
+        "outsider",
+        "admin_login",
+        "db_owner",
+        "dpo_login",
+        "auditor_login",
+    ):
         connection = world.login(user)
-        for schema in ("gdpr", "gdpr_internal", "gdpr_policy", "gdpr_generated", "gdpr_clear", "gdpr_bi"):
+        for schema in (
+            "gdpr",
+            "gdpr_internal",
+            "gdpr_policy",
+            "gdpr_generated",
+            "gdpr_clear",
+            "gdpr_bi",
+        ):
             for statement in (
                 f"create function {schema}.hmac(text, bytea, text) returns bytea language sql as 'select $2'",
                 f"create table {schema}.t (a int)",
@@ -92,5 +113,3 @@ def test_views_of_the_machinery_are_not_altered(world: World) -> None:
         ):
             error = attempt(connection, statement)
             assert error is not None, f"{user}: {statement}"
-
-

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """Settings that anybody may change must not change what gdprdb's functions do."""
 
 from __future__ import annotations
@@ -24,23 +25,37 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_setting_of_the_application(world: World, name: str) -> None:
     app = world.login("crm_app")
-    if attempt(app, f"set {name} = $v${HOSTILE[name]}$v$") is not None and attempt(app, f"set {name} = {HOSTILE[name]}") is not None:
+    if (
+        attempt(app, f"set {name} = $v${HOSTILE[name]}$v$") is not None
+        and attempt(app, f"set {name} = {HOSTILE[name]}") is not None
+    ):
         pytest.skip("not a setting of this server")
-    seen = app.execute("select id, email, phone, birth_date from gdpr_clear.customer order by id").fetchall()
+    seen = app.execute(
+        "select id, email, phone, birth_date from gdpr_clear.customer order by id"
+    ).fetchall()
     assert [row[:3] for row in seen] == [
         (1, "anna@annasecret.example", "+49711111111"), (3, "vera@verasecret.example", "+49711333333"),
     ]  # fmt: skip
-    app.execute("insert into gdpr_clear.customer (email, phone, last_name, birth_date) values "
-                "('Back\\slash''x@x.example', '+1', 'x', date '2001-02-03')")
-    app.execute("update gdpr_clear.customer set birth_date = birth_date + 1, phone = '+2' where last_name = 'x'")
-    duplicate = attempt(app, "insert into gdpr_clear.customer (email, last_name) values ('BACK\\SLASH''X@x.example', 'x')")
+    app.execute(
+        "insert into gdpr_clear.customer (email, phone, last_name, birth_date) values "
+        "('Back\\slash''x@x.example', '+1', 'x', date '2001-02-03')"
+    )
+    app.execute(
+        "update gdpr_clear.customer set birth_date = birth_date + 1, phone = '+2' where last_name = 'x'"
+    )
+    duplicate = attempt(
+        app,
+        "insert into gdpr_clear.customer (email, last_name) values ('BACK\\SLASH''X@x.example', 'x')",
+    )
     assert duplicate is not None
     assert duplicate.sqlstate == "23505", told(duplicate)
     hidden = attempt(app, "insert into gdpr_clear.invoice (customer_id, note) values (2, 'y')")
     assert hidden is not None
     assert hidden.sqlstate == "PR601", told(hidden)
     plain = world.login("crm_app")
-    assert plain.execute("select phone, birth_date::text from gdpr_clear.customer where last_name = 'x'").fetchall() == [("+2", "2001-02-04")]
+    assert plain.execute(
+        "select phone, birth_date::text from gdpr_clear.customer where last_name = 'x'"
+    ).fetchall() == [("+2", "2001-02-04")]
     wrong = attempt(app, "select gdpr.set_context('x', 'compliance')")
     assert wrong is not None
     assert wrong.sqlstate == "42501"
@@ -49,12 +64,21 @@ def test_setting_of_the_application(world: World, name: str) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_setting_of_the_officer(world: World, name: str) -> None:
     dpo = world.login("dpo_login")
-    if attempt(dpo, f"set {name} = $v${HOSTILE[name]}$v$") is not None and attempt(dpo, f"set {name} = {HOSTILE[name]}") is not None:
+    if (
+        attempt(dpo, f"set {name} = $v${HOSTILE[name]}$v$") is not None
+        and attempt(dpo, f"set {name} = {HOSTILE[name]}") is not None
+    ):
         pytest.skip("not a setting of this server")
-    receipt = dpo.execute("select gdpr.erase(gdpr.find_subject('email', 'vera@verasecret.example'), 'asked')").fetchall()
+    receipt = dpo.execute(
+        "select gdpr.erase(gdpr.find_subject('email', 'vera@verasecret.example'), 'asked')"
+    ).fetchall()
     assert receipt[0][0]["identifiers_blocked"] > 0
-    assert dpo.execute("select gdpr.is_blocked('email', 'Vera@verasecret.example')").fetchall() == [(True,)]
-    everything = str(world.run("postgres", "select c::text from crm.customer as c")) + str(world.run("postgres", "select c::text from crm.invoice as c"))
+    assert dpo.execute("select gdpr.is_blocked('email', 'Vera@verasecret.example')").fetchall() == [
+        (True,)
+    ]
+    everything = str(world.run("postgres", "select c::text from crm.customer as c")) + str(
+        world.run("postgres", "select c::text from crm.invoice as c")
+    )
     assert "Veraname" not in everything
 
 
@@ -67,10 +91,22 @@ def test_same_policy_under_other_settings(world: World) -> None:
         baseline = owner.execute("select count(*) from gdpr.plan(%s::jsonb)", [policy]).fetchall()
         findings = owner.execute("select d::text from gdpr.doctor() as d").fetchall()
         for name, value in HOSTILE.items():
-            if name == "client_encoding" or attempt(owner, f"set {name} = {value}" if name == "datestyle" else f"set {name} = '{value}'") is not None:
+            if (
+                name == "client_encoding"
+                or attempt(
+                    owner,
+                    f"set {name} = {value}" if name == "datestyle" else f"set {name} = '{value}'",
+                )
+                is not None
+            ):
                 continue
-            assert owner.execute("select count(*) from gdpr.plan(%s::jsonb)", [policy]).fetchall() == baseline, name
-            assert owner.execute("select d::text from gdpr.doctor() as d").fetchall() == findings, name
+            assert (
+                owner.execute("select count(*) from gdpr.plan(%s::jsonb)", [policy]).fetchall()
+                == baseline
+            ), name
+            assert owner.execute("select d::text from gdpr.doctor() as d").fetchall() == findings, (
+                name
+            )
             owner.execute(f"reset {name}".encode())
     finally:
         world.run("postgres", "revoke mallory from db_owner")
@@ -101,14 +137,16 @@ def test_errors_of_functions_hold_no_argument(world: World) -> None:
     """Values given to gdprdb's functions as parameters are not told back, also not with parameters logged."""
     said: list[str] = []
     dpo = world.login("dpo_login")
-    dpo.add_notice_handler(lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}"))
+    dpo.add_notice_handler(
+        lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}")
+    )
     dpo.execute("set client_min_messages = debug5")
     for statement in ("select gdpr.find_subject('email', %s)", "select gdpr.block('email', %s, 'x')", "select gdpr.unblock('email', %s, 'x')",
                       "select gdpr.is_blocked('nonsense', %s)", "select gdpr.subject_of('crm.customer', %s)",
                       "select gdpr.record_consent(1, 'marketing', true, 'nonsense', jsonb_build_object('a', %s::text))",
                       "select gdpr.record_consent(99, 'marketing', true, 'phone', jsonb_build_object('a', %s::text))",
                       "select gdpr.unlock(%s)", "select gdpr.reveal(%s)"):  # fmt: skip
-        said.append(told(attempt(dpo, statement, ["anna@annasecret.example"])))
+        said += [told(attempt(dpo, statement, ["anna@annasecret.example"]))]
     assert not leaked("\n".join(said), ENCRYPTED)
 
 
@@ -119,5 +157,7 @@ def test_last_value_is_not_the_applications(world: World) -> None:
     error = attempt(app, "select lastval()")
     assert error is not None
     assert error.sqlstate == "42501"
-    made = app.execute("insert into gdpr_clear.customer (email, last_name) values ('m@l.example', 'l') returning id")
+    made = app.execute(
+        "insert into gdpr_clear.customer (email, last_name) values ('m@l.example', 'l') returning id"
+    )
     assert made.fetchall() == [(5,)]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (statements stand as Mallory types them)
 """The tables, persons and roles of the attacks, and words to describe an attack with."""
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class World:
 
     def keys_taken(self) -> bool:
         """Whether planted code read the key-encryption key."""
-        return any(what not in ("ran",) and len(what) == 128 for _, _, what in self.loot())
+        return any(len(what) == 128 for _, _, what in self.loot())
 
     def plant_thief(self, user: str = "mallory") -> None:
         """A function mal.thief() that notes who runs it and takes the keys if it can."""
