@@ -138,12 +138,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_digits text := translate(p_folded, translate(p_folded, '0123456789', ''), '');
+  v_digits text := regexp_replace(p_folded, '[^0-9]', '', 'g');
   v_country text;
 begin
   if starts_with(p_folded, '+') then
     -- the trunk zero is written in brackets beside a country code
-    v_digits := translate(replace(p_folded, '(0)', ''), translate(p_folded, '0123456789', ''), '');
+    v_digits := regexp_replace(replace(p_folded, '(0)', ''), '[^0-9]', '', 'g');
   elsif starts_with(v_digits, '00') then
     v_digits := ltrim(v_digits, '0');
   elsif starts_with(v_digits, '0') then

@@ -50,10 +50,8 @@ begin
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
     and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
-  if found then
-    -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
-    set constraints all immediate;
-  end if;
+  -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
+  set constraints all immediate;
 end
 $body$
 $code$,
@@ -82,6 +80,7 @@ set row_security = on
 as $body$
 declare
   v_subject bigint;
+  v_found boolean;
 begin
   if tg_op = 'UPDATE' and tg_nargs = 0 and %5$s then
     if new.gdpr_subject_id is distinct from old.gdpr_subject_id and new.gdpr_subject_id is not null then
@@ -95,8 +94,10 @@ begin
     new.gdpr_subject_id := case when tg_op = 'UPDATE' then old.gdpr_subject_id end;
     return new;
   end if;
-  select p.gdpr_subject_id into v_subject from %3$s as p where %4$s;
-  if not found then
+  select p.gdpr_subject_id, true into v_subject, v_found from %3$s as p where %4$s;
+  -- a row policy that somebody planted on the parent has just run as gdpr_worker
+  perform gdpr_internal.require_worker();
+  if not coalesce(v_found, false) then
     perform gdpr_internal.refuse('not_yet_linked');
   elsif v_subject is null then
     perform gdpr_internal.refuse('erased');

@@ -285,7 +285,8 @@ returns trigger
 language plpgsql
 volatile
 security invoker
--- no SET clause: the application's own triggers run inside, with the application's search_path
+-- no search_path: the application's own triggers run inside, with the application's
+set debug_print_plan = off
 as $body$
 begin
   if tg_op = 'INSERT' then

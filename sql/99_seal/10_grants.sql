@@ -79,7 +79,7 @@ grant select on
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(), gdpr_generated.define(text) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy

@@ -2304,7 +2304,8 @@ declare
   v_mask text := '(select gdpr_generated.purpose_mask(current_user, current_setting(''gdpr.purpose'', true)))';
   v_caller text := 'current_user, current_setting(''gdpr.purpose'', true)';
   v_gate text := format(
-    '(gdpr_purposes & %s) <> 0 and (gdpr_until > statement_timestamp() or gdpr_policy.still_allowed(gdpr_subject_id, gdpr_purposes, %s))',
+    -- gdpr_worker sees rows that somebody closed by hand, too: erasure and the doctor have to find them
+    '((gdpr_purposes & %s) <> 0 and (gdpr_until > statement_timestamp() or gdpr_policy.still_allowed(gdpr_subject_id, gdpr_purposes, %s))) or current_user = ''gdpr_worker''',
     v_mask, v_caller
   );
   v_base text := '(select gdpr_generated.is_clear(current_user) or gdpr_policy.refuse_base(current_user))';
@@ -3107,12 +3108,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_digits text := translate(p_folded, translate(p_folded, '0123456789', ''), '');
+  v_digits text := regexp_replace(p_folded, '[^0-9]', '', 'g');
   v_country text;
 begin
   if starts_with(p_folded, '+') then
     -- the trunk zero is written in brackets beside a country code
-    v_digits := translate(replace(p_folded, '(0)', ''), translate(p_folded, '0123456789', ''), '');
+    v_digits := regexp_replace(replace(p_folded, '(0)', ''), '[^0-9]', '', 'g');
   elsif starts_with(v_digits, '00') then
     v_digits := ltrim(v_digits, '0');
   elsif starts_with(v_digits, '0') then
@@ -5368,10 +5369,8 @@ begin
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
     and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
-  if found then
-    -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
-    set constraints all immediate;
-  end if;
+  -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
+  set constraints all immediate;
 end
 $body$
 $code$,
@@ -5400,6 +5399,7 @@ set row_security = on
 as $body$
 declare
   v_subject bigint;
+  v_found boolean;
 begin
   if tg_op = 'UPDATE' and tg_nargs = 0 and %5$s then
     if new.gdpr_subject_id is distinct from old.gdpr_subject_id and new.gdpr_subject_id is not null then
@@ -5413,8 +5413,10 @@ begin
     new.gdpr_subject_id := case when tg_op = 'UPDATE' then old.gdpr_subject_id end;
     return new;
   end if;
-  select p.gdpr_subject_id into v_subject from %3$s as p where %4$s;
-  if not found then
+  select p.gdpr_subject_id, true into v_subject, v_found from %3$s as p where %4$s;
+  -- a row policy that somebody planted on the parent has just run as gdpr_worker
+  perform gdpr_internal.require_worker();
+  if not coalesce(v_found, false) then
     perform gdpr_internal.refuse('not_yet_linked');
   elsif v_subject is null then
     perform gdpr_internal.refuse('erased');
@@ -6026,7 +6028,8 @@ returns trigger
 language plpgsql
 volatile
 security invoker
--- no SET clause: the application's own triggers run inside, with the application's search_path
+-- no search_path: the application's own triggers run inside, with the application's
+set debug_print_plan = off
 as $body$
 begin
   if tg_op = 'INSERT' then
@@ -7102,7 +7105,7 @@ grant select on
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(), gdpr_generated.define(text) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
