@@ -598,6 +598,12 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set bytea_output = 'hex'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 3
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 begin atomic
   select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)

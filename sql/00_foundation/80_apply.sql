@@ -36,6 +36,7 @@ stable
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
@@ -83,6 +84,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 begin
@@ -400,6 +402,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare

@@ -170,10 +170,10 @@ as $function$
     ) end,
     -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
     case when (p_column).encrypt <> 'no' then format(
-      E'v_body := ''\\x0100000001''::bytea || int8send(%1$s) || %2$L::bytea || substr(v_random, %3$s, 16)\n'
+      E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
       '  || gdpr_internal.encrypt_iv(convert_to(v_%4$s, ''UTF8''), substr(%5$s, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
-      'new.%6$I := ''gdpr1:'' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(%5$s, 33), ''sha256''), ''base64''), E''\\n'', '''');\n',
-      p_subject, int4send((p_column).column_id), p_iv * 16 + 1, (p_column).n, p_key, (p_column).column_name
+      'new.%6$I := ''gdpr1:'' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(%5$s, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+      p_subject, (p_column).column_id, p_iv * 16 + 1, (p_column).n, p_key, (p_column).column_name
     ) end
   );
 $function$;
@@ -326,6 +326,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 as $body$
 declare
@@ -370,6 +371,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 as $body$
 declare
@@ -522,6 +524,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 %2$sas $body$
 declare

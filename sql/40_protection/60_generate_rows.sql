@@ -142,7 +142,7 @@ $code$,
 create or replace function gdpr_generated.%1$I(p_key text)
 returns bigint
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -151,6 +151,7 @@ declare
   v_subject bigint;
 begin
   select t.gdpr_subject_id into v_subject from %2$s as t where %3$s;
+  set constraints all immediate;
   return v_subject;
 exception when data_exception then
   perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
@@ -178,7 +179,7 @@ $code$,
 create or replace function gdpr_generated.%1$I()
 returns table (gates bigint, orphans bigint, plain bigint)
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -192,6 +193,7 @@ begin
     count(*) filter (where false%4$s)
   from %2$s as t
   left join gdpr_internal.subject as s on s.id = t.gdpr_subject_id;
+  set constraints all immediate;
 end
 $body$
 $code$,

@@ -131,8 +131,8 @@ comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, re
 create or replace function gdpr.subject_of(p_table regclass, p_key text)
 returns bigint
 language plpgsql
-stable
-parallel restricted
+volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$

@@ -464,14 +464,20 @@ def test_names_that_are_code(world: World, name: str, what: str) -> None:
     assert world.loot() == []
 
 
-@pytest.mark.parametrize("statement", [
-    "insert into gdpr_clear.invoice (customer_id, note) values (1, 'n')",
-    "update gdpr_clear.invoice set customer_id = 3 where customer_id = 1",
-])  # fmt: skip
-def test_policy_turns_the_worker_functions_while_a_parent_is_looked_up(
-    world: World, statement: str
+@pytest.mark.parametrize(
+    ("user", "statement"),
+    [
+        ("crm_app", "insert into gdpr_clear.invoice (customer_id, note) values (1, 'n')"),
+        ("crm_app", "update gdpr_clear.invoice set customer_id = 3 where customer_id = 1"),
+        ("dpo_login", "select gdpr.subject_of('crm.customer', '1')"),
+        ("dpo_login", "select gdpr.restrict(1, 'other')"),
+        ("auditor_login", "select d from gdpr.doctor() as d"),
+    ],
+)
+def test_policy_turns_the_worker_functions_where_rows_are_read(
+    world: World, user: str, statement: str
 ) -> None:
-    """A child row's parent is read as gdpr_worker, in the application's own statement."""
+    """A parent, a row of an officer's, the doctor's counts: rows are read as gdpr_worker."""
     world.run(
         "db_owner",
         """
@@ -486,8 +492,7 @@ def test_policy_turns_the_worker_functions_while_a_parent_is_looked_up(
         create policy planted on crm.customer as restrictive using (crm.flip());
     """,
     )
-    attempt(world.login("crm_app"), statement)
-    attempt(world.login("db_owner"), "select d from gdpr.doctor() as d")
+    attempt(world.login(user), statement)
     flipped = world.run(
         "postgres",
         """

@@ -247,7 +247,7 @@ def test_a_restore_without_the_keys_says_what_it_lost(crm: Database, clone: Clon
         assert {topic for topic, _ in lost} == {"key", "data_keys"}
         hints = other.rows("select hint from gdpr.doctor() where topic in ('key', 'data_keys')")
         assert all("estore" in hint for (hint,) in hints)
-        with refused("PR401", "key_missing"):
+        with refused("PR410", "data_key_missing"):
             other.rows("select email from gdpr_clear.customer", user="crm_app")
         assert other.rows(
             "select count(*) from crm.customer where email like 'gdpr1:%%'", user="crm_app"

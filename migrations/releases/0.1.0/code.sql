@@ -1812,6 +1812,12 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set bytea_output = 'hex'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 3
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 begin atomic
   select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
@@ -2574,6 +2580,7 @@ stable
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
@@ -2621,6 +2628,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 begin
@@ -2938,6 +2946,7 @@ volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
@@ -4500,7 +4509,7 @@ comment on function gdpr_policy.still_allowed(bigint, bigint, name, text) is
 create or replace function gdpr_internal.refuse_deferred(p_relation regclass)
 returns void
 language plpgsql
-stable
+volatile
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -4519,7 +4528,7 @@ comment on function gdpr_internal.refuse_deferred(regclass) is
 create or replace function gdpr_internal.worker_facts(p_function regprocedure)
 returns text
 language sql
-stable
+volatile
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -4549,12 +4558,13 @@ comment on function gdpr_internal.remember_worker() is 'Notes the functions of g
 create or replace function gdpr_internal.require_worker()
 returns void
 language plpgsql
-stable
+volatile
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- volatile, to see what this very statement has changed.
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
   -- functions. Asked before and after each call, so that no such change is committed.
   if exists (
@@ -4674,7 +4684,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim) then
+  -- who passes row security passes this, too
+  if not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim)
+    and not exists (select from pg_roles as r where r.rolname = p_role and (r.rolsuper or r.rolbypassrls))
+  then
     perform gdpr_policy.refuse_write(p_subject, p_role, p_claim);
   end if;
 end
@@ -4876,10 +4889,10 @@ as $function$
     ) end,
     -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
     case when (p_column).encrypt <> 'no' then format(
-      E'v_body := ''\\x0100000001''::bytea || int8send(%1$s) || %2$L::bytea || substr(v_random, %3$s, 16)\n'
+      E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
       '  || gdpr_internal.encrypt_iv(convert_to(v_%4$s, ''UTF8''), substr(%5$s, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
-      'new.%6$I := ''gdpr1:'' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(%5$s, 33), ''sha256''), ''base64''), E''\\n'', '''');\n',
-      p_subject, int4send((p_column).column_id), p_iv * 16 + 1, (p_column).n, p_key, (p_column).column_name
+      'new.%6$I := ''gdpr1:'' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(%5$s, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+      p_subject, (p_column).column_id, p_iv * 16 + 1, (p_column).n, p_key, (p_column).column_name
     ) end
   );
 $function$;
@@ -5032,6 +5045,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 as $body$
 declare
@@ -5076,6 +5090,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 as $body$
 declare
@@ -5228,6 +5243,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = on
 set debug_print_plan = off
 %2$sas $body$
 declare
@@ -5461,7 +5477,7 @@ $code$,
 create or replace function gdpr_generated.%1$I(p_key text)
 returns bigint
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -5470,6 +5486,7 @@ declare
   v_subject bigint;
 begin
   select t.gdpr_subject_id into v_subject from %2$s as t where %3$s;
+  set constraints all immediate;
   return v_subject;
 exception when data_exception then
   perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
@@ -5497,7 +5514,7 @@ $code$,
 create or replace function gdpr_generated.%1$I()
 returns table (gates bigint, orphans bigint, plain bigint)
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -5511,6 +5528,7 @@ begin
     count(*) filter (where false%4$s)
   from %2$s as t
   left join gdpr_internal.subject as s on s.id = t.gdpr_subject_id;
+  set constraints all immediate;
 end
 $body$
 $code$,
@@ -6510,8 +6528,8 @@ comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, re
 create or replace function gdpr.subject_of(p_table regclass, p_key text)
 returns bigint
 language plpgsql
-stable
-parallel restricted
+volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -6854,8 +6872,8 @@ comment on function gdpr_internal.doctor_machinery() is 'Findings about gdprdb''
 create or replace function gdpr_internal.doctor_rows()
 returns table (severity text, topic text, object text, finding text, hint text)
 language plpgsql
-stable
-parallel restricted
+volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -6885,6 +6903,8 @@ begin
     begin
       perform gdpr_internal.require_worker();
       execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
+      -- what a planted row policy did as gdpr_worker is undone with this block
+      perform gdpr_internal.require_worker();
     exception when others then
       topic := 'rows';
       finding := 'the rows cannot be read by gdprdb';
@@ -6937,8 +6957,8 @@ comment on function gdpr_internal.machinery() is 'A hash over gdprdb''s own func
 create or replace function gdpr.doctor()
 returns table (severity text, topic text, object text, finding text, hint text)
 language plpgsql
-stable
-parallel restricted
+volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
