@@ -46,7 +46,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 _ROLES = (
     "gdpr_portal", "gdpr_bi", "gdpr_app", "gdpr_auditor", "gdpr_dpo", "gdpr_admin",
-    "gdpr_worker", "gdpr_keyholder", "gdpr_owner",
+    "gdpr_viewer", "gdpr_worker", "gdpr_keyholder", "gdpr_owner",
 )  # fmt: skip
 
 

@@ -78,16 +78,17 @@ _RUNS = "text type variable is not sanitized"
 
 #: Findings that were looked at and are as they should be: function, beginning of the message.
 REVIEWED = {
-    # These write and run the code of one table; every name went through format('%I').
+    # These write and run the code of one table: names went through format('%I') or regclass,
+    # words through format('%L'); only gdprdb's owners may call them.
     ("gdpr.apply", _RUNS),
     ("gdpr.unprotect", _RUNS),
-    ("gdpr_internal.drop_clear_view", _RUNS),
-    ("gdpr_internal.drop_redacted_view", _RUNS),
-    ("gdpr_internal.generate_audit", _RUNS),
-    ("gdpr_internal.generate_clear_view", _RUNS),
-    ("gdpr_internal.generate_clear_writes", _RUNS),
-    ("gdpr_internal.generate_redacted_view", _RUNS),
-    ("gdpr_internal.generate_triggers", _RUNS),
+    ("gdpr_generated.define", _RUNS),
+    ("gdpr_generated.drop_clear_view", _RUNS),
+    ("gdpr_generated.drop_redacted_view", _RUNS),
+    ("gdpr_generated.generate_clear_view", _RUNS),
+    ("gdpr_generated.generate_redacted_view", _RUNS),
+    ("gdpr_generated.move_children", _RUNS),
+    ("gdpr_internal.generate_purposes", _RUNS),
 }
 
 #: Every plpgsql function of gdprdb, a trigger function once for each table it is a trigger of.

@@ -114,7 +114,8 @@ as $function$
 declare
   v_labels text[];
 begin
-  if strpos(p_domain, 'xn--') = 0 then
+  -- no domain is longer than 253 letters
+  if strpos(p_domain, 'xn--') = 0 or length(p_domain) > 253 then
     return rtrim(p_domain, '.');
   end if;
   v_labels := string_to_array(rtrim(p_domain, '.'), '.');

@@ -144,7 +144,7 @@ grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.era
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_portal;
+  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -152,7 +152,10 @@ alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 do $keys$
 begin
-  if not exists (select from pg_catalog.pg_policy as p where p.polname = 'gdpr_views') then
+  if not exists (
+    select from pg_catalog.pg_policy as p
+    where p.polname = 'gdpr_views' and p.polrelid = 'gdpr_internal.key_encryption_key'::regclass
+  ) then
     create policy gdpr_views on gdpr_internal.key_encryption_key for select to gdpr_viewer using (true);
     create policy gdpr_views on gdpr_internal.subject_key for select to gdpr_viewer using (true);
   end if;

@@ -188,14 +188,24 @@ def test_large_values_and_deep_json(world: World) -> None:
         assert not leaked(told(error), [*ENCRYPTED, *HIDDEN])
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [("email", "ä" * 20_000), ("email", "a@xn--" + "a" * 8_000), ("email", "a@" + "xn--a-." * 4_000),
-     ("email", "+" * 20_000 + "@x"), ("phone", "1 " * 20_000), ("phone", "+(0)" * 10_000), ("text", "ß" * 20_000)],
-)  # fmt: skip
-def test_long_values_take_no_time(world: World, kind: str, value: str) -> None:
+LONG = {
+    "letters": ("email", "ä" * 20_000),
+    "labels": ("email", "a@" + "xn--a-." * 4_000),
+    "tags": ("email", "+" * 20_000 + "@x"),
+    "digits": ("phone", "1 " * 20_000),
+    "trunk zeros": ("phone", "+(0)" * 10_000),
+    "sharp s": ("text", "ß" * 20_000),
+    "one long label": ("email", "a@xn--" + "a" * 20_000),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_values_take_no_time(world: World, name: str) -> None:
     """What a visitor can type into a form cannot stop a backend."""
+    kind, value = LONG[name]
     app = world.login("crm_app")
+    app.execute("set statement_timeout = '1s'")
     started = time.monotonic()
-    attempt(app, "select gdpr.digest(%s, %s)", [kind, value])
+    error = attempt(app, "select gdpr.digest(%s, %s)", [kind, value])
+    assert error is None
     assert time.monotonic() - started < 1

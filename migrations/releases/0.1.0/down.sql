@@ -8,9 +8,14 @@ do $down$
 declare
   v_evidence name := pg_catalog.format('gdpr_evidence_%s', pg_catalog.to_char(pg_catalog.clock_timestamp(), 'YYYYMMDD_HH24MISS_US'));
   v_object record;
+  v_role name;
 begin
+  foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
+    execute pg_catalog.format('set local role %I', v_role);
+    alter default privileges grant execute on functions to public;
+  end loop;
   set local role gdpr_owner;
-  if exists (select from gdpr_internal.protected_table) then
+  if exists (select from gdpr_internal.protected_table as t where t.unprotected_at is null) then
     raise exception using errcode = 'PR011',
       message = 'gdprdb cannot be taken away while tables are protected',
       detail = (
@@ -18,6 +23,7 @@ begin
         from gdpr_internal.protected_table as t
         join pg_catalog.pg_class as c on c.oid = t.relation
         join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where t.unprotected_at is null
       ),
       hint = 'Call gdpr.unprotect() for each table first.';
   end if;
