@@ -66,7 +66,6 @@ language plpgsql
 stable
 parallel restricted
 security definer
-cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
@@ -88,7 +87,6 @@ language plpgsql
 stable
 parallel restricted
 security definer
-cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
@@ -237,7 +235,6 @@ language plpgsql
 stable
 parallel restricted
 security definer
-cost 1000
 set search_path = pg_catalog, pg_temp
 as $function$
 declare

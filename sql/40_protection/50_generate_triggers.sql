@@ -58,7 +58,8 @@ begin atomic
       '(left(%1$s::text, 1) || ''***'' || case when strpos(split_part(%1$s::text, ''@'', -1), ''.'') > 0 and strpos(%1$s::text, ''@'') > 0 '
       'then ''@***.'' || split_part(%1$s::text, ''.'', -1) else '''' end)::%2$s', p_value, p_type
     )
-    when 'year' then format('date_trunc(''year'', %1$s)::%2$s', p_value, p_type)
+    -- a date by way of timestamp: by way of timestamptz it would ask the session's time zone, at twice the price
+    when 'year' then format('date_trunc(''year'', %1$s%3$s)::%2$s', p_value, p_type, case when p_type = 'date' then '::timestamp' else '' end)
     else format('null::%s', p_type)
   end;
 end;
