@@ -50,7 +50,9 @@ def main() -> int:
         return 1
     about = report.about_this_run(version, scale.people, time.perf_counter() - start)
     report.write(results, about, arguments.out)
-    Console().print(report.terminal_table(results), about)
+    # a pipe or a log file has no width of its own: it gets the whole table
+    answer = Console() if sys.stdout.isatty() else Console(width=200)
+    answer.print(report.terminal_table(results, answer.width), about)
     return 0
 
 

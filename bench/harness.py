@@ -68,8 +68,8 @@ class Scale:
         return sites
 
 
-FULL = Scale(1_000_000, 100_000, 100_000, 10_000, 10_000, seconds=2, rounds=5)
-QUICK = Scale(100_000, 10_000, 10_000, 1_000, 2_000, seconds=1, rounds=3)
+FULL = Scale(1_000_000, 50_000, 100_000, 5_000, 10_000, seconds=2, rounds=5)
+QUICK = Scale(100_000, 5_000, 10_000, 1_000, 1_000, seconds=1, rounds=3)
 
 
 def run(

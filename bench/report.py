@@ -24,6 +24,8 @@ _HEADINGS = (
     "budget",
     "verdict",
 )
+#: The width from which all columns fit, and the columns that are shown below it.
+_WIDE, _ESSENTIAL = 170, (0, 3, 4, 6, 8)
 _COLOURS = {"within": "green", "within twice": "yellow", "over": "red", "-": "dim"}
 _LEGEND = (
     "Medians, wall time / CPU time of the server, for one operation;"
@@ -78,14 +80,21 @@ def rows_of_table(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return rows
 
 
-def terminal_table(results: Sequence[Result]) -> Table:
-    """The table of budgets for a terminal."""
+def terminal_table(results: Sequence[Result], width: int) -> Table:
+    """The table of budgets for a terminal.
+
+    Args:
+        results: of a run.
+        width: columns of the terminal; in a narrow one the table keeps to what decides.
+    """
     table = Table(title="What protection costs, and what it saves", caption=_LEGEND)
-    for number, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if 0 < number < 7 else "left")
+    shown = range(len(_HEADINGS)) if width >= _WIDE else _ESSENTIAL
+    for number in shown:
+        table.add_column(_HEADINGS[number], justify="right" if 0 < number < 7 else "left")
     for row in rows_of_table(results):
         colour = _COLOURS[row[-1].split(",")[0]]
-        table.add_row(*row[:-1], f"[{colour}]{row[-1]}[/]")
+        coloured = (*row[:-1], f"[{colour}]{row[-1]}[/]")
+        table.add_row(*(coloured[number] for number in shown))
     return table
 
 

@@ -34,7 +34,7 @@ def test_plan_of_another_role(world: World) -> None:
     """SET ROLE between executions: the plan asks for whom it runs."""
     world.run(
         "postgres",
-        "create role two_faced login; grant crm_app, metabase to two_faced; alter role two_faced noinherit",
+        "create role two_faced login noinherit; grant crm_app, metabase to two_faced",
     )
     try:
         session = world.login("two_faced")

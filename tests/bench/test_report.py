@@ -81,12 +81,21 @@ def test_table_has_one_row_for_each_task(results: list[Result]) -> None:
 
 def test_terminal_and_markdown_show_the_same_cells(results: list[Result]) -> None:
     console = Console(width=300, record=True, file=StringIO())
-    console.print(report.terminal_table(results))
+    console.print(report.terminal_table(results, 300))
     shown = console.export_text()
     written = report.markdown(results, "About.")
     for row in report.rows_of_table(results):
         assert all(cell in shown for cell in row)
         assert "| " + " | ".join(row) + " |" in written
+
+
+def test_a_narrow_terminal_shows_what_decides(results: list[Result]) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(report.terminal_table(results, 80))
+    shown = console.export_text()
+    assert "insert one row" in shown
+    assert "within twice" in shown
+    assert "…" not in shown
 
 
 def test_results_are_written(results: list[Result], tmp_path: Path) -> None:

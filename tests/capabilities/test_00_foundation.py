@@ -615,7 +615,10 @@ def test_what_encryption_would_break_is_refused(
     undone: psycopg.Connection, ddl: str, reason: str
 ) -> None:
     """A constraint or object over the column would from now on see ciphertext."""
-    undone.execute(ddl.encode())
+    try:
+        undone.execute(ddl.encode())
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this PostgreSQL was built without ICU")
     new = policy(
         **{"tables__crm.customer__columns__phone": {"category": "contact", "encrypt": True}}
     )

@@ -74,7 +74,11 @@ def test_who_may_ask_the_doctor(crm: Database) -> None:
         ("alter role gdpr_worker superuser", "owner_role", "gdpr_worker"),
         ("grant gdpr_keyholder to crm_app", "owner_member", "crm_app"),
         ("grant gdpr_worker to gdpr_dpo", "owner_member", "dpo_login"),
-        ("revoke gdpr_bi from metabase", "membership", "metabase"),
+        (
+            "set local role gdpr_owner; revoke gdpr_bi from metabase; reset role",
+            "membership",
+            "metabase",
+        ),
         ("alter role portal_app bypassrls", "bypass", "portal_app"),
         ("grant select on crm.customer to metabase", "base_privilege", "metabase on crm.customer"),
         (

@@ -77,7 +77,7 @@ select
     else ''
   end as email,
   null::text as phone,
-  date_trunc('year', birth_date)::date as birth_date,
+  date_trunc('year', birth_date::timestamp)::date as birth_date,
   city,
   created_at
 from clear.person;
