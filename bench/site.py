@@ -51,9 +51,8 @@ class Site:
                 create_application(owner, self.people, self.bulk_rows)
             owner.execute("vacuum analyze")
             self.contender.protect(owner)
-        with psycopg.connect(self.cluster.dsn(self.database), autocommit=True) as postgres:
             # protection in place rewrites rows; all contenders start compact
-            postgres.execute("vacuum (full, analyze)")
+            owner.execute("vacuum (full, analyze)")
 
     def dsn(self, user: str) -> str:
         """The connection string of a login, with the session settings of an application."""

@@ -1805,6 +1805,12 @@ begin atomic
 end;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
 
+-- 00_foundation/65_controls.sql
+-- [code] What apply() left on a table, and the policy in force as people read it.
+-- GDPR Art. 5(2), Art. 25. Called by: gdpr.plan() and gdpr.doctor() (drift), DBAs, officers and auditors (views).
+
+set local role gdpr_owner;
+
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (control text)
 language sql
