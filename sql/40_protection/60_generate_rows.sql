@@ -32,6 +32,7 @@ volatile
 security definer
 set search_path = pg_catalog, %4$I, pg_temp
 set row_security = on
+set plan_cache_mode = force_generic_plan
 as $body$
 begin
   perform gdpr_internal.refuse_deferred(%5$L);
