@@ -78,7 +78,8 @@ def test_nothing_readable_lies_in_the_records(crm: Database) -> None:
         " where table_id is not null",
         user="postgres",
     )[0]
-    for value in ("Newname", "Xanten", "99999", "Ahrens", "Aalen", "anna", "Ada", "711"):
+    # whole values: three letters may well stand in ciphertext by chance
+    for value in ("Newname", "Xanten", "+49 99999", "Ahrens", "anna@", "Ada,", ", Ada", "+49 711"):
         assert value not in content
 
 

@@ -122,7 +122,8 @@ def test_the_receipt_counts_and_names_nobody(crm: Database) -> None:
     assert receipt["key_destroyed"] is True
     assert receipt["identifiers_blocked"] == 2
     assert receipt["subject"] == anna
-    for value in ("anna", "Ahrens", "711", "Ada"):
+    # whole values: the time in the receipt may hold three of a number's digits
+    for value in ("anna", "Ahrens", "+49 711", "Ada"):
         assert value not in json.dumps(receipt)
     assert erase(crm, anna) == receipt
     ledger = crm.rows(
