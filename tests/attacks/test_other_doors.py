@@ -62,13 +62,12 @@ OWN_RIGHTS = {
 def test_grabs(world: World, user: str) -> None:
     connection = world.login(user)
     got = []
+    said: list[str] = []
+    connection.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
     for grab in GRABS:
         statement = grab.format(user=user, database=world.db.name)
-        said: list[str] = []
-        handler = lambda d, said=said: said.append(str(d.message_primary))  # noqa: E731
-        connection.add_notice_handler(handler)
+        said.clear()
         error = attempt(connection, statement)
-        connection.remove_notice_handler(handler)
         assert not leaked(told(error), [*ENCRYPTED, *HIDDEN])
         skipped = any("no privileges" in s or "skipping" in s or "not all" in s for s in said)
         if error is None and not skipped and (user, statement) not in OWN_RIGHTS:
