@@ -534,12 +534,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_zone text := gdpr_internal.time_zone();
   v_midnight timestamp := p_date + 1;
-  v_end timestamptz := v_midnight at time zone gdpr_internal.time_zone();
+  v_end timestamptz := v_midnight at time zone v_zone;
 begin
-  -- where clocks go back at midnight, PostgreSQL may take the first of two midnights: an hour of the day is still to come
-  if (v_end + interval '1 hour') at time zone gdpr_internal.time_zone() = v_midnight then
-    return v_end + interval '1 hour';
+  -- where clocks go back from one to midnight it strikes twelve twice, and PostgreSQL means the second time
+  if (v_end - interval '1 hour') at time zone v_zone = v_midnight then
+    v_end := v_end - interval '1 hour';
   end if;
   return v_end;
 end
@@ -3351,6 +3352,11 @@ begin
   end if;
   if p_source ->> 'kind' = 'before_gdprdb' then
     perform gdpr_internal.give_grace(p_subject, p_table);
+  end if;
+  if p_until <= statement_timestamp() then
+    -- an assessment is overdue: the row policy would ask for evidence that this very statement has written and that it cannot see
+    perform gdpr_internal.refresh_gate(array[p_subject]);
+    select s.purposes, s.until into v_claim.purposes, v_claim.until from gdpr_internal.subject as s where s.id = p_subject;
   end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
