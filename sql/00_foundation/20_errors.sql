@@ -25,6 +25,7 @@ values
   ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
+  ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),

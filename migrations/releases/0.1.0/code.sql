@@ -26,6 +26,7 @@ values
   ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
+  ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
@@ -792,7 +793,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -833,6 +834,11 @@ begin
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
   end if;
+  if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
+  elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
+    problems := problems || format('%s.age: true or false', p_where);
+  end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
   end if;
@@ -869,7 +875,8 @@ begin
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
     'mask', v_mask,
-    'erase', v_erase
+    'erase', v_erase,
+    'age', case when p_in ->> 'age' = 'true' then true end
   ));
 end
 $function$;
@@ -1664,11 +1671,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -1676,7 +1683,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -4348,6 +4355,110 @@ $function$;
 comment on function gdpr.reject_assessment(bigint, text) is
   'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
+-- 30_consent/15_children.sql
+-- [code] Consent of a child: where a birth date is known, a guardian has to stand behind it.
+-- GDPR Art. 8. Called by: gdpr.record_consent(), gdpr.answer_consent(). The rows are read by gdpr_worker, birth dates opened by
+-- gdpr_keyholder, and all that comes out is yes or no.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.born_after(p_subject bigint, p_column integer, p_value text, p_day date)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set debug_print_plan = off
+as $function$
+declare
+  v_birth text := p_value;
+begin
+  if starts_with(p_value, 'gdpr1:') then
+    v_birth := gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+  end if;
+  return coalesce(v_birth::date > p_day, false);
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.born_after(bigint, integer, text, date) is
+  'Whether a stored birth date, ciphertext or text, lies after a day; false for what is no date. Errors: PR402 key locked, PR404 altered value.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.children(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_of_age date := (statement_timestamp() at time zone gdpr_internal.time_zone())::date - make_interval(years => coalesce(
+    (select (s.value #>> '{}')::integer from gdpr_internal.setting as s where s.name = 'child_age'), 16
+  ));
+  v_found bigint[];
+  v_children bigint[] := '{}';
+begin
+  for v_column in
+    select t.id as table_id, c.id
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null and c.age
+    order by c.id
+  loop
+    perform gdpr_internal.require_worker();
+    execute format(
+      'select array_agg(distinct b.subject_id) from gdpr_generated.%I($1) as b where gdpr_internal.born_after(b.subject_id, $2, b.birth, $3)',
+      'births_' || v_column.table_id
+    ) into v_found using p_subjects, v_column.id, v_of_age;
+    perform gdpr_internal.require_worker();
+    v_children := v_children || coalesce(v_found, '{}');
+  end loop;
+  return v_children;
+end
+$function$;
+comment on function gdpr_internal.children(bigint[]) is
+  'Those of the persons who are known to be under the age limit of the policy (settings.child_age, else 16) today: by the columns marked age = true of any protected table. Art. 8(1).';
+
+create or replace function gdpr_internal.require_guardians(p_subjects bigint[], p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_evidence #>> '{guardian,name}', '') <> '' and coalesce(p_evidence #>> '{guardian,verified}', '') <> '' then
+    return;
+  end if;
+  if gdpr_internal.children(p_subjects) <> '{}' then
+    perform gdpr_internal.refuse('guardian_missing');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_guardians(bigint[], jsonb) is
+  'Consent of persons known to be children needs {"guardian": {"name": ..., "verified": how}} in its evidence. Error: PR310. Art. 8(1), 8(2).';
+
+create or replace function gdpr_internal.require_guardian(p_subject bigint, p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_guardians(array[p_subject], p_evidence);
+end
+$function$;
+comment on function gdpr_internal.require_guardian(bigint, jsonb) is 'gdpr_internal.require_guardians() for one person. Error: PR310.';
+
 -- 30_consent/20_consents.sql
 -- [code] Recording and withdrawing consent, and its status at the statement's time.
 -- GDPR Art. 6(1)(a), Art. 7. Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
@@ -4369,6 +4480,9 @@ declare
   v_id bigint;
 begin
   perform gdpr_internal.require_subject(p_subject);
+  if p_event = 'granted' then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
   if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
     perform gdpr_internal.refuse('consent_not_asked');
   end if;
@@ -4425,7 +4539,7 @@ begin
 end
 $function$;
 comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz) is
-  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. Errors: PR101, PR603, PR003, PR004, PR005. Art. 6(1)(a), 7(1).';
+  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. A person known to be a child needs {"guardian": {"name", "verified"}} in the evidence. Errors: PR101, PR603, PR003, PR004, PR005, PR310 no guardian. Art. 6(1)(a), 7(1), 8.';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint
@@ -6288,6 +6402,7 @@ $code$,
     format('The subjects of rows of %s by their primary keys. Generated by gdpr.apply().', v_table.relation)
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
+  perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_erasure(p_table);
 
   select string_agg(format(
@@ -6537,13 +6652,68 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table)
+      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;
 end
 $function$;
 comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';
+
+-- 40_protection/62_generate_births.sql
+-- [code] The generator of the function that reads the birth dates of persons, as they are stored.
+-- GDPR Art. 8. It belongs to gdpr_worker, as all that touches rows: ciphertext comes out as ciphertext.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_births(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+begin
+  select c.column_name, t.relation, c.encrypt into v_column
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.age
+  order by c.id
+  limit 1;
+  if v_column.column_name is null then
+    execute format('drop function if exists gdpr_generated.%I(bigint[])', 'births_' || p_table);
+    return;
+  end if;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns table (subject_id bigint, birth text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set datestyle = 'ISO'
+set timezone = 'UTC'
+as $body$
+begin
+  return query
+  select t.gdpr_subject_id, t.%2$I::text from %3$s as t where t.gdpr_subject_id = any (p_subjects) and t.%2$I is not null;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'births_' || p_table, v_column.column_name, v_column.relation
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[]) is %L', 'births_' || p_table,
+    format('Birth dates in %s of these persons, as stored. Generated by gdpr.apply().', v_column.relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', 'births_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -8067,7 +8237,7 @@ grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_intern
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
