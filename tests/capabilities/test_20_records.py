@@ -78,9 +78,9 @@ def test_a_basis_of_the_future_opens_by_itself_and_is_tidied(crm: Database) -> N
     assert app.execute(OPEN).fetchall() == [(1,)]
     app.commit()
     assert crm.rows("select gdpr.tidy_gates()") == [(1,)]
-    assert crm.rows(
-        "select gdpr_until::text from crm.customer where id = 1", user="postgres"
-    ) != [("-infinity",)]
+    assert crm.rows("select gdpr_until::text from crm.customer where id = 1", user="postgres") != [
+        ("-infinity",)
+    ]
     assert marketing(crm) == [1]
 
 
@@ -139,9 +139,7 @@ def test_many_ends_in_one_statement(crm: Database) -> None:
          "assessment_missing"),
     ],
 )  # fmt: skip
-def test_nothing_half_said_is_recorded(
-    crm: Database, arguments: str, code: str, name: str
-) -> None:
+def test_nothing_half_said_is_recorded(crm: Database, arguments: str, code: str, name: str) -> None:
     with refused(code, name):
         crm.rows(f"select gdpr.record_basis({arguments})", user="dpo_login")
 
@@ -171,8 +169,7 @@ def test_marketing_ends_and_bookkeeping_goes_on(shop: Database) -> None:
     for relabel in (
         f"select gdpr.record_basis({anna}, 'marketing', 'contract', 'we like to')",
         f"select gdpr.record_bases(array[{anna}], 'marketing', 'contract', 'we like to')",
-        "insert into gdpr_internal.basis_record (subject_id, purpose_id, basis)"
-        f" values ({anna}, 1, 'contract')",
+        f"insert into gdpr_internal.basis_record (subject_id, purpose_id) values ({anna}, 1)",
     ):
         for user in ("crm_app", "metabase"):
             with refused("42501"):
