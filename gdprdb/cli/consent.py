@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import json
-from typing import Any
 
 import rich_click as click
 from psycopg.types.json import Jsonb
 
 from gdprdb.cli.options import (
     database,
+    day_or_moment,
+    document,
     dsn_option,
+    end_of,
     kind_option,
-    moment,
     purpose_option,
     subject_id_option,
     the_subject,
 )
 from gdprdb.cli.output import Rows, fetched, output, say
-
-
-def _document(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    try:
-        return Jsonb(json.loads(value)) if value else None
-    except json.JSONDecodeError as error:
-        message = f"not JSON: {error}"
-        raise click.BadParameter(message) from None
-
 
 channel_option = click.option(
     "--channel", required=True, help="How the person said so: web_form, phone, letter, ..."
@@ -35,7 +26,7 @@ channel_option = click.option(
 
 evidence_option = click.option(
     "--evidence",
-    callback=_document,
+    callback=document,
     help="What shows it, as JSON: a form's version, a document's number. No personal data.",
 )
 
@@ -58,7 +49,12 @@ def consent() -> None:
 @click.option("--granted/--refused", required=True, help="What the person answered.")
 @channel_option
 @evidence_option
-@click.option("--valid-until", callback=moment, help="When it ends (ISO 8601); else by the policy.")
+@click.option(
+    "--valid-until",
+    callback=day_or_moment,
+    help="When it ends: a day, whose end in the policy's time zone counts, or a time (ISO 8601);"
+    " else by the policy.",
+)
 def record(
     dsn: str | None,
     subject_id: int | None,
@@ -67,7 +63,7 @@ def record(
     granted: bool,
     channel: str,
     evidence: Jsonb | None,
-    valid_until: datetime.datetime | None,
+    valid_until: datetime.date | datetime.datetime | None,
 ) -> None:
     """Record that a person gave consent, or refused it.
 
@@ -80,7 +76,7 @@ def record(
         connection.execute(
             "select gdpr.record_consent(p_subject => %s, p_purpose => %s, p_granted => %s,"
             " p_channel => %s, p_evidence => %s, p_valid_until => %s)",
-            [person, purpose, granted, channel, evidence, valid_until],
+            [person, purpose, granted, channel, evidence, end_of(connection, valid_until)],
         )
     say("Recorded.")
 

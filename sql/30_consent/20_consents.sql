@@ -18,6 +18,9 @@ declare
   v_id bigint;
 begin
   perform gdpr_internal.require_subject(p_subject);
+  if p_event = 'granted' then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
   if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
     perform gdpr_internal.refuse('consent_not_asked');
   end if;
@@ -74,7 +77,7 @@ begin
 end
 $function$;
 comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz) is
-  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. Errors: PR101, PR603, PR003, PR004, PR005. Art. 6(1)(a), 7(1).';
+  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. A person known to be a child needs {"guardian": {"name", "verified"}} in the evidence. Errors: PR101, PR603, PR003, PR004, PR005, PR310 no guardian. Art. 6(1)(a), 7(1), 8.';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint

@@ -66,7 +66,8 @@ declare
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.default_basis as b
+  where b.table_id = p_table and b.basis <> 'undetermined';
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;

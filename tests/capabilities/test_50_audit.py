@@ -27,7 +27,7 @@ def test_protecting_a_table_is_no_change_of_data(crm: Database) -> None:
             "select distinct operation from gdpr.audit_log", user="auditor_login"
         )
     }
-    assert events == {"POLICY", "KEY"}
+    assert events == {"POLICY", "KEY", "ASSESSMENT"}
 
 
 def test_every_operation_leaves_its_record(crm: Database) -> None:
@@ -158,7 +158,7 @@ def test_the_gates_own_copies_are_no_changes(crm: Database) -> None:
 def test_events_of_rights_are_recorded(crm: Database) -> None:
     officer = crm.connect("dpo_login")
     for call in (
-        "record_basis(1, 'orders', 'contract')",
+        "record_basis(1, 'orders', 'contract', 'order')",
         "end_basis(1, 'x')",
         "record_consent(1, 'marketing', true, 'phone')",
         "withdraw_consent(1, 'marketing')",
