@@ -127,8 +127,6 @@ def test_many_ends_in_one_statement(crm: Database) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "name"),
     [
-        ("1, 'orders', 'contract', null", "PR004", "invalid_argument"),
-        ("1, 'orders', 'contract', ''", "PR004", "invalid_argument"),
         ("1, 'orders', 'undetermined', 'x'", "PR202", "basis_refused"),
         ("1, 'orders', 'contract', 'x', '2099-01-01', null, '2099-01-02'", "PR202",
          "basis_refused"),
