@@ -4,7 +4,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_policy.special_by_purpose(p_role name, p_claim text)
+create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
 returns boolean
 language plpgsql
 stable
@@ -19,28 +19,7 @@ begin
     select from gdpr_internal.purpose as p
     -- explicit consent is given by a person, never by a policy
     where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  );
-end
-$function$;
-comment on function gdpr_policy.special_by_purpose(name, text) is
-  'Whether the purpose of this statement has a condition of Art. 9(2) for everybody, by the policy; compliance and maintenance have. Once per statement.';
-
-create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
-returns boolean
-language plpgsql
-stable
-parallel restricted
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_mask bigint;
-begin
-  if p_subject is null or gdpr_policy.special_by_purpose(p_role, p_claim) then
-    return true;
-  end if;
-  v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
-  return exists (
+  ) or exists (
     select
     from gdpr_internal.held_basis as h
     where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
@@ -55,7 +34,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is
-  'Whether special categories of a person''s data may be processed for the purpose of this statement: by the purpose''s condition, a basis recorded with one, or a consent for a purpose that asks for explicit consent.';
+  'Whether special categories of a person''s data may be processed for the purpose of this statement: compliance, maintenance, a purpose that has a condition of Art. 9(2) for everybody, a basis recorded with one, or consent for a purpose that asks for explicit consent. p_subject null: whether everybody''s may.';
 
 create or replace function gdpr_internal.check_special(p_subject bigint, p_role name, p_claim text)
 returns void

@@ -90,7 +90,7 @@ begin
           '  (%s)::%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
-              'case when (select gdpr_policy.special_by_purpose(current_user, current_setting(''gdpr.purpose'', true))) '
+              'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
               'or gdpr_policy.special_allowed(t.gdpr_subject_id, current_user, current_setting(''gdpr.purpose'', true)) then %s end',
               gdpr_generated.open_expression(c.id, a.attname)
             )

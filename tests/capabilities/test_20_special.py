@@ -49,7 +49,7 @@ def test_without_a_condition_the_column_is_empty_and_the_row_is_not(clinic: Data
 def test_without_a_condition_it_is_not_written_and_the_rest_is(clinic: Database) -> None:
     for statement in (
         "update gdpr_clear.customer set diet = 'halal' where id = 1",
-        "insert into gdpr_clear.customer (email, last_name, diet) values ('n@example.com', 'N', 'x')",
+        "insert into gdpr_clear.customer (email, last_name, diet) values ('n@b.com', 'N', 'x')",
         "update crm.customer set diet = 'halal'",
     ):
         with refused("PR208", "condition_missing"):
@@ -67,8 +67,10 @@ def test_the_table_itself_and_reveal_tell_no_more(clinic: Database) -> None:
     assert value.startswith("gdpr1:")
     with refused("42501", "not_revealed"):
         clinic.rows("select gdpr.reveal(%s)", [value], user="crm_app")
-    clinic.rows("select gdpr.record_basis(1, 'orders', 'contract', 'x', p_condition => 'made_public')",
-                user="dpo_login")  # fmt: skip
+    clinic.rows(
+        "select gdpr.record_basis(1, 'orders', 'contract', 'x', p_condition => 'made_public')",
+        user="dpo_login",
+    )
     assert clinic.rows("select gdpr.reveal(%s)", [value], user="crm_app") == [("vegan",)]
 
 
@@ -125,7 +127,7 @@ def test_an_observed_table_is_written_and_erased_as_before(clinic: Database) -> 
         ({"special": "health"}, ': a special category needs encrypt = true and mask = "hide"'),
         ({"special": "health", "encrypt": "searchable"}, ": a special category needs"),
         ({"special": "health", "encrypt": True, "mask": "initial"}, ": a special category needs"),
-        ({"special": "health", "encrypt": True, "identifier": "text"}, ": a special category cannot"),
+        ({"special": "health", "encrypt": True, "identifier": "text"}, ": a special category ca"),
     ],
 )
 def test_special_categories_are_encrypted_and_hidden(

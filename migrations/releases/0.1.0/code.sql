@@ -4314,7 +4314,7 @@ comment on function gdpr.reject_assessment(bigint, text) is
 
 set local role gdpr_owner;
 
-create or replace function gdpr_policy.special_by_purpose(p_role name, p_claim text)
+create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
 returns boolean
 language plpgsql
 stable
@@ -4329,28 +4329,7 @@ begin
     select from gdpr_internal.purpose as p
     -- explicit consent is given by a person, never by a policy
     where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  );
-end
-$function$;
-comment on function gdpr_policy.special_by_purpose(name, text) is
-  'Whether the purpose of this statement has a condition of Art. 9(2) for everybody, by the policy; compliance and maintenance have. Once per statement.';
-
-create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
-returns boolean
-language plpgsql
-stable
-parallel restricted
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_mask bigint;
-begin
-  if p_subject is null or gdpr_policy.special_by_purpose(p_role, p_claim) then
-    return true;
-  end if;
-  v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
-  return exists (
+  ) or exists (
     select
     from gdpr_internal.held_basis as h
     where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
@@ -4365,7 +4344,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is
-  'Whether special categories of a person''s data may be processed for the purpose of this statement: by the purpose''s condition, a basis recorded with one, or a consent for a purpose that asks for explicit consent.';
+  'Whether special categories of a person''s data may be processed for the purpose of this statement: compliance, maintenance, a purpose that has a condition of Art. 9(2) for everybody, a basis recorded with one, or consent for a purpose that asks for explicit consent. p_subject null: whether everybody''s may.';
 
 create or replace function gdpr_internal.check_special(p_subject bigint, p_role name, p_claim text)
 returns void
@@ -5540,7 +5519,7 @@ select
   p.name as purpose,
   x.subject_id
 from (
-  select distinct s.table_id, s.subject_id from gdpr_internal.source as s
+  select distinct o.table_id, o.subject_id from gdpr_internal.source as o
 ) as x
 join gdpr_internal.protected_table as t on t.id = x.table_id and t.unprotected_at is null
 join gdpr_internal.purpose as p on p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
@@ -5587,8 +5566,8 @@ from (
   left join (
     -- unbroken from now on: a later basis counts where it begins before the earlier ones end
     select
-      s.subject_id, s.purpose_id, min(s.valid_from) as begins,
-      coalesce(min(s.so_far) filter (where s.valid_from > s.so_far), max(s.valid_until)) as ends
+      u.subject_id, u.purpose_id, min(u.valid_from) as begins,
+      coalesce(min(u.so_far) filter (where u.valid_from > u.so_far), max(u.valid_until)) as ends
     from (
       select
         g.subject_id, g.purpose_id, g.valid_from, g.valid_until,
@@ -5597,8 +5576,8 @@ from (
         ) as so_far
       from gdpr_internal.ground as g
       where g.valid_until > statement_timestamp()
-    ) as s
-    group by s.subject_id, s.purpose_id
+    ) as u
+    group by u.subject_id, u.purpose_id
   ) as i on i.subject_id = x.subject_id and i.purpose_id = x.purpose_id
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
@@ -7030,7 +7009,7 @@ begin
           '  (%s)::%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
-              'case when (select gdpr_policy.special_by_purpose(current_user, current_setting(''gdpr.purpose'', true))) '
+              'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
               'or gdpr_policy.special_allowed(t.gdpr_subject_id, current_user, current_setting(''gdpr.purpose'', true)) then %s end',
               gdpr_generated.open_expression(c.id, a.attname)
             )
@@ -8249,7 +8228,7 @@ begin atomic
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
-      'gdpr_policy.special_by_purpose(name,text)', 'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -8581,7 +8560,7 @@ $helpers$;
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
-  gdpr_policy.special_by_purpose(name, text), gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
