@@ -23,6 +23,7 @@ values
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
   ('assessment_missing', 'PR205', 'no approved assessment of legitimate interests', 'Record one with gdpr.record_assessment() and have somebody else approve it.', 'Art. 6(1)(f)'),
   ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
+  ('condition_missing', 'PR208', 'no condition of Art. 9(2) for special categories of data', 'Record a basis with p_condition, or leave the column empty.', 'Art. 9'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
   ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),

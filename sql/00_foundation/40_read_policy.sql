@@ -241,7 +241,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age']
+    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -287,6 +287,13 @@ begin
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
   end if;
+  if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
+    problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
+  elsif p_in ? 'special' and (v_encrypt <> 'yes' or v_mask <> 'hide') then
+    problems := problems || format('%s: a special category needs encrypt = true and mask = "hide"', p_where);
+  elsif p_in ? 'special' and p_in ? 'identifier' then
+    problems := problems || format('%s: a special category cannot identify', p_where);
+  end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
   end if;
@@ -324,7 +331,8 @@ begin
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
     'mask', v_mask,
     'erase', v_erase,
-    'age', case when p_in ->> 'age' = 'true' then true end
+    'age', case when p_in ->> 'age' = 'true' then true end,
+    'special', p_in ->> 'special'
   ));
 end
 $function$;

@@ -184,6 +184,7 @@ select
   t.relation as table_name,
   c.column_name,
   c.category,
+  c.special,
   c.sensitive,
   c.encrypt,
   c.identifier,

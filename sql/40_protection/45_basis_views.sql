@@ -70,7 +70,7 @@ select
   p.name as purpose,
   x.subject_id
 from (
-  select distinct s.table_id, s.subject_id from gdpr_internal.source as s
+  select distinct o.table_id, o.subject_id from gdpr_internal.source as o
 ) as x
 join gdpr_internal.protected_table as t on t.id = x.table_id and t.unprotected_at is null
 join gdpr_internal.purpose as p on p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
@@ -117,8 +117,8 @@ from (
   left join (
     -- unbroken from now on: a later basis counts where it begins before the earlier ones end
     select
-      s.subject_id, s.purpose_id, min(s.valid_from) as begins,
-      coalesce(min(s.so_far) filter (where s.valid_from > s.so_far), max(s.valid_until)) as ends
+      u.subject_id, u.purpose_id, min(u.valid_from) as begins,
+      coalesce(min(u.so_far) filter (where u.valid_from > u.so_far), max(u.valid_until)) as ends
     from (
       select
         g.subject_id, g.purpose_id, g.valid_from, g.valid_until,
@@ -127,8 +127,8 @@ from (
         ) as so_far
       from gdpr_internal.ground as g
       where g.valid_until > statement_timestamp()
-    ) as s
-    group by s.subject_id, s.purpose_id
+    ) as u
+    group by u.subject_id, u.purpose_id
   ) as i on i.subject_id = x.subject_id and i.purpose_id = x.purpose_id
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y

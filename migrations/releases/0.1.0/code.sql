@@ -24,6 +24,7 @@ values
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
   ('assessment_missing', 'PR205', 'no approved assessment of legitimate interests', 'Record one with gdpr.record_assessment() and have somebody else approve it.', 'Art. 6(1)(f)'),
   ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
+  ('condition_missing', 'PR208', 'no condition of Art. 9(2) for special categories of data', 'Record a basis with p_condition, or leave the column empty.', 'Art. 9'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
   ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
@@ -785,7 +786,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age']
+    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -831,6 +832,13 @@ begin
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
   end if;
+  if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
+    problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
+  elsif p_in ? 'special' and (v_encrypt <> 'yes' or v_mask <> 'hide') then
+    problems := problems || format('%s: a special category needs encrypt = true and mask = "hide"', p_where);
+  elsif p_in ? 'special' and p_in ? 'identifier' then
+    problems := problems || format('%s: a special category cannot identify', p_where);
+  end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
   end if;
@@ -868,7 +876,8 @@ begin
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
     'mask', v_mask,
     'erase', v_erase,
-    'age', case when p_in ->> 'age' = 'true' then true end
+    'age', case when p_in ->> 'age' = 'true' then true end,
+    'special', p_in ->> 'special'
   ));
 end
 $function$;
@@ -1667,11 +1676,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -1679,7 +1688,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2051,6 +2060,7 @@ select
   t.relation as table_name,
   c.column_name,
   c.category,
+  c.special,
   c.sensitive,
   c.encrypt,
   c.identifier,
@@ -4296,6 +4306,61 @@ $function$;
 comment on function gdpr.reject_assessment(bigint, text) is
   'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
+-- 20_lawful_basis/35_special.sql
+-- [code] Special categories of data: besides the basis, a condition of Art. 9(2) has to hold.
+-- GDPR Art. 9. Asked by: the clear views, gdpr.reveal() and the triggers of tables with columns marked special. Tables without
+-- such columns never ask.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
+begin
+  return v_mask = 1::bigint << 62 or exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end
+$function$;
+comment on function gdpr_policy.special_allowed(bigint, name, text) is
+  'Whether special categories of a person''s data may be processed for the purpose of this statement: compliance, maintenance, a purpose that has a condition of Art. 9(2) for everybody, a basis recorded with one, or consent for a purpose that asks for explicit consent. p_subject null: whether everybody''s may.';
+
+create or replace function gdpr_internal.check_special(p_subject bigint, p_role name, p_claim text)
+returns void
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_policy.special_allowed(p_subject, p_role, p_claim) then
+    perform gdpr_internal.refuse('condition_missing', format('subject %s', p_subject));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_special(bigint, name, text) is 'Asked by the triggers of a table when a column marked special is given a value. Error: PR208.';
+
 -- 30_consent/15_children.sql
 -- [code] Consent of a child: where a birth date is known, a guardian has to stand behind it.
 -- GDPR Art. 8. Called by: gdpr.record_consent(), gdpr.answer_consent(). The rows are read by gdpr_worker, birth dates opened by
@@ -4969,7 +5034,12 @@ begin
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
-  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) then
+  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) or (
+    exists (
+      select from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
+    )
+    and not gdpr_policy.special_allowed(v_subject, p_role, p_claim)
+  ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
@@ -5448,7 +5518,7 @@ select
   p.name as purpose,
   x.subject_id
 from (
-  select distinct s.table_id, s.subject_id from gdpr_internal.source as s
+  select distinct o.table_id, o.subject_id from gdpr_internal.source as o
 ) as x
 join gdpr_internal.protected_table as t on t.id = x.table_id and t.unprotected_at is null
 join gdpr_internal.purpose as p on p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
@@ -5495,8 +5565,8 @@ from (
   left join (
     -- unbroken from now on: a later basis counts where it begins before the earlier ones end
     select
-      s.subject_id, s.purpose_id, min(s.valid_from) as begins,
-      coalesce(min(s.so_far) filter (where s.valid_from > s.so_far), max(s.valid_until)) as ends
+      u.subject_id, u.purpose_id, min(u.valid_from) as begins,
+      coalesce(min(u.so_far) filter (where u.valid_from > u.so_far), max(u.valid_until)) as ends
     from (
       select
         g.subject_id, g.purpose_id, g.valid_from, g.valid_until,
@@ -5505,8 +5575,8 @@ from (
         ) as so_far
       from gdpr_internal.ground as g
       where g.valid_until > statement_timestamp()
-    ) as s
-    group by s.subject_id, s.purpose_id
+    ) as u
+    group by u.subject_id, u.purpose_id
   ) as i on i.subject_id = x.subject_id and i.purpose_id = x.purpose_id
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
@@ -5821,6 +5891,27 @@ begin atomic
 end;
 comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
 
+create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when count(*) = 0 then '' else format(
+    E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n  %s\n) then\n'
+    '  perform gdpr_internal.check_special(new.gdpr_subject_id, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true));\n'
+    'end if;\n',
+    string_agg(format(p_condition, c.column_name), E'\n  or ' order by c.position)
+  ) end
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.special is not null and t.mode = 'enforce';
+end;
+comment on function gdpr_internal.special_code(smallint, text) is
+  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
+
 create or replace function gdpr_internal.indented(p_code text, p_indent text)
 returns text
 language sql
@@ -6091,7 +6182,7 @@ $code$,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
     v_table.purpose_mask | (1::bigint << 62),
-    gdpr_internal.indented(v_store, '  '),
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, 'new.%1$I is not null') || v_store, '  '),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '  ')
   ));
   execute format(
@@ -6267,7 +6358,10 @@ $code$,
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
-    case when v_ivs > 0 then format(
+    gdpr_internal.indented(
+      gdpr_internal.special_code(p_table, 'new.%1$I is not null and new.%1$I is distinct from old.%1$I'), '  '
+    )
+    || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
@@ -6910,7 +7004,17 @@ begin
     string_agg(
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
-        else format('  (%s)::%s as %I', gdpr_generated.open_expression(c.id, a.attname), c.original_type, a.attname)
+        else format(
+          '  (%s)::%s as %I',
+          case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
+            else format(
+              'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
+              'or gdpr_policy.special_allowed(t.gdpr_subject_id, current_user, current_setting(''gdpr.purpose'', true)) then %s end',
+              gdpr_generated.open_expression(c.id, a.attname)
+            )
+          end,
+          c.original_type, a.attname
+        )
       end, E',\n' order by a.attnum
     )
     || coalesce(string_agg(
@@ -8122,7 +8226,8 @@ begin atomic
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
-      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -8454,6 +8559,7 @@ $helpers$;
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
