@@ -102,6 +102,25 @@ comment on type gdpr_internal.column_fact is
 create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean);
 comment on type gdpr_internal.erase_fact is 'What erasure needs of a classified column.';
 
+-- 00_foundation/12_tokens.sql
+-- [state] One-time tokens: the secrets in links that are sent to persons.
+-- GDPR Art. 32(1)(b). Written by create_token() and take_token() alone; what a token opens, its kind says.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.token (
+  digest bytea primary key,
+  kind text not null,
+  reference bigint not null,
+  subject_id bigint,
+  valid_until timestamptz not null,
+  used_at timestamptz
+);
+create index token_reference on gdpr_internal.token (reference, kind);
+create index token_subject on gdpr_internal.token (subject_id);
+comment on table gdpr_internal.token is
+  'One-time tokens, as SHA-256 digests: 256 random bits need no salt. reference: the request or registration that the token was made for; kind says which. used_at: it can be taken no more, and only shows who its bearer is.';
+
 -- 10_collection/10_subjects.sql
 -- [state] Subjects, their identifiers (which are also the blocklist) and the sources of their data.
 -- GDPR Art. 4(1), Art. 5(1)(d), Art. 13, 14 (source), Art. 17 (a person erased stays so).
