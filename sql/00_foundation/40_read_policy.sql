@@ -184,16 +184,21 @@ begin
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
-      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
+      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
-    if v_purposes is null or v_purposes = '{}' then
+    if v_in ->> 'audience' = 'mail' then
+      v_purposes := coalesce(v_purposes, '{}');
+      if v_purposes <> '{}' or coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}') <> '{}' then
+        problems := problems || format('roles.%s: a role that sends mails has no purposes and may do nothing else', v_name);
+      end if;
+    elsif v_purposes is null or v_purposes = '{}' then
       problems := problems || format('roles.%s.purposes: at least one', v_name);
     end if;
     foreach v_purpose in array coalesce(v_purposes, '{}') loop

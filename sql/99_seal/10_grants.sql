@@ -18,7 +18,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -41,7 +41,7 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
@@ -72,6 +72,8 @@ grant select, insert, update, delete on gdpr_internal.identifier to gdpr_keyhold
 grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- update: for the share lock
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
+grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -127,7 +129,7 @@ grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -140,6 +142,12 @@ grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.era
 
 -- 8. auditors read evidence, never plaintext
 grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+
+-- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
+grant execute on function
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
+grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -187,7 +195,11 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
-grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
+grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
+grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
+grant execute on function
+  gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;

@@ -29,6 +29,8 @@ values
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
+  ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -753,16 +755,21 @@ begin
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
-      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
+      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
-    if v_purposes is null or v_purposes = '{}' then
+    if v_in ->> 'audience' = 'mail' then
+      v_purposes := coalesce(v_purposes, '{}');
+      if v_purposes <> '{}' or coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}') <> '{}' then
+        problems := problems || format('roles.%s: a role that sends mails has no purposes and may do nothing else', v_name);
+      end if;
+    elsif v_purposes is null or v_purposes = '{}' then
       problems := problems || format('roles.%s.purposes: at least one', v_name);
     end if;
     foreach v_purpose in array coalesce(v_purposes, '{}') loop
@@ -6402,7 +6409,7 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end',
-    'objection_record', 'erasure_record'
+    'objection_record', 'erasure_record', 'mail_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -6588,6 +6595,7 @@ begin
   if found then
     return v_receipt;
   end if;
+  perform gdpr_internal.forget_mails(p_subject);
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
@@ -6662,6 +6670,414 @@ end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is
   'The person a row belongs to, by the row''s primary key as text (several columns: a JSON array of texts); null when there is no such row. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+-- 60_subject_rights/50_outbox.sql
+-- [code] Queueing mails, taking them to be sent, saying what became of them.
+-- GDPR Art. 12(1), Art. 32(1)(a). Queued by gdprdb's own functions; taken by roles of audience mail (gdprdb outbox send).
+-- One attempt is two transactions: next_mail() counts it and moves due_at on; open_mail() locks the row until the sender has
+-- said what came of it. A sender that dies in between loses no mail, and sends one twice at most.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.check_mail(p_template text, p_language text, p_message jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_template is null or p_template !~ '^[a-z][a-z0-9_]{0,62}$' then
+    perform gdpr_internal.refuse('invalid_argument', 'the name of a template is lower case letters, digits and _');
+  elsif p_language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then
+    perform gdpr_internal.refuse('invalid_argument', 'a language is a tag such as de or pt-BR');
+  elsif jsonb_typeof(p_message) is distinct from 'object' or jsonb_typeof(p_message -> 'to') is distinct from 'string' then
+    perform gdpr_internal.refuse('invalid_argument', 'a message is {"to": address, ...}');
+  elsif pg_column_size(p_message) > 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'a message has 100,000 bytes at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_mail(text, text, jsonb) is 'Refuses a mail that nobody could send. Error: PR004.';
+
+create or replace function gdpr_internal.queue_mails(
+  p_subjects bigint[], p_template text, p_languages text[], p_messages jsonb[],
+  p_not_before timestamptz default statement_timestamp(), p_not_after timestamptz default 'infinity'
+)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+  v_ids bigint[];
+begin
+  v_kek := (gdpr_internal.keyring()).kek;
+  perform gdpr_internal.check_mail(p_template, m.language, m.message)
+  from unnest(p_languages, p_messages) as m (language, message);
+  with asked as (
+    select m.n, m.subject_id, m.language, m.message
+    from unnest(p_subjects, p_languages, p_messages) with ordinality as m (subject_id, language, message, n)
+  ),
+  queued as (
+    insert into gdpr_internal.outbox (id, subject_id, template, language, message, due_at, expires_at)
+    select
+      nextval('gdpr_internal.outbox_id_seq'), a.subject_id, p_template, a.language,
+      gdpr_internal.seal_value(
+        gdpr_internal.unwrap_key(v_kek, int8send(a.subject_id), k.wrapped), gdpr_internal.gen_random_bytes(16), a.subject_id, 0, a.message::text
+      ),
+      coalesce(p_not_before, statement_timestamp()), coalesce(p_not_after, 'infinity')
+    from asked as a
+    join gdpr_internal.subject_key as k on k.subject_id = a.subject_id
+    order by a.n
+    returning id, subject_id
+  )
+  select array_agg(q.id order by q.id) into v_ids from queued as q;
+  if coalesce(cardinality(v_ids), 0) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('data_key_missing');
+  end if;
+  perform pg_notify('gdpr_outbox', '');
+  return v_ids;
+end
+$function$;
+comment on function gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz) is
+  'Queues one mail to each of the persons, p_languages and p_messages ({"to", "token", ...: the template''s variables}) standing in their order, encrypted under the person''s key: not sent before p_not_before, nor after p_not_after. Returns the mails'' numbers in the same order. Errors: PR004, PR402, PR410. Art. 12(1), 32(1)(a).';
+
+create or replace function gdpr_internal.queue_mail(
+  p_subject bigint, p_template text, p_language text, p_message jsonb,
+  p_not_before timestamptz default statement_timestamp(), p_not_after timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (gdpr_internal.queue_mails(array[p_subject], p_template, array[p_language], array[p_message], p_not_before, p_not_after))[1];
+end
+$function$;
+comment on function gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) is
+  'Queues a mail to one person; see queue_mails().';
+
+create or replace function gdpr_internal.open_message(p_mail gdpr_internal.outbox)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, p_mail.subject_id, 0, p_mail.message)::jsonb end;
+end
+$function$;
+comment on function gdpr_internal.open_message(gdpr_internal.outbox) is 'The content of a mail; null when its key was destroyed.';
+
+create or replace function gdpr.open_mail(
+  p_mail bigint, out template text, out language text, out message jsonb, out message_ref uuid, out queued_at timestamptz
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  -- locked until the end of the transaction: nobody else takes the mail while this sender lives, however long it takes
+  select o.* into v_mail from gdpr_internal.outbox as o where o.id = p_mail and o.taken_by = pg_backend_pid() for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  message := gdpr_internal.open_message(v_mail);
+  template := v_mail.template;
+  language := v_mail.language;
+  message_ref := v_mail.message_ref;
+  queued_at := v_mail.queued_at;
+end
+$function$;
+comment on function gdpr.open_mail(bigint) is
+  'Opens a mail that next_mail() gave to this session, and locks it until the end of the transaction: send it, say gdpr.mail_sent() or gdpr.mail_failed(), commit. message: {"to", ...}. message_ref: for the Message-ID. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR402 key locked. Art. 12(1).';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.require_mailer()
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- membership in the group is the server's; what this database allows, its policy says
+  if not exists (
+    select from gdpr_internal.role_binding as b
+    where b.audience = 'mail' and pg_has_role(gdpr_internal.acting_role(), to_regrole(quote_ident(b.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('mail_refused', format('role %s', quote_ident(gdpr_internal.acting_role())));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_mailer() is 'Refuses roles that the policy does not bind to audience mail. Error: gdpr_mail_refused (42501).';
+
+create or replace function gdpr_internal.retry_after(p_attempts integer)
+returns interval
+language sql
+volatile
+parallel safe
+security invoker
+begin atomic
+  -- the jitter keeps mails that failed together from coming back together
+  select least(interval '1 minute' * power(2, least(p_attempts, 20) - 1), interval '6 hours') * (0.75 + random() / 2);
+end;
+comment on function gdpr_internal.retry_after(integer) is 'How long a mail waits after an attempt: a minute, doubled each time, six hours at the most, a quarter more or less.';
+
+create or replace function gdpr_internal.record_mail(p_mail gdpr_internal.outbox, p_event text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  values (
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+  );
+  delete from gdpr_internal.outbox as o where o.id = p_mail.id;
+end
+$function$;
+comment on function gdpr_internal.record_mail(gdpr_internal.outbox, text, text) is 'A mail leaves the outbox, and what became of it stays.';
+
+create or replace function gdpr.next_mail()
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  loop
+    select o.* into v_mail
+    from gdpr_internal.outbox as o
+    where o.dead_at is null and o.due_at <= statement_timestamp()
+    order by o.due_at
+    limit 1
+    for update skip locked;
+    exit when v_mail.id is null;
+    if v_mail.expires_at <= statement_timestamp() then
+      perform gdpr_internal.record_mail(v_mail, 'expired', v_mail.failure);
+    elsif v_mail.attempts >= 12 then
+      update gdpr_internal.outbox as o
+      set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
+    elsif exists (
+      select from gdpr_internal.restriction_record as r
+      where r.subject_id = v_mail.subject_id
+        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+    ) then
+      -- Art. 18(2): stored, and nothing else, until the restriction is lifted
+      update gdpr_internal.outbox as o set due_at = statement_timestamp() + interval '1 hour' where o.id = v_mail.id;
+    else
+      update gdpr_internal.outbox as o
+      set attempts = o.attempts + 1,
+        due_at = statement_timestamp() + gdpr_internal.retry_after(o.attempts + 1),
+        taken_by = pg_backend_pid()
+      where o.id = v_mail.id;
+      exit;
+    end if;
+  end loop;
+  return v_mail.id;
+end
+$function$;
+comment on function gdpr.next_mail() is
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+
+create or replace function gdpr.next_mail_at()
+returns timestamptz
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_mailer();
+  return (select min(o.due_at) from gdpr_internal.outbox as o where o.dead_at is null);
+end
+$function$;
+comment on function gdpr.next_mail_at() is
+  'When the next mail is due, or null. LISTEN gdpr_outbox tells of new ones (the payload is empty). For roles of audience mail. Error: 42501.';
+
+create or replace function gdpr.mail_sent(p_mail bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail from gdpr_internal.outbox as o where o.id = p_mail and o.taken_by = pg_backend_pid() for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.record_mail(v_mail, 'sent', null);
+end
+$function$;
+comment on function gdpr.mail_sent(bigint) is
+  'A mail that this session has open was sent: its content is deleted, that it was sent stays (gdpr.mail_log). For roles of audience mail. Errors: 42501, PR606 not taken by this session. Art. 5(1)(e), 5(2).';
+
+create or replace function gdpr.mail_failed(p_mail bigint, p_permanent boolean, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_mailer();
+  update gdpr_internal.outbox as o
+  set dead_at = case when p_permanent or o.attempts >= 12 then statement_timestamp() end,
+    -- servers repeat addresses in their answers: codes and a few words, nothing that could be one
+    failure = case when p_reason ~ '^[A-Za-z0-9. ]{1,60}$' then p_reason else 'unspecified' end
+  where o.id = p_mail and o.taken_by = pg_backend_pid();
+  if not found then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+end
+$function$;
+comment on function gdpr.mail_failed(bigint, boolean, text) is
+  'A mail that this session has open was not sent. p_permanent: trying again is of no use, it is dead until gdpr.retry_mails(); else it is tried again later. p_reason: codes and words as 550 5.1.1, never an address. For roles of audience mail. Errors: 42501, PR606 not taken by this session.';
+
+create or replace function gdpr_internal.cancel_mails(p_mails bigint[], p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- one that is being sent at this moment cannot be called back, and nobody has to wait for it
+  perform gdpr_internal.record_mail(o, 'dropped', p_reason)
+  from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) for update skip locked) as o;
+end
+$function$;
+comment on function gdpr_internal.cancel_mails(bigint[], text) is 'Calls back mails that have not been sent: a reminder after the answer. p_reason must not hold personal data.';
+
+create or replace function gdpr_internal.forget_mails(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.record_mail(o, 'dropped', 'erased')
+  from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+end
+$function$;
+comment on function gdpr_internal.forget_mails(bigint) is 'Erasure: the person''s mails leave the outbox; one that is being sent is waited for. Art. 17.';
+
+create or replace function gdpr.retry_mails(p_mails bigint[] default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_retried bigint;
+begin
+  update gdpr_internal.outbox as o
+  set dead_at = null, attempts = 0, due_at = statement_timestamp()
+  where o.dead_at is not null and (p_mails is null or o.id = any (p_mails));
+  get diagnostics v_retried = row_count;
+  perform pg_notify('gdpr_outbox', '');
+  return v_retried;
+end
+$function$;
+comment on function gdpr.retry_mails(bigint[]) is 'Lets dead mails (null: all) be tried again from now on; returns how many.';
+
+create or replace function gdpr.drop_mails(p_mails bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_dropped bigint;
+begin
+  if p_reason is null or p_mails is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of mails and a reason are needed');
+  end if;
+  perform gdpr_internal.record_mail(o, 'dropped', p_reason)
+  from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) order by x.id for update) as o;
+  get diagnostics v_dropped = row_count;
+  return v_dropped;
+end
+$function$;
+comment on function gdpr.drop_mails(bigint[], text) is
+  'Deletes mails that were not sent, dead or waiting; returns how many. p_reason, which must not hold personal data, stays in gdpr.mail_log. Error: PR004.';
+
+create or replace view gdpr.outbox as
+select
+  o.id as mail_id,
+  o.subject_id,
+  o.registration_id,
+  o.template,
+  o.language,
+  case
+    when o.dead_at is not null then 'dead'
+    when o.attempts > 0 then 'retry'
+    when o.due_at > statement_timestamp() then 'later'
+    else 'waiting'
+  end as state,
+  o.queued_at,
+  o.due_at,
+  o.expires_at,
+  o.attempts,
+  o.failure,
+  o.dead_at
+from gdpr_internal.outbox as o;
+comment on view gdpr.outbox is
+  'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
+
+create or replace view gdpr.mail_log as
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+from gdpr_internal.mail_record as m;
+comment on view gdpr.mail_log is
+  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -7177,7 +7593,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -7200,7 +7616,7 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
@@ -7231,6 +7647,8 @@ grant select, insert, update, delete on gdpr_internal.identifier to gdpr_keyhold
 grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- update: for the share lock
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
+grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -7286,7 +7704,7 @@ grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -7299,6 +7717,12 @@ grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.era
 
 -- 8. auditors read evidence, never plaintext
 grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+
+-- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
+grant execute on function
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
+grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -7346,7 +7770,11 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
-grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
+grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
+grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
+grant execute on function
+  gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
