@@ -119,7 +119,7 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain']
+      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -132,8 +132,8 @@ begin
     ) then
       problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
     end if;
-    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
-      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
@@ -142,7 +142,7 @@ begin
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
-    foreach v_setting in array array['respond_within', 'valid_for', 'retain'] loop
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain'] loop
       continue when not v_in ? v_setting;
       v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
       if v_interval.problem is not null then
@@ -151,6 +151,11 @@ begin
         v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
       end if;
     end loop;
+    if not v_in ? 'respond_within' and v_in ? 'remind' then
+      problems := problems || format('purposes.%s.remind: there is no deadline to remind of; say respond_within', v_name);
+    elsif (gdpr_internal.read_interval('', v_in ->> 'remind')).value >= (gdpr_internal.read_interval('', v_in ->> 'respond_within')).value then
+      problems := problems || format('purposes.%s.remind: has to be shorter than respond_within', v_name);
+    end if;
     purposes := purposes || jsonb_build_object(v_name, v_definition);
   end loop;
   if (select count(*) from (
@@ -238,7 +243,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -292,6 +297,11 @@ begin
   ) then
     problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
   end if;
+  if coalesce(p_in ->> 'language', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.language: true or false', p_where);
+  elsif p_in ->> 'language' = 'true' and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.language: is for text, the column is %s', p_where, v_type);
+  end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
       problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
@@ -314,6 +324,7 @@ begin
     'encrypt', v_encrypt,
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
     'erase', v_erase
   ));

@@ -12,8 +12,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if p_settings - 'phone_country_code' <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
+  if p_settings - 'phone_country_code' - 'controller' <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code and controller are the only ones');
   end if;
   delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
   insert into gdpr_internal.setting (name, value)
@@ -85,19 +85,19 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
       (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
-    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
   perform gdpr_internal.follow_basis(p_name);
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -142,7 +142,7 @@ begin
   end if;
   if p_definition -> 'may' ? 'consent' then
     execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
+      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
       p_role
     );
   end if;
@@ -173,7 +173,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
+    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
     p_role
   );
 end

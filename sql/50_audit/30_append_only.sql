@@ -8,7 +8,7 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end',
+    'audit_record', 'source', 'basis_record', 'basis_end', 'consent_form_version', 'consent_request', 'consent_record', 'restriction_record', 'restriction_end',
     'objection_record', 'erasure_record', 'mail_record'
   ] loop
     execute format(

@@ -134,20 +134,31 @@ grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app,
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
   gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text),
-  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
+  gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.consent_history, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.consent_history, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
   gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- consent forms hold no personal data; applications show them, and may only contact whom they may
+grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function
+  gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
+-- the portal: whose consent it is, says the token
+grant execute on function
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -174,7 +185,7 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
-  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),

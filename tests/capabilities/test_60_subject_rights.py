@@ -190,7 +190,7 @@ def test_nothing_of_the_person_is_left_anywhere(crm: Database) -> None:
     app.commit()
     anna = subject(crm, "crm.customer", 1)
     crm.rows(
-        "select gdpr.record_consent(%s, 'marketing', true, 'phone', %s)",
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person', %s)",
         [anna, '{"said": "yes to Quentin"}'],
         user="dpo_login",
     )
@@ -295,7 +295,7 @@ def test_an_erased_person_is_refused_at_the_door(crm: Database) -> None:
     ]
     for call in (
         "record_basis({}, 'orders', 'contract')",
-        "record_consent({}, 'marketing', true, 'phone')",
+        "record_consent({}, 'marketing', true, 'in_person')",
         "restrict({}, 'other')",
     ):
         with refused("PR603", "erased"):
