@@ -4671,7 +4671,6 @@ as $function$
 declare
   v_purposes smallint[] := gdpr_internal.consent_purposes(p_purposes);
   v_until timestamptz := gdpr_internal.respond_until(v_purposes, p_respond_within);
-  v_chosen text[];
   v_asks text[];
   v_subjects bigint[];
   v_emails text[];
