@@ -69,7 +69,7 @@ ACTIONS = (
         "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
     )),
     Action("record and end a basis", (
-        "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract'), 'over')",
+        "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract', 'order'), 'over')",
         "select 1",
     )),
     Action("restrict, record an objection, erase", (

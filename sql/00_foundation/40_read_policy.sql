@@ -119,7 +119,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -127,10 +128,14 @@ begin
     elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
       problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
     end if;
-    if coalesce(v_in ->> 'basis', '') <> all (
-      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
-    ) then
-      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    if coalesce(v_in ->> 'basis', '') <> all (gdpr_internal.grounds() || 'consent'::text) then
+      problems := problems || format('purposes.%s.basis: one of %s, consent', v_name, array_to_string(gdpr_internal.grounds(), ', '));
+    end if;
+    if v_in ? 'grace' and v_in ->> 'basis' not in ('consent', 'legitimate_interests') then
+      problems := problems || format('purposes.%s: grace is for consent and legitimate_interests', v_name);
+    end if;
+    if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
+      problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
@@ -142,9 +147,13 @@ begin
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
-    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain'] loop
-      continue when not v_in ? v_setting;
-      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+    if v_in ->> 'basis' in ('consent', 'legitimate_interests') then
+      -- by default nothing is locked on the day that a table is switched on
+      v_definition := '{"grace": "90 days"}' || v_definition;
+    end if;
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
+      continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
         problems := problems || v_interval.problem;
       else

@@ -291,8 +291,7 @@ declare
   v_parent text;
 begin
   problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
-    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code', 'controller'])
-    || gdpr_internal.unknown_keys('settings.controller', p_policy #> '{settings,controller}', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.settings_problems(p_policy -> 'settings')
     || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
       case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
     || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
@@ -302,12 +301,6 @@ begin
   if problems <> '{}' or p_policy is null then
     problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
     return;
-  end if;
-  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
-    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
-  end if;
-  if jsonb_typeof(p_policy #> '{settings,controller}') = 'object' and coalesce(p_policy #>> '{settings,controller,name}', '') = '' then
-    problems := problems || 'settings.controller.name: who decides on the processing (Art. 4(7))'::text;
   end if;
   v_purposes := gdpr_internal.read_purposes(p_policy);
   v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);

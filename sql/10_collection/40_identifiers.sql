@@ -33,8 +33,27 @@ $function$;
 comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
+create or replace function gdpr_internal.give_grace(p_subject bigint, p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select p_subject, b.purpose_id, b.basis, 'in the table before gdprdb', b.valid_until, p_table
+  from gdpr_internal.table_basis as b
+  where b.table_id = p_table and b.basis = 'undetermined';
+end
+$function$;
+comment on function gdpr_internal.give_grace(bigint, smallint) is
+  'A person whose row was there before gdprdb: what the policy rests on consent or assessment may go on, undetermined, until the grace period ends.';
+
 create or replace function gdpr_internal.new_subject(
-  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint, p_source jsonb
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_until timestamptz, p_purposes smallint[], p_bases text[],
+  p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -52,10 +71,10 @@ begin
   v_claim.ref := gen_random_uuid();
   v_claim.data_key := substr(v_random, 1, 64);
   v_claim.purposes := p_mask | (1::bigint << 62);
-  v_claim.until := 'infinity';
+  v_claim.until := p_until;
   v_wrapped := gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
+  values (p_subject, v_claim.ref, v_claim.purposes, p_until);
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   values (p_subject, (p_ring).kek_id, v_wrapped);
   if p_mask <> 0 then
@@ -63,12 +82,15 @@ begin
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
     from unnest(p_purposes, p_bases) as b (purpose_id, basis);
   end if;
+  if p_source ->> 'kind' = 'before_gdprdb' then
+    perform gdpr_internal.give_grace(p_subject, p_table);
+  end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, jsonb) is
-  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, timestamptz, smallint[], text[], bigint, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits, p_until: when the first of them ends) and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
   p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
@@ -102,8 +124,11 @@ begin
   ) then
     insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
+    from gdpr_internal.default_basis as b
     where b.table_id = p_table;
+    if p_source ->> 'kind' = 'before_gdprdb' then
+      perform gdpr_internal.give_grace(p_subject, p_table);
+    end if;
     perform gdpr_internal.refresh_gate(array[p_subject]);
     select s.purposes, s.until into v_claim.purposes, v_claim.until
     from gdpr_internal.subject as s
@@ -120,6 +145,7 @@ create or replace function gdpr_internal.claim_subject(
   p_ring gdpr_internal.keyring,
   p_table smallint,
   p_mask bigint,
+  p_until timestamptz,
   p_purposes smallint[],
   p_bases text[],
   p_parent bigint,
@@ -153,7 +179,7 @@ begin
     v_subject := nextval('gdpr_internal.subject_id_seq');
     v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
     if v_claimed = v_digests then
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_until, p_purposes, p_bases, v_subject, v_source);
     else
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       v_subject := null;
@@ -192,10 +218,10 @@ begin
         -- another session was faster with the same person, who can be seen now
         delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
         return gdpr_internal.claim_subject(
-          p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+          p_ring, p_table, p_mask, p_until, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
         );
       end if;
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_until, p_purposes, p_bases, v_subject, v_source);
     else
       v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject, v_source);
       if v_known < v_digests then
@@ -208,7 +234,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, timestamptz, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 

@@ -121,12 +121,6 @@ begin
   cross join lateral gdpr_internal.audit_event(
     'CONSENT', p_subject, jsonb_build_object('consent_id', a.id, 'purpose', p.name, 'event', a.event, 'channel', p_channel)
   ) as e;
-  -- what was assumed of a person who was known before is over with the person's own word
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select b.id, 'the person answered'
-  from gdpr_internal.basis_record as b
-  where b.subject_id = p_subject and b.purpose_id = any (p_purposes) and b.basis = 'undetermined'
-  on conflict (basis_id) do nothing;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.close_questions(array[p_subject]);
   return v_id;

@@ -40,9 +40,8 @@ begin atomic
       min(case when x.valid_from > statement_timestamp() then x.valid_from else x.valid_until end) as until
     from (
       select b.purpose_id, b.valid_from, b.valid_until
-      from gdpr_internal.basis_record as b
+      from gdpr_internal.held_basis as b
       where b.subject_id = s.id
-        and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
       union all
       select c.purpose_id, '-infinity'::timestamptz, c.holds_until
       from gdpr_internal.consent_state as c
@@ -118,7 +117,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select format('%s %s %s %s', p.prosecdef, pg_get_userbyid(p.proowner), p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
+  select format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
 end;
 comment on function gdpr_internal.worker_facts(regprocedure) is 'What decides as whom a function runs and who may call it.';
 
@@ -154,7 +153,9 @@ begin
   -- functions. Asked before and after each call, so that no such change is committed.
   if exists (
     select from gdpr_internal.worker_function as w
-    where gdpr_internal.worker_facts(w.function) is distinct from w.facts
+    left join pg_proc as p on p.oid = w.function
+    -- worker_facts() written out: its call for each function was most of what a changed gate cost
+    where format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) is distinct from w.facts
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
   end if;
@@ -186,18 +187,27 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_changed bigint[];
 begin
   -- rows being inserted for these persons hold a share lock here: they are waited for, and seen by the next statement
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
-  update gdpr_internal.subject as s
-  set purposes = g.possible, until = g.until
-  from gdpr_internal.gate(p_subjects) as g
-  where s.id = g.subject_id
-    and (s.purposes, s.until) is distinct from (g.possible, g.until);
-  perform gdpr_internal.spread_gate(p_subjects);
+  with changed as (
+    update gdpr_internal.subject as s
+    set purposes = g.possible, until = g.until
+    from gdpr_internal.gate(p_subjects) as g
+    where s.id = g.subject_id
+      and (s.purposes, s.until) is distinct from (g.possible, g.until)
+    returning s.id
+  )
+  select array_agg(c.id) into v_changed from changed as c;
+  if v_changed is not null then
+    perform gdpr_internal.spread_gate(v_changed);
+  end if;
 end
 $function$;
-comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';
+comment on function gdpr_internal.refresh_gate(bigint[]) is
+  'Derives the gate of these persons anew and, where it changed, spreads it to all their rows, one statement per table.';
 
 create or replace function gdpr.tidy_gates(p_limit integer default 10000)
 returns integer
@@ -214,7 +224,11 @@ begin
   into v_subjects
   from (
     select s.id from gdpr_internal.subject as s
-    where s.until <= statement_timestamp() and s.until > '-infinity'
+    where s.until <= statement_timestamp()
+      -- until a basis of the future begins, the evidence has to be asked anyway
+      and (s.until > '-infinity' or not exists (
+        select from gdpr_internal.basis_record as b where b.subject_id = s.id and b.valid_from > statement_timestamp()
+      ))
     limit p_limit
   ) as d;
   perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));

@@ -211,10 +211,15 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
+set datestyle = 'ISO'
+set timezone = 'UTC'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_default_mask bigint;
+  v_until timestamptz;
+  v_grace_mask bigint;
+  v_grace_until timestamptz;
   v_purposes smallint[];
   v_bases text[];
   v_declare text := '';
@@ -232,9 +237,15 @@ declare
   v_check text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0), array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
-  into v_default_mask, v_purposes, v_bases
-  from gdpr_internal.table_basis as b where b.table_id = p_table;
+  select
+    coalesce(bit_or(1::bigint << b.purpose_id), 0), coalesce(min(b.valid_until), 'infinity'),
+    array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
+  into v_default_mask, v_until, v_purposes, v_bases
+  from gdpr_internal.default_basis as b where b.table_id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0), coalesce(min(b.valid_until), 'infinity')
+  into v_grace_mask, v_grace_until
+  from gdpr_internal.table_basis as b
+  where b.table_id = p_table and b.basis = 'undetermined' and b.valid_until > statement_timestamp();
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -336,7 +347,7 @@ declare
   v_parent bigint;
 %3$sbegin
 %17$s%2$s%4$s  v_claim := gdpr_internal.claim_subject(
-    v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
+    v_ring, %5$s::smallint, %6$s, %19$s, %15$L::smallint[], %16$L::text[], v_parent,
     array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
   );
   new.gdpr_subject_id := v_claim.subject_id;
@@ -350,10 +361,14 @@ $code$,
     'protect_' || p_table,
     case when v_table.parent_id is null then '' else E'  v_parent := new.gdpr_subject_id;\n' end,
     v_declare || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
-    v_read, p_table, v_default_mask,
+    v_read, p_table,
+    case when v_grace_mask = 0 then v_default_mask::text
+      else format('case when tg_op = ''UPDATE'' then %s else %s end', v_default_mask | v_grace_mask, v_default_mask) end,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new'), v_check
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new'), v_check,
+    case when v_grace_mask = 0 then format('%L::timestamptz', v_until)
+      else format('case when tg_op = ''UPDATE'' then %L::timestamptz else %L::timestamptz end', least(v_until, v_grace_until), v_until) end
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,

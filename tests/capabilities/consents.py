@@ -16,11 +16,13 @@ PURPOSES = {
         "remind": "3 days",
         "valid_for": "2 years",
         "while_waiting": "allow",
+        "grace": False,
     },
     "purposes__profiling": {
         "basis": "consent",
         "description": "Offers chosen for you",
         "respond_within": "7 days",
+        "grace": False,
     },
     "tables__crm.lead__purposes": ["marketing", "analytics", "profiling"],
     "tables__crm.customer__purposes": ["orders", "marketing", "analytics", "profiling"],

@@ -160,7 +160,7 @@ def test_the_gates_own_copies_are_no_changes(crm: Database) -> None:
 def test_events_of_rights_are_recorded(crm: Database) -> None:
     officer = crm.connect("dpo_login")
     for call in (
-        "record_basis(1, 'orders', 'contract')",
+        "record_basis(1, 'orders', 'contract', 'order')",
         "end_basis(1, 'x')",
         "record_consent(1, 'marketing', true, 'in_person')",
         "withdraw_consent(1, 'marketing')",

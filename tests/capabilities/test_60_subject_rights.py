@@ -294,7 +294,7 @@ def test_an_erased_person_is_refused_at_the_door(crm: Database) -> None:
         (None,)
     ]
     for call in (
-        "record_basis({}, 'orders', 'contract')",
+        "record_basis({}, 'orders', 'contract', 'order')",
         "record_consent({}, 'marketing', true, 'in_person')",
         "restrict({}, 'other')",
     ):

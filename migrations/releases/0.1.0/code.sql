@@ -22,6 +22,8 @@ values
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
+  ('assessment_missing', 'PR205', 'no approved assessment of legitimate interests', 'Record one with gdpr.record_assessment() and have somebody else approve it.', 'Art. 6(1)(f)'),
+  ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
   ('token_refused', 'PR303', 'the token is not valid', 'It was used, its time has passed, or it is none: ask for a new one.', 'Art. 32'),
@@ -465,6 +467,51 @@ end
 $function$;
 comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';
 
+-- 00_foundation/34_terms.sql
+-- [code] The terms of the law that policies and records use, each named once.
+-- GDPR Art. 6(1), Art. 9(1), 9(2). The words are those of the W3C Data Privacy Vocabulary where it has them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.grounds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests'];
+end;
+comment on function gdpr_internal.grounds() is 'The lawful bases of Art. 6(1) other than consent.';
+
+create or replace function gdpr_internal.special_kinds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'racial_or_ethnic_origin', 'political_opinion', 'religious_or_philosophical_belief', 'trade_union_membership', 'genetic', 'biometric',
+    'health', 'sex_life', 'sexual_orientation'
+  ];
+end;
+comment on function gdpr_internal.special_kinds() is 'The special categories of personal data of Art. 9(1).';
+
+create or replace function gdpr_internal.special_conditions()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'employment_law', 'vital_interests', 'not_for_profit', 'made_public', 'legal_claims', 'public_interest', 'health_care',
+    'public_health', 'archiving'
+  ];
+end;
+comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
 -- GDPR Art. 5(1)(e). Called by: whoever records something that ends; gdprdb's own functions.
@@ -734,7 +781,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -742,10 +790,14 @@ begin
     elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
       problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
     end if;
-    if coalesce(v_in ->> 'basis', '') <> all (
-      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
-    ) then
-      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    if coalesce(v_in ->> 'basis', '') <> all (gdpr_internal.grounds() || 'consent'::text) then
+      problems := problems || format('purposes.%s.basis: one of %s, consent', v_name, array_to_string(gdpr_internal.grounds(), ', '));
+    end if;
+    if v_in ? 'grace' and v_in ->> 'basis' not in ('consent', 'legitimate_interests') then
+      problems := problems || format('purposes.%s: grace is for consent and legitimate_interests', v_name);
+    end if;
+    if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
+      problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
@@ -757,9 +809,13 @@ begin
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
-    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain'] loop
-      continue when not v_in ? v_setting;
-      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+    if v_in ->> 'basis' in ('consent', 'legitimate_interests') then
+      -- by default nothing is locked on the day that a table is switched on
+      v_definition := '{"grace": "90 days"}' || v_definition;
+    end if;
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
+      continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
         problems := problems || v_interval.problem;
       else
@@ -1039,6 +1095,35 @@ end
 $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+-- 00_foundation/42_read_settings.sql
+-- [code] Reading the settings of a policy.
+-- GDPR Art. 25. Called by: gdpr_internal.read_policy(), and gdpr_policy.put_settings(), which anybody in gdpr_admin can call.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.settings_problems(p_settings jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+    || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || array_remove(array[
+    case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
+    case when p_settings ? 'time_zone' and not exists (
+      -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
+      select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
+    ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
+    case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
+    case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
+  ], null);
+end;
+comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
 
 -- 00_foundation/50_read_tables.sql
 -- [code] Reading the tables of a policy.
@@ -1334,8 +1419,7 @@ declare
   v_parent text;
 begin
   problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
-    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code', 'controller'])
-    || gdpr_internal.unknown_keys('settings.controller', p_policy #> '{settings,controller}', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.settings_problems(p_policy -> 'settings')
     || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
       case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
     || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
@@ -1345,12 +1429,6 @@ begin
   if problems <> '{}' or p_policy is null then
     problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
     return;
-  end if;
-  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
-    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
-  end if;
-  if jsonb_typeof(p_policy #> '{settings,controller}') = 'object' and coalesce(p_policy #>> '{settings,controller,name}', '') = '' then
-    problems := problems || 'settings.controller.name: who decides on the processing (Art. 4(7))'::text;
   end if;
   v_purposes := gdpr_internal.read_purposes(p_policy);
   v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);
@@ -1398,9 +1476,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_problems text[] := gdpr_internal.settings_problems(p_settings);
 begin
-  if p_settings - 'phone_country_code' - 'controller' <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code and controller are the only ones');
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
   delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
   insert into gdpr_internal.setting (name, value)
@@ -1409,54 +1489,6 @@ begin
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
-
-create or replace function gdpr_internal.follow_basis(p_purpose text)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_purpose gdpr_internal.purpose;
-  v_subjects bigint[];
-  v_table record;
-begin
-  select * into v_purpose from gdpr_internal.purpose as p where p.name = p_purpose;
-  for v_table in
-    select t.id, t.relation, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    left join gdpr_internal.table_basis as b on b.table_id = t.id and b.purpose_id = v_purpose.id
-    where t.unprotected_at is null and t.purpose_mask & (1::bigint << v_purpose.id) <> 0
-      and b.basis is distinct from nullif(v_purpose.basis, 'consent')
-  loop
-    delete from gdpr_internal.table_basis as b where b.table_id = v_table.id and b.purpose_id = v_purpose.id;
-    insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-    select v_table.id, v_purpose.id, v_purpose.basis
-    where v_purpose.basis <> 'consent';
-    perform gdpr_internal.generate_triggers(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
-    perform gdpr_internal.give_bases(v_table.id);
-  end loop;
-  with ended as (
-    insert into gdpr_internal.basis_end (basis_id, reason)
-    select b.id, 'the policy rests the purpose on another basis'
-    from gdpr_internal.basis_record as b
-    where b.purpose_id = v_purpose.id and b.by_table is not null and b.basis <> v_purpose.basis
-      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
-    returning basis_id
-  )
-  select array_agg(distinct b.subject_id) into v_subjects
-  from ended as e
-  join gdpr_internal.basis_record as b on b.id = e.basis_id;
-  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
-end
-$function$;
-comment on function gdpr_internal.follow_basis(text) is
-  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
 
 create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
 returns void
@@ -1472,7 +1504,7 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
@@ -1480,12 +1512,14 @@ begin
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
-    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
+    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
-  perform gdpr_internal.follow_basis(p_name);
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
+    grace = excluded.grace, condition = excluded.condition;
+  perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
 $function$;
@@ -1501,6 +1535,34 @@ begin atomic
   select case p_audience when 'clear' then 'gdpr_app' else 'gdpr_' || p_audience end;
 end;
 comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
+
+create or replace function gdpr_internal.basis_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date), '
+    'gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.basis_functions() is 'What a role of the policy with may = ["basis"] can call.';
+
+create or replace function gdpr_internal.consent_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
@@ -1528,16 +1590,10 @@ begin
     execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
   end if;
   if p_definition -> 'may' ? 'consent' then
-    execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
   end if;
   if p_definition -> 'may' ? 'basis' then
-    execute format(
-      'grant execute on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1560,8 +1616,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
-    p_role
+    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
   );
 end
 $function$;
@@ -1743,12 +1798,7 @@ begin
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
-  delete from gdpr_internal.table_basis as b where b.table_id = v_id;
-  insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-  select v_id, p.id, p.basis
-  from jsonb_array_elements_text(p_definition -> 'purposes') as n (name)
-  join gdpr_internal.purpose as p on p.name = n.name
-  where p.basis <> 'consent';
+  perform gdpr_internal.put_table_bases(v_id);
 
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
@@ -1859,35 +1909,6 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
-create or replace function gdpr_internal.give_bases(p_table smallint)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
-  from (
-    select distinct s.subject_id
-    from gdpr_internal.source as s
-    join gdpr_internal.subject as p on p.id = s.subject_id
-    where s.table_id = p_table and p.erased_at is null
-  ) as d
-  cross join gdpr_internal.table_basis as b
-  where b.table_id = p_table and not exists (
-    select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
-  );
-  perform gdpr_internal.refresh_gate(
-    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = p_table), '{}')
-  );
-end
-$function$;
-comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now, and spreads their gates.';
-
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -1900,6 +1921,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_internal.give_bases(v_id);
+  perform gdpr_internal.refresh_table(v_id);
   perform gdpr_internal.require_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
   perform gdpr_internal.require_worker();
@@ -2107,7 +2129,9 @@ begin
     'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
     'remind', p_purpose.remind::text,
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
-    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end
+    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
+    'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
+    'condition', p_purpose.condition
   ));
 end
 $function$;
@@ -3417,8 +3441,27 @@ $function$;
 comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
+create or replace function gdpr_internal.give_grace(p_subject bigint, p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select p_subject, b.purpose_id, b.basis, 'in the table before gdprdb', b.valid_until, p_table
+  from gdpr_internal.table_basis as b
+  where b.table_id = p_table and b.basis = 'undetermined';
+end
+$function$;
+comment on function gdpr_internal.give_grace(bigint, smallint) is
+  'A person whose row was there before gdprdb: what the policy rests on consent or assessment may go on, undetermined, until the grace period ends.';
+
 create or replace function gdpr_internal.new_subject(
-  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint, p_source jsonb
+  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_until timestamptz, p_purposes smallint[], p_bases text[],
+  p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -3436,10 +3479,10 @@ begin
   v_claim.ref := gen_random_uuid();
   v_claim.data_key := substr(v_random, 1, 64);
   v_claim.purposes := p_mask | (1::bigint << 62);
-  v_claim.until := 'infinity';
+  v_claim.until := p_until;
   v_wrapped := gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
+  values (p_subject, v_claim.ref, v_claim.purposes, p_until);
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   values (p_subject, (p_ring).kek_id, v_wrapped);
   if p_mask <> 0 then
@@ -3447,12 +3490,15 @@ begin
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
     from unnest(p_purposes, p_bases) as b (purpose_id, basis);
   end if;
+  if p_source ->> 'kind' = 'before_gdprdb' then
+    perform gdpr_internal.give_grace(p_subject, p_table);
+  end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, jsonb) is
-  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, timestamptz, smallint[], text[], bigint, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits, p_until: when the first of them ends) and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
   p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
@@ -3486,8 +3532,11 @@ begin
   ) then
     insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
+    from gdpr_internal.default_basis as b
     where b.table_id = p_table;
+    if p_source ->> 'kind' = 'before_gdprdb' then
+      perform gdpr_internal.give_grace(p_subject, p_table);
+    end if;
     perform gdpr_internal.refresh_gate(array[p_subject]);
     select s.purposes, s.until into v_claim.purposes, v_claim.until
     from gdpr_internal.subject as s
@@ -3504,6 +3553,7 @@ create or replace function gdpr_internal.claim_subject(
   p_ring gdpr_internal.keyring,
   p_table smallint,
   p_mask bigint,
+  p_until timestamptz,
   p_purposes smallint[],
   p_bases text[],
   p_parent bigint,
@@ -3537,7 +3587,7 @@ begin
     v_subject := nextval('gdpr_internal.subject_id_seq');
     v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
     if v_claimed = v_digests then
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_until, p_purposes, p_bases, v_subject, v_source);
     else
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       v_subject := null;
@@ -3576,10 +3626,10 @@ begin
         -- another session was faster with the same person, who can be seen now
         delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
         return gdpr_internal.claim_subject(
-          p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+          p_ring, p_table, p_mask, p_until, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
         );
       end if;
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
+      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_until, p_purposes, p_bases, v_subject, v_source);
     else
       v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject, v_source);
       if v_known < v_digests then
@@ -3592,7 +3642,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, timestamptz, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
@@ -3824,18 +3874,502 @@ from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
 
 -- 20_lawful_basis/20_bases.sql
--- [code] Recording and ending lawful bases, and what holds now.
+-- [code] Recording and ending lawful bases.
 -- GDPR Art. 6(1). Called by: gdpr_dpo, and roles to which the policy gives may = ["basis"].
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.require_subjects(p_subjects bigint[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found bigint;
+  v_erased bigint;
+begin
+  select count(*), count(s.erased_at) into v_found, v_erased
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects);
+  if v_found is distinct from cardinality(p_subjects) then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif v_erased > 0 then
+    perform gdpr_internal.refuse('erased');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_subjects(bigint[]) is 'Each of these numbers, each named once, is a person. Errors: PR101 no such person, PR603 erased.';
+
+create or replace function gdpr_internal.check_basis(
+  p_purpose text, p_basis text, p_condition text, p_reason text, p_valid_from timestamptz, p_valid_until timestamptz, p_assessment bigint
+)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+begin
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif p_basis is null or p_basis <> all (gdpr_internal.grounds()) then
+    perform gdpr_internal.refuse('basis_refused', 'one of ' || array_to_string(gdpr_internal.grounds(), ', '));
+  elsif p_condition <> all (gdpr_internal.special_conditions()) then
+    perform gdpr_internal.refuse('basis_refused', 'condition is one of ' || array_to_string(gdpr_internal.special_conditions(), ', '));
+  elsif coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  elsif p_valid_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
+  elsif p_valid_until <= p_valid_from then
+    perform gdpr_internal.refuse('basis_refused', 'valid_until is before valid_from');
+  elsif p_assessment is not null and p_basis <> 'legitimate_interests' then
+    perform gdpr_internal.refuse('basis_refused', 'an assessment belongs to legitimate_interests');
+  elsif p_basis = 'legitimate_interests' and gdpr_internal.assessment_in_force(v_purpose) is null then
+    perform gdpr_internal.refuse('assessment_missing', format('purpose %s', p_purpose));
+  elsif p_assessment <> gdpr_internal.assessment_in_force(v_purpose) then
+    perform gdpr_internal.refuse('assessment_missing', format('assessment %s is not the one in force for purpose %s', p_assessment, p_purpose));
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.check_basis(text, text, text, text, timestamptz, timestamptz, bigint) is
+  'The number of the purpose, where such a basis can be recorded for it. Errors: PR003, PR004, PR202, PR204, PR205.';
+
+create or replace function gdpr_internal.add_bases(
+  p_subjects bigint[], p_purpose text, p_basis text, p_reason text, p_valid_until timestamptz, p_assessment bigint,
+  p_valid_from timestamptz, p_evidence jsonb, p_condition text
+)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_reason, p_valid_from, p_valid_until, p_assessment);
+  v_ids bigint[];
+begin
+  perform gdpr_internal.require_subjects(p_subjects);
+  with recorded as (
+    insert into gdpr_internal.basis_record (
+      subject_id, purpose_id, basis, condition, reason, evidence, valid_from, valid_until, assessment_id, actor
+    )
+    select
+      s.id, v_purpose, p_basis, p_condition, p_reason, gdpr_internal.seal_evidence(s.id, p_evidence::text),
+      coalesce(p_valid_from, statement_timestamp()), coalesce(p_valid_until, 'infinity'),
+      case when p_basis = 'legitimate_interests' then gdpr_internal.assessment_in_force(v_purpose) end,
+      gdpr_internal.context_setting('actor')
+    from unnest(p_subjects) with ordinality as s (id, n)
+    order by s.n
+    returning id
+  )
+  select array_agg(r.id order by r.id) into v_ids from recorded as r;
+  perform gdpr_internal.refresh_gate(p_subjects);
+  perform gdpr_internal.audit_events(
+    'BASIS', p_subjects, 'basis_id', v_ids, jsonb_build_object('purpose', p_purpose, 'basis', p_basis)
+  );
+  return v_ids;
+end
+$function$;
+comment on function gdpr_internal.add_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'Records a basis for each of these persons (named once each), spreads their gates and returns the numbers of the records, in the same order.';
 
 create or replace function gdpr.record_basis(
   p_subject bigint,
   p_purpose text,
   p_basis text,
-  p_reason text default null,
+  p_reason text,
   p_valid_until timestamptz default null,
-  p_assessment bigint default null
+  p_assessment bigint default null,
+  p_valid_from timestamptz default null,
+  p_evidence jsonb default null,
+  p_condition text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (gdpr_internal.add_bases(
+    array[p_subject], p_purpose, p_basis, p_reason, p_valid_until, p_assessment, p_valid_from, p_evidence, p_condition
+  ))[1];
+end
+$function$;
+comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests) and returns its number. p_reason: why, without personal data. p_valid_until: the first instant at which it no longer holds (gdpr.until(date) for a day; null: for good); p_valid_from: the first at which it does, past or future (null: now). p_evidence: kept encrypted under the person''s key. p_assessment: for legitimate_interests, the approved assessment, which has to be the one in force (null: that one). p_condition: for columns of special categories, the condition of Art. 9(2). Errors: PR101 unknown person, PR603 erased, PR003 unknown purpose, PR004 no reason, PR202 not such a basis, PR205 no approved assessment. Art. 6(1), 9(2).';
+
+create or replace function gdpr.record_bases(
+  p_subjects bigint[],
+  p_purpose text,
+  p_basis text,
+  p_reason text,
+  p_valid_until timestamptz default null,
+  p_assessment bigint default null,
+  p_valid_from timestamptz default null,
+  p_evidence jsonb default null,
+  p_condition text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[] := array(select distinct s.id from unnest(p_subjects) as s (id) where s.id is not null order by s.id);
+begin
+  return coalesce(cardinality(gdpr_internal.add_bases(
+    v_subjects, p_purpose, p_basis, p_reason, p_valid_until, p_assessment, p_valid_from, p_evidence, p_condition
+  )), 0);
+end
+$function$;
+comment on function gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'gdpr.record_basis() for many persons in one statement: all or none of them. Nulls and repetitions in p_subjects count for nothing. Returns how many bases were recorded. Errors: as gdpr.record_basis(). Art. 6(1).';
+
+create or replace function gdpr.end_bases(p_basis_ids bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_ids bigint[];
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason)
+    select b.id, p_reason
+    from gdpr_internal.basis_record as b
+    where b.id = any (p_basis_ids) and b.valid_until > statement_timestamp()
+    on conflict (basis_id) do nothing
+    returning basis_id
+  )
+  select array_agg(b.id order by b.id), array_agg(b.subject_id order by b.id)
+  into v_ids, v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  if v_ids is null then
+    perform gdpr_internal.refuse('basis_ended');
+  end if;
+  perform gdpr_internal.refresh_gate(v_subjects);
+  perform gdpr_internal.audit_events('BASIS', v_subjects, 'basis_id', v_ids, '{"ended": true}');
+  return cardinality(v_ids);
+end
+$function$;
+comment on function gdpr.end_bases(bigint[], text) is
+  'Ends lawful bases now, those that have ended already excepted; returns how many. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+
+create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr.end_bases(array[p_basis_id], p_reason);
+end
+$function$;
+comment on function gdpr.end_basis(bigint, text) is
+  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+
+-- 20_lawful_basis/22_held_bases.sql
+-- [code] Which bases other than consent carry a person's processing, and until when: the one place that says so.
+-- GDPR Art. 6(1). Read by: the gate, gdpr.basis, gdpr.basis_overview, gdpr.would_lock.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.held_basis as
+select
+  b.id,
+  b.subject_id,
+  b.purpose_id,
+  b.basis,
+  b.valid_from,
+  case when b.basis = 'legitimate_interests' then least(b.valid_until, p.assessed_until) else b.valid_until end as valid_until,
+  b.condition
+from gdpr_internal.basis_record as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+  -- undetermined is over once the person has said something
+  and (b.basis <> 'undetermined' or not exists (
+    select from gdpr_internal.consent_record as c where c.subject_id = b.subject_id and c.purpose_id = b.purpose_id
+  ));
+comment on view gdpr_internal.held_basis is
+  'Recorded bases that did not end early, with the instant at which they end by themselves: legitimate interests when the assessment is due for review, undetermined ones when the grace period ends.';
+
+-- 20_lawful_basis/25_default_bases.sql
+-- [code] The bases that a table gives by default: who stands in it has them, and they follow the policy and the assessments.
+-- GDPR Art. 6(1). Called by: the steps of gdpr.apply(), decisions about assessments.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.default_basis as
+select
+  b.table_id,
+  b.purpose_id,
+  b.basis,
+  case when b.basis = 'legitimate_interests' then p.assessed_until else b.valid_until end as valid_until
+from gdpr_internal.table_basis as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where b.basis <> 'undetermined'
+  and (b.basis <> 'legitimate_interests' or p.assessed_until > statement_timestamp());
+comment on view gdpr_internal.default_basis is
+  'Bases that a table gives to whoever enters it now: legitimate interests only while an approved assessment carries them.';
+
+create or replace function gdpr_internal.put_table_bases(p_table smallint)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before jsonb := (
+    select jsonb_agg(b order by b.purpose_id, b.basis) from gdpr_internal.table_basis as b where b.table_id = p_table
+  );
+begin
+  delete from gdpr_internal.table_basis as b where b.table_id = p_table;
+  insert into gdpr_internal.table_basis (table_id, purpose_id, basis, valid_until)
+  select t.id, p.id, d.basis, d.valid_until
+  from gdpr_internal.protected_table as t
+  cross join lateral jsonb_array_elements_text(t.definition -> 'purposes') as n (name)
+  join gdpr_internal.purpose as p on p.name = n.name
+  cross join lateral (
+    select p.basis, 'infinity'::timestamptz as valid_until where p.basis <> 'consent'
+    union all
+    select 'undetermined', t.protected_at + p.grace
+    where p.basis = 'consent' or (p.basis = 'legitimate_interests' and not exists (
+      select from gdpr_internal.assessment as a
+      join gdpr_internal.assessment_decision as x on x.assessment_id = a.id
+      where a.purpose_id = p.id
+    ))
+  ) as d
+  where t.id = p_table and d.valid_until is not null;
+  return v_before is distinct from (
+    select jsonb_agg(b order by b.purpose_id, b.basis) from gdpr_internal.table_basis as b where b.table_id = p_table
+  );
+end
+$function$;
+comment on function gdpr_internal.put_table_bases(smallint) is
+  'Derives from policy and assessments which bases a table gives: the purpose''s own, and for rows from before gdprdb a grace period where that one is consent, or legitimate interests of which no assessment was decided. Returns whether anything changed.';
+
+create or replace function gdpr_internal.give_bases(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_end (basis_id, reason)
+  select r.id, 'the policy sets another grace period'
+  from gdpr_internal.basis_record as r
+  where r.by_table = p_table and r.basis = 'undetermined' and r.valid_until > statement_timestamp()
+    and not exists (
+      select from gdpr_internal.table_basis as b
+      where b.table_id = p_table and b.purpose_id = r.purpose_id and b.basis = r.basis and b.valid_until = r.valid_until
+    )
+  on conflict (basis_id) do nothing;
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', b.valid_until, p_table
+  from (
+    select s.subject_id, bool_or(s.kind = 'before_gdprdb') as before
+    from gdpr_internal.source as s
+    join gdpr_internal.subject as p on p.id = s.subject_id
+    where s.table_id = p_table and p.erased_at is null
+    group by s.subject_id
+  ) as d
+  cross join (
+    select b.purpose_id, b.basis, 'infinity'::timestamptz as valid_until from gdpr_internal.default_basis as b where b.table_id = p_table
+    union all
+    select b.purpose_id, b.basis, b.valid_until from gdpr_internal.table_basis as b 
+    where b.table_id = p_table and b.basis = 'undetermined' and b.valid_until > statement_timestamp()
+  ) as b
+  where (b.basis <> 'undetermined' or d.before) and not exists (
+    select from gdpr_internal.basis_record as r
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
+      and r.valid_until = b.valid_until
+  );
+end
+$function$;
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that they never had from it; their gates are still to be refreshed.';
+
+create or replace function gdpr_internal.refresh_table(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refresh_gate(
+    array(select distinct s.subject_id from gdpr_internal.source as s where s.table_id = p_table)
+  );
+end
+$function$;
+comment on function gdpr_internal.refresh_table(smallint) is 'Refreshes the gates of all persons in a table.';
+
+create or replace function gdpr_internal.follow_tables(p_purpose smallint, p_all boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.purpose_mask & (1::bigint << p_purpose) <> 0
+  loop
+    continue when not gdpr_internal.put_table_bases(v_table.id) and not p_all;
+    perform gdpr_internal.generate_triggers(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+    perform gdpr_internal.give_bases(v_table.id);
+    perform gdpr_internal.refresh_table(v_table.id);
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_tables(smallint, boolean) is
+  'Tables of a purpose (p_all: also those to which nothing seems to have changed) give the bases that policy and assessments say now, to new rows and to the persons who are there.';
+
+create or replace function gdpr_internal.follow_basis(p_purpose smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.follow_tables(p_purpose, false);
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason)
+    select b.id, 'the policy rests the purpose on another basis'
+    from gdpr_internal.basis_record as b
+    join gdpr_internal.purpose as p on p.id = b.purpose_id
+    where b.purpose_id = p_purpose and b.by_table is not null and b.basis <> p.basis and b.basis <> 'undetermined'
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+    returning basis_id
+  )
+  select array_agg(distinct b.subject_id) into v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  perform gdpr_internal.refresh_gate(v_subjects);
+end
+$function$;
+comment on function gdpr_internal.follow_basis(smallint) is
+  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
+
+create or replace function gdpr_internal.follow_assessment(p_purpose smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.follow_tables(p_purpose, true);
+  perform gdpr_internal.refresh_gate(array(
+    select distinct b.subject_id from gdpr_internal.basis_record as b where b.purpose_id = p_purpose and b.basis = 'legitimate_interests'
+  ));
+end
+$function$;
+comment on function gdpr_internal.follow_assessment(smallint) is
+  'After a decision about an assessment of a purpose: its tables give legitimate interests or give them no longer, and every person who rests on them gets the gate anew.';
+
+-- 20_lawful_basis/30_assessments.sql
+-- [code] Assessing legitimate interests: written by one, approved by another, reviewed in time.
+-- GDPR Art. 6(1)(f). Called by: gdpr_dpo, and roles to which the policy gives may = ["basis"].
+
+set local role gdpr_owner;
+
+create or replace view gdpr.assessment as
+select
+  a.id as assessment_id,
+  p.name as purpose,
+  a.version,
+  case
+    when d.id is null then 'draft'
+    when not d.approved then 'rejected'
+    when d.review_at <= statement_timestamp() then 'review_due'
+    when exists (
+      select from gdpr_internal.assessment as n
+      cross join lateral (
+        select x.approved, x.review_at from gdpr_internal.assessment_decision as x where x.assessment_id = n.id order by x.id desc limit 1
+      ) as l
+      where n.purpose_id = a.purpose_id and n.version > a.version and l.approved
+    ) then 'superseded'
+    else 'in_force'
+  end as status,
+  a.interest,
+  a.necessity,
+  a.balancing,
+  a.author,
+  a.recorded_at,
+  d.decided_by as approver,
+  d.decided_at,
+  d.reason as decision_reason,
+  coalesce(d.review_at, a.review_at) as review_at
+from gdpr_internal.assessment as a
+join gdpr_internal.purpose as p on p.id = a.purpose_id
+left join lateral (
+  select x.* from gdpr_internal.assessment_decision as x where x.assessment_id = a.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.assessment is
+  'Assessments of legitimate interests, all versions. status: draft (nobody has approved it), in_force, review_due (its date has passed: bases that rest on it do not hold), superseded (a later version was approved), rejected. Art. 6(1)(f).';
+
+create or replace function gdpr_internal.assessment_in_force(p_purpose smallint)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.assessment_id
+  from gdpr.assessment as a
+  join gdpr_internal.purpose as p on p.name = a.purpose
+  where p.id = p_purpose and p.assessed_until > statement_timestamp() and a.status = 'in_force';
+end;
+comment on function gdpr_internal.assessment_in_force(smallint) is 'The assessment that carries the legitimate interests of a purpose now, or null.';
+
+create or replace function gdpr.record_assessment(
+  p_purpose text,
+  p_interest text,
+  p_necessity text,
+  p_balancing text,
+  p_review date
 )
 returns bigint
 language plpgsql
@@ -3848,30 +4382,28 @@ declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
   v_id bigint;
 begin
-  perform gdpr_internal.require_subject(p_subject);
   if v_purpose >= 62 then
     perform gdpr_internal.refuse('built_in_purpose');
+  elsif '' in (coalesce(p_interest, ''), coalesce(p_necessity, ''), coalesce(p_balancing, '')) then
+    perform gdpr_internal.refuse('invalid_argument', 'interest, necessity and balancing are needed');
+  elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
   end if;
-  if p_basis is null or p_basis <> all (
-    array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests']
-  ) then
-    perform gdpr_internal.refuse('basis_refused', 'one of contract, legal_obligation, vital_interests, public_task, legitimate_interests');
-  end if;
-  if p_valid_until <= statement_timestamp() then
-    perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
-  end if;
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, assessment_id)
-  values (p_subject, v_purpose, p_basis, p_reason, coalesce(p_valid_until, 'infinity'), p_assessment)
+  -- one at a time: versions are counted
+  perform from gdpr_internal.purpose as p where p.id = v_purpose for update;
+  insert into gdpr_internal.assessment (purpose_id, version, interest, necessity, balancing, review_at, actor)
+  select
+    v_purpose, (select count(*) + 1 from gdpr_internal.assessment as a where a.purpose_id = v_purpose),
+    p_interest, p_necessity, p_balancing, gdpr.until(p_review), gdpr_internal.context_setting('actor')
   returning id into v_id;
-  perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('BASIS', p_subject, jsonb_build_object('basis_id', v_id, 'purpose', p_purpose, 'basis', p_basis));
+  perform gdpr_internal.audit_event('ASSESSMENT', null, jsonb_build_object('assessment_id', v_id, 'purpose', p_purpose));
   return v_id;
 end
 $function$;
-comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint) is
-  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests), valid from now until p_valid_until (null: for good); returns its number. Errors: PR101 unknown person, PR003 unknown purpose, PR202 not such a basis. Art. 6(1).';
+comment on function gdpr.record_assessment(text, text, text, text, date) is
+  'Records an assessment of legitimate interests for a purpose, a new version each time: the interest pursued, why the processing is necessary for it, and how it weighs against the persons'' rights; no personal data. p_review: the last day on which it counts. Nothing rests on it until somebody else approves it. Returns its number. Errors: PR003 unknown purpose, PR004 a part is missing. Art. 6(1)(f).';
 
-create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
+create or replace function gdpr_internal.decide_assessment(p_assessment bigint, p_approved boolean, p_reason text, p_review date)
 returns void
 language plpgsql
 volatile
@@ -3880,49 +4412,72 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_subject bigint;
+  v_assessment gdpr_internal.assessment;
+  v_review timestamptz;
+  v_until timestamptz;
 begin
   perform gdpr_internal.require_read_committed();
-  if p_reason is null then
-    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  select * into v_assessment from gdpr_internal.assessment as a where a.id = p_assessment;
+  if v_assessment.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such assessment');
   end if;
-  select b.subject_id into v_subject from gdpr_internal.basis_record as b where b.id = p_basis_id;
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select b.id, p_reason
-  from gdpr_internal.basis_record as b
-  where b.id = p_basis_id and b.valid_until > statement_timestamp()
-  on conflict (basis_id) do nothing;
-  if not found then
-    perform gdpr_internal.refuse('basis_ended');
+  v_review := coalesce(gdpr.until(p_review), v_assessment.review_at);
+  if p_approved and v_assessment.author = session_user then
+    perform gdpr_internal.refuse('four_eyes');
+  elsif p_approved and (v_review <= statement_timestamp() or not isfinite(v_review)) then
+    perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
   end if;
-  perform gdpr_internal.refresh_gate(array[v_subject]);
-  perform gdpr_internal.audit_event('BASIS', v_subject, jsonb_build_object('basis_id', p_basis_id, 'ended', true));
+  perform from gdpr_internal.purpose as p where p.id = v_assessment.purpose_id for update;
+  insert into gdpr_internal.assessment_decision (assessment_id, approved, review_at, reason, actor)
+  values (p_assessment, p_approved, v_review, p_reason, gdpr_internal.context_setting('actor'));
+  select d.review_at into v_until
+  from gdpr_internal.assessment as a
+  cross join lateral (
+    select x.approved, x.review_at from gdpr_internal.assessment_decision as x where x.assessment_id = a.id order by x.id desc limit 1
+  ) as d
+  where a.purpose_id = v_assessment.purpose_id and d.approved
+  order by a.version desc
+  limit 1;
+  update gdpr_internal.purpose as p set assessed_until = coalesce(v_until, '-infinity') where p.id = v_assessment.purpose_id;
+  perform gdpr_internal.follow_assessment(v_assessment.purpose_id);
+  perform gdpr_internal.audit_event('ASSESSMENT', null, jsonb_build_object('assessment_id', p_assessment, 'approved', p_approved));
 end
 $function$;
-comment on function gdpr.end_basis(bigint, text) is
-  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+comment on function gdpr_internal.decide_assessment(bigint, boolean, text, date) is
+  'Records a decision about an assessment and spreads it to all who rest on the purpose''s legitimate interests.';
 
-create or replace view gdpr.basis as
-select
-  b.id as basis_id,
-  b.subject_id,
-  p.name as purpose,
-  b.basis,
-  b.reason,
-  b.valid_from,
-  least(b.valid_until, e.ended_at) as valid_until,
-  e.reason as end_reason,
-  b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp() and e.basis_id is null as holds,
-  b.assessment_id,
-  t.relation as by_table,
-  b.recorded_at,
-  b.recorded_by
-from gdpr_internal.basis_record as b
-join gdpr_internal.purpose as p on p.id = b.purpose_id
-left join gdpr_internal.basis_end as e on e.basis_id = b.id
-left join gdpr_internal.protected_table as t on t.id = b.by_table;
-comment on view gdpr.basis is
-  'Lawful bases other than consent, per person and purpose, with their history. holds: whether it allows processing at this statement. by_table: recorded by default by that table. Art. 6(1).';
+create or replace function gdpr.approve_assessment(p_assessment bigint, p_review date default null, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.decide_assessment(p_assessment, true, p_reason, p_review);
+end
+$function$;
+comment on function gdpr.approve_assessment(bigint, date, text) is
+  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+
+create or replace function gdpr.reject_assessment(p_assessment bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.decide_assessment(p_assessment, false, p_reason, null);
+end
+$function$;
+comment on function gdpr.reject_assessment(bigint, text) is
+  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
 -- 30_consent/20_forms.sql
 -- [code] Consent forms: recorded as drafts, published as versions, chosen by the person's language.
@@ -4418,12 +4973,6 @@ begin
   cross join lateral gdpr_internal.audit_event(
     'CONSENT', p_subject, jsonb_build_object('consent_id', a.id, 'purpose', p.name, 'event', a.event, 'channel', p_channel)
   ) as e;
-  -- what was assumed of a person who was known before is over with the person's own word
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select b.id, 'the person answered'
-  from gdpr_internal.basis_record as b
-  where b.subject_id = p_subject and b.purpose_id = any (p_purposes) and b.basis = 'undetermined'
-  on conflict (basis_id) do nothing;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.close_questions(array[p_subject]);
   return v_id;
@@ -5504,9 +6053,8 @@ begin atomic
       min(case when x.valid_from > statement_timestamp() then x.valid_from else x.valid_until end) as until
     from (
       select b.purpose_id, b.valid_from, b.valid_until
-      from gdpr_internal.basis_record as b
+      from gdpr_internal.held_basis as b
       where b.subject_id = s.id
-        and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
       union all
       select c.purpose_id, '-infinity'::timestamptz, c.holds_until
       from gdpr_internal.consent_state as c
@@ -5582,7 +6130,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select format('%s %s %s %s', p.prosecdef, pg_get_userbyid(p.proowner), p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
+  select format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
 end;
 comment on function gdpr_internal.worker_facts(regprocedure) is 'What decides as whom a function runs and who may call it.';
 
@@ -5618,7 +6166,9 @@ begin
   -- functions. Asked before and after each call, so that no such change is committed.
   if exists (
     select from gdpr_internal.worker_function as w
-    where gdpr_internal.worker_facts(w.function) is distinct from w.facts
+    left join pg_proc as p on p.oid = w.function
+    -- worker_facts() written out: its call for each function was most of what a changed gate cost
+    where format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) is distinct from w.facts
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
   end if;
@@ -5650,18 +6200,27 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_changed bigint[];
 begin
   -- rows being inserted for these persons hold a share lock here: they are waited for, and seen by the next statement
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
-  update gdpr_internal.subject as s
-  set purposes = g.possible, until = g.until
-  from gdpr_internal.gate(p_subjects) as g
-  where s.id = g.subject_id
-    and (s.purposes, s.until) is distinct from (g.possible, g.until);
-  perform gdpr_internal.spread_gate(p_subjects);
+  with changed as (
+    update gdpr_internal.subject as s
+    set purposes = g.possible, until = g.until
+    from gdpr_internal.gate(p_subjects) as g
+    where s.id = g.subject_id
+      and (s.purposes, s.until) is distinct from (g.possible, g.until)
+    returning s.id
+  )
+  select array_agg(c.id) into v_changed from changed as c;
+  if v_changed is not null then
+    perform gdpr_internal.spread_gate(v_changed);
+  end if;
 end
 $function$;
-comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';
+comment on function gdpr_internal.refresh_gate(bigint[]) is
+  'Derives the gate of these persons anew and, where it changed, spreads it to all their rows, one statement per table.';
 
 create or replace function gdpr.tidy_gates(p_limit integer default 10000)
 returns integer
@@ -5678,7 +6237,11 @@ begin
   into v_subjects
   from (
     select s.id from gdpr_internal.subject as s
-    where s.until <= statement_timestamp() and s.until > '-infinity'
+    where s.until <= statement_timestamp()
+      -- until a basis of the future begins, the evidence has to be asked anyway
+      and (s.until > '-infinity' or not exists (
+        select from gdpr_internal.basis_record as b where b.subject_id = s.id and b.valid_from > statement_timestamp()
+      ))
     limit p_limit
   ) as d;
   perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
@@ -5763,6 +6326,150 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_subject(bigint) is 'Errors: PR101 no such person, PR603 erased.';
+
+-- 40_protection/45_basis_views.sql
+-- [code] Bases as people look at them: one by one, counted, and what enforcement hides when.
+-- GDPR Art. 5(2), 6(1), 30. Read by: gdpr_dpo, gdpr_auditor, gdprdb basis.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.basis as
+select
+  b.id as basis_id,
+  b.subject_id,
+  p.name as purpose,
+  b.basis,
+  b.condition,
+  b.reason,
+  b.valid_from,
+  least(b.valid_until, h.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  coalesce(b.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false) as holds,
+  case
+    when e.basis_id is not null then 'ended'
+    when h.id is null then 'decided'
+    when b.valid_until <= statement_timestamp() then 'expired'
+    when h.valid_until <= statement_timestamp() then 'review_due'
+    when b.valid_from > statement_timestamp() then 'future'
+    else 'holds'
+  end as status,
+  b.assessment_id,
+  t.relation as by_table,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(b.subject_id, b.evidence)::jsonb end as evidence,
+  b.recorded_at,
+  b.recorded_by,
+  b.actor
+from gdpr_internal.basis_record as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+left join gdpr_internal.held_basis as h on h.id = b.id
+left join gdpr_internal.basis_end as e on e.basis_id = b.id
+left join gdpr_internal.protected_table as t on t.id = b.by_table;
+comment on view gdpr.basis is
+  'Lawful bases other than consent, per person and purpose, with their history. status: holds, future (not yet valid), ended (before its time), expired, review_due (the assessment of the legitimate interest has to be reviewed first), decided (undetermined until the person gave or refused consent). holds: whether it allows processing at this statement. by_table: recorded by default by that table. evidence: shown to gdpr_dpo, while the person is not erased. Art. 6(1).';
+
+create or replace view gdpr_internal.ground as
+select
+  h.subject_id,
+  h.purpose_id,
+  h.basis,
+  case when h.valid_until <= statement_timestamp() then 'over' when h.valid_from > statement_timestamp() then 'future' else 'holds' end as status,
+  h.valid_from,
+  h.valid_until
+from gdpr_internal.held_basis as h
+union all
+select
+  c.subject_id,
+  c.purpose_id,
+  'consent',
+  case when c.event <> 'granted' then c.event when c.valid_until <= statement_timestamp() then 'expired' else 'holds' end,
+  c.recorded_at,
+  case when c.event = 'granted' then c.valid_until else '-infinity' end
+from (
+  select distinct on (x.subject_id, x.purpose_id) x.subject_id, x.purpose_id, x.event, x.recorded_at, x.valid_until
+  from gdpr_internal.consent_record as x
+  order by x.subject_id, x.purpose_id, x.id desc
+) as c;
+comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
+
+create or replace view gdpr_internal.person_purpose as
+select
+  t.id as table_id,
+  t.relation,
+  t.mode,
+  p.id as purpose_id,
+  p.name as purpose,
+  x.subject_id
+from (
+  select distinct s.table_id, s.subject_id from gdpr_internal.source as s
+) as x
+join gdpr_internal.protected_table as t on t.id = x.table_id and t.unprotected_at is null
+join gdpr_internal.purpose as p on p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
+join gdpr_internal.subject as s on s.id = x.subject_id and s.erased_at is null;
+comment on view gdpr_internal.person_purpose is 'Persons of whom a protected table collected rows, with each purpose that the table may be used for.';
+
+create or replace view gdpr.basis_overview as
+select
+  x.relation as table_name,
+  x.mode,
+  x.purpose,
+  coalesce(g.basis, 'none') as basis,
+  coalesce(g.status, 'none') as status,
+  count(distinct x.subject_id) as persons,
+  min(g.valid_until) filter (where g.status = 'holds') as first_end
+from gdpr_internal.person_purpose as x
+left join gdpr_internal.ground as g on g.subject_id = x.subject_id and g.purpose_id = x.purpose_id
+group by x.relation, x.mode, x.purpose, coalesce(g.basis, 'none'), coalesce(g.status, 'none');
+comment on view gdpr.basis_overview is
+  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends. A person with several bases counts in each. Art. 5(2), 6(1).';
+
+create or replace view gdpr.would_lock as
+select
+  w.relation as table_name,
+  w.mode,
+  w.purpose,
+  w.cause,
+  w.locks_at,
+  count(*) as persons
+from (
+  select
+    x.relation, x.mode, x.purpose,
+    case
+      when r.subject_id is not null then 'restricted'
+      when o.subject_id is not null then 'objected'
+      when i.begins is null or i.begins > statement_timestamp() then 'no_basis'
+      else 'basis_ends'
+    end as cause,
+    case
+      when r.subject_id is null and o.subject_id is null and i.begins <= statement_timestamp() then i.ends
+      else statement_timestamp()
+    end as locks_at
+  from gdpr_internal.person_purpose as x
+  left join (
+    -- unbroken from now on: a later basis counts where it begins before the earlier ones end
+    select
+      s.subject_id, s.purpose_id, min(s.valid_from) as begins,
+      coalesce(min(s.so_far) filter (where s.valid_from > s.so_far), max(s.valid_until)) as ends
+    from (
+      select
+        g.subject_id, g.purpose_id, g.valid_from, g.valid_until,
+        max(g.valid_until) over (
+          partition by g.subject_id, g.purpose_id order by g.valid_from rows between unbounded preceding and 1 preceding
+        ) as so_far
+      from gdpr_internal.ground as g
+      where g.valid_until > statement_timestamp()
+    ) as s
+    group by s.subject_id, s.purpose_id
+  ) as i on i.subject_id = x.subject_id and i.purpose_id = x.purpose_id
+  left join (
+    select distinct y.subject_id from gdpr_internal.restriction_record as y
+    where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
+  ) as r on r.subject_id = x.subject_id
+  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+) as w
+where w.locks_at < 'infinity'
+group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;
+comment on view gdpr.would_lock is
+  'What enforcement hides (mode observe: would hide), how many persons, from when on, if nothing more is recorded. cause: no_basis, restricted, objected (locked at this statement); basis_ends (locked at locks_at). Art. 5(1)(a), 6(1).';
 
 -- 40_protection/50_generate_triggers.sql
 -- [code] The generator of triggers: plain, static functions for each protected table.
@@ -5978,10 +6685,15 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
+set datestyle = 'ISO'
+set timezone = 'UTC'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_default_mask bigint;
+  v_until timestamptz;
+  v_grace_mask bigint;
+  v_grace_until timestamptz;
   v_purposes smallint[];
   v_bases text[];
   v_declare text := '';
@@ -5999,9 +6711,15 @@ declare
   v_check text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0), array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
-  into v_default_mask, v_purposes, v_bases
-  from gdpr_internal.table_basis as b where b.table_id = p_table;
+  select
+    coalesce(bit_or(1::bigint << b.purpose_id), 0), coalesce(min(b.valid_until), 'infinity'),
+    array_agg(b.purpose_id order by b.purpose_id), array_agg(b.basis order by b.purpose_id)
+  into v_default_mask, v_until, v_purposes, v_bases
+  from gdpr_internal.default_basis as b where b.table_id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0), coalesce(min(b.valid_until), 'infinity')
+  into v_grace_mask, v_grace_until
+  from gdpr_internal.table_basis as b
+  where b.table_id = p_table and b.basis = 'undetermined' and b.valid_until > statement_timestamp();
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -6103,7 +6821,7 @@ declare
   v_parent bigint;
 %3$sbegin
 %17$s%2$s%4$s  v_claim := gdpr_internal.claim_subject(
-    v_ring, %5$s::smallint, %6$s, %15$L::smallint[], %16$L::text[], v_parent,
+    v_ring, %5$s::smallint, %6$s, %19$s, %15$L::smallint[], %16$L::text[], v_parent,
     array[%7$s]::uuid[], array[%8$s]::uuid[], array[%9$s]::text[], %10$s, %11$L, %12$L, tg_op = 'UPDATE'
   );
   new.gdpr_subject_id := v_claim.subject_id;
@@ -6117,10 +6835,14 @@ $code$,
     'protect_' || p_table,
     case when v_table.parent_id is null then '' else E'  v_parent := new.gdpr_subject_id;\n' end,
     v_declare || case when v_ivs > 0 then format(E'  v_random bytea := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16) else '' end,
-    v_read, p_table, v_default_mask,
+    v_read, p_table,
+    case when v_grace_mask = 0 then v_default_mask::text
+      else format('case when tg_op = ''UPDATE'' then %s else %s end', v_default_mask | v_grace_mask, v_default_mask) end,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
-    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new'), v_check
+    v_table.purpose_mask | (1::bigint << 62), v_store, v_purposes, v_bases, gdpr_internal.table_check_code(p_table, 'new'), v_check,
+    case when v_grace_mask = 0 then format('%L::timestamptz', v_until)
+      else format('case when tg_op = ''UPDATE'' then %L::timestamptz else %L::timestamptz end', least(v_until, v_grace_until), v_until) end
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'protect_' || p_table,
@@ -6513,7 +7235,7 @@ $code$,
 
   select string_agg(
     format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'p_key' else format('p_key::jsonb ->> %s', k.n - 1) end,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
       format_type(a.atttypid, a.atttypmod)),
     ' and ' order by k.n
   )
@@ -6524,8 +7246,8 @@ $code$,
   where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
-create or replace function gdpr_generated.%1$I(p_key text)
-returns bigint
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
 language plpgsql
 volatile
 security definer
@@ -6533,24 +7255,27 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_subject bigint;
+  v_subjects bigint[];
 begin
-  select t.gdpr_subject_id into v_subject from %2$s as t where %3$s;
+  select array_agg(distinct t.gdpr_subject_id) into v_subjects
+  from unnest(p_keys) as k (key)
+  join %2$s as t on %3$s
+  where t.gdpr_subject_id is not null;
   set constraints all immediate;
-  return v_subject;
+  return v_subjects;
 exception when data_exception then
   perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
   return null;
 end
 $body$
 $code$,
-    'subject_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
-    'comment on function gdpr_generated.%I(text) is %L', 'subject_of_' || p_table,
-    format('The subject of one row of %s by its primary key. Generated by gdpr.apply().', v_table.relation)
+    'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
+    format('The subjects of rows of %s by their primary keys. Generated by gdpr.apply().', v_table.relation)
   );
-  execute format('grant execute on function gdpr_generated.%I(text) to gdpr_owner', 'subject_of_' || p_table);
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
@@ -6802,7 +7527,9 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'contacts_' || p_table)
+      and p.proname in (
+        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'contacts_' || p_table
+      )
   loop
     execute format('drop function %s', v_function);
   end loop;
@@ -7520,6 +8247,43 @@ order by h.id;
 comment on view gdpr.consent_history is
   'Every question and every answer, in order: asked, granted, declined, withdrawn. until: deadline of a question, end of a grant. evidence is shown to gdpr_dpo, while the person is not erased. Art. 7(1).';
 
+-- 50_audit/25_events.sql
+-- [code] Events of many persons at once.
+-- GDPR Art. 5(2). Called by: gdprdb's own set-based functions.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.audit_events(p_operation text, p_subjects bigint[], p_reference text, p_references bigint[], p_details jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, subject_id, purpose_id, actor, request, role, application_name, payload
+  )
+  select
+    p_operation, e.subject_id, c.purpose_id, c.actor, c.request, v_role, c.application_name,
+    (jsonb_build_object(p_reference, e.reference) || p_details)::text
+  from unnest(p_subjects, p_references) as e (subject_id, reference)
+  cross join (
+    select
+      gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')) as purpose_id,
+      gdpr_internal.context_setting('actor') as actor,
+      gdpr_internal.context_setting('request') as request,
+      nullif(current_setting('application_name'), '') as application_name
+    offset 0
+  ) as c;
+end
+$function$;
+comment on function gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb) is
+  'gdpr_internal.audit_event() for many persons: one record each, with p_details and, under the name p_reference, the person''s own of p_references. No personal data in p_details.';
+
 -- 50_audit/30_append_only.sql
 -- [code] Evidence is only ever added: triggers that refuse everything else, for every role.
 -- GDPR Art. 5(2).
@@ -7531,8 +8295,8 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'consent_form_version', 'consent_request', 'consent_record', 'restriction_record', 'restriction_end',
-    'objection_record', 'erasure_record', 'mail_record'
+    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
+    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -7770,8 +8534,8 @@ select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
 from gdpr_internal.erasure_record as e;
 comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
 
-create or replace function gdpr.subject_of(p_table regclass, p_key text)
-returns bigint
+create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
+returns bigint[]
 language plpgsql
 volatile
 parallel unsafe
@@ -7780,16 +8544,31 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table smallint;
-  v_subject bigint;
+  v_subjects bigint[];
 begin
   select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
   perform gdpr_internal.require_worker();
-  execute format('select gdpr_generated.%I($1)', 'subject_of_' || v_table) into v_subject using p_key;
+  execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_table) into v_subjects using p_keys;
   perform gdpr_internal.require_worker();
-  return v_subject;
+  return coalesce(v_subjects, '{}');
+end
+$function$;
+comment on function gdpr.subjects_of(regclass, text[]) is
+  'The persons to whom rows belong, each once, by the rows'' primary keys as text (several columns: a JSON array of texts); keys without a row, and rows of nobody, count for nothing. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.subject_of(p_table regclass, p_key text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (gdpr.subjects_of(p_table, array[p_key]))[1];
 end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is
@@ -8503,7 +9282,7 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -8511,6 +9290,17 @@ begin atomic
   union all
   select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
+  union all
+  select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',
+    'gdpr.record_assessment(), and gdpr.approve_assessment() by somebody else; until then only a grace period, or another basis, lets its data be used.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until <= statement_timestamp()
+    and exists (select from gdpr_internal.protected_table as t where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0)
+  union all
+  select 'info', 'assessment', p.name, 'the assessment of legitimate interests is due for review', 'Review it, and gdpr.approve_assessment() it anew.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until > statement_timestamp()
+    and p.assessed_until <= statement_timestamp() + interval '30 days'
   union all
   select 'info', 'stale_gates', count(*)::text, 'persons whose gate has passed its instant (right, but slower to read)', 'select gdpr.tidy_gates();'
   from gdpr_internal.subject as s
@@ -8776,7 +9566,7 @@ grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -8832,17 +9622,24 @@ grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app,
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
-  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text),
+  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text),
+  gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text),
+  gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date),
+  gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), gdpr.subjects_of(regclass, text[]),
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.consent_history, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.consent_history, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
@@ -8862,7 +9659,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -8884,7 +9681,8 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
-  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
+  gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -20,10 +20,13 @@ create table gdpr_internal.purpose (
   valid_for interval,
   while_waiting text not null default 'lock' check (while_waiting in ('allow', 'lock')),
   retain interval,
+  grace interval,
+  condition text,
+  assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
@@ -419,27 +422,31 @@ create table gdpr_internal.table_basis (
   table_id smallint not null references gdpr_internal.protected_table on delete cascade,
   purpose_id smallint not null references gdpr_internal.purpose,
   basis text not null,
-  primary key (table_id, purpose_id)
+  valid_until timestamptz not null default 'infinity',
+  primary key (table_id, purpose_id, basis)
 );
 comment on table gdpr_internal.table_basis is
-  'Bases that every person has by standing in this table (a customer has a contract by being one). Purposes based on consent are not among them.';
+  'Bases that every person has by standing in this table (a customer has a contract by being one). basis undetermined, until the grace period of the purpose ends: for the persons of rows that were there before gdprdb, where the policy asks for a consent or an assessment that nobody has seen yet.';
 
 create table gdpr_internal.basis_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
   basis text not null,
+  condition text,
   reason text,
+  evidence text,
   valid_from timestamptz not null default statement_timestamp(),
   valid_until timestamptz not null default 'infinity',
   assessment_id bigint,
   by_table smallint,
   recorded_at timestamptz not null default statement_timestamp(),
-  recorded_by text not null default session_user
+  recorded_by text not null default session_user,
+  actor text
 );
 create index basis_record_subject on gdpr_internal.basis_record (subject_id);
 comment on table gdpr_internal.basis_record is
-  'Lawful bases other than consent, per person and purpose. by_table: recorded by default when a row entered that protected table.';
+  'Lawful bases other than consent, per person and purpose. condition: the second condition of Art. 9(2), for special categories. evidence: ciphertext under the person''s key. assessment_id: the version on which a legitimate interest was first rested. by_table: recorded by default when a row entered that protected table.';
 
 create table gdpr_internal.basis_end (
   basis_id bigint primary key references gdpr_internal.basis_record,
@@ -448,6 +455,42 @@ create table gdpr_internal.basis_end (
   recorded_by text not null default session_user
 );
 comment on table gdpr_internal.basis_end is 'Bases that ended before their time, and why.';
+
+-- 20_lawful_basis/15_assessments.sql
+-- [state] Assessments of legitimate interests: interest, necessity, balancing, and who decided about them.
+-- GDPR Art. 6(1)(f), Art. 5(2). Append-only; gdpr.assessment derives the state.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.assessment (
+  id bigint generated always as identity primary key,
+  purpose_id smallint not null references gdpr_internal.purpose,
+  version integer not null,
+  interest text not null,
+  necessity text not null,
+  balancing text not null,
+  review_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  author text not null default session_user,
+  actor text,
+  unique (purpose_id, version)
+);
+comment on table gdpr_internal.assessment is
+  'Assessments of legitimate interests, one row for each version. review_at: when its author wants it reviewed at the latest.';
+
+create table gdpr_internal.assessment_decision (
+  id bigint generated always as identity primary key,
+  assessment_id bigint not null references gdpr_internal.assessment,
+  approved boolean not null,
+  review_at timestamptz not null,
+  reason text,
+  decided_at timestamptz not null default statement_timestamp(),
+  decided_by text not null default session_user,
+  actor text
+);
+create index assessment_decision_assessment on gdpr_internal.assessment_decision (assessment_id);
+comment on table gdpr_internal.assessment_decision is
+  'Approvals, renewals and rejections of assessments; the latest counts. An approval carries until review_at.';
 
 -- 30_consent/10_consents.sql
 -- [state] Consent: the texts that were shown, who was asked what, and evidence of what a person granted, declined or withdrew.
