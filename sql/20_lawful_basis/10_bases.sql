@@ -36,7 +36,9 @@ comment on table gdpr_internal.basis_record is
 create table gdpr_internal.basis_end (
   basis_id bigint primary key references gdpr_internal.basis_record,
   reason text not null,
+  by_policy boolean not null default false,
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.basis_end is 'Bases that ended before their time, and why.';
+comment on table gdpr_internal.basis_end is
+  'Bases that ended before their time, and why. by_policy: because the policy gives another one; what a person ended is not given again by a table.';

@@ -39,6 +39,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_in_force bigint;
 begin
   if v_purpose >= 62 then
     perform gdpr_internal.refuse('built_in_purpose');
@@ -54,10 +55,12 @@ begin
     perform gdpr_internal.refuse('basis_refused', 'valid_until is before valid_from');
   elsif p_assessment is not null and p_basis <> 'legitimate_interests' then
     perform gdpr_internal.refuse('basis_refused', 'an assessment belongs to legitimate_interests');
-  elsif p_basis = 'legitimate_interests' and gdpr_internal.assessment_in_force(v_purpose) is null then
-    perform gdpr_internal.refuse('assessment_missing', format('purpose %s', p_purpose));
-  elsif p_assessment <> gdpr_internal.assessment_in_force(v_purpose) then
-    perform gdpr_internal.refuse('assessment_missing', format('assessment %s is not the one in force for purpose %s', p_assessment, p_purpose));
+  end if;
+  if p_basis = 'legitimate_interests' then
+    v_in_force := gdpr_internal.assessment_in_force(v_purpose);
+    if v_in_force is null or p_assessment <> v_in_force then
+      perform gdpr_internal.refuse('assessment_missing', format('purpose %s, assessment in force: %s', p_purpose, coalesce(v_in_force::text, 'none')));
+    end if;
   end if;
   return v_purpose;
 end

@@ -63,8 +63,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select r.id, 'the policy sets another grace period'
+  insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+  select r.id, 'the policy gives another basis or grace period', true
   from gdpr_internal.basis_record as r
   where r.by_table = p_table and r.basis = 'undetermined' and r.valid_until > statement_timestamp()
     and not exists (
@@ -89,12 +89,13 @@ begin
   ) as b
   where (b.basis <> 'undetermined' or d.before) and not exists (
     select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
-      and r.valid_until = b.valid_until
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table is not null
+      -- what somebody ended stays ended
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = r.id and e.by_policy)
   );
 end
 $function$;
-comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that they never had from it; their gates are still to be refreshed.';
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that no table gave them before; their gates are still to be refreshed.';
 
 create or replace function gdpr_internal.refresh_table(p_table smallint)
 returns void
@@ -154,8 +155,8 @@ declare
 begin
   perform gdpr_internal.follow_tables(p_purpose, false);
   with ended as (
-    insert into gdpr_internal.basis_end (basis_id, reason)
-    select b.id, 'the policy rests the purpose on another basis'
+    insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+    select b.id, 'the policy rests the purpose on another basis', true
     from gdpr_internal.basis_record as b
     join gdpr_internal.purpose as p on p.id = b.purpose_id
     where b.purpose_id = p_purpose and b.by_table is not null and b.basis <> p.basis and b.basis <> 'undetermined'

@@ -85,12 +85,12 @@ select
   coalesce(g.basis, 'none') as basis,
   coalesce(g.status, 'none') as status,
   count(distinct x.subject_id) as persons,
-  min(g.valid_until) filter (where g.status = 'holds') as first_end
+  nullif(min(g.valid_until) filter (where g.status = 'holds'), 'infinity') as first_end
 from gdpr_internal.person_purpose as x
 left join gdpr_internal.ground as g on g.subject_id = x.subject_id and g.purpose_id = x.purpose_id
 group by x.relation, x.mode, x.purpose, coalesce(g.basis, 'none'), coalesce(g.status, 'none');
 comment on view gdpr.basis_overview is
-  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends. A person with several bases counts in each. Art. 5(2), 6(1).';
+  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends (null: none of them does). A person with several bases counts in each. Art. 5(2), 6(1).';
 
 create or replace view gdpr.would_lock as
 select

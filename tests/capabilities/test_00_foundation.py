@@ -834,7 +834,7 @@ def test_a_changed_list_of_purposes_reaches_the_rows(crm: Database) -> None:
 
 def test_a_purpose_that_comes_to_rest_on_consent_waits_for_it(crm: Database) -> None:
     """From legitimate interests to consent: who has not consented is not analysed any more."""
-    apply(crm, policy(purposes__analytics__basis="consent"))
+    apply(crm, policy(purposes__analytics={"basis": "consent", "grace": False}))
     person = subject(crm, "crm.customer", 1)
     assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(0,)]
     crm.rows(

@@ -3915,6 +3915,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_in_force bigint;
 begin
   if v_purpose >= 62 then
     perform gdpr_internal.refuse('built_in_purpose');
@@ -3930,10 +3931,12 @@ begin
     perform gdpr_internal.refuse('basis_refused', 'valid_until is before valid_from');
   elsif p_assessment is not null and p_basis <> 'legitimate_interests' then
     perform gdpr_internal.refuse('basis_refused', 'an assessment belongs to legitimate_interests');
-  elsif p_basis = 'legitimate_interests' and gdpr_internal.assessment_in_force(v_purpose) is null then
-    perform gdpr_internal.refuse('assessment_missing', format('purpose %s', p_purpose));
-  elsif p_assessment <> gdpr_internal.assessment_in_force(v_purpose) then
-    perform gdpr_internal.refuse('assessment_missing', format('assessment %s is not the one in force for purpose %s', p_assessment, p_purpose));
+  end if;
+  if p_basis = 'legitimate_interests' then
+    v_in_force := gdpr_internal.assessment_in_force(v_purpose);
+    if v_in_force is null or p_assessment <> v_in_force then
+      perform gdpr_internal.refuse('assessment_missing', format('purpose %s, assessment in force: %s', p_purpose, coalesce(v_in_force::text, 'none')));
+    end if;
   end if;
   return v_purpose;
 end
@@ -4182,8 +4185,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select r.id, 'the policy sets another grace period'
+  insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+  select r.id, 'the policy gives another basis or grace period', true
   from gdpr_internal.basis_record as r
   where r.by_table = p_table and r.basis = 'undetermined' and r.valid_until > statement_timestamp()
     and not exists (
@@ -4208,12 +4211,13 @@ begin
   ) as b
   where (b.basis <> 'undetermined' or d.before) and not exists (
     select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
-      and r.valid_until = b.valid_until
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table is not null
+      -- what somebody ended stays ended
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = r.id and e.by_policy)
   );
 end
 $function$;
-comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that they never had from it; their gates are still to be refreshed.';
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that no table gave them before; their gates are still to be refreshed.';
 
 create or replace function gdpr_internal.refresh_table(p_table smallint)
 returns void
@@ -4273,8 +4277,8 @@ declare
 begin
   perform gdpr_internal.follow_tables(p_purpose, false);
   with ended as (
-    insert into gdpr_internal.basis_end (basis_id, reason)
-    select b.id, 'the policy rests the purpose on another basis'
+    insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+    select b.id, 'the policy rests the purpose on another basis', true
     from gdpr_internal.basis_record as b
     join gdpr_internal.purpose as p on p.id = b.purpose_id
     where b.purpose_id = p_purpose and b.by_table is not null and b.basis <> p.basis and b.basis <> 'undetermined'
@@ -6019,13 +6023,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.gate(p_subjects bigint[])
 returns table (subject_id bigint, allowed bigint, possible bigint, until timestamptz)
-language sql
+language plpgsql
 stable
 parallel restricted
 security definer
 rows 1
 set search_path = pg_catalog, pg_temp
-begin atomic
+-- one plan for the session: planning took ten times as long as reading the evidence of one person
+set plan_cache_mode = force_generic_plan
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
     s.id,
     case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
@@ -6063,7 +6072,8 @@ begin atomic
     where x.valid_until > statement_timestamp()
   ) as p
   where s.id = any (p_subjects);
-end;
+end
+$function$;
 comment on function gdpr_internal.gate(bigint[]) is
   'The gate of persons from the evidence: bits allowed at statement_timestamp(), bits that are or will be allowed by what is recorded, and the first instant at which a bit may change (-infinity: ask the evidence each time).';
 
@@ -6166,9 +6176,10 @@ begin
   -- functions. Asked before and after each call, so that no such change is committed.
   if exists (
     select from gdpr_internal.worker_function as w
-    left join pg_proc as p on p.oid = w.function
-    -- worker_facts() written out: its call for each function was most of what a changed gate cost
-    where format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) is distinct from w.facts
+    -- worker_facts() written out, by index: its call for each function was most of what a changed gate cost
+    where (
+      select format('%s %s %s %s', p.prosecdef, p.proowner, p.proconfig, p.proacl) from pg_proc as p where p.oid = w.function
+    ) is distinct from w.facts
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
   end if;
@@ -6415,12 +6426,12 @@ select
   coalesce(g.basis, 'none') as basis,
   coalesce(g.status, 'none') as status,
   count(distinct x.subject_id) as persons,
-  min(g.valid_until) filter (where g.status = 'holds') as first_end
+  nullif(min(g.valid_until) filter (where g.status = 'holds'), 'infinity') as first_end
 from gdpr_internal.person_purpose as x
 left join gdpr_internal.ground as g on g.subject_id = x.subject_id and g.purpose_id = x.purpose_id
 group by x.relation, x.mode, x.purpose, coalesce(g.basis, 'none'), coalesce(g.status, 'none');
 comment on view gdpr.basis_overview is
-  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends. A person with several bases counts in each. Art. 5(2), 6(1).';
+  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends (null: none of them does). A person with several bases counts in each. Art. 5(2), 6(1).';
 
 create or replace view gdpr.would_lock as
 select

@@ -451,10 +451,12 @@ comment on table gdpr_internal.basis_record is
 create table gdpr_internal.basis_end (
   basis_id bigint primary key references gdpr_internal.basis_record,
   reason text not null,
+  by_policy boolean not null default false,
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.basis_end is 'Bases that ended before their time, and why.';
+comment on table gdpr_internal.basis_end is
+  'Bases that ended before their time, and why. by_policy: because the policy gives another one; what a person ended is not given again by a table.';
 
 -- 20_lawful_basis/15_assessments.sql
 -- [state] Assessments of legitimate interests: interest, necessity, balancing, and who decided about them.
