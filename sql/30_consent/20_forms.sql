@@ -196,12 +196,15 @@ alter table gdpr_internal.consent_form enable always trigger gdpr_30_no_truncate
 
 create or replace function gdpr_internal.form_languages(p_name text)
 returns table (tag text, form_id bigint, language text)
-language sql
+-- plpgsql, here and where persons are asked one by one: a function in SQL is planned anew by each caller
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select l.tag, f.id, f.language
   from (
     select v.version, v.default_language
@@ -216,7 +219,8 @@ begin atomic
     union all
     select '' where f.language = v.default_language
   ) as l (tag);
-end;
+end
+$function$;
 comment on function gdpr_internal.form_languages(text) is
   'The texts of the last published version of a form by language; the one under the empty tag is for everybody else.';
 

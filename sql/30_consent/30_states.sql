@@ -5,14 +5,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.after(p_interval interval)
 returns timestamptz
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select timezone(gdpr_internal.time_zone(), timezone(gdpr_internal.time_zone(), statement_timestamp()) + p_interval);
-end;
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return timezone(v_zone, timezone(v_zone, statement_timestamp()) + p_interval);
+end
+$function$;
 comment on function gdpr_internal.after(interval) is
   'This statement''s time and a duration, counted in the time zone of the policy: a day is a day there, whatever zone the session has.';
 

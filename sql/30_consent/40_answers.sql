@@ -5,23 +5,27 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.open_purposes(p_request gdpr_internal.consent_request)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
-  from unnest((p_request).purposes) as u (purpose_id)
-  where not exists (
-      select from gdpr_internal.consent_record as r
-      where r.subject_id = (p_request).subject_id and r.purpose_id = u.purpose_id and r.id > (p_request).id
-    )
-    and not exists (
-      select from gdpr_internal.consent_request as q
-      where q.subject_id = (p_request).subject_id and q.id > (p_request).id and u.purpose_id = any (q.purposes)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
+    from unnest(p_request.purposes) as u (purpose_id)
+    where not exists (
+        select from gdpr_internal.consent_record as r
+        where r.subject_id = p_request.subject_id and r.purpose_id = u.purpose_id and r.id > p_request.id
+      )
+      and not exists (
+        select from gdpr_internal.consent_request as q
+        where q.subject_id = p_request.subject_id and q.id > p_request.id and u.purpose_id = any (q.purposes)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.open_purposes(gdpr_internal.consent_request) is
   'The purposes of a question that nobody has answered, and about which the person was not asked anew.';
 

@@ -5,25 +5,29 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.askable(p_subjects bigint[], p_purposes smallint[])
 returns bigint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(s.id order by s.id), '{}')
-  from gdpr_internal.subject as s
-  where s.id = any (p_subjects)
-    and s.erased_at is null
-    and not exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    )
-    and not exists (
-      select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(s.id order by s.id), '{}')
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects)
+      and s.erased_at is null
+      and not exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      )
+      and not exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.askable(bigint[], smallint[]) is
   'Of these persons, those that may be asked: not erased, not restricted, without an objection to one of the purposes.';
 
@@ -145,12 +149,14 @@ begin
   end if;
   -- an answer that is being recorded is waited for
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  v_subjects := gdpr_internal.askable(p_subjects, v_purposes);
   select
     array_agg(a.id order by a.id), array_agg(c.email order by a.id),
     array_agg(coalesce(f.language, substring(l.tags[2] from '^[a-z]{2,3}$')) order by a.id), array_agg(f.form_id order by a.id)
   into v_subjects, v_emails, v_languages, v_forms
-  from unnest(gdpr_internal.askable(p_subjects, v_purposes)) as a (id)
-  left join gdpr_internal.contacts(p_subjects) as c on c.subject_id = a.id
+  from unnest(v_subjects) as a (id)
+  -- nobody looks at rows of the tables for what is asked on paper without a form
+  left join gdpr_internal.contacts(case when p_channel = 'email' or p_form is not null then v_subjects end) as c on c.subject_id = a.id
   cross join lateral (select gdpr_internal.language_chain(coalesce(c.language, '')) as tags) as l
   left join lateral (
     select x.form_id, x.language

@@ -125,6 +125,9 @@ declare
   v_language_columns integer[];
   v_kek bytea;
 begin
+  if p_subjects is null then
+    return;
+  end if;
   perform gdpr_internal.require_worker();
   select
     array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)

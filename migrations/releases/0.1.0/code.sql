@@ -4682,12 +4682,15 @@ alter table gdpr_internal.consent_form enable always trigger gdpr_30_no_truncate
 
 create or replace function gdpr_internal.form_languages(p_name text)
 returns table (tag text, form_id bigint, language text)
-language sql
+-- plpgsql, here and where persons are asked one by one: a function in SQL is planned anew by each caller
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select l.tag, f.id, f.language
   from (
     select v.version, v.default_language
@@ -4702,7 +4705,8 @@ begin atomic
     union all
     select '' where f.language = v.default_language
   ) as l (tag);
-end;
+end
+$function$;
 comment on function gdpr_internal.form_languages(text) is
   'The texts of the last published version of a form by language; the one under the empty tag is for everybody else.';
 
@@ -4754,14 +4758,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.after(p_interval interval)
 returns timestamptz
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select timezone(gdpr_internal.time_zone(), timezone(gdpr_internal.time_zone(), statement_timestamp()) + p_interval);
-end;
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return timezone(v_zone, timezone(v_zone, statement_timestamp()) + p_interval);
+end
+$function$;
 comment on function gdpr_internal.after(interval) is
   'This statement''s time and a duration, counted in the time zone of the policy: a day is a day there, whatever zone the session has.';
 
@@ -4861,23 +4869,27 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.open_purposes(p_request gdpr_internal.consent_request)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
-  from unnest((p_request).purposes) as u (purpose_id)
-  where not exists (
-      select from gdpr_internal.consent_record as r
-      where r.subject_id = (p_request).subject_id and r.purpose_id = u.purpose_id and r.id > (p_request).id
-    )
-    and not exists (
-      select from gdpr_internal.consent_request as q
-      where q.subject_id = (p_request).subject_id and q.id > (p_request).id and u.purpose_id = any (q.purposes)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
+    from unnest(p_request.purposes) as u (purpose_id)
+    where not exists (
+        select from gdpr_internal.consent_record as r
+        where r.subject_id = p_request.subject_id and r.purpose_id = u.purpose_id and r.id > p_request.id
+      )
+      and not exists (
+        select from gdpr_internal.consent_request as q
+        where q.subject_id = p_request.subject_id and q.id > p_request.id and u.purpose_id = any (q.purposes)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.open_purposes(gdpr_internal.consent_request) is
   'The purposes of a question that nobody has answered, and about which the person was not asked anew.';
 
@@ -5107,25 +5119,29 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.askable(p_subjects bigint[], p_purposes smallint[])
 returns bigint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(s.id order by s.id), '{}')
-  from gdpr_internal.subject as s
-  where s.id = any (p_subjects)
-    and s.erased_at is null
-    and not exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    )
-    and not exists (
-      select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(s.id order by s.id), '{}')
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects)
+      and s.erased_at is null
+      and not exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      )
+      and not exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.askable(bigint[], smallint[]) is
   'Of these persons, those that may be asked: not erased, not restricted, without an objection to one of the purposes.';
 
@@ -5247,12 +5263,14 @@ begin
   end if;
   -- an answer that is being recorded is waited for
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  v_subjects := gdpr_internal.askable(p_subjects, v_purposes);
   select
     array_agg(a.id order by a.id), array_agg(c.email order by a.id),
     array_agg(coalesce(f.language, substring(l.tags[2] from '^[a-z]{2,3}$')) order by a.id), array_agg(f.form_id order by a.id)
   into v_subjects, v_emails, v_languages, v_forms
-  from unnest(gdpr_internal.askable(p_subjects, v_purposes)) as a (id)
-  left join gdpr_internal.contacts(p_subjects) as c on c.subject_id = a.id
+  from unnest(v_subjects) as a (id)
+  -- nobody looks at rows of the tables for what is asked on paper without a form
+  left join gdpr_internal.contacts(case when p_channel = 'email' or p_form is not null then v_subjects end) as c on c.subject_id = a.id
   cross join lateral (select gdpr_internal.language_chain(coalesce(c.language, '')) as tags) as l
   left join lateral (
     select x.form_id, x.language
@@ -7676,6 +7694,9 @@ declare
   v_language_columns integer[];
   v_kek bytea;
 begin
+  if p_subjects is null then
+    return;
+  end if;
   perform gdpr_internal.require_worker();
   select
     array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)
