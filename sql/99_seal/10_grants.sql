@@ -139,7 +139,7 @@ grant execute on function
   gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), gdpr.subjects_of(regclass, text[]),
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
-  gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text),
+  gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
