@@ -29,6 +29,7 @@ values
   ('evidence_missing', 'PR304', 'a consent by phone or on paper needs evidence', 'Say who took it, when, how, and where it can be found: {"who", "when", "how", "reference"}.', 'Art. 7(1)'),
   ('form_refused', 'PR305', 'this consent form cannot be used', 'gdpr.consent_form shows forms, their versions and languages; gdpr.publish_form() publishes a draft.', 'Art. 7(2)'),
   ('no_address', 'PR306', 'no e-mail address is known of this person', 'Ask by another channel, or declare the column that holds it with identifier = "email".', 'Art. 7'),
+  ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),

@@ -25,12 +25,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_zone text := gdpr_internal.time_zone();
   v_midnight timestamp := p_date + 1;
-  v_end timestamptz := v_midnight at time zone gdpr_internal.time_zone();
+  v_end timestamptz := v_midnight at time zone v_zone;
 begin
-  -- where clocks go back at midnight, PostgreSQL may take the first of two midnights: an hour of the day is still to come
-  if (v_end + interval '1 hour') at time zone gdpr_internal.time_zone() = v_midnight then
-    return v_end + interval '1 hour';
+  -- where clocks go back from one to midnight it strikes twelve twice, and PostgreSQL means the second time
+  if (v_end - interval '1 hour') at time zone v_zone = v_midnight then
+    v_end := v_end - interval '1 hour';
   end if;
   return v_end;
 end

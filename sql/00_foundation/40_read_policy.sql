@@ -252,7 +252,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -292,6 +292,11 @@ begin
     problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  end if;
+  if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
+  elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
+    problems := problems || format('%s.age: true or false', p_where);
   end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
@@ -335,7 +340,8 @@ begin
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
     'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
-    'erase', v_erase
+    'erase', v_erase,
+    'age', case when p_in ->> 'age' = 'true' then true end
   ));
 end
 $function$;

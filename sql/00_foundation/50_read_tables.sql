@@ -146,6 +146,9 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
+    problems := problems || format('%s.columns: at most one has age = true', v_where);
+  end if;
   foreach v_name in array v_match loop
     if v_columns -> v_name ->> 'identifier' is null then
       problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));

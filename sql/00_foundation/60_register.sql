@@ -338,11 +338,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -350,7 +350,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;

@@ -85,6 +85,11 @@ begin
   if p_source ->> 'kind' = 'before_gdprdb' then
     perform gdpr_internal.give_grace(p_subject, p_table);
   end if;
+  if p_until <= statement_timestamp() then
+    -- an assessment is overdue: the row policy would ask for evidence that this very statement has written and that it cannot see
+    perform gdpr_internal.refresh_gate(array[p_subject]);
+    select s.purposes, s.until into v_claim.purposes, v_claim.until from gdpr_internal.subject as s where s.id = p_subject;
+  end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end

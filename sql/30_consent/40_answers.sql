@@ -100,6 +100,9 @@ begin
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
   end if;
+  if 'granted' = any (p_events) then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
   v_evidence := gdpr_internal.seal_evidence(p_subject, p_evidence::text);
   with added as (
     insert into gdpr_internal.consent_record (
@@ -178,7 +181,7 @@ begin
 end
 $function$;
 comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint) is
-  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form. Art. 6(1)(a), 7(1).';
+  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form, PR310 a child without a guardian. Art. 6(1)(a), 7(1).';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint

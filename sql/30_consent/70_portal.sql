@@ -90,7 +90,7 @@ begin
 end
 $function$;
 comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
-  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR005. Art. 7.';
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
 
 create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
 returns jsonb

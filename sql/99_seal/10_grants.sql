@@ -194,7 +194,7 @@ grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_intern
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;

@@ -30,6 +30,7 @@ values
   ('evidence_missing', 'PR304', 'a consent by phone or on paper needs evidence', 'Say who took it, when, how, and where it can be found: {"who", "when", "how", "reference"}.', 'Art. 7(1)'),
   ('form_refused', 'PR305', 'this consent form cannot be used', 'gdpr.consent_form shows forms, their versions and languages; gdpr.publish_form() publishes a draft.', 'Art. 7(2)'),
   ('no_address', 'PR306', 'no e-mail address is known of this person', 'Ask by another channel, or declare the column that holds it with identifier = "email".', 'Art. 7'),
+  ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
@@ -540,12 +541,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_zone text := gdpr_internal.time_zone();
   v_midnight timestamp := p_date + 1;
-  v_end timestamptz := v_midnight at time zone gdpr_internal.time_zone();
+  v_end timestamptz := v_midnight at time zone v_zone;
 begin
-  -- where clocks go back at midnight, PostgreSQL may take the first of two midnights: an hour of the day is still to come
-  if (v_end + interval '1 hour') at time zone gdpr_internal.time_zone() = v_midnight then
-    return v_end + interval '1 hour';
+  -- where clocks go back from one to midnight it strikes twelve twice, and PostgreSQL means the second time
+  if (v_end - interval '1 hour') at time zone v_zone = v_midnight then
+    v_end := v_end - interval '1 hour';
   end if;
   return v_end;
 end
@@ -914,7 +916,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -954,6 +956,11 @@ begin
     problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  end if;
+  if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
+  elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
+    problems := problems || format('%s.age: true or false', p_where);
   end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
@@ -997,7 +1004,8 @@ begin
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
     'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
-    'erase', v_erase
+    'erase', v_erase,
+    'age', case when p_in ->> 'age' = 'true' then true end
   ));
 end
 $function$;
@@ -1274,6 +1282,9 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
+    problems := problems || format('%s.columns: at most one has age = true', v_where);
+  end if;
   foreach v_name in array v_match loop
     if v_columns -> v_name ->> 'identifier' is null then
       problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));
@@ -1803,11 +1814,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -1815,7 +1826,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -3493,6 +3504,11 @@ begin
   if p_source ->> 'kind' = 'before_gdprdb' then
     perform gdpr_internal.give_grace(p_subject, p_table);
   end if;
+  if p_until <= statement_timestamp() then
+    -- an assessment is overdue: the row policy would ask for evidence that this very statement has written and that it cannot see
+    perform gdpr_internal.refresh_gate(array[p_subject]);
+    select s.purposes, s.until into v_claim.purposes, v_claim.until from gdpr_internal.subject as s where s.id = p_subject;
+  end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
@@ -4483,6 +4499,110 @@ $function$;
 comment on function gdpr.reject_assessment(bigint, text) is
   'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
+-- 30_consent/15_children.sql
+-- [code] Consent of a child: where a birth date is known, a guardian has to stand behind it.
+-- GDPR Art. 8. Called by: gdpr.record_consent(), gdpr.answer_consent(). The rows are read by gdpr_worker, birth dates opened by
+-- gdpr_keyholder, and all that comes out is yes or no.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.born_after(p_subject bigint, p_column integer, p_value text, p_day date)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set debug_print_plan = off
+as $function$
+declare
+  v_birth text := p_value;
+begin
+  if starts_with(p_value, 'gdpr1:') then
+    v_birth := gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+  end if;
+  return coalesce(v_birth::date > p_day, false);
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.born_after(bigint, integer, text, date) is
+  'Whether a stored birth date, ciphertext or text, lies after a day; false for what is no date. Errors: PR402 key locked, PR404 altered value.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.children(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_of_age date := (statement_timestamp() at time zone gdpr_internal.time_zone())::date - make_interval(years => coalesce(
+    (select (s.value #>> '{}')::integer from gdpr_internal.setting as s where s.name = 'child_age'), 16
+  ));
+  v_found bigint[];
+  v_children bigint[] := '{}';
+begin
+  for v_column in
+    select t.id as table_id, c.id
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null and c.age
+    order by c.id
+  loop
+    perform gdpr_internal.require_worker();
+    execute format(
+      'select array_agg(distinct b.subject_id) from gdpr_generated.%I($1) as b where gdpr_internal.born_after(b.subject_id, $2, b.birth, $3)',
+      'births_' || v_column.table_id
+    ) into v_found using p_subjects, v_column.id, v_of_age;
+    perform gdpr_internal.require_worker();
+    v_children := v_children || coalesce(v_found, '{}');
+  end loop;
+  return v_children;
+end
+$function$;
+comment on function gdpr_internal.children(bigint[]) is
+  'Those of the persons who are known to be under the age limit of the policy (settings.child_age, else 16) today: by the columns marked age = true of any protected table. Art. 8(1).';
+
+create or replace function gdpr_internal.require_guardians(p_subjects bigint[], p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_evidence #>> '{guardian,name}', '') <> '' and coalesce(p_evidence #>> '{guardian,verified}', '') <> '' then
+    return;
+  end if;
+  if gdpr_internal.children(p_subjects) <> '{}' then
+    perform gdpr_internal.refuse('guardian_missing');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_guardians(bigint[], jsonb) is
+  'Consent of persons known to be children needs {"guardian": {"name": ..., "verified": how}} in its evidence. Error: PR310. Art. 8(1), 8(2).';
+
+create or replace function gdpr_internal.require_guardian(p_subject bigint, p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_guardians(array[p_subject], p_evidence);
+end
+$function$;
+comment on function gdpr_internal.require_guardian(bigint, jsonb) is 'gdpr_internal.require_guardians() for one person. Error: PR310.';
+
 -- 30_consent/20_forms.sql
 -- [code] Consent forms: recorded as drafts, published as versions, chosen by the person's language.
 -- GDPR Art. 4(11) (informed), Art. 7(1) (demonstrate), 7(2) (plain language). Called by: gdpr_dpo, gdprdb form.
@@ -4964,6 +5084,9 @@ begin
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
   end if;
+  if 'granted' = any (p_events) then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
   v_evidence := gdpr_internal.seal_evidence(p_subject, p_evidence::text);
   with added as (
     insert into gdpr_internal.consent_record (
@@ -5042,7 +5165,7 @@ begin
 end
 $function$;
 comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint) is
-  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form. Art. 6(1)(a), 7(1).';
+  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form, PR310 a child without a guardian. Art. 6(1)(a), 7(1).';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint
@@ -5442,7 +5565,7 @@ begin
 end
 $function$;
 comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
-  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR005. Art. 7.';
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
 
 create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
 returns jsonb
@@ -7424,6 +7547,7 @@ $code$,
     format('The subjects of rows of %s by their primary keys. Generated by gdpr.apply().', v_table.relation)
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
+  perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
@@ -7676,7 +7800,8 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
-        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'contacts_' || p_table
+        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
+        'contacts_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -7684,6 +7809,61 @@ begin
 end
 $function$;
 comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';
+
+-- 40_protection/62_generate_births.sql
+-- [code] The generator of the function that reads the birth dates of persons, as they are stored.
+-- GDPR Art. 8. It belongs to gdpr_worker, as all that touches rows: ciphertext comes out as ciphertext.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_births(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+begin
+  select c.column_name, t.relation, c.encrypt into v_column
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.age
+  order by c.id
+  limit 1;
+  if v_column.column_name is null then
+    execute format('drop function if exists gdpr_generated.%I(bigint[])', 'births_' || p_table);
+    return;
+  end if;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns table (subject_id bigint, birth text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set datestyle = 'ISO'
+set timezone = 'UTC'
+as $body$
+begin
+  return query
+  select t.gdpr_subject_id, t.%2$I::text from %3$s as t where t.gdpr_subject_id = any (p_subjects) and t.%2$I is not null;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'births_' || p_table, v_column.column_name, v_column.relation
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[]) is %L', 'births_' || p_table,
+    format('Birth dates in %s of these persons, as stored. Generated by gdpr.apply().', v_column.relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', 'births_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -9834,7 +10014,7 @@ grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_intern
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;

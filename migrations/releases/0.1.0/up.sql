@@ -80,6 +80,7 @@ create table gdpr_internal.protected_column (
   identifier text,
   canonical text not null check (canonical in ('identifier', 'exact')),
   matches boolean not null default false,
+  age boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   original_type text not null,
@@ -87,7 +88,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
