@@ -230,7 +230,8 @@ def findings(
     return {
         (check, thing)
         for severity, check, thing in rows
-        if severity in severities and (severity, check) not in {("warning", "key"), ("warning", "assessment")}
+        if severity in severities
+        and (severity, check) not in {("warning", "key"), ("warning", "assessment")}
     }
 
 

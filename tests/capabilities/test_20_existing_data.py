@@ -104,7 +104,9 @@ def test_what_a_grace_period_can_be(shop: Database) -> None:
         "purposes.orders: grace is for consent and legitimate_interests"
     ]
     for grace in ("soon", "0 days", True):
-        (problem,) = problems(shop, policy(purposes__marketing={"basis": "consent", "grace": grace}))
+        (problem,) = problems(
+            shop, policy(purposes__marketing={"basis": "consent", "grace": grace})
+        )
         assert problem.startswith("purposes.marketing.grace: ")
 
 

@@ -78,9 +78,9 @@ def test_a_basis_of_the_future_opens_by_itself_and_is_tidied(crm: Database) -> N
     assert app.execute(OPEN).fetchall() == [(1,)]
     app.commit()
     assert crm.rows("select gdpr.tidy_gates()") == [(1,)]
-    assert crm.rows(
-        "select gdpr_until::text from crm.customer where id = 1", user="postgres"
-    ) != [("-infinity",)]
+    assert crm.rows("select gdpr_until::text from crm.customer where id = 1", user="postgres") != [
+        ("-infinity",)
+    ]
     assert marketing(crm) == [1]
 
 
@@ -139,9 +139,7 @@ def test_many_ends_in_one_statement(crm: Database) -> None:
          "assessment_missing"),
     ],
 )  # fmt: skip
-def test_nothing_half_said_is_recorded(
-    crm: Database, arguments: str, code: str, name: str
-) -> None:
+def test_nothing_half_said_is_recorded(crm: Database, arguments: str, code: str, name: str) -> None:
     with refused(code, name):
         crm.rows(f"select gdpr.record_basis({arguments})", user="dpo_login")
 

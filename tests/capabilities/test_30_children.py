@@ -28,9 +28,7 @@ def born(years: int, days: int = 0) -> datetime.date:
     return today.replace(year=today.year - years) - datetime.timedelta(days=days)
 
 
-def person(
-    shop: Database, birth: datetime.date | None, new: dict[str, Any] = AGED
-) -> int:
+def person(shop: Database, birth: datetime.date | None, new: dict[str, Any] = AGED) -> int:
     """Anna's number, after her birth date was set and the table switched on."""
     shop.rows("update crm.customer set birth_date = %s where id = 1", [birth])
     apply(shop, new)
