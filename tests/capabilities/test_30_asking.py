@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.capabilities.consents import EVIDENCE, answer, ask, sees, set_up, status
-from tests.capabilities.crm import refused, subject
+from tests.capabilities.crm import policy, problems, refused, subject
 from tests.support import Clone, Database
 
 
@@ -350,6 +351,27 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
         user="dpo_login",
     )
     assert asked == [(dora,)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"purposes__orders__remind": "1 day"}, "remind, valid_for and while_waiting are for consent"),
+        ({"purposes__marketing__remind": "1 day"}, "no deadline to remind of"),
+        ({"purposes__marketing": {
+            "basis": "consent", "remind": "3 days", "respond_within": "2 days"}},
+         "shorter than respond_within"),
+        ({"purposes__marketing": {
+            "basis": "consent", "remind": "soon", "respond_within": "2 days"}}, "not a duration"),
+        ({"tables__crm.customer__columns__city": {"language": "de"}}, "language: true or false"),
+        ({"tables__crm.customer__columns__birth_date": {"language": True}}, "language: is for text"),
+        ({"settings__controller": {"email": "a@b.example"}}, "settings.controller.name"),
+        ({"settings__controller": {"name": "X", "fax": "1"}}, "unknown setting"),
+        ({"settings__controller": "X"}, "table of settings"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_asks_wrongly(crm: Database, changes: dict[str, Any], reason: str) -> None:
+    assert any(reason in line for line in problems(crm, policy(**changes)))
 
 
 def test_only_those_who_may_ask(news: Database, anna: int) -> None:
