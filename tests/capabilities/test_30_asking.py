@@ -356,7 +356,7 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"purposes__orders__remind": "1 day"}, "remind, valid_for and while_waiting are for consent"),
+        ({"purposes__orders__remind": "1 day"}, "remind, valid_for and while_waiting are for"),
         ({"purposes__marketing__remind": "1 day"}, "no deadline to remind of"),
         ({"purposes__marketing": {
             "basis": "consent", "remind": "3 days", "respond_within": "2 days"}},
@@ -364,7 +364,10 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
         ({"purposes__marketing": {
             "basis": "consent", "remind": "soon", "respond_within": "2 days"}}, "not a duration"),
         ({"tables__crm.customer__columns__city": {"language": "de"}}, "language: true or false"),
-        ({"tables__crm.customer__columns__birth_date": {"language": True}}, "language: is for text"),
+        (
+            {"tables__crm.customer__columns__birth_date": {"language": True}},
+            "language: is for text",
+        ),
         ({"settings__controller": {"email": "a@b.example"}}, "settings.controller.name"),
         ({"settings__controller": {"name": "X", "fax": "1"}}, "unknown setting"),
         ({"settings__controller": "X"}, "table of settings"),
