@@ -11,11 +11,13 @@ from psycopg.types.json import Jsonb
 
 from gdprdb.cli.options import (
     database,
+    day_or_moment,
+    document,
     dry_run_option,
     dsn_option,
+    end_of,
     go_ahead,
     kind_option,
-    moment,
     purpose_option,
     read_identifier,
     subject_id_option,
@@ -27,15 +29,6 @@ from gdprdb.dsn import one
 
 #: Persons asked by one statement.
 CHUNK = 10_000
-
-
-def _document(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    try:
-        return Jsonb(json.loads(value)) if value else None
-    except json.JSONDecodeError as error:
-        message = f"not JSON: {error}"
-        raise click.BadParameter(message) from None
-
 
 channel_option = click.option(
     "--channel",
@@ -53,7 +46,7 @@ contact_option = click.option(
 
 evidence_option = click.option(
     "--evidence",
-    callback=_document,
+    callback=document,
     help="What shows it, as JSON; by phone and on paper: who, when, how, reference.",
 )
 
@@ -167,7 +160,12 @@ def answer(
 @click.option("--granted/--refused", required=True, help="What the person answered.")
 @channel_option
 @evidence_option
-@click.option("--valid-until", callback=moment, help="When it ends (ISO 8601); else by the policy.")
+@click.option(
+    "--valid-until",
+    callback=day_or_moment,
+    help="When it ends: a day, whose end in the policy's time zone counts, or a time (ISO 8601);"
+    " else by the policy.",
+)
 @contact_option
 @click.option("--form-id", type=int, help="The very text agreed to; see gdprdb form list.")
 def record(
@@ -178,7 +176,7 @@ def record(
     granted: bool,
     channel: str,
     evidence: Jsonb | None,
-    valid_until: datetime.datetime | None,
+    valid_until: datetime.date | datetime.datetime | None,
     contact: tuple[str, ...],
     form_id: int | None,
 ) -> None:
@@ -200,7 +198,7 @@ def record(
                 granted,
                 channel,
                 evidence,
-                valid_until,
+                end_of(connection, valid_until),
                 list(contact) or None,
                 form_id,
             ],
@@ -313,5 +311,5 @@ def receipt(dsn: str | None, subject_id: int | None, kind: str, purpose: str) ->
     """
     with database(dsn) as connection:
         person = the_subject(connection, subject_id, kind)
-        (document,) = one(connection, "select gdpr.consent_receipt(%s, %s)", [person, purpose])
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        (paper,) = one(connection, "select gdpr.consent_receipt(%s, %s)", [person, purpose])
+    click.echo(json.dumps(paper, indent=2, ensure_ascii=False))

@@ -425,7 +425,8 @@ begin
       v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
     elsif v_dependent.kind = 'x' then
       v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
-    elsif v_dependent.kind is distinct from 'S' then
+    elsif coalesce(v_dependent.kind, '') not in ('S', 'n') then
+      -- n: NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
       v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
     end if;
   end loop;

@@ -28,7 +28,7 @@ $function$;
 comment on function gdpr_internal.require_subjects(bigint[]) is 'Each of these numbers, each named once, is a person. Errors: PR101 no such person, PR603 erased.';
 
 create or replace function gdpr_internal.check_basis(
-  p_purpose text, p_basis text, p_condition text, p_reason text, p_valid_from timestamptz, p_valid_until timestamptz, p_assessment bigint
+  p_purpose text, p_basis text, p_condition text, p_valid_from timestamptz, p_valid_until timestamptz, p_assessment bigint
 )
 returns smallint
 language plpgsql
@@ -47,8 +47,6 @@ begin
     perform gdpr_internal.refuse('basis_refused', 'one of ' || array_to_string(gdpr_internal.grounds(), ', '));
   elsif p_condition <> all (gdpr_internal.special_conditions()) then
     perform gdpr_internal.refuse('basis_refused', 'condition is one of ' || array_to_string(gdpr_internal.special_conditions(), ', '));
-  elsif coalesce(p_reason, '') = '' then
-    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   elsif p_valid_until <= statement_timestamp() then
     perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
   elsif p_valid_until <= p_valid_from then
@@ -65,8 +63,8 @@ begin
   return v_purpose;
 end
 $function$;
-comment on function gdpr_internal.check_basis(text, text, text, text, timestamptz, timestamptz, bigint) is
-  'The number of the purpose, where such a basis can be recorded for it. Errors: PR003, PR004, PR202, PR204, PR205.';
+comment on function gdpr_internal.check_basis(text, text, text, timestamptz, timestamptz, bigint) is
+  'The number of the purpose, where such a basis can be recorded for it. Errors: PR003, PR202, PR204, PR205.';
 
 create or replace function gdpr_internal.add_bases(
   p_subjects bigint[], p_purpose text, p_basis text, p_reason text, p_valid_until timestamptz, p_assessment bigint,
@@ -80,7 +78,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_reason, p_valid_from, p_valid_until, p_assessment);
+  v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_valid_from, p_valid_until, p_assessment);
   v_ids bigint[];
 begin
   perform gdpr_internal.require_subjects(p_subjects);
@@ -112,7 +110,7 @@ create or replace function gdpr.record_basis(
   p_subject bigint,
   p_purpose text,
   p_basis text,
-  p_reason text,
+  p_reason text default null,
   p_valid_until timestamptz default null,
   p_assessment bigint default null,
   p_valid_from timestamptz default null,
@@ -133,13 +131,13 @@ begin
 end
 $function$;
 comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
-  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests) and returns its number. p_reason: why, without personal data. p_valid_until: the first instant at which it no longer holds (gdpr.until(date) for a day; null: for good); p_valid_from: the first at which it does, past or future (null: now). p_evidence: kept encrypted under the person''s key. p_assessment: for legitimate_interests, the approved assessment, which has to be the one in force (null: that one). p_condition: for columns of special categories, the condition of Art. 9(2). Errors: PR101 unknown person, PR603 erased, PR003 unknown purpose, PR004 no reason, PR202 not such a basis, PR205 no approved assessment. Art. 6(1), 9(2).';
+  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests) and returns its number. p_reason: why, without personal data. p_valid_until: the first instant at which it no longer holds (gdpr.until(date) for a day; null: for good); p_valid_from: the first at which it does, past or future (null: now). p_evidence: kept encrypted under the person''s key. p_assessment: for legitimate_interests, the approved assessment, which has to be the one in force (null: that one). p_condition: for columns of special categories, the condition of Art. 9(2). Errors: PR101 unknown person, PR603 erased, PR003 unknown purpose, PR202 not such a basis, PR205 no approved assessment. Art. 6(1), 9(2).';
 
 create or replace function gdpr.record_bases(
   p_subjects bigint[],
   p_purpose text,
   p_basis text,
-  p_reason text,
+  p_reason text default null,
   p_valid_until timestamptz default null,
   p_assessment bigint default null,
   p_valid_from timestamptz default null,

@@ -8,13 +8,14 @@ select
   b.table_id,
   b.purpose_id,
   b.basis,
+  case when b.basis = 'undetermined' then 'in the table before gdprdb' else 'by default of the table' end as reason,
+  b.valid_until as recorded_until,
   case when b.basis = 'legitimate_interests' then p.assessed_until else b.valid_until end as valid_until
 from gdpr_internal.table_basis as b
 join gdpr_internal.purpose as p on p.id = b.purpose_id
-where b.basis <> 'undetermined'
-  and (b.basis <> 'legitimate_interests' or p.assessed_until > statement_timestamp());
+where case when b.basis = 'legitimate_interests' then p.assessed_until else b.valid_until end > statement_timestamp();
 comment on view gdpr_internal.default_basis is
-  'Bases that a table gives to whoever enters it now: legitimate interests only while an approved assessment carries them.';
+  'Bases that a table gives to whoever enters it now: legitimate interests only while an approved assessment carries them; undetermined ones, until the grace period ends, to the persons of rows that were there before gdprdb. recorded_until: what the record says; valid_until: until when it holds as things stand.';
 
 create or replace function gdpr_internal.put_table_bases(p_table smallint)
 returns boolean
@@ -73,7 +74,7 @@ begin
     )
   on conflict (basis_id) do nothing;
   insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
-  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', b.valid_until, p_table
+  select d.subject_id, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
   from (
     select s.subject_id, bool_or(s.kind = 'before_gdprdb') as before
     from gdpr_internal.source as s
@@ -81,12 +82,7 @@ begin
     where s.table_id = p_table and p.erased_at is null
     group by s.subject_id
   ) as d
-  cross join (
-    select b.purpose_id, b.basis, 'infinity'::timestamptz as valid_until from gdpr_internal.default_basis as b where b.table_id = p_table
-    union all
-    select b.purpose_id, b.basis, b.valid_until from gdpr_internal.table_basis as b 
-    where b.table_id = p_table and b.basis = 'undetermined' and b.valid_until > statement_timestamp()
-  ) as b
+  join gdpr_internal.default_basis as b on b.table_id = p_table
   where (b.basis <> 'undetermined' or d.before) and not exists (
     select from gdpr_internal.basis_record as r
     where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table is not null

@@ -226,12 +226,12 @@ def findings(
 ) -> set[tuple[str, str]]:
     """Check and object of what gdpr.doctor() finds, but for the development key of the tests,
     and for analytics of which the tests that apply the policy themselves assess nothing."""
+    known = {("warning", "key"), ("warning", "assessment")}
     rows = db.rows("select severity, topic, object from gdpr.doctor()")
     return {
         (check, thing)
         for severity, check, thing in rows
-        if severity in severities
-        and (severity, check) not in {("warning", "key"), ("warning", "assessment")}
+        if severity in severities and (severity, check) not in known
     }
 
 
