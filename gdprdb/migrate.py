@@ -45,7 +45,7 @@ LOCK_TIMEOUT = "5s"
 _ONE_AT_A_TIME = threading.Lock()
 
 _ROLES = (
-    "gdpr_portal", "gdpr_bi", "gdpr_app", "gdpr_auditor", "gdpr_dpo", "gdpr_admin",
+    "gdpr_mail", "gdpr_portal", "gdpr_bi", "gdpr_app", "gdpr_auditor", "gdpr_dpo", "gdpr_admin",
     "gdpr_viewer", "gdpr_worker", "gdpr_keyholder", "gdpr_owner",
 )  # fmt: skip
 

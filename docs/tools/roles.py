@@ -65,7 +65,7 @@ ACTIONS = (
     Action("look a person up by identifier", (
         "select gdpr.find_subject('email', 'ada@example.org')",)),
     Action("record and withdraw consent", (
-        "select gdpr.record_consent(1, 'newsletter', true, 'phone')",
+        "select gdpr.record_consent(1, 'newsletter', true, 'in_person')",
         "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
     )),
     Action("record and end a basis", (

@@ -403,7 +403,7 @@ def withdrawal(scene: Scene) -> None:
         APP,
         """
         select gdpr.record_consent(
-          gdpr.find_subject('email', :'email'), 'marketing', true, 'phone')
+          gdpr.find_subject('email', :'email'), 'marketing', true, 'in_person')
         """,
         email=email,
     )

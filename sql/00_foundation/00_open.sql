@@ -30,7 +30,7 @@ begin
       detail = v_role, hint = 'ALTER ROLE ... NOLOGIN NOSUPERUSER NOBYPASSRLS, or rename them.';
   end if;
   -- groups, given to logins
-  foreach v_role in array array['gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_portal'] loop
+  foreach v_role in array array['gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_mail'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
       execute pg_catalog.format('create role %I nologin', v_role);
     end if;
@@ -54,7 +54,7 @@ begin
     end if;
   end loop;
   -- apply() binds logins to these groups on behalf of whoever administers the policy
-  foreach v_role in array array['gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_auditor'] loop
+  foreach v_role in array array['gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_mail', 'gdpr_auditor'] loop
     if not exists (
       select from pg_catalog.pg_auth_members m
       where m.roleid = v_role::regrole and m.member = 'gdpr_owner'::regrole and m.admin_option

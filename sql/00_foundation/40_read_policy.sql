@@ -119,7 +119,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -136,8 +137,8 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
-    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
-      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
@@ -150,7 +151,7 @@ begin
       -- by default nothing is locked on the day that a table is switched on
       v_definition := '{"grace": "90 days"}' || v_definition;
     end if;
-    foreach v_setting in array array['respond_within', 'valid_for', 'retain', 'grace'] loop
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
       continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
       v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
@@ -159,6 +160,11 @@ begin
         v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
       end if;
     end loop;
+    if not v_in ? 'respond_within' and v_in ? 'remind' then
+      problems := problems || format('purposes.%s.remind: there is no deadline to remind of; say respond_within', v_name);
+    elsif (gdpr_internal.read_interval('', v_in ->> 'remind')).value >= (gdpr_internal.read_interval('', v_in ->> 'respond_within')).value then
+      problems := problems || format('purposes.%s.remind: has to be shorter than respond_within', v_name);
+    end if;
     purposes := purposes || jsonb_build_object(v_name, v_definition);
   end loop;
   if (select count(*) from (
@@ -192,16 +198,21 @@ begin
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
-      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
+      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
-    if v_purposes is null or v_purposes = '{}' then
+    if v_in ->> 'audience' = 'mail' then
+      v_purposes := coalesce(v_purposes, '{}');
+      if v_purposes <> '{}' or coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}') <> '{}' then
+        problems := problems || format('roles.%s: a role that sends mails has no purposes and may do nothing else', v_name);
+      end if;
+    elsif v_purposes is null or v_purposes = '{}' then
       problems := problems || format('roles.%s.purposes: at least one', v_name);
     end if;
     foreach v_purpose in array coalesce(v_purposes, '{}') loop
@@ -241,7 +252,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -307,6 +318,11 @@ begin
   ) then
     problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
   end if;
+  if coalesce(p_in ->> 'language', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.language: true or false', p_where);
+  elsif p_in ->> 'language' = 'true' and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.language: is for text, the column is %s', p_where, v_type);
+  end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
       problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
@@ -329,6 +345,7 @@ begin
     'encrypt', v_encrypt,
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,

@@ -39,20 +39,20 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
       (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
-    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
     nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
     grace = excluded.grace, condition = excluded.condition;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
@@ -86,6 +86,19 @@ begin atomic
 end;
 comment on function gdpr_internal.basis_functions() is 'What a role of the policy with may = ["basis"] can call.';
 
+create or replace function gdpr_internal.consent_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -112,15 +125,10 @@ begin
     execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
   end if;
   if p_definition -> 'may' ? 'consent' then
-    execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
   end if;
   if p_definition -> 'may' ? 'basis' then
-    execute format(
-      'grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -143,8 +151,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), %s from %I',
-    gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
   );
 end
 $function$;

@@ -48,14 +48,9 @@ begin
       from gdpr_internal.held_basis as b
       where b.subject_id = s.id
       union all
-      select c.purpose_id, '-infinity'::timestamptz, c.valid_until
-      from (
-        select distinct on (x.purpose_id) x.purpose_id, x.event, x.valid_until
-        from gdpr_internal.consent_record as x
-        where x.subject_id = s.id
-        order by x.purpose_id, x.id desc
-      ) as c
-      where c.event = 'granted'
+      select c.purpose_id, '-infinity'::timestamptz, c.holds_until
+      from gdpr_internal.consent_state as c
+      where c.subject_id = s.id
     ) as x
     where x.valid_until > statement_timestamp()
   ) as p

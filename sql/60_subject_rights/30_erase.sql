@@ -78,6 +78,8 @@ begin
   if found then
     return v_receipt;
   end if;
+  perform gdpr_internal.forget_mails(p_subject);
+  delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'

@@ -27,7 +27,7 @@ def touch_leads(world: World) -> None:
         attempt(app, statement)
     dpo = world.login("dpo_login")
     subject = "gdpr.subject_of('mal.lead', '1')"
-    attempt(dpo, f"select gdpr.record_consent({subject}, 'marketing', true, 'phone')")
+    attempt(dpo, f"select gdpr.record_consent({subject}, 'marketing', true, 'in_person')")
     attempt(dpo, f"select gdpr.restrict({subject}, 'other')")
     attempt(dpo, f"select gdpr.erase({subject}, 'asked')")
 

@@ -838,7 +838,7 @@ def test_a_purpose_that_comes_to_rest_on_consent_waits_for_it(crm: Database) -> 
     person = subject(crm, "crm.customer", 1)
     assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(0,)]
     crm.rows(
-        "select gdpr.record_consent(%s, 'analytics', true, 'phone')", [person], user="dpo_login"
+        "select gdpr.record_consent(%s, 'analytics', true, 'in_person')", [person], user="dpo_login"
     )
     assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(1,)]
 

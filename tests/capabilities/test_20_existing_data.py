@@ -52,7 +52,7 @@ def test_the_grace_period_ends_by_itself(shop: Database) -> None:
 
 def test_undetermined_is_over_once_the_person_has_spoken(shop: Database) -> None:
     apply(shop, LAZY)
-    consent = "select gdpr.record_consent(%s, 'marketing', %s, 'phone')"
+    consent = "select gdpr.record_consent(%s, 'marketing', %s, 'in_person')"
     persons = [subject(shop, "crm.customer", key) for key in (1, 2)]
     shop.rows(consent, [persons[0], False], user="dpo_login")
     assert seen(shop, "marketing") == 2

@@ -172,7 +172,7 @@ def test_bases_are_recorded_by_officers_and_by_roles_that_may(crm: Database) -> 
         number = crm.rows(call, user="clerk")[0][0]
         crm.rows("select gdpr.end_basis(%s, 'no')", [number], user="clerk")
         with refused("42501"):
-            crm.rows("select gdpr.record_consent(1, 'marketing', true, 'phone')", user="clerk")
+            crm.rows("select gdpr.record_consent(1, 'marketing', true, 'in_person')", user="clerk")
     finally:
         crm.rows("drop owned by clerk; drop role clerk", user="postgres")
 
@@ -324,7 +324,9 @@ def test_a_purpose_that_is_not_the_tables_sees_nothing(crm: Database) -> None:
     consents to."""
     for person in {subject(crm, "crm.customer", key) for key in (1, 2, 3)}:
         crm.rows(
-            "select gdpr.record_consent(%s, 'marketing', true, 'phone')", [person], user="dpo_login"
+            "select gdpr.record_consent(%s, 'marketing', true, 'in_person')",
+            [person],
+            user="dpo_login",
         )
     app = crm.connect("crm_app")
     app.execute("set gdpr.purpose = 'marketing'")

@@ -153,7 +153,9 @@ def test_marketing_ends_and_bookkeeping_goes_on(shop: Database) -> None:
     new["tables"]["crm.order"]["purposes"] = ["bookkeeping", "marketing", "analytics"]
     apply(crm, new)
     anna = subject(crm, "crm.customer", 1)
-    crm.rows("select gdpr.record_consent(%s, 'marketing', true, 'phone')", [anna], user="dpo_login")
+    crm.rows(
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna], user="dpo_login"
+    )
     app = crm.connect("crm_app", autocommit=False)
     orders = 'select count(*) from gdpr_clear."order"'
     assert app.execute(orders).fetchone() == (2,)

@@ -16,7 +16,7 @@ AGED["tables"]["crm.customer"]["columns"]["birth_date"] = {
 }  # fmt: skip
 PLAIN = policy()
 PLAIN["tables"]["crm.customer"]["columns"]["birth_date"] = {"age": True}
-CONSENT = "select gdpr.record_consent(%s, 'marketing', true, 'phone', %s)"
+CONSENT = "select gdpr.record_consent(%s, 'marketing', true, 'in_person', %s)"
 GUARDIAN = '{"guardian": {"name": "Ada Ahrens", "verified": "called back"}}'
 
 

@@ -27,11 +27,17 @@ values
   ('condition_missing', 'PR208', 'no condition of Art. 9(2) for special categories of data', 'Record a basis with p_condition, or leave the column empty.', 'Art. 9'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
+  ('token_refused', 'PR303', 'the token is not valid', 'It was used, its time has passed, or it is none: ask for a new one.', 'Art. 32'),
+  ('evidence_missing', 'PR304', 'a consent by phone or on paper needs evidence', 'Say who took it, when, how, and where it can be found: {"who", "when", "how", "reference"}.', 'Art. 7(1)'),
+  ('form_refused', 'PR305', 'this consent form cannot be used', 'gdpr.consent_form shows forms, their versions and languages; gdpr.publish_form() publishes a draft.', 'Art. 7(2)'),
+  ('no_address', 'PR306', 'no e-mail address is known of this person', 'Ask by another channel, or declare the column that holds it with identifier = "email".', 'Art. 7'),
   ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
+  ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -542,6 +548,112 @@ $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
 
+-- 00_foundation/35_tokens.sql
+-- [code] One-time tokens: made, known, taken.
+-- GDPR Art. 32(1)(b). Called by: asking for consent, double opt-in, the portal. A token leaves the database once, in the mail
+-- that carries it. The functions pin debug_print_plan: with it the log would show the constants of nested statements.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.create_tokens(
+  p_kind text, p_references bigint[], p_subjects bigint[], p_valid_until timestamptz[]
+)
+returns table (reference bigint, token text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return query
+  with made as materialized (
+    select
+      n.reference, n.subject_id, n.valid_until,
+      rtrim(translate(encode(gdpr_internal.gen_random_bytes(32), 'base64'), '+/', '-_'), '=') as token
+    from unnest(p_references, p_subjects, p_valid_until) as n (reference, subject_id, valid_until)
+  ),
+  kept as (
+    insert into gdpr_internal.token (digest, kind, reference, subject_id, valid_until)
+    select sha256(convert_to(m.token, 'UTF8')), p_kind, m.reference, m.subject_id, m.valid_until
+    from made as m
+  )
+  select m.reference, m.token from made as m;
+end
+$function$;
+comment on function gdpr_internal.create_tokens(text, bigint[], bigint[], timestamptz[]) is
+  'Makes one token for each reference, with its person (null: nobody yet) and the instant until which it can be taken. The only time that the tokens are seen.';
+
+create or replace function gdpr_internal.create_token(p_kind text, p_reference bigint, p_subject bigint, p_valid_until timestamptz)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token text;
+begin
+  select t.token into v_token
+  from gdpr_internal.create_tokens(p_kind, array[p_reference], array[p_subject], array[p_valid_until]) as t;
+  return v_token;
+end
+$function$;
+comment on function gdpr_internal.create_token(text, bigint, bigint, timestamptz) is
+  'Makes a token of 32 random bytes (base64url, 43 characters). Only its digest is kept.';
+
+create or replace function gdpr_internal.know_token(p_token text, p_kind text, p_fresh boolean default false)
+returns gdpr_internal.token
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+begin
+  -- whatever was given, one digest of 43 bytes at the most and one probe of the index; the text and not the bytes it stands
+  -- for is digested, so that a token has one spelling
+  select t.* into v_token
+  from gdpr_internal.token as t
+  where t.digest = sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'))
+    and t.kind = p_kind
+    and case when t.used_at is null then t.valid_until > statement_timestamp() else not p_fresh end
+  for update;
+  if not found then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_token;
+end
+$function$;
+comment on function gdpr_internal.know_token(text, text, boolean) is
+  'The token of this kind, locked: one that can be taken or, unless p_fresh, one that was (used_at). Error: PR303, the same for a token that was guessed, mangled, made for something else, withdrawn or not used in time.';
+
+create or replace function gdpr_internal.take_token(p_token text, p_kind text)
+returns gdpr_internal.token
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+begin
+  v_token := gdpr_internal.know_token(p_token, p_kind, true);
+  update gdpr_internal.token as t set used_at = statement_timestamp() where t.digest = v_token.digest;
+  return v_token;
+end
+$function$;
+comment on function gdpr_internal.take_token(text, text) is
+  'Takes a token of this kind, once: whoever comes second, at the same time too, is refused. Error: PR303, as know_token() raises it.';
+
 -- 00_foundation/40_read_policy.sql
 -- [code] Reading a policy: one normal form, every problem named, nothing changed.
 -- GDPR Art. 25. Called by: gdpr.plan().
@@ -664,7 +776,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -681,8 +794,8 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
-    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
-      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
@@ -695,7 +808,7 @@ begin
       -- by default nothing is locked on the day that a table is switched on
       v_definition := '{"grace": "90 days"}' || v_definition;
     end if;
-    foreach v_setting in array array['respond_within', 'valid_for', 'retain', 'grace'] loop
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
       continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
       v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
@@ -704,6 +817,11 @@ begin
         v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
       end if;
     end loop;
+    if not v_in ? 'respond_within' and v_in ? 'remind' then
+      problems := problems || format('purposes.%s.remind: there is no deadline to remind of; say respond_within', v_name);
+    elsif (gdpr_internal.read_interval('', v_in ->> 'remind')).value >= (gdpr_internal.read_interval('', v_in ->> 'respond_within')).value then
+      problems := problems || format('purposes.%s.remind: has to be shorter than respond_within', v_name);
+    end if;
     purposes := purposes || jsonb_build_object(v_name, v_definition);
   end loop;
   if (select count(*) from (
@@ -737,16 +855,21 @@ begin
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi') then
-      problems := problems || format('roles.%s.audience: "clear" or "bi"', v_name);
+    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
+      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
-    if v_purposes is null or v_purposes = '{}' then
+    if v_in ->> 'audience' = 'mail' then
+      v_purposes := coalesce(v_purposes, '{}');
+      if v_purposes <> '{}' or coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}') <> '{}' then
+        problems := problems || format('roles.%s: a role that sends mails has no purposes and may do nothing else', v_name);
+      end if;
+    elsif v_purposes is null or v_purposes = '{}' then
       problems := problems || format('roles.%s.purposes: at least one', v_name);
     end if;
     foreach v_purpose in array coalesce(v_purposes, '{}') loop
@@ -786,7 +909,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -852,6 +975,11 @@ begin
   ) then
     problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
   end if;
+  if coalesce(p_in ->> 'language', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.language: true or false', p_where);
+  elsif p_in ->> 'language' = 'true' and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.language: is for text, the column is %s', p_where, v_type);
+  end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
       problems := problems || format('%s: is encrypted and not sensitive, which contradict each other', p_where);
@@ -874,6 +1002,7 @@ begin
     'encrypt', v_encrypt,
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
@@ -991,13 +1120,17 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age']) || array_remove(array[
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+    || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || array_remove(array[
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
       select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
-    case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end
+    case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
+    case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
   ], null);
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
@@ -1384,20 +1517,20 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
       (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
-    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
     nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
     grace = excluded.grace, condition = excluded.condition;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
@@ -1431,6 +1564,19 @@ begin atomic
 end;
 comment on function gdpr_internal.basis_functions() is 'What a role of the policy with may = ["basis"] can call.';
 
+create or replace function gdpr_internal.consent_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -1457,15 +1603,10 @@ begin
     execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
   end if;
   if p_definition -> 'may' ? 'consent' then
-    execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
   end if;
   if p_definition -> 'may' ? 'basis' then
-    execute format(
-      'grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1488,8 +1629,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), %s from %I',
-    gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
   );
 end
 $function$;
@@ -2000,6 +2140,7 @@ as $function$
 begin
   return jsonb_strip_nulls(jsonb_build_object(
     'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
+    'remind', p_purpose.remind::text,
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
@@ -4465,63 +4606,467 @@ end
 $function$;
 comment on function gdpr_internal.require_guardian(bigint, jsonb) is 'gdpr_internal.require_guardians() for one person. Error: PR310.';
 
--- 30_consent/20_consents.sql
--- [code] Recording and withdrawing consent, and its status at the statement's time.
+-- 30_consent/20_forms.sql
+-- [code] Consent forms: recorded as drafts, published as versions, chosen by the person's language.
+-- GDPR Art. 4(11) (informed), Art. 7(1) (demonstrate), 7(2) (plain language). Called by: gdpr_dpo, gdprdb form.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.form_text(p_form gdpr_internal.consent_form)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- a field to a line: none of them can hold a line break but the statement, which comes last
+  select concat_ws(
+    chr(10),
+    'gdprdb consent form 1',
+    'name: ' || (p_form).name,
+    'version: ' || (p_form).version,
+    'language: ' || (p_form).language,
+    'purposes: ' || array_to_string((p_form).purposes, ' '),
+    'channels: ' || array_to_string((p_form).channels, ' '),
+    'privacy notice: ' || (p_form).privacy_notice,
+    'title: ' || (p_form).title,
+    '',
+    (p_form).statement
+  );
+end;
+comment on function gdpr_internal.form_text(gdpr_internal.consent_form) is
+  'The canonical text of a form, over which its digest is taken: the same fields in the same order, UTF-8 in NFC, lines ended by a line feed.';
+
+create or replace function gdpr_internal.known_channels(p_channels text[])
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not coalesce(p_channels <@ array['mail', 'phone', 'post', 'social'], true) then
+    perform gdpr_internal.refuse('invalid_argument', 'channels of contact are mail, phone, post, social');
+  end if;
+  return (select array_agg(distinct c order by c) from unnest(p_channels) as c);
+end
+$function$;
+comment on function gdpr_internal.known_channels(text[]) is 'Channels of contact, each once, in order; null for none. Error: PR004.';
+
+create or replace function gdpr_internal.consent_purposes(p_purposes text[])
+returns smallint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes smallint[];
+begin
+  select array_agg(distinct gdpr_internal.purpose_id(n)) into v_purposes from unnest(p_purposes) as n;
+  if v_purposes is null then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one purpose');
+  elsif exists (select from gdpr_internal.purpose as p where p.id = any (v_purposes) and p.basis is distinct from 'consent') then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
+  return v_purposes;
+end
+$function$;
+comment on function gdpr_internal.consent_purposes(text[]) is
+  'The numbers of purposes that rest on consent. Errors: PR003 unknown, PR004 none, PR302 another basis.';
+
+create or replace function gdpr.record_form(
+  p_name text,
+  p_language text,
+  p_purposes text[],
+  p_channels text[],
+  p_title text,
+  p_statement text,
+  p_privacy_notice text
+)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_form gdpr_internal.consent_form;
+begin
+  v_form.name := p_name;
+  v_form.language := lower(replace(p_language, '_', '-'));
+  v_form.title := btrim(normalize(p_title, nfc));
+  v_form.statement := btrim(replace(normalize(p_statement, nfc), chr(13), ''), chr(10) || ' ');
+  v_form.privacy_notice := p_privacy_notice;
+  v_form.channels := coalesce(gdpr_internal.known_channels(p_channels), '{}');
+  select array_agg(p.name order by p.name) into v_form.purposes
+  from gdpr_internal.purpose as p
+  where p.id = any (gdpr_internal.consent_purposes(p_purposes));
+  if not coalesce(v_form.name ~ '^[a-z][a-z0-9_]{0,62}$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the name of a form is lower case letters, digits and _');
+  elsif not coalesce(v_form.language ~ '^[a-z]{2,3}(-[a-z0-9]{2,8})*$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the language is a tag such as en or de-at');
+  elsif coalesce(v_form.statement, '') = '' or coalesce(v_form.title, '') = '' or v_form.title ~ '[[:cntrl:]]' then
+    perform gdpr_internal.refuse('invalid_argument', 'a form has a statement, and a title of one line');
+  elsif not coalesce(v_form.privacy_notice ~ '^https?://[^[:space:][:cntrl:]]+$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the privacy notice is a link that begins with https://');
+  end if;
+  -- one writer of a form at a time: two drafts would become one version
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.form ' || p_name, 0));
+  select coalesce(max(v.version), 0) + 1 into v_form.version from gdpr_internal.consent_form_version as v where v.name = p_name;
+  v_form.digest := sha256(convert_to(gdpr_internal.form_text(v_form), 'UTF8'));
+  insert into gdpr_internal.consent_form as f (
+    name, version, language, purposes, channels, title, statement, privacy_notice, digest
+  )
+  values (
+    v_form.name, v_form.version, v_form.language, v_form.purposes, v_form.channels, v_form.title, v_form.statement,
+    v_form.privacy_notice, v_form.digest
+  )
+  on conflict (name, version, language) do update
+  set purposes = excluded.purposes, channels = excluded.channels, title = excluded.title, statement = excluded.statement,
+    privacy_notice = excluded.privacy_notice, digest = excluded.digest, recorded_at = excluded.recorded_at,
+    recorded_by = excluded.recorded_by
+  where f.digest <> excluded.digest;
+  perform gdpr_internal.audit_event('FORM', null, jsonb_build_object(
+    'form', v_form.name, 'version', v_form.version, 'language', v_form.language, 'digest', encode(v_form.digest, 'hex')
+  ));
+  return v_form.version;
+end
+$function$;
+comment on function gdpr.record_form(text, text, text[], text[], text, text, text) is
+  'Records the text of a consent form in one language as a draft, and returns its version: the one after the last that was published. p_channels: of contact that it asks for (mail, phone, post, social). Once more with the same name and language replaces the draft. Errors: PR003 unknown purpose, PR302 a purpose that does not rest on consent, PR004. Art. 7(2).';
+
+create or replace function gdpr.publish_form(p_name text, p_default_language text)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_version integer;
+  v_asks integer;
+  v_default boolean;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.form ' || p_name, 0));
+  select f.version, count(distinct (f.purposes, f.channels)), bool_or(f.language = lower(replace(p_default_language, '_', '-')))
+  into v_version, v_asks, v_default
+  from gdpr_internal.consent_form as f
+  where f.name = p_name
+    and not exists (select from gdpr_internal.consent_form_version as v where v.name = f.name and v.version = f.version)
+  group by f.version;
+  if v_version is null then
+    perform gdpr_internal.refuse('form_refused', 'there is no draft of this name');
+  elsif not coalesce(v_default, false) then
+    perform gdpr_internal.refuse('form_refused', 'the draft has no text in the default language');
+  elsif v_asks > 1 then
+    perform gdpr_internal.refuse('form_refused', 'its languages ask for different purposes or channels');
+  end if;
+  insert into gdpr_internal.consent_form_version (name, version, default_language)
+  values (p_name, v_version, lower(replace(p_default_language, '_', '-')));
+  perform gdpr_internal.audit_event('FORM', null, jsonb_build_object('form', p_name, 'version', v_version, 'published', true));
+  return v_version;
+end
+$function$;
+comment on function gdpr.publish_form(text, text) is
+  'Publishes the draft of a form in all its languages, and returns the version: from now on its texts do not change, and persons are asked by it. p_default_language: for persons whose language it does not speak. Error: PR305 no draft, no text in that language, or texts that ask for different things. Art. 7(1).';
+
+create or replace function gdpr_internal.keep_form()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if tg_op = 'TRUNCATE' then
+    perform gdpr_internal.refuse('append_only', tg_table_name);
+  elsif exists (select from gdpr_internal.consent_form_version as v where v.name = old.name and v.version = old.version) then
+    perform gdpr_internal.refuse('append_only', tg_table_name);
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
+end
+$function$;
+comment on function gdpr_internal.keep_form() is 'Refuses every change of a form that was published. Error: 55000.';
+
+create or replace trigger gdpr_30_keep_form
+before update or delete on gdpr_internal.consent_form
+for each row execute function gdpr_internal.keep_form();
+alter table gdpr_internal.consent_form enable always trigger gdpr_30_keep_form;
+create or replace trigger gdpr_30_no_truncate
+before truncate on gdpr_internal.consent_form
+for each statement execute function gdpr_internal.keep_form();
+alter table gdpr_internal.consent_form enable always trigger gdpr_30_no_truncate;
+
+create or replace function gdpr_internal.form_languages(p_name text)
+returns table (tag text, form_id bigint, language text)
+-- plpgsql, here and where persons are asked one by one: a function in SQL is planned anew by each caller
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select l.tag, f.id, f.language
+  from (
+    select v.version, v.default_language
+    from gdpr_internal.consent_form_version as v
+    where v.name = p_name
+    order by v.version desc
+    limit 1
+  ) as v
+  join gdpr_internal.consent_form as f on f.name = p_name and f.version = v.version
+  cross join lateral (
+    select f.language
+    union all
+    select '' where f.language = v.default_language
+  ) as l (tag);
+end
+$function$;
+comment on function gdpr_internal.form_languages(text) is
+  'The texts of the last published version of a form by language; the one under the empty tag is for everybody else.';
+
+create or replace function gdpr_internal.language_chain(p_language text)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    lower(replace(btrim(p_language), '_', '-')),
+    split_part(lower(replace(btrim(p_language), '_', '-')), '-', 1),
+    ''
+  ];
+end;
+comment on function gdpr_internal.language_chain(text) is
+  'The languages to try for a person, in order: the own (de-at), its base (de), whatever is the default (empty).';
+
+create or replace view gdpr.consent_form as
+select
+  f.id as form_id,
+  f.name,
+  f.version,
+  f.language,
+  f.purposes,
+  f.channels,
+  f.title,
+  f.statement,
+  f.privacy_notice,
+  encode(f.digest, 'hex') as digest,
+  gdpr_internal.form_text(f) as canonical_text,
+  v.published_at,
+  v.published_by,
+  coalesce(v.default_language = f.language, false) as is_default,
+  v.version is not null and v.version = max(v.version) over (partition by f.name) as is_current,
+  f.recorded_at,
+  f.recorded_by
+from gdpr_internal.consent_form as f
+left join gdpr_internal.consent_form_version as v on v.name = f.name and v.version = f.version;
+comment on view gdpr.consent_form is
+  'Consent forms, each version and language; published_at is null for drafts. digest: SHA-256 of canonical_text in UTF-8. is_current: persons are asked by this version. Art. 7(1).';
+
+-- 30_consent/30_states.sql
+-- [code] Where a person's consent stands, purpose by purpose: derived from questions and answers when somebody asks.
+-- GDPR Art. 7. Read by: the gate (consent_state), everybody who works with consent (gdpr.consent).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.after(p_interval interval)
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return timezone(v_zone, timezone(v_zone, statement_timestamp()) + p_interval);
+end
+$function$;
+comment on function gdpr_internal.after(interval) is
+  'This statement''s time and a duration, counted in the time zone of the policy: a day is a day there, whatever zone the session has.';
+
+create or replace view gdpr_internal.consent_state as
+select
+  s.id as subject_id,
+  s.erased_at is not null as erased,
+  p.id as purpose_id,
+  p.name as purpose,
+  p.basis,
+  r.id as record_id,
+  r.event,
+  r.channel,
+  r.contact,
+  r.form_id,
+  r.valid_until,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor,
+  q.request_id,
+  q.respond_until,
+  case
+    -- a grant that holds is not shaken by a new question
+    when r.event = 'granted' and r.valid_until > statement_timestamp() then 'granted'
+    when q.respond_until > statement_timestamp() then 'waiting'
+    when q.respond_until is not null then 'not_responded'
+    when r.event = 'granted' then 'expired'
+    else coalesce(r.event, 'pending')
+  end as status,
+  greatest(
+    case when r.event = 'granted' then r.valid_until end,
+    -- a no stays a no while the person is asked again; and asking again prolongs no waiting
+    case when p.while_waiting = 'allow' and coalesce(r.event = 'granted', true) then q.first_until end
+  ) as holds_until
+from gdpr_internal.subject as s
+cross join gdpr_internal.purpose as p
+left join lateral (
+  select x.*
+  from gdpr_internal.consent_record as x
+  where x.subject_id = s.id and x.purpose_id = p.id
+  order by x.id desc
+  limit 1
+) as r on true
+left join lateral (
+  select
+    max(x.id) as request_id,
+    (array_agg(x.respond_until order by x.id desc))[1] as respond_until,
+    min(x.respond_until) as first_until
+  from gdpr_internal.consent_request as x
+  where x.subject_id = s.id and x.id > coalesce(r.id, 0) and p.id = any (x.purposes)
+) as q on true
+where p.id < 62;
+comment on view gdpr_internal.consent_state is
+  'Consent of each person by purpose: the last answer, the last question since and its deadline, found by one probe of an index each. holds_until: until when it is a basis: as long as a grant is valid or, with while_waiting = allow and no earlier no, until the first deadline that passes without an answer.';
+
+create or replace view gdpr.consent as
+select
+  c.record_id as consent_id,
+  c.subject_id,
+  c.purpose,
+  c.status,
+  case c.status
+    when 'pending' then 'dpv:ConsentUnknown'
+    when 'waiting' then 'dpv:ConsentRequested'
+    when 'granted' then 'dpv:ConsentGiven'
+    when 'declined' then 'dpv:ConsentRefused'
+    when 'not_responded' then 'dpv:ConsentRequestDeferred'
+    when 'expired' then 'dpv:ConsentExpired'
+    when 'withdrawn' then 'dpv:ConsentWithdrawn'
+  end as dpv,
+  coalesce(c.holds_until > statement_timestamp(), false) as holds,
+  c.channel,
+  c.contact,
+  c.recorded_at,
+  case when c.event = 'granted' then c.valid_until end as valid_until,
+  c.request_id,
+  c.respond_until,
+  c.form_id,
+  c.recorded_by,
+  c.actor
+from gdpr_internal.consent_state as c
+where c.record_id is not null
+  or c.request_id is not null
+  or c.basis = 'consent' and not c.erased and exists (
+    select from gdpr_internal.source as o
+    join gdpr_internal.protected_table as h on h.id = o.table_id
+    where o.subject_id = c.subject_id and h.unprotected_at is null and h.purpose_mask & (1::bigint << c.purpose_id) <> 0
+  );
+comment on view gdpr.consent is
+  'Where the consent of each person stands at the statement''s time, for each purpose that asks for it. status: pending (known, not asked), waiting, granted, declined, not_responded, expired, withdrawn; dpv: the same in the W3C Data Privacy Vocabulary. holds: whether it allows processing now, other bases, restriction and objection aside. contact: channels by which the person may be contacted. respond_until: the deadline of a question that is open or was not answered. Art. 7.';
+
+-- 30_consent/40_answers.sql
+-- [code] Answers: consent granted, declined and withdrawn, by staff and by the person.
 -- GDPR Art. 6(1)(a), Art. 7. Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.add_consent(
-  p_subject bigint, p_purpose text, p_event text, p_channel text, p_evidence jsonb, p_valid_until timestamptz
-)
-returns bigint
+create or replace function gdpr_internal.open_purposes(p_request gdpr_internal.consent_request)
+returns smallint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
+    from unnest(p_request.purposes) as u (purpose_id)
+    where not exists (
+        select from gdpr_internal.consent_record as r
+        where r.subject_id = p_request.subject_id and r.purpose_id = u.purpose_id and r.id > p_request.id
+      )
+      and not exists (
+        select from gdpr_internal.consent_request as q
+        where q.subject_id = p_request.subject_id and q.id > p_request.id and u.purpose_id = any (q.purposes)
+      )
+  );
+end
+$function$;
+comment on function gdpr_internal.open_purposes(gdpr_internal.consent_request) is
+  'The purposes of a question that nobody has answered, and about which the person was not asked anew.';
+
+create or replace function gdpr_internal.close_questions(p_subjects bigint[])
+returns void
 language plpgsql
 volatile
 parallel unsafe
-security invoker
+security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
-  v_id bigint;
+  v_closed bigint[];
+  v_mails bigint[];
 begin
-  perform gdpr_internal.require_subject(p_subject);
-  if p_event = 'granted' then
-    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  select array_agg(q.id) into v_closed
+  from gdpr_internal.consent_request as q
+  where q.subject_id = any (p_subjects)
+    and (
+      exists (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
+      or exists (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
+    )
+    and gdpr_internal.open_purposes(q) = '{}';
+  if v_closed is null then
+    return;
   end if;
-  if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
-    perform gdpr_internal.refuse('consent_not_asked');
-  end if;
-  if p_channel is null or p_channel <> all (
-    array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
-  ) then
-    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
-  end if;
-  insert into gdpr_internal.consent_record (subject_id, purpose_id, event, channel, evidence, valid_until, actor)
-  select
-    p_subject, v_purpose, p_event, p_channel,
-    gdpr_internal.seal_evidence(p_subject, p_evidence::text),
-    coalesce(p_valid_until, statement_timestamp() + p.valid_for, 'infinity'),
-    gdpr_internal.context_setting('actor')
-  from gdpr_internal.purpose as p
-  where p.id = v_purpose
-  returning id into v_id;
-  perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event(
-    'CONSENT', p_subject, jsonb_build_object('consent_id', v_id, 'purpose', p_purpose, 'event', p_event, 'channel', p_channel)
-  );
-  return v_id;
+  -- the link of a question that was answered still withdraws; that of one asked anew is dead
+  delete from gdpr_internal.token as t
+  where t.kind = 'consent' and t.reference = any (v_closed) and t.used_at is null
+    and not exists (
+      select from gdpr_internal.consent_record as r where r.subject_id = t.subject_id and r.request_id = t.reference
+    );
+  update gdpr_internal.token as t
+  set used_at = statement_timestamp()
+  where t.kind = 'consent' and t.reference = any (v_closed) and t.used_at is null;
+  with called as (
+    delete from gdpr_internal.consent_mail as m where m.request_id = any (v_closed) returning m.mail_id
+  )
+  select array_agg(c.mail_id) into v_mails from called as c;
+  perform gdpr_internal.cancel_mails(v_mails, 'the question is closed');
 end
 $function$;
-comment on function gdpr_internal.add_consent(bigint, text, text, text, jsonb, timestamptz) is 'Adds one record of consent and spreads the gate.';
+comment on function gdpr_internal.close_questions(bigint[]) is
+  'After an answer, or a new question: questions of these persons that have nothing open any more take no answer by their token, and their mails not yet sent are called back.';
 
-create or replace function gdpr.record_consent(
+create or replace function gdpr_internal.add_consents(
   p_subject bigint,
-  p_purpose text,
-  p_granted boolean,
+  p_purposes smallint[],
+  p_events text[],
   p_channel text,
-  p_evidence jsonb default null,
-  p_valid_until timestamptz default null
+  p_contact text[],
+  p_form bigint,
+  p_evidence jsonb,
+  p_valid_until timestamptz
 )
 returns bigint
 language plpgsql
@@ -4530,22 +5075,100 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_evidence text;
+  v_id bigint;
+begin
+  -- before the record takes its number: of two that come at once, the one that commits last has the last word
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  perform gdpr_internal.require_subject(p_subject);
+  if p_channel is null or p_channel <> all (
+    array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
+  end if;
+  if 'granted' = any (p_events) then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
+  v_evidence := gdpr_internal.seal_evidence(p_subject, p_evidence::text);
+  with added as (
+    insert into gdpr_internal.consent_record (
+      subject_id, purpose_id, event, channel, contact, request_id, form_id, evidence, valid_until, actor
+    )
+    select
+      p_subject, n.purpose_id, n.event, p_channel,
+      case when n.event = 'granted' then coalesce(gdpr_internal.known_channels(p_contact), f.channels) end,
+      q.id, f.id, v_evidence,
+      coalesce(p_valid_until, gdpr_internal.after(p.valid_for), 'infinity'),
+      gdpr_internal.context_setting('actor')
+    from unnest(p_purposes, p_events) as n (purpose_id, event)
+    join gdpr_internal.consent_state as c on c.subject_id = p_subject and c.purpose_id = n.purpose_id
+    join gdpr_internal.purpose as p on p.id = n.purpose_id
+    left join gdpr_internal.consent_request as q on q.id = c.request_id
+    left join gdpr_internal.consent_form as f on f.id = coalesce(p_form, q.form_id)
+    order by n.purpose_id
+    returning id, purpose_id, event
+  )
+  select max(a.id) into v_id
+  from added as a
+  join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral gdpr_internal.audit_event(
+    'CONSENT', p_subject, jsonb_build_object('consent_id', a.id, 'purpose', p.name, 'event', a.event, 'channel', p_channel)
+  ) as e;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.close_questions(array[p_subject]);
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.add_consents(bigint, smallint[], text[], text, text[], bigint, jsonb, timestamptz) is
+  'Adds one record for each purpose, spreads the gate, and closes the questions that they answer. The text that a person agreed to is that of the question, unless p_form names one.';
+
+create or replace function gdpr.record_consent(
+  p_subject bigint,
+  p_purpose text,
+  p_granted boolean,
+  p_channel text,
+  p_evidence jsonb default null,
+  p_valid_until timestamptz default null,
+  p_contact text[] default null,
+  p_form bigint default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes smallint[] := gdpr_internal.consent_purposes(array[p_purpose]);
 begin
   if p_granted is null then
     perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
   elsif not p_granted then
     perform gdpr_internal.require_read_committed();
+  elsif p_channel in ('phone', 'paper') and exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
   end if;
   if p_valid_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'valid_until has passed');
   end if;
-  return gdpr_internal.add_consent(
-    p_subject, p_purpose, case when p_granted then 'granted' else 'declined' end, p_channel, p_evidence, p_valid_until
+  if p_form is not null and not exists (
+    select from gdpr.consent_form as f
+    where f.form_id = p_form and f.published_at is not null and p_purpose = any (f.purposes)
+  ) then
+    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for this purpose');
+  end if;
+  return gdpr_internal.add_consents(
+    p_subject, v_purposes, array[case when p_granted then 'granted' else 'declined' end], p_channel, p_contact, p_form,
+    p_evidence, p_valid_until
   );
 end
 $function$;
-comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz) is
-  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. A person known to be a child needs {"guardian": {"name", "verified"}} in the evidence. Errors: PR101, PR603, PR003, PR004, PR005, PR310 no guardian. Art. 6(1)(a), 7(1), 8.';
+comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint) is
+  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form, PR310 a child without a guardian. Art. 6(1)(a), 7(1).';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint
@@ -4557,31 +5180,555 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consent(p_subject, p_purpose, 'withdrawn', p_channel, p_evidence, null);
+  return gdpr_internal.add_consents(
+    p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
+  );
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
 
-create or replace view gdpr.consent as
-select distinct on (c.subject_id, c.purpose_id)
-  c.id as consent_id,
-  c.subject_id,
-  p.name as purpose,
-  case
-    when c.event = 'granted' and c.valid_until <= statement_timestamp() then 'expired'
-    else c.event
-  end as status,
-  c.channel,
-  c.recorded_at,
-  case when c.event = 'granted' then c.valid_until end as valid_until,
-  c.recorded_by,
-  c.actor
-from gdpr_internal.consent_record as c
-join gdpr_internal.purpose as p on p.id = c.purpose_id
-order by c.subject_id, c.purpose_id, c.id desc;
-comment on view gdpr.consent is
-  'The consent in force per person and purpose; status granted, declined, withdrawn or expired, derived at the statement''s time. Art. 7.';
+-- 30_consent/50_contact.sql
+-- [code] Whether a person may be contacted by a channel.
+-- GDPR Art. 6(1)(a), Art. 7; ePrivacy Directive Art. 13. Called by: applications, before they write or ring.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.may_contact(p_subject bigint, p_channel text, p_purpose text, p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+begin
+  perform gdpr_internal.known_channels(array[p_channel]);
+  if gdpr_generated.purpose_held(p_role, p_purpose) is null
+    and coalesce(gdpr_generated.purpose_held(p_role, null) < 62, true)
+  then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(p_role)));
+  end if;
+  return gdpr_internal.still_allowed(p_subject, 1::bigint << v_purpose) and (
+    exists (
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.purpose_id = v_purpose and c.status = 'granted' and p_channel = any (c.contact)
+    )
+    or exists (
+      select from gdpr.basis as b
+      where b.subject_id = p_subject and b.purpose = p_purpose and b.holds and b.basis <> 'undetermined'
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.may_contact(bigint, text, text, name) is 'See gdpr.may_contact(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr.may_contact(p_subject bigint, p_channel text, p_purpose text)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select gdpr_internal.may_contact(p_subject, p_channel, p_purpose, current_user);
+end;
+comment on function gdpr.may_contact(bigint, text, text) is
+  'Whether a person may be contacted by a channel (mail, phone, post, social) for a purpose at this very statement: the purpose is open for the person, and either rests on a basis other than consent, or on a consent that names the channel. False while an answer is waited for. For roles that hold the purpose, and for gdpr_dpo. Errors: PR003, PR004, 42501 the role does not hold the purpose. Art. 7.';
+
+-- 30_consent/60_asking.sql
+-- [code] Asking for consent: by e-mail, in the portal, by phone, on paper; one person or a hundred thousand.
+-- GDPR Art. 7(1), 7(2), 12(1). Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.askable(p_subjects bigint[], p_purposes smallint[])
+returns bigint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(s.id order by s.id), '{}')
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects)
+      and s.erased_at is null
+      and not exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      )
+      and not exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+      )
+  );
+end
+$function$;
+comment on function gdpr_internal.askable(bigint[], smallint[]) is
+  'Of these persons, those that may be asked: not erased, not restricted, without an objection to one of the purposes.';
+
+create or replace function gdpr_internal.respond_until(p_purposes smallint[], p_respond_within interval)
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_until timestamptz;
+begin
+  -- one link has one deadline: of several purposes, the shortest
+  select gdpr_internal.after(coalesce(p_respond_within, min(p.respond_within))) into v_until
+  from gdpr_internal.purpose as p
+  where p.id = any (p_purposes);
+  if v_until is null then
+    perform gdpr_internal.refuse('invalid_argument', 'neither the call nor the policy says respond_within');
+  elsif v_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'respond_within is a time to come');
+  end if;
+  return v_until;
+end
+$function$;
+comment on function gdpr_internal.respond_until(smallint[], interval) is
+  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline.';
+
+create or replace function gdpr_internal.queue_question(
+  p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],
+  p_purposes smallint[], p_respond_until timestamptz
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_purposes text[];
+  v_remind_at timestamptz;
+  v_messages jsonb[];
+begin
+  select
+    array_agg(coalesce(p.description, p.name) order by p.id),
+    timezone(gdpr_internal.time_zone(), timezone(gdpr_internal.time_zone(), p_respond_until) - max(p.remind))
+  into v_purposes, v_remind_at
+  from gdpr_internal.purpose as p
+  where p.id = any (p_purposes);
+  select array_agg(
+    jsonb_build_object(
+      'to', u.email, 'token', u.token, 'purposes', v_purposes,
+      'respond_by', to_char(timezone(gdpr_internal.time_zone(), p_respond_until), 'YYYY-MM-DD'),
+      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels
+    )
+    order by u.n
+  )
+  into v_messages
+  from unnest(p_emails, p_tokens, p_forms) with ordinality as u (email, token, form_id, n)
+  left join gdpr_internal.consent_form as f on f.id = u.form_id;
+  insert into gdpr_internal.consent_mail (mail_id, request_id)
+  select q.mail_id, q.request_id
+  from unnest(
+    gdpr_internal.queue_mails(p_subjects, 'consent_request', p_languages, v_messages, statement_timestamp(), p_respond_until), p_requests
+  ) as q (mail_id, request_id);
+  if v_remind_at > statement_timestamp() then
+    insert into gdpr_internal.consent_mail (mail_id, request_id)
+    select q.mail_id, q.request_id
+    from unnest(
+      gdpr_internal.queue_mails(p_subjects, 'consent_reminder', p_languages, v_messages, v_remind_at, p_respond_until), p_requests
+    ) as q (mail_id, request_id);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz) is
+  'Queues the mails that ask, and those that remind where a purpose of the policy says so. All arrays stand in the order of the persons.';
+
+create or replace function gdpr.request_consents(
+  p_subjects bigint[],
+  p_purposes text[],
+  p_channel text,
+  p_form text default null,
+  p_respond_within interval default null
+)
+returns table (subject_id bigint, request_id bigint, respond_until timestamptz, token text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_purposes smallint[] := gdpr_internal.consent_purposes(p_purposes);
+  v_until timestamptz := gdpr_internal.respond_until(v_purposes, p_respond_within);
+  v_asks text[];
+  v_subjects bigint[];
+  v_emails text[];
+  v_languages text[];
+  v_forms bigint[];
+  v_requests bigint[];
+  v_tokens text[];
+begin
+  if p_channel is null or p_channel not in ('email', 'portal', 'phone', 'paper') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper');
+  end if;
+  if p_form is not null then
+    select f.purposes into v_asks
+    from gdpr.consent_form as f
+    where f.name = p_form and f.is_current and f.is_default;
+    if v_asks is null then
+      perform gdpr_internal.refuse('form_refused', 'there is no published form of this name');
+    elsif not p_purposes <@ v_asks then
+      perform gdpr_internal.refuse('form_refused', 'it does not ask for all of the purposes');
+    end if;
+  end if;
+  -- an answer that is being recorded is waited for
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  v_subjects := gdpr_internal.askable(p_subjects, v_purposes);
+  select
+    array_agg(a.id order by a.id), array_agg(c.email order by a.id),
+    array_agg(coalesce(f.language, substring(l.tags[2] from '^[a-z]{2,3}$')) order by a.id), array_agg(f.form_id order by a.id)
+  into v_subjects, v_emails, v_languages, v_forms
+  from unnest(v_subjects) as a (id)
+  -- nobody looks at rows of the tables for what is asked on paper without a form
+  left join gdpr_internal.contacts(case when p_channel = 'email' or p_form is not null then v_subjects end) as c on c.subject_id = a.id
+  cross join lateral (select gdpr_internal.language_chain(coalesce(c.language, '')) as tags) as l
+  left join lateral (
+    select x.form_id, x.language
+    from gdpr_internal.form_languages(p_form) as x
+    where x.tag = any (l.tags)
+    order by array_position(l.tags, x.tag)
+    limit 1
+  ) as f on true
+  where p_channel <> 'email' or c.email is not null;
+  if v_subjects is null then
+    return;
+  end if;
+  with asked as (
+    insert into gdpr_internal.consent_request (subject_id, purposes, channel, form_id, respond_until, actor)
+    select u.subject_id, v_purposes, p_channel, u.form_id, v_until, gdpr_internal.context_setting('actor')
+    from unnest(v_subjects, v_forms) with ordinality as u (subject_id, form_id, n)
+    order by u.n
+    returning id
+  )
+  select array_agg(a.id order by a.id) into v_requests from asked as a;
+  perform gdpr_internal.close_questions(v_subjects);
+  if p_channel in ('email', 'portal') then
+    select array_agg(t.token order by t.reference) into v_tokens
+    from gdpr_internal.create_tokens('consent', v_requests, v_subjects, array_fill(v_until, array[cardinality(v_subjects)])) as t;
+  end if;
+  if p_channel = 'email' then
+    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until);
+    v_tokens := null;
+  end if;
+  -- asking changes what is allowed only where the policy allows while it waits
+  if exists (select from gdpr_internal.purpose as p where p.id = any (v_purposes) and p.while_waiting = 'allow') then
+    perform gdpr_internal.refresh_gate(v_subjects);
+  end if;
+  perform gdpr_internal.audit_event('ASK', u.subject_id, jsonb_build_object(
+    'request_id', u.request_id, 'purposes', p_purposes, 'channel', p_channel, 'form_id', u.form_id
+  ))
+  from unnest(v_subjects, v_requests, v_forms) as u (subject_id, request_id, form_id);
+  return query
+  select u.subject_id, u.request_id, v_until, u.token
+  from unnest(v_subjects, v_requests, v_tokens) as u (subject_id, request_id, token);
+end
+$function$;
+comment on function gdpr.request_consents(bigint[], text[], text, text, interval) is
+  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
+
+create or replace function gdpr.request_consent(
+  p_subject bigint,
+  p_purposes text[],
+  p_channel text,
+  p_form text default null,
+  p_respond_within interval default null,
+  out request_id bigint,
+  out respond_until timestamptz,
+  out token text
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  select r.request_id, r.respond_until, r.token into request_id, respond_until, token
+  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within) as r;
+  if request_id is null then
+    perform gdpr_internal.require_subject(p_subject);
+    perform gdpr_internal.refuse(case
+      when gdpr_internal.askable(array[p_subject], gdpr_internal.consent_purposes(p_purposes)) <> '{}' then 'no_address'
+      when gdpr_internal.askable(array[p_subject], '{}') <> '{}' then 'objected'
+      else 'restricted'
+    end);
+  end if;
+end
+$function$;
+comment on function gdpr.request_consent(bigint, text[], text, text, interval) is
+  'Asks one person for consent, as request_consents() does; returns the number of the question, its deadline and, for the portal, the token. Errors: PR101, PR603, PR601 restricted, PR602 objected, PR306 no e-mail address, PR003, PR004, PR302, PR305. Art. 7.';
+
+-- 30_consent/70_portal.sql
+-- [code] What the bearer of a token may do: read what was asked, answer it once, take consent back whenever.
+-- GDPR Art. 7(3): as easy to withdraw as to give. Called by: gdpr_portal, which can do nothing else with a token; the person
+-- comes from the token, never from the caller.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.portal_form(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_request gdpr_internal.consent_request;
+  v_token gdpr_internal.token;
+begin
+  v_token := gdpr_internal.know_token(p_token, 'consent');
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  return (
+    select jsonb_build_object(
+      'answerable', v_token.used_at is null,
+      'respond_until', v_request.respond_until,
+      'language', f.language, 'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels,
+      'purposes', (
+        select jsonb_agg(jsonb_build_object(
+          'name', c.purpose, 'description', p.description, 'status', c.status, 'channels', c.contact,
+          'answerable', v_token.used_at is null and c.purpose_id = any (gdpr_internal.open_purposes(v_request))
+        ) order by c.purpose_id)
+        from gdpr_internal.consent_state as c
+        join gdpr_internal.purpose as p on p.id = c.purpose_id
+        where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+      )
+    )
+    from (values (v_request.form_id)) as r (form_id)
+    left join gdpr_internal.consent_form as f on f.id = r.form_id
+  );
+end
+$function$;
+comment on function gdpr.portal_form(text) is
+  'What the bearer of a token was asked, to be shown: title and statement in the person''s language, privacy_notice, channels, respond_until, and purposes with name, description, status and whether they can still be answered. Nothing that identifies anybody. Error: PR303 the token is not valid. Art. 7(2).';
+
+create or replace function gdpr.answer_consent(
+  p_token text, p_granted text[], p_channels text[] default null, p_evidence jsonb default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+  v_request gdpr_internal.consent_request;
+  v_open smallint[];
+  v_granted smallint[] := '{}';
+  v_asked text[];
+begin
+  perform gdpr_internal.require_read_committed();
+  v_token := gdpr_internal.take_token(p_token, 'consent');
+  -- before looking at what is open: another answer may be on its way
+  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  v_open := gdpr_internal.open_purposes(v_request);
+  if v_open = '{}' then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  if p_granted <> '{}' then
+    v_granted := gdpr_internal.consent_purposes(p_granted);
+  end if;
+  if p_granted is null or not v_granted <@ v_open then
+    perform gdpr_internal.refuse('invalid_argument', 'granted: purposes that were asked and are open; an empty list declines all');
+  end if;
+  select f.channels into v_asked from gdpr_internal.consent_form as f where f.id = v_request.form_id;
+  if not p_channels <@ v_asked then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_request.subject_id, v_open, (select array_agg(case when u = any (v_granted) then 'granted' else 'declined' end) from unnest(v_open) as u),
+    v_request.channel, p_channels, null, p_evidence, null
+  );
+  return (
+    select jsonb_object_agg(c.purpose, c.status) from gdpr_internal.consent_state as c
+    where c.subject_id = v_request.subject_id and c.purpose_id = any (v_open)
+  );
+end
+$function$;
+comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
+
+create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+  v_request gdpr_internal.consent_request;
+  v_purposes smallint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  v_token := gdpr_internal.know_token(p_token, 'consent');
+  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  if p_purposes is not null and not gdpr_internal.consent_purposes(p_purposes) <@ v_request.purposes then
+    perform gdpr_internal.refuse('invalid_argument', 'purposes: those that were asked');
+  end if;
+  -- what is not granted, nor allowed while an answer is waited for, is withdrawn already
+  select array_agg(c.purpose_id) into v_purposes
+  from gdpr_internal.consent_state as c
+  where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+    and (p_purposes is null or c.purpose = any (p_purposes))
+    and c.status in ('granted', 'waiting');
+  if v_purposes is not null then
+    perform gdpr_internal.add_consents(
+      v_request.subject_id, v_purposes, array_fill('withdrawn'::text, array[cardinality(v_purposes)]), v_request.channel, null, null, null, null
+    );
+  end if;
+  return (
+    select jsonb_object_agg(c.purpose, c.status) from gdpr_internal.consent_state as c
+    where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+  );
+end
+$function$;
+comment on function gdpr.portal_withdraw(text, text[]) is
+  'Withdraws consent by the token with which it was given, or asked for: for p_purposes, or all that were asked; as often and as long after as the person likes; in force in the next statement of every session. Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose that was not asked, PR005. Art. 7(3).';
+
+-- 30_consent/80_receipts.sql
+-- [code] Consent receipts: what a person agreed to, as a document for the person and for other systems.
+-- GDPR Art. 7(1), 13, 15. The structure is that of ISO/IEC TS 27560 (record, processing, parties, events), its terms are those
+-- of the W3C Data Privacy Vocabulary; docs/consent-receipt.schema.json describes it. Called by: gdpr_dpo, may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.receipt_processing(p_purpose smallint, p_form bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'iso_8601'
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'purposes', jsonb_build_array(jsonb_build_object(
+      'purpose_id', p.name, 'purpose', coalesce(p.description, p.name), 'purpose_type', 'dpv:Purpose'
+    )),
+    'lawful_basis', 'eu-gdpr:A6-1-a',
+    'privacy_notice', f.privacy_notice,
+    'language', f.language,
+    'notice', case when f.id is not null then jsonb_build_object(
+      'form', f.name, 'version', f.version, 'title', f.title, 'statement', f.statement, 'sha256', encode(f.digest, 'hex')
+    ) end,
+    'pii_information', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'pii_attribute_id', t.relation::text || '.' || c.column_name, 'pii_type', c.category, 'sensitive_pii_category', c.sensitive
+      ) order by t.relation::text, c.position), '[]')
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0 and c.category <> 'key'
+    ),
+    'pii_controllers', jsonb_build_array('controller'),
+    'retention_period', coalesce(p.retain, p.valid_for)::text,
+    'withdrawal_method', 'dpv:WithdrawConsent',
+    'privacy_rights', jsonb_build_array(
+      'eu-gdpr:A7-3', 'eu-gdpr:A13', 'eu-gdpr:A15', 'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A77'
+    )
+  ))
+  from gdpr_internal.purpose as p
+  left join gdpr_internal.consent_form as f on f.id = p_form
+  where p.id = p_purpose;
+end;
+comment on function gdpr_internal.receipt_processing(smallint, bigint) is
+  'The processing that a consent is about: purpose, the text agreed to, classes of data in the tables of the purpose, rights.';
+
+create or replace function gdpr_internal.receipt_events(p_subject bigint, p_purpose smallint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'event_time', to_char(timezone('UTC', e.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'event_type', case when e.event = 'granted' then 'dpv:ExpressedConsent' end,
+    'event_state', case e.event
+      when 'asked' then 'dpv:ConsentRequested' when 'granted' then 'dpv:ConsentGiven'
+      when 'declined' then 'dpv:ConsentRefused' else 'dpv:ConsentWithdrawn'
+    end,
+    'collection_method', e.channel,
+    'contact_channels', e.contact,
+    'valid_until', case when isfinite(e.until) then to_char(timezone('UTC', e.until), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    'entity_id', case when e.event = 'asked' then 'controller' else 'pii_principal' end
+  )) order by e.id), '[]')
+  from (
+    select q.id, q.recorded_at as at, 'asked' as event, q.channel, null::text[] as contact, q.respond_until as until
+    from gdpr_internal.consent_request as q
+    where q.subject_id = p_subject and p_purpose = any (q.purposes)
+    union all
+    select r.id, r.recorded_at, r.event, r.channel, r.contact, case when r.event = 'granted' then r.valid_until end
+    from gdpr_internal.consent_record as r
+    where r.subject_id = p_subject and r.purpose_id = p_purpose
+  ) as e;
+end;
+comment on function gdpr_internal.receipt_events(bigint, smallint) is 'Questions and answers in order, as events of a receipt; evidence stays out.';
+
+create or replace function gdpr.consent_receipt(p_subject bigint, p_purpose text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_state gdpr_internal.consent_state;
+  v_controller jsonb;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_state
+  from gdpr_internal.consent_state as c
+  where c.subject_id = p_subject and c.purpose_id = gdpr_internal.purpose_id(p_purpose);
+  if v_state.record_id is null then
+    perform gdpr_internal.refuse('consent_missing', 'the person has not answered');
+  end if;
+  select s.value into v_controller from gdpr_internal.setting as s where s.name = 'controller';
+  return jsonb_build_object(
+    'schema_version', 'ISO/IEC TS 27560:2023',
+    'record_id', v_state.record_id::text,
+    'receipt_created', to_char(timezone('UTC', statement_timestamp()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'pii_principal_id', (select s.ref from gdpr_internal.subject as s where s.id = p_subject),
+    'status', v_state.status,
+    'pii_processing', jsonb_build_array(gdpr_internal.receipt_processing(v_state.purpose_id, v_state.form_id)),
+    'party_identification', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+      'party_id', 'controller', 'party_role', 'dpv:DataController', 'party_name', coalesce(v_controller ->> 'name', ''),
+      'party_address', v_controller -> 'address', 'party_country', v_controller -> 'country',
+      'party_email', v_controller -> 'email', 'party_url', v_controller -> 'url'
+    ))),
+    'events', gdpr_internal.receipt_events(p_subject, v_state.purpose_id)
+  );
+end
+$function$;
+comment on function gdpr.consent_receipt(bigint, text) is
+  'The receipt of a person''s answer for a purpose: jsonb in the structure of ISO/IEC TS 27560 with terms of the W3C Data Privacy Vocabulary (docs/consent-receipt.schema.json): what was asked in which words, who answered when and by which channel, how it stands. The person is a pseudonym. The controller is named by settings.controller of the policy. Errors: PR101, PR603, PR003, PR301 no answer yet. Art. 7(1).';
 
 -- 40_protection/20_crypto.sql
 -- [code] Values and keys: the format gdpr1:, wrapping, the unlocked key of a session.
@@ -5180,14 +6327,9 @@ begin
       from gdpr_internal.held_basis as b
       where b.subject_id = s.id
       union all
-      select c.purpose_id, '-infinity'::timestamptz, c.valid_until
-      from (
-        select distinct on (x.purpose_id) x.purpose_id, x.event, x.valid_until
-        from gdpr_internal.consent_record as x
-        where x.subject_id = s.id
-        order by x.purpose_id, x.id desc
-      ) as c
-      where c.event = 'granted'
+      select c.purpose_id, '-infinity'::timestamptz, c.holds_until
+      from gdpr_internal.consent_state as c
+      where c.subject_id = s.id
     ) as x
     where x.valid_until > statement_timestamp()
   ) as p
@@ -6604,6 +7746,7 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_erasure(p_table);
+  perform gdpr_generated.generate_contacts(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -6702,9 +7845,10 @@ $code$,
   ));
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
+  perform gdpr_generated.generate_contact_dispatch();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(): one static call for each protected table.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate() and contacts(): one static call for each protected table.';
 
 create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
 returns text
@@ -6852,7 +7996,10 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table)
+      and p.proname in (
+        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
+        'contacts_' || p_table
+      )
   loop
     execute format('drop function %s', v_function);
   end loop;
@@ -6914,6 +8061,173 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/65_generate_contacts.sql
+-- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
+-- GDPR Art. 7, 12(1). The rows are read by gdpr_worker's generated functions, as stored; gdpr_keyholder opens what is encrypted.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_contacts(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_email record;
+  v_language record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_email
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.identifier = 'email' and v_table.parent_id is null
+  order by c.position
+  limit 1;
+  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_language
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and v_table.definition -> 'columns' -> c.column_name::text ->> 'language' = 'true'
+  order by c.position
+  limit 1;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns table (subject_id bigint, email text, email_column integer, language text, language_column integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $body$
+begin
+  return query
+  select distinct on (t.gdpr_subject_id) t.gdpr_subject_id, %2$s, %3$s, %4$s, %5$s
+  from %6$s as t
+  where t.gdpr_subject_id = any (p_subjects)%7$s
+  -- of several rows of a person, the one written last
+  order by t.gdpr_subject_id, t.ctid desc;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'contacts_' || p_table,
+    coalesce(v_email.value, 'null::text'), coalesce(v_email.id::text, 'null::integer'),
+    coalesce(v_language.value, 'null::text'), coalesce(v_language.id::text, 'null::integer'),
+    v_table.relation, case when v_email.id is null and v_language.id is null then ' and false' else '' end
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint[]) is %L', 'contacts_' || p_table,
+    format('E-mail address and language of persons as %s stores them. Generated by gdpr.apply().', v_table.relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_contacts(smallint) is
+  'Generates the look-up of address and language in a protected table: the first column with identifier = "email" (tables of persons alone), the first with language = true.';
+
+create or replace function gdpr_generated.generate_contact_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_calls text;
+begin
+  select string_agg(
+    format(E'  return query select %s, c.* from gdpr_generated.%I(p_subjects) as c;\n', t.id, 'contacts_' || t.id), '' order by t.depth, t.id
+  )
+  into v_calls
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.contacts(p_subjects bigint[])
+returns table (n integer, subject_id bigint, email text, email_column integer, language text, language_column integer)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_calls, '')
+  ));
+  comment on function gdpr_generated.contacts(bigint[]) is
+    'E-mail address and language of persons, as each protected table stores them. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.contacts(bigint[]) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_contact_dispatch() is 'Generates gdpr_generated.contacts(): one static call for each protected table.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.contacts(p_subjects bigint[])
+returns table (subject_id bigint, email text, language text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_ids bigint[];
+  v_emails text[];
+  v_email_columns integer[];
+  v_languages text[];
+  v_language_columns integer[];
+  v_kek bytea;
+begin
+  if p_subjects is null then
+    return;
+  end if;
+  perform gdpr_internal.require_worker();
+  select
+    array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)
+  into v_ids, v_emails, v_email_columns, v_languages, v_language_columns
+  from (
+    select
+      c.subject_id,
+      (array_agg(c.email order by c.n) filter (where c.email is not null))[1] as email,
+      (array_agg(c.email_column order by c.n) filter (where c.email is not null))[1] as email_column,
+      (array_agg(c.language order by c.n) filter (where c.language is not null))[1] as language,
+      (array_agg(c.language_column order by c.n) filter (where c.language is not null))[1] as language_column
+    from gdpr_generated.contacts(p_subjects) as c
+    group by c.subject_id
+  ) as p;
+  perform gdpr_internal.require_worker();
+  if exists (select from unnest(v_emails || v_languages) as v where starts_with(v, 'gdpr1:')) then
+    v_kek := (gdpr_internal.keyring()).kek;
+  end if;
+  return query
+  select
+    u.subject_id,
+    gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email),
+    gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language)
+  from unnest(v_ids, v_emails, v_email_columns, v_languages, v_language_columns)
+    as u (subject_id, email, email_column, language, language_column)
+  left join lateral (
+    select gdpr_internal.unwrap_key(v_kek, int8send(x.subject_id), x.wrapped) as data_key
+    from gdpr_internal.subject_key as x
+    where x.subject_id = u.subject_id
+    offset 0
+  ) as k on true;
+end
+$function$;
+comment on function gdpr_internal.contacts(bigint[]) is
+  'E-mail address and language of persons, in plaintext, for mails that are about to be queued; only the key is asked for where values are encrypted. Errors: PR402 key locked, PR404.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -7625,6 +8939,33 @@ end
 $function$;
 comment on function gdpr_internal.make_audit_partitions(integer) is 'Makes the monthly partitions of this month and the next p_months; returns how many were missing.';
 
+-- 50_audit/25_consent_history.sql
+-- [code] The whole story of a consent, with the evidence.
+-- GDPR Art. 7(1): the controller can demonstrate it. Read by: gdpr_dpo, gdpr_auditor (without the evidence).
+
+set local role gdpr_owner;
+
+create or replace view gdpr.consent_history as
+select h.at, h.subject_id, p.name as purpose, h.event, h.channel, h.contact, h.request_id, h.form_id, h.until, h.evidence, h.recorded_by, h.actor
+from (
+  select
+    q.id, q.recorded_at as at, q.subject_id, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact,
+    q.id as request_id, q.form_id, q.respond_until as until, null::jsonb as evidence, q.recorded_by, q.actor
+  from gdpr_internal.consent_request as q
+  cross join lateral unnest(q.purposes) as u (purpose_id)
+  union all
+  select
+    r.id, r.recorded_at, r.subject_id, r.purpose_id, r.event, r.channel, r.contact, r.request_id, r.form_id,
+    case when r.event = 'granted' then r.valid_until end,
+    case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb end,
+    r.recorded_by, r.actor
+  from gdpr_internal.consent_record as r
+) as h
+join gdpr_internal.purpose as p on p.id = h.purpose_id
+order by h.id;
+comment on view gdpr.consent_history is
+  'Every question and every answer, in order: asked, granted, declined, withdrawn. until: deadline of a question, end of a grant. evidence is shown to gdpr_dpo, while the person is not erased. Art. 7(1).';
+
 -- 50_audit/25_events.sql
 -- [code] Events of many persons at once.
 -- GDPR Art. 5(2). Called by: gdprdb's own set-based functions.
@@ -7673,8 +9014,8 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-    'objection_record', 'erasure_record'
+    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
+    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -7860,6 +9201,8 @@ begin
   if found then
     return v_receipt;
   end if;
+  perform gdpr_internal.forget_mails(p_subject);
+  delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
@@ -7949,6 +9292,414 @@ end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is
   'The person a row belongs to, by the row''s primary key as text (several columns: a JSON array of texts); null when there is no such row. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+-- 60_subject_rights/50_outbox.sql
+-- [code] Queueing mails, taking them to be sent, saying what became of them.
+-- GDPR Art. 12(1), Art. 32(1)(a). Queued by gdprdb's own functions; taken by roles of audience mail (gdprdb outbox send).
+-- One attempt is two transactions: next_mail() counts it and moves due_at on; open_mail() locks the row until the sender has
+-- said what came of it. A sender that dies in between loses no mail, and sends one twice at most.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.check_mail(p_template text, p_language text, p_message jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_template is null or p_template !~ '^[a-z][a-z0-9_]{0,62}$' then
+    perform gdpr_internal.refuse('invalid_argument', 'the name of a template is lower case letters, digits and _');
+  elsif p_language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then
+    perform gdpr_internal.refuse('invalid_argument', 'a language is a tag such as de or pt-BR');
+  elsif jsonb_typeof(p_message) is distinct from 'object' or jsonb_typeof(p_message -> 'to') is distinct from 'string' then
+    perform gdpr_internal.refuse('invalid_argument', 'a message is {"to": address, ...}');
+  elsif pg_column_size(p_message) > 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'a message has 100,000 bytes at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_mail(text, text, jsonb) is 'Refuses a mail that nobody could send. Error: PR004.';
+
+create or replace function gdpr_internal.queue_mails(
+  p_subjects bigint[], p_template text, p_languages text[], p_messages jsonb[],
+  p_not_before timestamptz default statement_timestamp(), p_not_after timestamptz default 'infinity'
+)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+  v_ids bigint[];
+begin
+  v_kek := (gdpr_internal.keyring()).kek;
+  perform gdpr_internal.check_mail(p_template, m.language, m.message)
+  from unnest(p_languages, p_messages) as m (language, message);
+  with asked as (
+    select m.n, m.subject_id, m.language, m.message
+    from unnest(p_subjects, p_languages, p_messages) with ordinality as m (subject_id, language, message, n)
+  ),
+  queued as (
+    insert into gdpr_internal.outbox (id, subject_id, template, language, message, due_at, expires_at)
+    select
+      nextval('gdpr_internal.outbox_id_seq'), a.subject_id, p_template, a.language,
+      gdpr_internal.seal_value(
+        gdpr_internal.unwrap_key(v_kek, int8send(a.subject_id), k.wrapped), gdpr_internal.gen_random_bytes(16), a.subject_id, 0, a.message::text
+      ),
+      coalesce(p_not_before, statement_timestamp()), coalesce(p_not_after, 'infinity')
+    from asked as a
+    join gdpr_internal.subject_key as k on k.subject_id = a.subject_id
+    order by a.n
+    returning id, subject_id
+  )
+  select array_agg(q.id order by q.id) into v_ids from queued as q;
+  if coalesce(cardinality(v_ids), 0) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('data_key_missing');
+  end if;
+  perform pg_notify('gdpr_outbox', '');
+  return v_ids;
+end
+$function$;
+comment on function gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz) is
+  'Queues one mail to each of the persons, p_languages and p_messages ({"to", "token", ...: the template''s variables}) standing in their order, encrypted under the person''s key: not sent before p_not_before, nor after p_not_after. Returns the mails'' numbers in the same order. Errors: PR004, PR402, PR410. Art. 12(1), 32(1)(a).';
+
+create or replace function gdpr_internal.queue_mail(
+  p_subject bigint, p_template text, p_language text, p_message jsonb,
+  p_not_before timestamptz default statement_timestamp(), p_not_after timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (gdpr_internal.queue_mails(array[p_subject], p_template, array[p_language], array[p_message], p_not_before, p_not_after))[1];
+end
+$function$;
+comment on function gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) is
+  'Queues a mail to one person; see queue_mails().';
+
+create or replace function gdpr_internal.open_message(p_mail gdpr_internal.outbox)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  return case when v_key is not null then gdpr_internal.open_value(v_key, p_mail.subject_id, 0, p_mail.message)::jsonb end;
+end
+$function$;
+comment on function gdpr_internal.open_message(gdpr_internal.outbox) is 'The content of a mail; null when its key was destroyed.';
+
+create or replace function gdpr.open_mail(
+  p_mail bigint, out template text, out language text, out message jsonb, out message_ref uuid, out queued_at timestamptz
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  -- locked until the end of the transaction: nobody else takes the mail while this sender lives, however long it takes
+  select o.* into v_mail from gdpr_internal.outbox as o where o.id = p_mail and o.taken_by = pg_backend_pid() for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  message := gdpr_internal.open_message(v_mail);
+  template := v_mail.template;
+  language := v_mail.language;
+  message_ref := v_mail.message_ref;
+  queued_at := v_mail.queued_at;
+end
+$function$;
+comment on function gdpr.open_mail(bigint) is
+  'Opens a mail that next_mail() gave to this session, and locks it until the end of the transaction: send it, say gdpr.mail_sent() or gdpr.mail_failed(), commit. message: {"to", ...}. message_ref: for the Message-ID. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR402 key locked. Art. 12(1).';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.require_mailer()
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- membership in the group is the server's; what this database allows, its policy says
+  if not exists (
+    select from gdpr_internal.role_binding as b
+    where b.audience = 'mail' and pg_has_role(gdpr_internal.acting_role(), to_regrole(quote_ident(b.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('mail_refused', format('role %s', quote_ident(gdpr_internal.acting_role())));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_mailer() is 'Refuses roles that the policy does not bind to audience mail. Error: gdpr_mail_refused (42501).';
+
+create or replace function gdpr_internal.retry_after(p_attempts integer)
+returns interval
+language sql
+volatile
+parallel safe
+security invoker
+begin atomic
+  -- the jitter keeps mails that failed together from coming back together
+  select least(interval '1 minute' * power(2, least(p_attempts, 20) - 1), interval '6 hours') * (0.75 + random() / 2);
+end;
+comment on function gdpr_internal.retry_after(integer) is 'How long a mail waits after an attempt: a minute, doubled each time, six hours at the most, a quarter more or less.';
+
+create or replace function gdpr_internal.record_mail(p_mail gdpr_internal.outbox, p_event text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  values (
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+  );
+  delete from gdpr_internal.outbox as o where o.id = p_mail.id;
+end
+$function$;
+comment on function gdpr_internal.record_mail(gdpr_internal.outbox, text, text) is 'A mail leaves the outbox, and what became of it stays.';
+
+create or replace function gdpr.next_mail()
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  loop
+    select o.* into v_mail
+    from gdpr_internal.outbox as o
+    where o.dead_at is null and o.due_at <= statement_timestamp()
+    order by o.due_at
+    limit 1
+    for update skip locked;
+    exit when v_mail.id is null;
+    if v_mail.expires_at <= statement_timestamp() then
+      perform gdpr_internal.record_mail(v_mail, 'expired', v_mail.failure);
+    elsif v_mail.attempts >= 12 then
+      update gdpr_internal.outbox as o
+      set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
+    elsif exists (
+      select from gdpr_internal.restriction_record as r
+      where r.subject_id = v_mail.subject_id
+        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+    ) then
+      -- Art. 18(2): stored, and nothing else, until the restriction is lifted
+      update gdpr_internal.outbox as o set due_at = statement_timestamp() + interval '1 hour' where o.id = v_mail.id;
+    else
+      update gdpr_internal.outbox as o
+      set attempts = o.attempts + 1,
+        due_at = statement_timestamp() + gdpr_internal.retry_after(o.attempts + 1),
+        taken_by = pg_backend_pid()
+      where o.id = v_mail.id;
+      exit;
+    end if;
+  end loop;
+  return v_mail.id;
+end
+$function$;
+comment on function gdpr.next_mail() is
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+
+create or replace function gdpr.next_mail_at()
+returns timestamptz
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_mailer();
+  return (select min(o.due_at) from gdpr_internal.outbox as o where o.dead_at is null);
+end
+$function$;
+comment on function gdpr.next_mail_at() is
+  'When the next mail is due, or null. LISTEN gdpr_outbox tells of new ones (the payload is empty). For roles of audience mail. Error: 42501.';
+
+create or replace function gdpr.mail_sent(p_mail bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail from gdpr_internal.outbox as o where o.id = p_mail and o.taken_by = pg_backend_pid() for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.record_mail(v_mail, 'sent', null);
+end
+$function$;
+comment on function gdpr.mail_sent(bigint) is
+  'A mail that this session has open was sent: its content is deleted, that it was sent stays (gdpr.mail_log). For roles of audience mail. Errors: 42501, PR606 not taken by this session. Art. 5(1)(e), 5(2).';
+
+create or replace function gdpr.mail_failed(p_mail bigint, p_permanent boolean, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_mailer();
+  update gdpr_internal.outbox as o
+  set dead_at = case when p_permanent or o.attempts >= 12 then statement_timestamp() end,
+    -- servers repeat addresses in their answers: codes and a few words, nothing that could be one
+    failure = case when p_reason ~ '^[A-Za-z0-9. ]{1,60}$' then p_reason else 'unspecified' end
+  where o.id = p_mail and o.taken_by = pg_backend_pid();
+  if not found then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+end
+$function$;
+comment on function gdpr.mail_failed(bigint, boolean, text) is
+  'A mail that this session has open was not sent. p_permanent: trying again is of no use, it is dead until gdpr.retry_mails(); else it is tried again later. p_reason: codes and words as 550 5.1.1, never an address. For roles of audience mail. Errors: 42501, PR606 not taken by this session.';
+
+create or replace function gdpr_internal.cancel_mails(p_mails bigint[], p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- one that is being sent at this moment cannot be called back, and nobody has to wait for it
+  perform gdpr_internal.record_mail(o, 'dropped', p_reason)
+  from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) for update skip locked) as o;
+end
+$function$;
+comment on function gdpr_internal.cancel_mails(bigint[], text) is 'Calls back mails that have not been sent: a reminder after the answer. p_reason must not hold personal data.';
+
+create or replace function gdpr_internal.forget_mails(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.record_mail(o, 'dropped', 'erased')
+  from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+end
+$function$;
+comment on function gdpr_internal.forget_mails(bigint) is 'Erasure: the person''s mails leave the outbox; one that is being sent is waited for. Art. 17.';
+
+create or replace function gdpr.retry_mails(p_mails bigint[] default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_retried bigint;
+begin
+  update gdpr_internal.outbox as o
+  set dead_at = null, attempts = 0, due_at = statement_timestamp()
+  where o.dead_at is not null and (p_mails is null or o.id = any (p_mails));
+  get diagnostics v_retried = row_count;
+  perform pg_notify('gdpr_outbox', '');
+  return v_retried;
+end
+$function$;
+comment on function gdpr.retry_mails(bigint[]) is 'Lets dead mails (null: all) be tried again from now on; returns how many.';
+
+create or replace function gdpr.drop_mails(p_mails bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_dropped bigint;
+begin
+  if p_reason is null or p_mails is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of mails and a reason are needed');
+  end if;
+  perform gdpr_internal.record_mail(o, 'dropped', p_reason)
+  from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) order by x.id for update) as o;
+  get diagnostics v_dropped = row_count;
+  return v_dropped;
+end
+$function$;
+comment on function gdpr.drop_mails(bigint[], text) is
+  'Deletes mails that were not sent, dead or waiting; returns how many. p_reason, which must not hold personal data, stays in gdpr.mail_log. Error: PR004.';
+
+create or replace view gdpr.outbox as
+select
+  o.id as mail_id,
+  o.subject_id,
+  o.registration_id,
+  o.template,
+  o.language,
+  case
+    when o.dead_at is not null then 'dead'
+    when o.attempts > 0 then 'retry'
+    when o.due_at > statement_timestamp() then 'later'
+    else 'waiting'
+  end as state,
+  o.queued_at,
+  o.due_at,
+  o.expires_at,
+  o.attempts,
+  o.failure,
+  o.dead_at
+from gdpr_internal.outbox as o;
+comment on view gdpr.outbox is
+  'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
+
+create or replace view gdpr.mail_log as
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+from gdpr_internal.mail_record as m;
+comment on view gdpr.mail_log is
+  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -8476,7 +10227,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -8499,7 +10250,7 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
@@ -8530,6 +10281,8 @@ grant select, insert, update, delete on gdpr_internal.identifier to gdpr_keyhold
 grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- update: for the share lock
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
+grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -8586,7 +10339,7 @@ grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal;
+grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -8594,14 +10347,35 @@ grant execute on function
   gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text),
   gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date),
   gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), gdpr.subjects_of(regclass, text[]),
-  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
+  gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
-grant select on gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
-grant select on gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_auditor;
+
+-- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
+grant execute on function
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
+grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- consent forms hold no personal data; applications show them, and may only contact whom they may
+grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function
+  gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
+-- the portal: whose consent it is, says the token
+grant execute on function
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -8628,7 +10402,7 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
-  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb),
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
@@ -8650,7 +10424,11 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
-grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal;
+grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
+grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
+grant execute on function
+  gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -16,6 +16,7 @@ create table gdpr_internal.purpose (
   description text,
   basis text check (basis in ('contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent')),
   respond_within interval,
+  remind interval,
   valid_for interval,
   while_waiting text not null default 'lock' check (while_waiting in ('allow', 'lock')),
   retain interval,
@@ -108,6 +109,25 @@ comment on type gdpr_internal.column_fact is
 
 create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean);
 comment on type gdpr_internal.erase_fact is 'What erasure needs of a classified column.';
+
+-- 00_foundation/12_tokens.sql
+-- [state] One-time tokens: the secrets in links that are sent to persons.
+-- GDPR Art. 32(1)(b). Written by create_token() and take_token() alone; what a token opens, its kind says.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.token (
+  digest bytea primary key,
+  kind text not null,
+  reference bigint not null,
+  subject_id bigint,
+  valid_until timestamptz not null,
+  used_at timestamptz
+);
+create index token_reference on gdpr_internal.token (reference, kind);
+create index token_subject on gdpr_internal.token (subject_id);
+comment on table gdpr_internal.token is
+  'One-time tokens, as SHA-256 digests: 256 random bits need no salt. reference: the request or registration that the token was made for; kind says which. used_at: it can be taken no more, and only shows who its bearer is.';
 
 -- 10_collection/10_subjects.sql
 -- [state] Subjects, their identifiers (which are also the blocklist) and the sources of their data.
@@ -479,17 +499,75 @@ comment on table gdpr_internal.assessment_decision is
   'Approvals, renewals and rejections of assessments; the latest counts. An approval carries until review_at.';
 
 -- 30_consent/10_consents.sql
--- [state] Consent: evidence of what a person granted, declined or withdrew.
--- GDPR Art. 6(1)(a), Art. 7(1), 7(3). Append-only; the latest record for a person and purpose is in force; gdpr.consent derives the status.
+-- [state] Consent: the texts that were shown, who was asked what, and evidence of what a person granted, declined or withdrew.
+-- GDPR Art. 6(1)(a), Art. 7(1), 7(3). Append-only, drafts of texts excepted; gdpr.consent derives the status.
 
 set local role gdpr_owner;
 
-create table gdpr_internal.consent_record (
+create table gdpr_internal.consent_form (
   id bigint generated always as identity primary key,
+  name text not null check (name ~ '^[a-z][a-z0-9_]{0,62}$'),
+  version integer not null,
+  language text not null check (language ~ '^[a-z]{2,3}(-[a-z0-9]{2,8})*$'),
+  purposes text[] not null,
+  channels text[] not null,
+  title text not null,
+  statement text not null,
+  privacy_notice text not null,
+  digest bytea not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  unique (name, version, language)
+);
+comment on table gdpr_internal.consent_form is
+  'What a person is asked, word by word: one text for each version and language. channels: by which the controller wants to get in touch. digest: SHA-256 of its canonical text. A draft until its version is in consent_form_version; then a trigger keeps it.';
+
+create table gdpr_internal.consent_form_version (
+  name text not null,
+  version integer not null,
+  default_language text not null,
+  published_at timestamptz not null default statement_timestamp(),
+  published_by text not null default session_user,
+  primary key (name, version),
+  foreign key (name, version, default_language) references gdpr_internal.consent_form (name, version, language)
+);
+comment on table gdpr_internal.consent_form_version is
+  'Published versions of forms: their texts no longer change. default_language: the text for persons whose language it does not speak.';
+
+-- one row of numbers for questions and answers: which came first can be told
+create sequence gdpr_internal.consent_event_seq;
+
+create table gdpr_internal.consent_request (
+  id bigint not null default nextval('gdpr_internal.consent_event_seq') primary key,
+  subject_id bigint not null,
+  purposes smallint[] not null,
+  channel text not null check (channel in ('email', 'portal', 'phone', 'paper')),
+  form_id bigint references gdpr_internal.consent_form,
+  respond_until timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index consent_request_subject on gdpr_internal.consent_request (subject_id, id);
+comment on table gdpr_internal.consent_request is
+  'Persons asked for consent: for which purposes, by which text, until when. Whether they answered, the records that follow tell.';
+
+create table gdpr_internal.consent_mail (
+  mail_id bigint primary key,
+  request_id bigint not null references gdpr_internal.consent_request
+);
+create index consent_mail_request on gdpr_internal.consent_mail (request_id);
+comment on table gdpr_internal.consent_mail is 'Mails that ask or remind, to call back those not yet sent once the question is closed.';
+
+create table gdpr_internal.consent_record (
+  id bigint not null default nextval('gdpr_internal.consent_event_seq') primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
   event text not null check (event in ('granted', 'declined', 'withdrawn')),
   channel text not null check (channel in ('email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person')),
+  contact text[],
+  request_id bigint references gdpr_internal.consent_request,
+  form_id bigint references gdpr_internal.consent_form,
   evidence text,
   valid_until timestamptz not null default 'infinity',
   recorded_at timestamptz not null default statement_timestamp(),
@@ -498,7 +576,7 @@ create table gdpr_internal.consent_record (
 );
 create index consent_record_subject on gdpr_internal.consent_record (subject_id, purpose_id, id desc);
 comment on table gdpr_internal.consent_record is
-  'Consent as it was given and taken back. evidence (who, when, how, reference): ciphertext under the person''s key.';
+  'Consent as it was given and taken back. contact: the channels by which the person may be contacted (mail, phone, post, social). request_id: the question that it answers. form_id: the very text that the person agreed to. evidence (who, when, how, reference): ciphertext under the person''s key.';
 
 -- 40_protection/10_keys.sql
 -- [state] The key-encryption key and one data key per person.
@@ -616,3 +694,49 @@ create table gdpr_internal.erasure_record (
   receipt jsonb not null
 );
 comment on table gdpr_internal.erasure_record is 'The erasure ledger: which subject number was erased when, and counts of rows. No values.';
+
+-- 60_subject_rights/15_outbox.sql
+-- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
+-- GDPR Art. 5(2), Art. 12(1), Art. 32(1)(a). Filled by asking and by double opt-in, emptied by gdprdb outbox send.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.outbox (
+  id bigint generated by default as identity primary key,
+  subject_id bigint,
+  registration_id bigint,
+  template text not null,
+  language text,
+  message text not null,
+  message_ref uuid not null default gen_random_uuid(),
+  queued_at timestamptz not null default statement_timestamp(),
+  due_at timestamptz not null,
+  expires_at timestamptz not null default 'infinity',
+  attempts integer not null default 0,
+  taken_by integer,
+  dead_at timestamptz,
+  failure text
+);
+create index outbox_due on gdpr_internal.outbox (due_at) where dead_at is null;
+create index outbox_subject on gdpr_internal.outbox (subject_id);
+create index outbox_registration on gdpr_internal.outbox (registration_id);
+comment on table gdpr_internal.outbox is
+  'Mails that have not left yet. message: ciphertext of {"to", "token", ...} under the key of the person, or of the registration of nobody yet. message_ref: makes the Message-ID, the same in every attempt, so that a receiver knows a duplicate. due_at: moved on before each attempt, so that one that crashed comes back by itself. taken_by: the server process of who sends it. dead_at: given up, until somebody retries or drops it.';
+
+create table gdpr_internal.mail_record (
+  id bigint generated always as identity primary key,
+  mail_id bigint not null,
+  subject_id bigint,
+  registration_id bigint,
+  template text not null,
+  language text,
+  event text not null check (event in ('sent', 'expired', 'dropped')),
+  reason text,
+  attempts integer not null,
+  queued_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index mail_record_subject on gdpr_internal.mail_record (subject_id);
+comment on table gdpr_internal.mail_record is
+  'What became of mails: sent, expired before they could be, dropped by somebody. Who, which template, when; never what stood in them or where they went.';
