@@ -16,6 +16,26 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.check_source(p_source jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_source) <> 'object' or coalesce(
+    p_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
+  ) then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'a source is {"kind": web_form | import | manual | api | integration | migration, ...}'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source. Error: PR004.';
+
 create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
@@ -36,13 +56,7 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  if jsonb_typeof(v_source) <> 'object' or coalesce(
-    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
-  ) then
-    perform gdpr_internal.refuse(
-      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
-    );
-  end if;
+  perform gdpr_internal.check_source(v_source);
   return v_source;
 end
 $function$;
@@ -226,6 +240,9 @@ begin
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
+    if p_role = gdpr_internal.acting_role() and gdpr_internal.confirming() then
+      return 1::bigint << 62;
+    end if;
     perform gdpr_internal.refuse(
       case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
       format('role %s', quote_ident(p_role))

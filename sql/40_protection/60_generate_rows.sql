@@ -416,7 +416,8 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table)
+      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table,
+        'check_registration_' || p_table, 'insert_registration_' || p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;

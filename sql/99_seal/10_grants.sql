@@ -73,7 +73,8 @@ grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- upda
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
-grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
+grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -150,6 +151,12 @@ grant execute on function
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8b. double opt-in: anybody's form; what a table takes, its policy says
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
@@ -159,6 +166,7 @@ set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
+alter table gdpr_internal.registration_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -200,14 +208,16 @@ grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, g
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
-  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

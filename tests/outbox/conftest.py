@@ -4,7 +4,7 @@ mail_server
     Starts servers, gone after the test: ``mail_server(tls=True, login=("user", "secret"))``.
     See `MailServer`.
 post
-    The customer database, with portal_app as the role that sends mails. See `Post`.
+    The customer database, with mailer as the role that sends mails. See `Post`.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def post_template(clone: Clone, installed_template: str) -> Iterator[str]:
         connection.execute(TABLES)
         connection.execute(ROWS)
         apply(database, POLICY)
-        apply(database, policy(roles__portal_app={"audience": "mail"}))
+        apply(database, policy(roles__mailer={"audience": "mail"}))
         database.close()
         yield database.name
 
@@ -229,7 +229,7 @@ def settings(post: Post, monkeypatch: pytest.MonkeyPatch) -> Callable[[MailServe
 
     def use(server: MailServer) -> dict[str, str]:
         variables = {
-            "GDPRDB_DSN": post.db.dsn("portal_app"),
+            "GDPRDB_DSN": post.db.dsn("mailer"),
             "GDPRDB_SMTP": server.url,
             "GDPRDB_SMTP_CA": server.ca,
             "GDPRDB_SMTP_PASSWORD": "secret",

@@ -308,7 +308,7 @@ def test_following_outlives_both_servers(
     server = mail_server()
     settings(server)
     with sending("--follow") as process:
-        backends = "from pg_stat_activity where usename = 'portal_app'"
+        backends = "from pg_stat_activity where usename = 'mailer'"
         until(lambda: post.db.rows(f"select 1 {backends}", user="postgres"))
         post.db.rows(f"select pg_terminate_backend(pid) {backends}", user="postgres")
         mail = post.queue()

@@ -19,6 +19,10 @@ values
   ('unknown_subject', 'PR101', 'unknown subject', 'gdpr.find_subject() and gdpr.subject_of() give the number of a person.', null),
   ('blocked_identifier', '23505', 'duplicate or blocked identifier', 'The value is in use or may not be stored.', 'Art. 17'),
   ('not_yet_linked', 'PR102', 'the parent row of this row does not exist', 'Insert the parent row first: this row belongs to the parent''s subject.', null),
+  ('registration_refused', 'PR104', 'the registration is not accepted', 'Each line of the detail names one problem; nothing was kept.', 'Art. 5(1)(d)'),
+  ('no_registrations', 'PR105', 'the table takes no registrations', 'Set double_opt_in for the table in the policy.', 'Art. 25'),
+  ('registration_conflict', 'PR106', 'the table does not take the confirmed row', 'The registration waits on: mend the cause, and the same link works.', 'Art. 5(1)(d)'),
+  ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
@@ -105,6 +109,26 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.check_source(p_source jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_source) <> 'object' or coalesce(
+    p_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
+  ) then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'a source is {"kind": web_form | import | manual | api | integration | migration, ...}'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source. Error: PR004.';
+
 create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
@@ -125,13 +149,7 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  if jsonb_typeof(v_source) <> 'object' or coalesce(
-    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
-  ) then
-    perform gdpr_internal.refuse(
-      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
-    );
-  end if;
+  perform gdpr_internal.check_source(v_source);
   return v_source;
 end
 $function$;
@@ -315,6 +333,9 @@ begin
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
+    if p_role = gdpr_internal.acting_role() and gdpr_internal.confirming() then
+      return 1::bigint << 62;
+    end if;
     perform gdpr_internal.refuse(
       case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
       format('role %s', quote_ident(p_role))
@@ -1085,9 +1106,10 @@ declare
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
   v_interval record;
+  v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'erase', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1140,6 +1162,9 @@ begin
     end if;
   end loop;
 
+  v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
+  problems := problems || v_opt_in.problems;
+
   v_method := coalesce(v_erase ->> 'then', case when jsonb_typeof(v_erase) = 'string' then v_erase #>> '{}' else 'delete' end);
   if v_method not in ('delete', 'anonymise') then
     problems := problems || format('%s.erase: "delete" or "anonymise"', v_where);
@@ -1173,7 +1198,7 @@ begin
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'erase', v_erase, 'columns', v_columns
-  );
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -1324,6 +1349,93 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';
+
+-- 00_foundation/55_read_collection.sql
+-- [code] What a policy says about how rows come into a table.
+-- GDPR Art. 25. Called by: gdpr_internal.read_table(), gdpr.plan(), gdpr.unprotect().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.read_double_opt_in(
+  p_where text, p_in jsonb, p_subject jsonb, p_columns jsonb, out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_in jsonb := case when p_in = 'true' then '{}' else p_in end;
+  v_setting text;
+  v_intervals interval[] := '{}';
+  v_interval record;
+  v_address text;
+begin
+  problems := '{}';
+  if coalesce(v_in, 'false') = 'false' then
+    return;
+  end if;
+  problems := gdpr_internal.unknown_keys(p_where, v_in, array['address', 'confirm_within', 'resend_after', 'lifts_block']);
+  if jsonb_typeof(v_in) <> 'object' then
+    return;
+  end if;
+  if p_subject <> '"self"' then
+    problems := problems || format('%s: is for tables whose rows are persons', p_where);
+  end if;
+  select coalesce(v_in ->> 'address', case when count(*) = 1 then min(c.key) end) into v_address
+  from jsonb_each(p_columns) as c
+  where c.value ->> 'identifier' = 'email';
+  if p_columns -> v_address ->> 'identifier' is distinct from 'email' then
+    problems := problems || format('%s.address: the column with identifier = "email" that the mail goes to', p_where);
+  end if;
+  foreach v_setting in array array['confirm_within', 'resend_after'] loop
+    v_interval := gdpr_internal.read_interval(
+      format('%s.%s', p_where, v_setting), coalesce(v_in ->> v_setting, case v_setting when 'confirm_within' then '48 hours' else '1 hour' end)
+    );
+    problems := array_remove(problems || v_interval.problem, null);
+    v_intervals := v_intervals || v_interval.value;
+  end loop;
+  if v_intervals[2] > v_intervals[1] then
+    problems := problems || format('%s.resend_after: has to be shorter than confirm_within', p_where);
+  end if;
+  if jsonb_typeof(coalesce(v_in -> 'lifts_block', 'false')) <> 'boolean' then
+    problems := problems || format('%s.lifts_block: true or false', p_where);
+  end if;
+  definition := jsonb_build_object(
+    'address', v_address, 'confirm_within', v_intervals[1]::text, 'resend_after', v_intervals[2]::text,
+    'lifts_block', coalesce(v_in -> 'lifts_block', 'false')
+  );
+end
+$function$;
+comment on function gdpr_internal.read_double_opt_in(text, jsonb, jsonb, jsonb) is
+  'The setting double_opt_in of a table in normal form (null: no registrations), and its problems.';
+
+create or replace function gdpr_policy.registration_grants(p_relation regclass, p_allowed boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%s on %s %s gdpr_worker', case when p_allowed then 'grant ' || o.privilege else 'revoke ' || o.privilege end, o.name,
+    case when p_allowed then 'to' else 'from' end)
+  from (
+    select 1 as n, 'insert' as privilege, format('table %s', p_relation) as name
+    union all
+    -- the defaults of serial columns draw from them
+    select distinct 2, 'usage', format('sequence %s', d.refobjid::regclass)
+    from pg_attrdef as a
+    join pg_depend as d on d.classid = 'pg_attrdef'::regclass and d.objid = a.oid and d.refclassid = 'pg_class'::regclass
+    join pg_class as c on c.oid = d.refobjid and c.relkind = 'S'
+    where a.adrelid = p_relation
+  ) as o
+  order by o.n, o.name;
+end;
+comment on function gdpr_policy.registration_grants(regclass, boolean) is
+  'Step of apply(): what gdpr_worker needs to insert confirmed registrations, or its end. Run as the owner of the table.';
 
 -- 00_foundation/60_register.sql
 -- [code] Writing the policy register: the definer half of apply().
@@ -1792,6 +1904,7 @@ begin
   grant create on schema gdpr_generated to gdpr_worker;
   if p_table is not null then
     perform gdpr_generated.generate_rows(p_table);
+    perform gdpr_generated.generate_registrations(p_table);
   end if;
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;
@@ -2536,6 +2649,11 @@ begin
     p_relation::text, 'let the machinery read and write',
     format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
   )::gdpr_policy.step;
+  if p_definition ? 'double_opt_in' or v_table.definition ? 'double_opt_in' then
+    return query
+    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
+    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
+  end if;
   return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
   if v_new or v_rewrite then
     return next row(
@@ -3085,6 +3203,9 @@ begin
     execute format('alter table %s %s row level security, %s row level security', v_relation,
       case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
+  end loop;
+  for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
+    execute v_statement;
   end loop;
   execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
   if v_facts.last_of_schema then
@@ -3762,6 +3883,494 @@ select
   ) as restricted
 from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 10_collection/60_registrations.sql
+-- [code] Double opt-in: a registration is put aside, encrypted, until the person confirms it by mail.
+-- GDPR Art. 5(1)(d), Art. 7(1), Art. 25(2). Called by: gdpr_portal, gdpr_app. The row is checked and inserted by gdpr_worker's
+-- generated functions: what a table's owner plants in it gets neither keys nor evidence.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_registration(
+  p_table smallint, p_address uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint := nextval('gdpr_internal.registration_id_seq');
+  v_until timestamptz := statement_timestamp() + p_within;
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_content text;
+  v_mail jsonb;
+begin
+  -- a registration of nobody yet: minus its number stands for the person in the header
+  v_wrapped := gdpr_internal.wrap_key((gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), int8send(-v_id), v_key);
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, p_content::text);
+  -- who asks is not told whether a mail goes out: without one as much is done, and nothing is kept that could be confirmed
+  insert into gdpr_internal.registration (id, table_id, address, content, valid_until)
+  values (v_id, p_table, p_address, case when p_mailed then v_content end, v_until);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('registration', v_id, null, v_until), 'confirm_by', to_char(v_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('registration', p_language, v_mail);
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, v_mail::text);
+  if p_mailed then
+    insert into gdpr_internal.registration_key (registration_id, wrapped) values (v_id, v_wrapped);
+    insert into gdpr_internal.outbox (registration_id, template, language, message, due_at, expires_at)
+    values (v_id, 'registration', p_language, v_content, statement_timestamp(), v_until);
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean) is
+  'Puts a registration aside under a key of its own, and queues the mail that asks for confirmation (p_mailed).';
+
+create or replace function gdpr_internal.registration_secret(p_registration bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.registration_key as k where k.registration_id = p_registration;
+  return case when v_wrapped is not null then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, int8send(-p_registration), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.registration_secret(bigint) is 'The key of a registration, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_registration(p_registration gdpr_internal.registration)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.registration_secret(p_registration.id);
+  return gdpr_internal.open_value(v_key, -p_registration.id, 0, p_registration.content)::jsonb;
+end
+$function$;
+comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent"}.';
+
+create or replace function gdpr_internal.empty_registrations(p_registrations bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.registration_key as k where k.registration_id = any (p_registrations);
+  update gdpr_internal.registration as r set content = null where r.id = any (p_registrations) and r.content is not null;
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.registration_id = any (p_registrations)), 'closed');
+end
+$function$;
+comment on function gdpr_internal.empty_registrations(bigint[]) is 'Forgets what was entered: key, content and mails that wait.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.opted_out(p_address uuid)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.address = p_address order by r.id desc limit 1), false
+  );
+end;
+comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of an address wants no mails about registrations.';
+
+create or replace function gdpr_internal.confirming()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (select from gdpr_internal.registration as r where r.confirming_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.confirming() is
+  'Whether gdpr.confirm() is inserting a row at this moment: the person asked for it, whoever carries it out.';
+
+create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}')
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_settings jsonb;
+  v_source jsonb := coalesce(p_source, '{"kind": "web_form"}');
+  v_problems text[] := '{}';
+  v_to text;
+  v_digests record;
+  v_blocked boolean;
+begin
+  -- a name: a regclass would need USAGE on the application's schema, and a form has no business there
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  v_settings := v_table.definition -> 'double_opt_in';
+  if v_settings is null then
+    perform gdpr_internal.refuse('no_registrations');
+  end if;
+  if jsonb_typeof(p_row) is distinct from 'object' or pg_column_size(p_row) > 65536 or pg_column_size(p_source) > 8192 then
+    perform gdpr_internal.refuse('invalid_argument', 'a row is {"column": value, ...} of 64 kB at the most, a source has 8 kB at the most');
+  end if;
+  perform gdpr_internal.check_source(v_source);
+  perform gdpr_internal.require_consent_purpose(n.name) from unnest(p_consent) as n (name);
+
+  -- what can be known now; duplicates cannot: a form must not tell who is a customer
+  perform gdpr_internal.require_worker();
+  execute format('select gdpr_generated.%I($1)', 'check_registration_' || v_table.id) into v_problems using p_row;
+  perform gdpr_internal.require_worker();
+  v_to := btrim(p_row ->> (v_settings ->> 'address'));
+  if not gdpr_internal.is_address(v_to) then
+    v_problems := v_problems || format('column %I: is no e-mail address', v_settings ->> 'address');
+  end if;
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('registration_refused', array_to_string(v_problems, E'\n'));
+  end if;
+
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  v_blocked := gdpr_internal.opted_out(v_digests.digest) or exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
+      and not ((v_settings ->> 'lifts_block')::boolean and i.block_reason = 'erased')
+  );
+  insert into gdpr_internal.registration_mail as m (address, table_id, mailed_at)
+  values (v_digests.digest, v_table.id, statement_timestamp())
+  on conflict (address, table_id) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
+  perform gdpr_internal.put_registration(
+    v_table.id, v_digests.digest,
+    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}'))), v_to,
+    gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
+    found and not v_blocked
+  );
+  return jsonb_build_object('status', 'submitted', 'confirm_within', v_settings ->> 'confirm_within');
+end
+$function$;
+comment on function gdpr.submit(text, jsonb, jsonb, text[]) is
+  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302. Art. 7(1), 25(2).';
+
+create or replace function gdpr_internal.is_address(p_text text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(
+    p_text ~ '^[^@[:space:][:cntrl:]<>()\[\],;:"\\]+@[^@[:space:][:cntrl:]<>()\[\],;:"\\.]+(\.[^@[:space:][:cntrl:]<>()\[\],;:"\\.]+)*$'
+    and octet_length(p_text) <= 254, false
+  );
+end;
+comment on function gdpr_internal.is_address(text) is 'Whether a text can be the address of one mailbox.';
+
+create or replace function gdpr_internal.require_consent_purpose(p_purpose text)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose) and p.basis = 'consent'
+  ) then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_consent_purpose(text) is 'Errors: PR003 unknown purpose, PR302 it does not rest on consent.';
+
+create or replace function gdpr_internal.registration_language(p_definition jsonb, p_row jsonb, p_source jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_language text := p_source ->> 'language';
+begin
+  select coalesce(nullif(p_row ->> c.key, ''), v_language) into v_language
+  from (select null) as one (n)
+  left join jsonb_each(p_definition -> 'columns') as c on c.value ->> 'language' = 'true'
+  limit 1;
+  return case when v_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then v_language end;
+end
+$function$;
+comment on function gdpr_internal.registration_language(jsonb, jsonb, jsonb) is
+  'The language to write in: that of the row''s column with language = true, else that of the form; null where neither is a tag.';
+
+create or replace function gdpr_internal.know_registration(p_token text)
+returns gdpr_internal.registration
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+  v_registration gdpr_internal.registration;
+begin
+  v_id := (gdpr_internal.know_token(p_token, 'registration')).reference;
+  -- all of this address, always in the same order: two confirmations at once meet here and not in a deadlock
+  perform from gdpr_internal.registration as r
+  where r.address = (select x.address from gdpr_internal.registration as x where x.id = v_id)
+  order by r.id
+  for update;
+  select * into v_registration from gdpr_internal.registration as r where r.id = v_id and r.valid_until > statement_timestamp();
+  if v_registration.id is null then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_registration;
+end
+$function$;
+comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
+
+create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_state text;
+  v_constraint text;
+  v_column text;
+begin
+  perform gdpr_internal.require_worker();
+  begin
+    execute format('select gdpr_generated.%I($1)', 'insert_registration_' || p_table) into v_subject using p_row;
+  exception when others then
+    get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
+    -- what the server says of the row may hold values of it: only codes and names go on
+    perform gdpr_internal.refuse(
+      case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
+      concat_ws(', ', 'SQLSTATE ' || v_state, 'constraint ' || nullif(v_constraint, ''), 'column ' || nullif(v_column, ''))
+    );
+  end;
+  perform gdpr_internal.require_worker();
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.insert_registration(smallint, jsonb) is
+  'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
+
+create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.identifier as i
+  where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
+  if found then
+    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.lift_own_block(uuid, text) is
+  'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
+
+create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registration gdpr_internal.registration;
+  v_table gdpr_internal.protected_table;
+  v_content jsonb;
+  v_source jsonb;
+  v_before text := current_setting('gdpr.source', true);
+  v_subject bigint;
+begin
+  v_registration := gdpr_internal.know_registration(p_token);
+  if v_registration.confirmed_at is not null then
+    return jsonb_build_object('status', 'already_confirmed', 'confirmed_at', v_registration.confirmed_at);
+  elsif v_registration.content is null then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  select * into v_table from gdpr_internal.protected_table as t where t.id = v_registration.table_id and t.unprotected_at is null;
+  if v_table.definition -> 'double_opt_in' is null then
+    perform gdpr_internal.refuse('no_registrations');
+  end if;
+  v_content := gdpr_internal.open_registration(v_registration);
+  v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
+    'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
+  ));
+  if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
+    perform gdpr_internal.lift_own_block(v_registration.address, v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+  end if;
+
+  perform set_config('gdpr.source', v_source::text, true);
+  update gdpr_internal.registration as r set confirming_xid = pg_current_xact_id() where r.id = v_registration.id;
+  v_subject := gdpr_internal.insert_registration(v_table.id, v_content -> 'row');
+  -- every registration of this address for this table is answered with it
+  update gdpr_internal.registration as r
+  set confirmed_at = statement_timestamp(), confirming_xid = null
+  where r.address = v_registration.address and r.table_id = v_registration.table_id and r.confirmed_at is null;
+  perform set_config('gdpr.source', coalesce(v_before, ''), true);
+
+  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source)
+  from jsonb_array_elements_text(v_content -> 'consent') as n (purpose);
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r
+    where r.address = v_registration.address and r.table_id = v_registration.table_id
+  ));
+  perform gdpr_internal.audit_event('CONFIRM', v_subject, jsonb_build_object('registration', v_registration.id, 'table', v_table.relation::text));
+  return jsonb_build_object('status', 'confirmed', 'confirmed_at', statement_timestamp());
+end
+$function$;
+comment on function gdpr.confirm(text, jsonb) is
+  'Confirms a registration by the token of its mail: inserts the row, with its source (that of the form, and both times) and the consent that was ticked. Once: a second call says already_confirmed. p_evidence: of this click ({"ip", "user_agent", ...}), kept encrypted with the source. Errors: PR303 for whatever is no token in time; PR107 there is such an entry, PR106 the table refuses the row: nothing is lost, the same link can be tried again. Art. 7(1).';
+
+create or replace function gdpr.opt_out(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registration gdpr_internal.registration;
+begin
+  v_registration := gdpr_internal.know_registration(p_token);
+  if not gdpr_internal.opted_out(v_registration.address) then
+    insert into gdpr_internal.opt_out_record (address, event) values (v_registration.address, 'opted_out');
+  end if;
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r where r.address = v_registration.address
+  ));
+  return '{"status": "opted_out"}';
+end
+$function$;
+comment on function gdpr.opt_out(text) is
+  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this address until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
+
+create or replace function gdpr.lift_opt_out(p_value text, p_reason text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_address uuid := (gdpr_internal.identifier_digests('email', p_value)).digest;
+begin
+  if p_reason is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  elsif not gdpr_internal.opted_out(v_address) then
+    return false;
+  end if;
+  insert into gdpr_internal.opt_out_record (address, event, reason) values (v_address, 'lifted', p_reason);
+  return true;
+end
+$function$;
+comment on function gdpr.lift_opt_out(text, text) is
+  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. Error: PR004.';
+
+create or replace function gdpr.tidy_registrations(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_past bigint[];
+begin
+  select coalesce(array_agg(p.id), '{}') into v_past
+  from (
+    select r.id from gdpr_internal.registration as r
+    where r.valid_until <= statement_timestamp()
+    limit p_limit
+    for update skip locked
+  ) as p;
+  perform gdpr_internal.empty_registrations(v_past);
+  delete from gdpr_internal.token as t where t.kind = 'registration' and t.reference = any (v_past);
+  delete from gdpr_internal.registration_mail as m
+  using gdpr_internal.registration as r
+  where r.id = any (v_past) and m.address = r.address and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
+  delete from gdpr_internal.registration as r where r.id = any (v_past);
+  return cardinality(v_past);
+end
+$function$;
+comment on function gdpr.tidy_registrations(integer) is
+  'Deletes up to p_limit registrations that were not confirmed, or no longer have to say that they were, and returns how many. They are of no effect from their time on, with or without it. Art. 5(1)(e).';
+
+create or replace view gdpr.registration as
+select
+  r.id as registration_id,
+  t.relation as table_name,
+  r.submitted_at,
+  r.valid_until,
+  case when r.confirmed_at is not null then 'confirmed' when r.content is not null then 'waiting' else 'closed' end as status,
+  r.confirmed_at
+from gdpr_internal.registration as r
+join gdpr_internal.protected_table as t on t.id = r.table_id
+where r.valid_until > statement_timestamp();
+comment on view gdpr.registration is
+  'Registrations in their time: waiting for confirmation, confirmed, closed (opted out, or one of several within the interval). Nothing of what was entered. Art. 5(2).';
+
+create or replace view gdpr.opt_out as
+select o.digest, o.opted_out_at
+from (
+  select distinct on (r.address) r.address as digest, r.recorded_at as opted_out_at, r.event
+  from gdpr_internal.opt_out_record as r
+  order by r.address, r.id desc
+) as o
+where o.event = 'opted_out';
+comment on view gdpr.opt_out is 'Addresses (keyed digests, as gdpr.digest(''email'', ...) gives them) whose owners want no mails about registrations.';
 
 -- 20_lawful_basis/20_bases.sql
 -- [code] Recording and ending lawful bases, and what holds now.
@@ -4802,8 +5411,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- who passes row security passes this, too
-  if not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim)
+  -- who passes row security passes this, too; and a person who confirms a registration needs nobody's basis but that
+  if not gdpr_internal.confirming() and not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim)
     and not exists (select from pg_roles as r where r.rolname = p_role and (r.rolsuper or r.rolbypassrls))
   then
     perform gdpr_policy.refuse_write(p_subject, p_role, p_claim);
@@ -5870,13 +6479,197 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table)
+      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table,
+        'check_registration_' || p_table, 'insert_registration_' || p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;
 end
 $function$;
 comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';
+
+-- 40_protection/66_generate_registrations.sql
+-- [code] The generator of functions that check and insert registered rows.
+-- GDPR Art. 25. They belong to gdpr_worker: casts, domains, CHECK constraints, defaults and triggers that a table's owner made
+-- run in them, with neither keys nor evidence in reach.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.registered_columns(p_table smallint)
+returns table (column_name name, type text, maximum text, needed boolean, optional boolean)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+    substring(coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)) from '^character(?: varying)?\((\d+)\)$'),
+    a.attnotnull,
+    a.atthasdef or a.attidentity <> ''
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  where t.id = p_table and a.attidentity <> 'a' and a.attgenerated = '' and a.attname !~ '^gdpr_'
+  order by a.attnum;
+end;
+comment on function gdpr_generated.registered_columns(smallint) is 'The columns that a registration can fill, with the types they have for applications.';
+
+create or replace function gdpr_generated.failed_checks(p_relation regclass, p_row jsonb)
+returns text[]
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_check record;
+  v_failed boolean;
+  v_problems text[] := '{}';
+begin
+  for v_check in
+    select k.conname, pg_get_expr(k.conbin, k.conrelid) as expression
+    from pg_constraint as k
+    where k.conrelid = p_relation and k.contype = 'c'
+      -- a column that was not given may have a default, which nobody knows yet
+      and not exists (
+        select from pg_attribute as a
+        where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
+      )
+    order by k.conname
+  loop
+    begin
+      execute format('select exists (select from jsonb_populate_record(null::%s, $1) where not (%s))', p_relation, v_check.expression)
+      into v_failed using p_row;
+    exception when others then
+      -- what cannot be known now is known when the row is inserted
+      v_failed := false;
+    end;
+    if v_failed then
+      v_problems := v_problems || format('constraint %I', v_check.conname);
+    end if;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_generated.failed_checks(regclass, jsonb) is
+  'The CHECK constraints of a table that a row would violate; they run here as gdpr_worker, like everything that a table''s owner made.';
+
+create or replace function gdpr_generated.generate_registrations(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_schema name;
+  v_names text;
+  v_columns text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if not v_table.definition ? 'double_opt_in' then
+    execute format('drop function if exists gdpr_generated.%I(jsonb)', 'check_registration_' || p_table);
+    execute format('drop function if exists gdpr_generated.%I(jsonb)', 'insert_registration_' || p_table);
+    return;
+  end if;
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+  select
+    string_agg(quote_literal(c.column_name), ', '),
+    string_agg(concat(
+      -- the values themselves never go into a problem
+      format(
+        E'  begin\n    perform from jsonb_to_record(p_row) as x (%1$I %2$s);\n'
+        '  exception when others then\n    v_problems := v_problems || %3$L::text;\n  end;\n',
+        c.column_name, c.type,
+        format('column %I: ', c.column_name) || case when c.maximum is not null then format('longer than %s characters', c.maximum) else 'no value of type ' || c.type end
+      ),
+      case when c.needed then format(
+        E'  if %1$sp_row ->> %2$L is null then\n    v_problems := v_problems || %3$L::text;\n  end if;\n',
+        case when c.optional then format('p_row ? %L and ', c.column_name) else '' end, c.column_name, format('column %I: is missing', c.column_name)
+      ) end
+    ), '')
+  into v_names, v_columns
+  from gdpr_generated.registered_columns(p_table) as c;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_row jsonb)
+returns text[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set debug_print_plan = off
+as $body$
+declare
+  v_problems text[];
+begin
+  select coalesce(array_agg(format('column %%I: there is no such column', k.name) order by k.name), '{}') into v_problems
+  from jsonb_object_keys(p_row) as k (name)
+  where k.name <> all (array[%3$s]);
+%4$s  v_problems := v_problems || gdpr_generated.failed_checks(%5$L, p_row);
+  set constraints all immediate;
+  return v_problems;
+end
+$body$
+$code$,
+    'check_registration_' || p_table, v_schema, v_names, v_columns, v_table.relation
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(jsonb) is %L', 'check_registration_' || p_table,
+    format('What keeps a row out of %s, as far as it can be known before. Generated by gdpr.apply().', v_table.relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_row jsonb)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $body$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.refuse_deferred(%3$L);
+  -- only the columns that were given: the others have their defaults
+  execute (
+    select format(%4$L, string_agg(format('%%I', k.name), ', '), string_agg(format('r.%%I', k.name), ', '))
+    from jsonb_object_keys(p_row) as k (name)
+    where k.name = any (array[%5$s])
+  ) into v_subject using p_row;
+  set constraints all immediate;
+  return v_subject;
+end
+$body$
+$code$,
+    'insert_registration_' || p_table, v_schema, v_table.relation,
+    format(
+      'insert into %1$s (%%s) select %%s from jsonb_populate_record(null::%1$s, $1) as r returning gdpr_subject_id',
+      replace(v_table.relation::text, '%', '%%')
+    ),
+    v_names
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(jsonb) is %L', 'insert_registration_' || p_table,
+    format('Inserts a confirmed registration into %s and returns its person. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format(
+    'grant execute on function gdpr_generated.%I(jsonb), gdpr_generated.%I(jsonb) to gdpr_owner',
+    'check_registration_' || p_table, 'insert_registration_' || p_table
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_registrations(smallint) is
+  'Generates the functions that check and insert registered rows of a table whose policy says double_opt_in, drops them elsewhere.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -6409,7 +7202,7 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end',
-    'objection_record', 'erasure_record', 'mail_record'
+    'objection_record', 'erasure_record', 'mail_record', 'opt_out_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -6780,8 +7573,14 @@ as $function$
 declare
   v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
-  return case when v_key is not null then gdpr_internal.open_value(v_key, p_mail.subject_id, 0, p_mail.message)::jsonb end;
+  if p_mail.subject_id is not null then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  else
+    v_key := gdpr_internal.registration_secret(p_mail.registration_id);
+  end if;
+  return case when v_key is not null then
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+  end;
 end
 $function$;
 comment on function gdpr_internal.open_message(gdpr_internal.outbox) is 'The content of a mail; null when its key was destroyed.';
@@ -7648,7 +8447,8 @@ grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- upda
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
-grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
+grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -7725,6 +8525,12 @@ grant execute on function
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8b. double opt-in: anybody's form; what a table takes, its policy says
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
@@ -7734,6 +8540,7 @@ set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
+alter table gdpr_internal.registration_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -7775,14 +8582,16 @@ grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, g
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
-  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;
