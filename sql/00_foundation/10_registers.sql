@@ -86,10 +86,12 @@ comment on table gdpr_internal.protected_column is
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
-  facts text not null
+  definer boolean not null,
+  settings text[],
+  grants aclitem[]
 );
 comment on table gdpr_internal.worker_function is
-  'The functions of gdpr_worker as they were generated (definer, owner, settings, grants): what planted code changes of them is found before it commits.';
+  'The functions of gdpr_worker as they were generated: what planted code changes of them is found before it commits.';
 
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,

@@ -34,7 +34,7 @@ comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
 create or replace function gdpr_internal.new_subject(
-  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_purposes smallint[], p_bases text[], p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -53,25 +53,26 @@ begin
   v_claim.data_key := substr(v_random, 1, 64);
   v_claim.purposes := p_mask | (1::bigint << 62);
   v_claim.until := 'infinity';
-  v_wrapped := gdpr_internal.wrap_key((p_ring).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
+  v_wrapped := gdpr_internal.wrap_key((p_keys).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
   values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
-  values (p_subject, (p_ring).kek_id, v_wrapped);
+  values (p_subject, (p_keys).kek_id, v_wrapped);
   if p_mask <> 0 then
     insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
     select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from unnest(p_purposes, p_bases) as b (purpose_id, basis);
+    from gdpr_internal.table_basis as b
+    where b.table_id = p_table;
   end if;
   perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, jsonb) is
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
   'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_ring gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -93,7 +94,7 @@ begin
   if v_claim.subject_id is null or v_erased then
     perform gdpr_internal.refuse('erased');
   end if;
-  v_claim.data_key := gdpr_internal.data_key(p_ring, p_subject);
+  v_claim.data_key := gdpr_internal.data_key(p_keys, p_subject);
   if v_claim.data_key is null then
     perform gdpr_internal.refuse('key_missing', 'the data key of this person is gone');
   end if;
@@ -117,11 +118,9 @@ comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint,
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
-  p_ring gdpr_internal.keyring,
+  p_keys gdpr_internal.keyring,
   p_table smallint,
   p_mask bigint,
-  p_purposes smallint[],
-  p_bases text[],
   p_parent bigint,
   p_digests uuid[],
   p_bare uuid[],
@@ -145,70 +144,54 @@ declare
   v_blocked boolean := false;
   v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
-  v_claimed integer;
   v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_source() end;
 begin
-  if p_parent is null and p_digests = p_bare then
-    -- most new rows are new persons: the insert itself is the probe
-    v_subject := nextval('gdpr_internal.subject_id_seq');
-    v_claimed := case when v_digests > 0 then gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds) else 0 end;
-    if v_claimed = v_digests then
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
-    else
-      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
-      v_subject := null;
-    end if;
-  end if;
-
-  if v_claim.subject_id is null then
-    if v_digests > 0 then
-      -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
-      for v_hit in
-        select i.digest, i.subject_id, i.blocked_at, i.retired_at
-        from gdpr_internal.identifier as i
-        where i.digest = any (p_digests || p_bare)
-        order by array_position(p_digests, i.digest)
-        for share
-      loop
-        v_blocked := v_blocked or v_hit.blocked_at is not null;
-        if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
-          v_known := v_known + 1;
-          if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
-            v_subject := v_hit.subject_id;
-          end if;
+  if v_digests > 0 then
+    -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
+    for v_hit in
+      select i.digest, i.subject_id, i.blocked_at, i.retired_at
+      from gdpr_internal.identifier as i
+      where i.digest = any (p_digests || p_bare)
+      order by array_position(p_digests, i.digest)
+      for share
+    loop
+      v_blocked := v_blocked or v_hit.blocked_at is not null;
+      if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
+        v_known := v_known + 1;
+        if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
+          v_subject := v_hit.subject_id;
         end if;
-      end loop;
-      if v_blocked then
-        perform gdpr_internal.meet_blocked(p_table, case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
       end if;
-    end if;
-    if v_subject is null then
-      v_subject := nextval('gdpr_internal.subject_id_seq');
-      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
-      if exists (
-        select from gdpr_internal.identifier as i
-        where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
-      ) then
-        -- another session was faster with the same person, who can be seen now
-        delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
-        return gdpr_internal.claim_subject(
-          p_ring, p_table, p_mask, p_purposes, p_bases, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
-        );
-      end if;
-      v_claim := gdpr_internal.new_subject(p_ring, p_table, p_mask, p_purposes, p_bases, v_subject, v_source);
-    else
-      v_claim := gdpr_internal.known_subject(p_ring, p_table, p_mask, v_subject, v_source);
-      if v_known < v_digests then
-        perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
-      end if;
+    end loop;
+    if v_blocked then
+      perform gdpr_internal.meet_blocked(p_table, case when p_backfill and p_blocklist = 'refuse' then 'backfill' else p_blocklist end, p_constraint);
     end if;
   end if;
-
+  if v_subject is null then
+    v_subject := nextval('gdpr_internal.subject_id_seq');
+    perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+    if exists (
+      select from gdpr_internal.identifier as i
+      where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
+    ) then
+      -- another session was faster with the same person, who can be seen now
+      delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
+      return gdpr_internal.claim_subject(
+        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+      );
+    end if;
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, p_mask, v_subject, v_source);
+  else
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    if v_known < v_digests then
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+    end if;
+  end if;
   return v_claim;
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, smallint[], text[], bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
@@ -282,14 +265,14 @@ set debug_print_plan = off
 as $function$
 declare
   v_canonical text := gdpr_internal.canonical(p_kind, p_value);
-  v_ring gdpr_internal.keyring;
+  v_keys gdpr_internal.keyring;
 begin
   if v_canonical is null then
     perform gdpr_internal.refuse('invalid_argument', 'the value of an identifier cannot be empty');
   end if;
-  v_ring := gdpr_internal.keyring();
-  digest := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, v_canonical);
-  bare := gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, gdpr_internal.bare_form(p_kind, v_canonical));
+  v_keys := gdpr_internal.keyring();
+  digest := gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, v_canonical);
+  bare := gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.bare_form(p_kind, v_canonical));
 end
 $function$;
 comment on function gdpr_internal.identifier_digests(text, text) is 'The digest of an identifier and of its bare form. Error: PR004 empty value.';

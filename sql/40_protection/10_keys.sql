@@ -13,10 +13,12 @@ create table gdpr_internal.key_encryption_key (
   audit_key bytea not null check (length(audit_key) = 32),
   ticket_key bytea not null check (length(ticket_key) = 64),
   created_at timestamptz not null default statement_timestamp(),
+  retired_at timestamptz,
   check ((provider = 'table') = (material is not null))
 );
+create unique index key_encryption_key_in_force on gdpr_internal.key_encryption_key ((true)) where retired_at is null;
 comment on table gdpr_internal.key_encryption_key is
-  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(). digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
+  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(). digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
 
 create table gdpr_internal.subject_key (
   subject_id bigint primary key,

@@ -31,7 +31,7 @@ declare
   v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
     || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
 begin
-  return 'gdpr1:' || translate(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
 end
 $function$;
 comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
@@ -119,26 +119,22 @@ comment on function gdpr_internal.wrap_key(bytea, bytea, bytea, bytea) is
 
 create or replace function gdpr_internal.unwrap_key(p_kek bytea, p_context bytea, p_wrapped bytea)
 returns bytea
-language plpgsql
-immutable
-strict
+language sql
+-- not strict, and stable as refuse() is: the planner puts it into the expression that calls it
+stable
 parallel safe
 security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_length integer := length(p_wrapped);
-begin
-  if substr(p_wrapped, v_length - 31) is distinct from
-    gdpr_internal.hmac(p_context || substr(p_wrapped, 1, v_length - 32), substr(p_kek, 33), 'sha256')
-  then
-    perform gdpr_internal.refuse('tampered', 'wrapped key');
-  end if;
-  return gdpr_internal.decrypt_iv(
-    substr(p_wrapped, 17, v_length - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
-  );
-end
-$function$;
+begin atomic
+  select case
+    when substr(p_wrapped, length(p_wrapped) - 31)
+      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33), 'sha256')
+      then gdpr_internal.decrypt_iv(
+        substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
+      )
+    when p_wrapped is null or p_kek is null then null
+    else case when gdpr_internal.refuse('tampered', 'wrapped key') then null::bytea end
+  end;
+end;
 comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is
   'Checks and unwraps a key. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
 
@@ -201,31 +197,30 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_ring gdpr_internal.keyring;
+  v_keys gdpr_internal.keyring;
   v_ticket_key bytea;
 begin
-  select k.id, k.material, k.digest_key, k.ticket_key into v_ring.kek_id, v_ring.kek, v_ring.digest_key, v_ticket_key
+  select k.id, k.material, k.digest_key, k.ticket_key into v_keys.kek_id, v_keys.kek, v_keys.digest_key, v_ticket_key
   from gdpr_internal.key_encryption_key as k
-  order by k.id desc
-  limit 1;
-  if v_ring.kek is null then
-    v_ring.kek := gdpr_internal.open_ticket(v_ticket_key);
+  where k.retired_at is null;
+  if v_keys.kek is null then
+    v_keys.kek := gdpr_internal.open_ticket(v_ticket_key);
   end if;
-  if v_ring.kek_id is null then
+  if v_keys.kek_id is null then
     perform gdpr_internal.refuse('key_missing');
-  elsif v_ring.kek is null then
+  elsif v_keys.kek is null then
     perform gdpr_internal.refuse('key_locked');
   end if;
   -- unchecked: doctor() checks its MAC, and this runs for every row
-  v_ring.digest_key := gdpr_internal.decrypt_iv(
-    substr(v_ring.digest_key, 17, 32), substr(v_ring.kek, 1, 32), substr(v_ring.digest_key, 1, 16), 'aes-cbc/pad:none'
+  v_keys.digest_key := gdpr_internal.decrypt_iv(
+    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
   );
-  return v_ring;
+  return v_keys;
 end
 $function$;
 comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked.';
 
-create or replace function gdpr_internal.data_key(p_ring gdpr_internal.keyring, p_subject bigint)
+create or replace function gdpr_internal.data_key(p_keys gdpr_internal.keyring, p_subject bigint)
 returns bytea
 language plpgsql
 stable
@@ -240,7 +235,7 @@ begin
   if v_wrapped is null then
     return null;
   end if;
-  return gdpr_internal.unwrap_key((p_ring).kek, int8send(p_subject), v_wrapped);
+  return gdpr_internal.unwrap_key(p_keys.kek, int8send(p_subject), v_wrapped);
 end
 $function$;
 comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';

@@ -62,8 +62,7 @@ declare
 begin
   select k.check_value, k.ticket_key into v_check, v_secret
   from gdpr_internal.key_encryption_key as k
-  order by k.id desc
-  limit 1;
+  where k.retired_at is null;
   if v_check is null then
     perform gdpr_internal.refuse('key_missing');
   elsif v_kek is null or v_check <> gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256') then
@@ -169,10 +168,10 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_ring gdpr_internal.keyring;
+  v_keys gdpr_internal.keyring;
 begin
-  v_ring := gdpr_internal.keyring();
-  return gdpr_internal.keyed_digest(v_ring.digest_key, p_kind, gdpr_internal.canonical(p_kind, p_value));
+  v_keys := gdpr_internal.keyring();
+  return gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, p_value));
 end
 $function$;
 comment on function gdpr.digest(text, text) is

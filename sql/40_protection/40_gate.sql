@@ -115,18 +115,6 @@ $function$;
 comment on function gdpr_internal.refuse_deferred(regclass) is
   'A deferred trigger that the owner of a table planted would run at commit, as the officer who erases or restricts. Error: PR604.';
 
-create or replace function gdpr_internal.worker_facts(p_function regprocedure)
-returns text
-language sql
-volatile
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select format('%s %s %s %s', p.prosecdef, pg_get_userbyid(p.proowner), p.proconfig, p.proacl) from pg_proc as p where p.oid = p_function;
-end;
-comment on function gdpr_internal.worker_facts(regprocedure) is 'What decides as whom a function runs and who may call it.';
-
 create or replace function gdpr_internal.remember_worker()
 returns void
 language plpgsql
@@ -137,10 +125,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   delete from gdpr_internal.worker_function;
-  insert into gdpr_internal.worker_function (function, facts)
-  select p.oid, gdpr_internal.worker_facts(p.oid)
+  insert into gdpr_internal.worker_function (function, definer, settings, grants)
+  select p.oid, p.prosecdef, p.proconfig, p.proacl
   from pg_proc as p
-  where p.pronamespace = 'gdpr_generated'::regnamespace and pg_get_userbyid(p.proowner) = 'gdpr_worker';
+  where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole;
 end
 $function$;
 comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
@@ -158,8 +146,10 @@ begin
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
   -- functions. Asked before and after each call, so that no such change is committed.
   if exists (
-    select from gdpr_internal.worker_function as w
-    where gdpr_internal.worker_facts(w.function) is distinct from w.facts
+    select
+    from gdpr_internal.worker_function as w
+    left join pg_proc as p on p.oid = w.function
+    where (p.proowner, p.prosecdef, p.proconfig, p.proacl) is distinct from ('gdpr_worker'::regrole::oid, w.definer, w.settings, w.grants)
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
   end if;

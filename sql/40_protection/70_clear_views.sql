@@ -94,7 +94,7 @@ begin
     ) filter (where c.encrypt = 'searchable'), ''),
     string_agg(
       format(
-        E'    case when octet_length(t.%1$I) %% 4 = 2 and t.%1$I ~ ''^gdpr1:[A-Za-z0-9+/]+={0,2}$'' then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
+        E'    case when starts_with(t.%1$I, ''gdpr1:'') and octet_length(t.%1$I) %% 4 = 2 then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
         a.attname, c.id
       ), '' order by a.attnum
     ) filter (where c.encrypt <> 'no')
@@ -122,8 +122,7 @@ cross join lateral (
         from (
           select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
           from gdpr_internal.key_encryption_key as e
-          order by e.id desc
-          limit 1
+          where e.retired_at is null
         ) as c
       ), 1, 32),
       substr(k.wrapped, 1, 16),

@@ -3,42 +3,6 @@
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.write_audit(
-  p_operation text, p_table smallint, p_subject bigint, p_key text, p_row text, p_changed text[], p_payload text
-)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
-as $function$
-declare
-  v_role name := gdpr_internal.acting_role();
-begin
-  insert into gdpr_internal.audit_record (
-    operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload
-  )
-  select
-    p_operation, p_table, p_subject,
-    gdpr_internal.keyed_digest(k.audit_key, p_table::text, p_key),
-    gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')),
-    gdpr_internal.context_setting('actor'),
-    gdpr_internal.context_setting('request'),
-    v_role,
-    nullif(current_setting('application_name'), ''),
-    p_changed,
-    gdpr_internal.hmac(convert_to(p_row, 'UTF8'), k.audit_key, 'sha256'),
-    p_payload
-  from gdpr_internal.key_encryption_key as k
-  order by k.id desc
-  limit 1;
-end
-$function$;
-comment on function gdpr_internal.write_audit(text, smallint, bigint, text, text, text[], text) is
-  'Writes the audit record of one row: p_key the primary key as text and p_row the row as stored leave only keyed digests.';
-
 create or replace function gdpr_internal.audit_event(p_operation text, p_subject bigint, p_details jsonb)
 returns void
 language plpgsql

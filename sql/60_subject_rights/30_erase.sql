@@ -98,13 +98,13 @@ begin
     execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
     into v_changed, v_kept
     using p_subject;
-    perform gdpr_internal.require_worker();
     v_kept_all := v_kept_all + v_kept;
     v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
       'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
       'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
     ));
   end loop;
+  perform gdpr_internal.require_worker();
 
   if v_kept_all = 0 then
     v_key_destroyed := gdpr_internal.destroy_key(p_subject);

@@ -265,3 +265,52 @@ def test_canonical_forms_are_canonical(pair: Pair, kind: str, value: str) -> Non
             [kind, kind, value],
         ).fetchone() or (None, None)
     assert once == twice or kind == "phone"
+
+
+#: Addresses near the border between the obvious form and the one that needs folding.
+ADDRESSES = st.one_of(
+    TEXT,
+    st.lists(
+        st.sampled_from(
+            [
+                "a",
+                "Z",
+                "0",
+                "@",
+                ".",
+                "-",
+                "_",
+                "+",
+                "xn--",
+                "XN--",
+                " ",
+                "\n",
+                "é",
+                "\u200d",
+                "\u3002",
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(value=ADDRESSES)
+def test_the_short_way_to_a_canonical_address_leads_to_the_same(pair: Pair, value: str) -> None:
+    """The triggers fold obvious addresses without a call: the same form as the function gives."""
+    with psycopg.connect(pair.reader.info.dsn, user="postgres") as superuser:
+        superuser.execute("set local client_encoding = 'UTF8'")
+        short = superuser.execute(
+            "select gdpr_internal.canonical_code('email', 'v')"
+        ).fetchone() or ("",)
+        forms = superuser.execute(
+            (
+                f"select {short[0]}, gdpr_internal.canonical('email', v)"
+                " from (select %s::text) as t (v)"
+            ).encode(),
+            [value],
+        ).fetchone() or (None, "")
+    assert forms[0] == forms[1]

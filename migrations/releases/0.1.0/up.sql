@@ -87,10 +87,12 @@ comment on table gdpr_internal.protected_column is
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
-  facts text not null
+  definer boolean not null,
+  settings text[],
+  grants aclitem[]
 );
 comment on table gdpr_internal.worker_function is
-  'The functions of gdpr_worker as they were generated (definer, owner, settings, grants): what planted code changes of them is found before it commits.';
+  'The functions of gdpr_worker as they were generated: what planted code changes of them is found before it commits.';
 
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,
@@ -538,10 +540,12 @@ create table gdpr_internal.key_encryption_key (
   audit_key bytea not null check (length(audit_key) = 32),
   ticket_key bytea not null check (length(ticket_key) = 64),
   created_at timestamptz not null default statement_timestamp(),
+  retired_at timestamptz,
   check ((provider = 'table') = (material is not null))
 );
+create unique index key_encryption_key_in_force on gdpr_internal.key_encryption_key ((true)) where retired_at is null;
 comment on table gdpr_internal.key_encryption_key is
-  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(). digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
+  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(). digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
 
 create table gdpr_internal.subject_key (
   subject_id bigint primary key,

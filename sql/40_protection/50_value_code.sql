@@ -1,0 +1,311 @@
+-- [code] The pieces of code from which the triggers of a protected table are generated.
+-- GDPR Art. 25, 32. From names in the catalog and the register only: a caller that could hand in text would run it with the keys.
+-- In the pieces v_<n> is the plaintext of a column, v_key the person's data key, v_keys the keys of the statement.
+-- Few and large expressions: plpgsql prepares each one anew in every transaction.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
+  -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
+  -- Columns of types outside the system are only ever given to format(), which calls their output function.
+  select format(
+    E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass then\n  perform gdpr_internal.refuse(''drifted'');\nend if;\n'
+    'if %2$s then\n'
+    '  perform gdpr_internal.refuse(''drifted'');\nend if;\n',
+    t.relation, string_agg(format('pg_typeof(%s.%I) <> %L::regtype', p_row, a.attname, format_type(a.atttypid, null)), E'\n  or ' order by a.attnum)
+  )
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
+  where t.id = p_table
+  group by t.relation;
+end;
+comment on function gdpr_internal.table_check_code(smallint, text) is
+  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old.';
+
+create or replace function gdpr_internal.text_expression(p_value text, p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when gdpr_internal.base_type(p_type) in (
+      'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr', 'json', 'jsonb'
+    ) then format('%s::pg_catalog.text', p_value)
+    else format('gdpr.text_of(%s)', p_value)
+  end;
+end;
+comment on function gdpr_internal.text_expression(text, text) is 'The SQL that turns a value of a type into text that does not depend on the session''s settings.';
+
+create or replace function gdpr_internal.mask_expression(p_mask text, p_value text, p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_mask
+    when 'show' then p_value
+    when 'initial' then format('(left(%1$s::text, 1) || ''.'')::%2$s', p_value, p_type)
+    when 'email' then format(
+      '(left(%1$s::text, 1) || ''***'' || case when strpos(split_part(%1$s::text, ''@'', -1), ''.'') > 0 and strpos(%1$s::text, ''@'') > 0 '
+      'then ''@***.'' || split_part(%1$s::text, ''.'', -1) else '''' end)::%2$s', p_value, p_type
+    )
+    -- a date by way of timestamp: by way of timestamptz it would ask the session's time zone, at twice the price
+    when 'year' then format('date_trunc(''year'', %1$s%3$s)::%2$s', p_value, p_type, case when p_type = 'date' then '::timestamp' else '' end)
+    else format('null::%s', p_type)
+  end;
+end;
+comment on function gdpr_internal.mask_expression(text, text, text) is
+  'The SQL of a mask over a plain column: expressions that the planner can inline, no function of ours per row.';
+
+create or replace function gdpr_internal.column_facts(p_table smallint)
+returns setof gdpr_internal.column_fact
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    c.id,
+    c.column_name,
+    row_number() over (order by not c.matches, c.position)::integer,
+    c.original_type,
+    c.encrypt,
+    c.identifier,
+    case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
+    c.mask,
+    c.mask = 'pseudonym' or (c.encrypt <> 'no' and c.mask in ('initial', 'email', 'year')),
+    c.matches,
+    coalesce(
+      c.original ->> 'unique_name',
+      (
+        select i.relname from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
+        join gdpr_internal.protected_table as t on t.id = c.table_id and t.relation = x.indrelid
+        where x.indisunique and x.indkey::text = a.attnum::text
+        limit 1
+      )
+    )::name,
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table;
+end;
+comment on function gdpr_internal.column_facts(smallint) is
+  'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
+
+create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.column_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here
+  select case
+    when (p_column).encrypt = 'no' then format(
+      E'v_%s := %s;\n', (p_column).n, gdpr_internal.text_expression(format('new.%I', (p_column).column_name), (p_column).type)
+    )
+    when (p_column).type = 'text' or (p_column).type = 'character varying' then format(
+      E'v_%s := new.%I;\n', (p_column).n, (p_column).column_name
+    )
+    when (p_column).maximum is not null then format(
+      E'v_%1$s := case when length(rtrim(new.%2$I, '' '')) > %3$s\n'
+      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else left(new.%2$I, %3$s) end;\n',
+      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name)
+    )
+    else format(
+      E'begin\n'
+      '  v_typed_%1$s := new.%2$I;\n'
+      '  v_%1$s := %3$s;\n'
+      'exception when data_exception then\n'
+      '  perform gdpr_internal.refuse(''invalid_value'', %4$L);\n'
+      'end;\n',
+      (p_column).n, (p_column).column_name,
+      gdpr_internal.text_expression(format('v_typed_%s', (p_column).n), (p_column).type),
+      format('column %I', (p_column).column_name)
+    )
+  end;
+$function$;
+comment on function gdpr_internal.read_value_code(gdpr_internal.column_fact) is
+  'Code that reads a new value as text and holds it to the type and length its column had.';
+
+create or replace function gdpr_internal.seal_code(p_target text, p_subject text, p_column integer, p_value text, p_random integer)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
+  select format(
+    E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
+    '  || gdpr_internal.encrypt_iv(convert_to(%4$s, ''UTF8''), substr(v_key, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
+    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+    p_subject, p_column, p_random, p_value, p_target
+  );
+end;
+comment on function gdpr_internal.seal_code(text, text, integer, text, integer) is
+  'Code that encrypts p_value (an expression, text) into p_target under v_key, with the IV that stands at p_random in v_random.';
+
+create or replace function gdpr_internal.store_value_code(p_column gdpr_internal.column_fact, p_random integer)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select concat(
+    case when (p_column).encrypt = 'searchable' then format(
+      E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
+    ) end,
+    case when (p_column).masked then format(
+      E'new.%I := %s;\n',
+      'gdpr_' || (p_column).column_name || '_mask',
+      case
+        when (p_column).mask = 'pseudonym' then format(
+          'left(replace(gdpr_internal.keyed_digest(v_keys.digest_key, ''pseudonym'', v_%s)::text, ''-'', ''''), %s)', (p_column).n, least(16, coalesce((p_column).maximum, 16))
+        )
+        else gdpr_internal.mask_expression(
+          (p_column).mask,
+          case when (p_column).mask = 'year' then format('v_%s::%s', (p_column).n, (p_column).type) else format('v_%s', (p_column).n) end,
+          (p_column).type
+        )
+      end
+    ) end,
+    case when (p_column).encrypt <> 'no' then gdpr_internal.seal_code(
+      format('new.%I', (p_column).column_name), 'new.gdpr_subject_id', (p_column).column_id, format('v_%s', (p_column).n), p_random
+    ) end
+  );
+$function$;
+comment on function gdpr_internal.store_value_code(gdpr_internal.column_fact, integer) is
+  'Code that puts digest, mask and ciphertext of v_<n> into the row. p_random: where its IV stands in v_random.';
+
+create or replace function gdpr_internal.canonical_code(p_kind text, p_value text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- most addresses are plain ASCII without a tag or an encoded domain, where folding is lower(): no call for those
+  select case when p_kind = 'email' then format(
+    'case when %1$s collate "C" ~ ''^[A-Za-z0-9._-]+@[A-Za-z0-9.-]*[A-Za-z0-9-]$'' and strpos(lower(%1$s collate "C"), ''xn--'') = 0 '
+    'then lower(%1$s collate "C") else gdpr_internal.canonical(%2$L, %1$s) end', p_value, p_kind
+  ) else format('gdpr_internal.canonical(%L, %s)', p_kind, p_value) end;
+end;
+comment on function gdpr_internal.canonical_code(text, text) is 'The SQL of gdpr_internal.canonical(), without a call where the form is obvious.';
+
+create or replace function gdpr_internal.digest_code(p_column gdpr_internal.column_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select case when (p_column).identifier is not null or (p_column).encrypt = 'searchable' then format(
+    E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
+    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
+  ) else '' end;
+$function$;
+comment on function gdpr_internal.digest_code(gdpr_internal.column_fact) is 'Code that computes the digest of v_<n>.';
+
+create or replace function gdpr_internal.bare_code(p_column gdpr_internal.column_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select case when (p_column).identifier = 'email' then format(
+    'case when strpos(v_canonical_%1$s, ''+'') > 0 '
+    'then gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) else v_digest_%1$s end',
+    (p_column).n, (p_column).canonical
+  ) else format('v_digest_%s', (p_column).n) end;
+$function$;
+comment on function gdpr_internal.bare_code(gdpr_internal.column_fact) is 'The SQL of the digest of v_<n> without a plus-tag.';
+
+create or replace function gdpr_internal.variable_code(p_column gdpr_internal.column_fact)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+as $function$
+  select concat(
+    format(E'  v_%s text;\n', (p_column).n),
+    case when (p_column).encrypt <> 'no' and (p_column).maximum is null and (p_column).type not in ('text', 'character varying')
+      then format(E'  v_typed_%s %s;\n', (p_column).n, (p_column).type)
+    end,
+    case when (p_column).identifier is not null or (p_column).encrypt = 'searchable'
+      then format(E'  v_canonical_%1$s text;\n  v_digest_%1$s uuid;\n', (p_column).n)
+    end
+  );
+$function$;
+comment on function gdpr_internal.variable_code(gdpr_internal.column_fact) is 'Declarations of the variables that the code of a column uses.';
+
+create or replace function gdpr_internal.keys_code()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- the key in a table is read here; one that the session holds takes the call
+  select
+    E'select k.id, k.material, gdpr_internal.decrypt_iv(\n'
+    '  substr(k.digest_key, 17, 32), substr(k.material, 1, 32), substr(k.digest_key, 1, 16), ''aes-cbc/pad:none''\n'
+    ')\n'
+    'into v_keys\n'
+    'from gdpr_internal.key_encryption_key as k\n'
+    'where k.retired_at is null;\n'
+    'if v_keys.kek is null then\n'
+    '  v_keys := gdpr_internal.keyring();\n'
+    'end if;\n';
+end;
+comment on function gdpr_internal.keys_code() is 'Code that reads the keys of the statement into v_keys.';
+
+create or replace function gdpr_internal.check_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when t.mode = 'enforce' then
+    E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n'
+    '  new.gdpr_until <= statement_timestamp()\n'
+    '  or new.gdpr_purposes & gdpr_generated.purpose_mask(gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)) = 0\n'
+    ') then\n'
+    '  perform gdpr_internal.check_write(\n'
+    '    new.gdpr_subject_id, new.gdpr_purposes, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)\n'
+    '  );\n'
+    'end if;\n'
+  else '' end
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
+
+create or replace function gdpr_internal.indented(p_code text, p_indent text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case when p_code = '' then '' else p_indent || replace(rtrim(p_code, E'\n'), E'\n', E'\n' || p_indent) || E'\n' end;
+end;
+comment on function gdpr_internal.indented(text, text) is 'Lines of generated code, indented: DBAs read what is generated.';

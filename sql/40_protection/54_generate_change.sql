@@ -1,0 +1,171 @@
+-- [code] The generator of the trigger that lets a changed row in: identifiers and ciphertext of the columns that changed.
+-- GDPR Art. 16, 25, 32. Called by: gdpr.apply().
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.change_value_code(p_column gdpr_internal.column_fact, p_table gdpr_internal.protected_table, p_random integer)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_code text := '';
+begin
+  if p_column.encrypt <> 'no' then
+    v_code := format(
+      E'if new.%1$I is not distinct from old.%1$I then\n'
+      '  new.%1$I := %2$s;\n'
+      'elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
+      '  perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
+      'end if;\n',
+      p_column.column_name, v_old_value, format('column %I', p_column.column_name)
+    );
+  end if;
+  v_code := v_code || gdpr_internal.read_value_code(p_column) || gdpr_internal.digest_code(p_column);
+  if p_column.identifier is not null then
+    v_code := v_code || format(
+      E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n'
+      'perform gdpr_internal.change_identifier(\n'
+      '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L\n'
+      ');\n',
+      p_column.canonical,
+      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else v_old_value end,
+      p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name
+    );
+  end if;
+  return format(
+    E'if v_moved or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
+    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
+  );
+end
+$function$;
+comment on function gdpr_internal.change_value_code(gdpr_internal.column_fact, gdpr_internal.protected_table, integer) is
+  'Code that stores a column anew when its value changed, or when the row went to another person. v_old_key: the data key of the person the row belonged to.';
+
+create or replace function gdpr_internal.generate_change(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set bytea_output = 'hex'
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_default_mask bigint;
+  v_declare text := '';
+  v_same text := '';
+  v_update text := '';
+  v_ivs integer := 0;
+  v_identifiers boolean := false;
+  v_column gdpr_internal.column_fact;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+
+  for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    v_declare := v_declare || gdpr_internal.variable_code(v_column);
+    v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
+    v_update := v_update || gdpr_internal.change_value_code(v_column, v_table, v_ivs * 16 + 1);
+    v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
+    v_identifiers := v_identifiers or v_column.identifier is not null;
+  end loop;
+  if v_update = '' and v_table.parent_id is null then
+    execute format('drop function if exists gdpr_generated.%I()', 'change_' || p_table);
+    return;
+  end if;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $body$
+declare
+  v_keys gdpr_internal.keyring;
+  v_claim gdpr_internal.claim;
+  v_moved boolean;
+  v_wrapped bytea;
+  v_key bytea;
+%2$sbegin
+%3$s  -- an argument: apply() rewrites the row because the policy of a column changed
+  v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
+  if not v_moved%4$s then
+    return new;
+  end if;
+  if new.gdpr_subject_id is null then
+    if old.gdpr_subject_id is null then
+      perform gdpr_internal.refuse('erased');
+    end if;
+    -- erasure: the guard lets nobody but gdpr_worker take a row's subject away
+    return new;
+  end if;
+%5$s  if v_moved then
+    v_claim := gdpr_internal.known_subject(
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
+    );
+    new.gdpr_subject_ref := v_claim.ref;
+    new.gdpr_purposes := v_claim.purposes & %8$s;
+    new.gdpr_until := v_claim.until;
+%9$s  end if;
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
+  if v_wrapped is null then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  v_key := gdpr_internal.unwrap_key(v_keys.kek, int8send(new.gdpr_subject_id), v_wrapped);
+%10$s%11$s  return new;
+end
+$body$
+$code$,
+    'change_' || p_table,
+    v_declare
+      || case when v_ivs > 0 then E'  v_old_key bytea;\n  v_random bytea;\n  v_body bytea;\n' else '' end
+      || case when v_identifiers then E'  v_old uuid;\n' else '' end,
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    v_same,
+    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    p_table, v_default_mask,
+    v_table.purpose_mask | (1::bigint << 62),
+    gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
+    case when v_ivs > 0 then format(
+      E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
+      '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
+    ) else '' end,
+    gdpr_internal.indented(v_update, '  ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
+    format('Before a changed row of %s is stored: identifiers and ciphertext of the columns that changed. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'change_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_change(smallint) is 'Generates the BEFORE UPDATE trigger function of a protected table from the register.';
+
+create or replace function gdpr_internal.generate_triggers(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.generate_protect(p_table);
+  perform gdpr_internal.generate_change(p_table);
+  perform gdpr_internal.generate_audit(p_table);
+  perform gdpr_internal.generate_clear_writes(p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_triggers(smallint) is 'Generates the trigger functions of a protected table from the register.';

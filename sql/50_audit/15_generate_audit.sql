@@ -1,0 +1,216 @@
+-- [code] The generator of audit triggers: one record for each changed row, static SQL.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: gdpr.apply(). Runs as gdpr_keyholder, from names in the catalog and the register only.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.key_expression(p_relation regclass, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case count(*)
+    when 0 then 'null::text'
+    when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
+    else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
+  end
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_internal.key_expression(regclass, text) is
+  'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
+
+create or replace function gdpr_internal.audit_row_code(p_table smallint, p_operation text, p_row text, p_changed text, p_payload text, p_from text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- the gate in the row is a copy, kept without a record: it is no part of the row's hash
+  select format(
+    E'insert into gdpr_internal.audit_record (\n'
+    '  operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload\n'
+    ')\n'
+    'select\n'
+    '  %1$L, %2$s, %3$s.gdpr_subject_id, gdpr_internal.keyed_digest(k.audit_key, %2$L, %4$s),\n'
+    '  gdpr_generated.purpose_held(v_role, nullif(current_setting(''gdpr.purpose'', true), '''')),\n'
+    '  nullif(current_setting(''gdpr.actor'', true), ''''), nullif(current_setting(''gdpr.request'', true), ''''),\n'
+    '  v_role, nullif(current_setting(''application_name''), ''''), %6$s,\n'
+    '  gdpr_internal.hmac(convert_to(format(''%%s'', row(%5$s)), ''UTF8''), k.audit_key, ''sha256''), %7$s\n'
+    'from %8$s;\n',
+    p_operation, p_table, case p_operation when 'INSERT' then 'new' else 'old' end,
+    gdpr_internal.key_expression(t.relation, case p_operation when 'INSERT' then 'new' else 'old' end),
+    string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum),
+    p_changed, p_payload, p_from
+  )
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    and (a.attname !~ '^gdpr_' or a.attname = 'gdpr_subject_id')
+  where t.id = p_table
+  group by t.relation;
+end;
+comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text) is
+  'Code that writes one audit record. p_row: new or old, the row as stored or as deleted; p_changed, p_payload: expressions; p_from: where k.audit_key comes from.';
+
+create or replace function gdpr_internal.output_settings(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(s.code, '' order by s.code), '')
+  from (
+    values
+      (E'set timezone = ''UTC''\n', array['timestamp with time zone', 'time with time zone']),
+      (E'set datestyle = ''ISO''\n', array['timestamp with time zone', 'timestamp without time zone', 'date']),
+      (E'set intervalstyle = ''postgres''\n', array['interval']),
+      (E'set extra_float_digits = 3\n', array['real', 'double precision']),
+      (E'set bytea_output = ''hex''\n', array['bytea'])
+  ) as s (code, types)
+  where exists (
+    select from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and (
+        format_type(a.atttypid, null) = any (s.types)
+        -- arrays, ranges, domains, composite types: of whatever
+        or format_type(a.atttypid, null) <> all (array[
+          'text', 'character varying', 'character', 'uuid', 'boolean', 'smallint', 'integer', 'bigint', 'numeric', 'inet', 'cidr', 'json', 'jsonb',
+          'timestamp with time zone', 'time with time zone', 'timestamp without time zone', 'time without time zone', 'date', 'interval',
+          'real', 'double precision', 'bytea'
+        ])
+      )
+  );
+end;
+comment on function gdpr_internal.output_settings(regclass) is
+  'The settings that a function has to pin so that the rows of a table turn into the same text in every session: each costs in every call, so only those that its types ask for.';
+
+create or replace function gdpr_internal.generate_audit(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_changed text;
+  v_same text;
+  v_all text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
+    string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum)
+  into v_changed, v_same, v_all
+  from pg_attribute as a
+  join pg_type as y on y.oid = a.atttypid
+  cross join lateral (
+    select
+      -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
+      case when k.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end as new_text,
+      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text,
+      case when y.oid < 16384 then format('old.%I', a.attname)
+        else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)
+      end as old_value
+    from (
+      select y.oid < 16384 and (y.typcategory = 'A' or exists (
+        select from pg_opclass as o
+        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
+      )) as comparable
+    ) as k
+  ) as c
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+%2$sas $body$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_changed text[];
+  v_kek bytea;
+  v_audit_key bytea;
+  v_wrapped bytea;
+  v_key bytea;
+  v_random bytea;
+  v_body bytea;
+  v_payload text;
+begin
+  if tg_op = 'INSERT' then
+%3$s%4$s    return null;
+  elsif tg_op = 'UPDATE' then
+%3$s    v_changed := array_remove(array[
+%5$s,
+      case when new.gdpr_subject_id is distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
+    ], null);
+    if v_changed = '{}' then
+      -- the gate was copied to the row, or nothing changed
+      return null;
+    end if;
+  else
+%6$s  end if;
+  select e.audit_key, e.material, k.wrapped
+  into v_audit_key, v_kek, v_wrapped
+  from gdpr_internal.key_encryption_key as e
+  left join gdpr_internal.subject_key as k on k.subject_id = old.gdpr_subject_id
+  where e.retired_at is null;
+  if v_wrapped is not null then
+    if v_kek is null then
+      v_kek := (gdpr_internal.keyring()).kek;
+    end if;
+    v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
+    v_random := gdpr_internal.gen_random_bytes(16);
+    if tg_op = 'UPDATE' then
+      v_payload := jsonb_build_object(%7$s, 'gdpr_subject_id', old.gdpr_subject_id) - array_remove(array[
+%8$s,
+      case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
+      ], null);
+    else
+      v_payload := jsonb_build_object(%7$s);
+    end if;
+%9$s  end if;
+  if tg_op = 'UPDATE' then
+%10$s  else
+%11$s  end if;
+  return null;
+end
+$body$
+$code$,
+    'audit_' || p_table, gdpr_internal.output_settings(v_relation),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.audit_row_code(
+      p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
+    v_changed,
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old'), '  '),
+    v_all, v_same,
+    gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
+    gdpr_internal.indented(gdpr_internal.audit_row_code(
+      p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+    gdpr_internal.indented(gdpr_internal.audit_row_code(
+      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
+    format('After a row of %s has changed: its audit record. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'audit_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_audit(smallint) is 'Generates the audit trigger function of a protected table.';
