@@ -21,6 +21,7 @@ from gdprdb.cli import (
     outbox,
     policy,
     server,
+    source,
     subject,
 )
 from gdprdb.cli.options import Commands
@@ -51,6 +52,7 @@ for command in (
     basis.basis,
     blocklist.blocklist,
     outbox.outbox,
+    source.source,
     audit.audit,
     keys.keys,
     doctor.doctor,

@@ -100,7 +100,7 @@ declare
   v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -153,6 +153,9 @@ begin
     end if;
   end loop;
 
+  if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
+    problems := problems || format('%s.source: "optional" or "required"', v_where);
+  end if;
   v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
   problems := problems || v_opt_in.problems;
 
@@ -188,7 +191,7 @@ begin
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
-    'erase', v_erase, 'columns', v_columns
+    'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
 end
 $function$;

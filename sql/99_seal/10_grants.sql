@@ -139,7 +139,7 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
-  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
@@ -210,7 +210,8 @@ grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
-  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]) to gdpr_owner;
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;

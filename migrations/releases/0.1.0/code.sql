@@ -23,6 +23,7 @@ values
   ('no_registrations', 'PR105', 'the table takes no registrations', 'Set double_opt_in for the table in the policy.', 'Art. 25'),
   ('registration_conflict', 'PR106', 'the table does not take the confirmed row', 'The registration waits on: mend the cause, and the same link works.', 'Art. 5(1)(d)'),
   ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
+  ('source_missing', 'PR108', 'the table takes no data of unknown source', 'Say where it comes from with gdpr.set_context() or gdpr.source.', 'Art. 14(2)(f)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
@@ -118,16 +119,29 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if jsonb_typeof(p_source) <> 'object' or coalesce(
-    p_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
-  ) then
+  -- asked for every row that comes with a source: a few comparisons, no loop over its keys
+  if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
+    p_source - array['kind', 'note', 'language', 'registration', 'submitted_at', 'confirmed_at', 'confirmation'] - case p_source ->> 'kind'
+      when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
+      when 'import' then array['file', 'line']
+      when 'manual' then array['user', 'reason']
+      when 'api' then array['service', 'ip', 'user_agent']
+      when 'integration' then array['system', 'record']
+      when 'migration' then array['file', 'system', 'record']
+    end <> '{}', true
+  ) or p_source ->> 'ip' !~ '^[0-9A-Fa-f:.]{2,45}$' or p_source ->> 'line' !~ '^[1-9][0-9]{0,17}$'
+    or p_source ->> 'url' !~ '^https?://' or p_source ->> 'referrer' !~ '^https?://'
+  then
     perform gdpr_internal.refuse(
-      'invalid_argument', 'a source is {"kind": web_form | import | manual | api | integration | migration, ...}'
+      'invalid_argument',
+      'a source is {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, '
+      '{"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} '
+      'or {"kind": "migration", "file", "system", "record"}, each with "note" and "language" if need be'
     );
   end if;
 end
 $function$;
-comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source. Error: PR004.';
+comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source: an unknown kind, a detail that its kind does not have, an ip, line or url that is none. Error: PR004.';
 
 create or replace function gdpr_internal.context_source()
 returns jsonb
@@ -394,7 +408,7 @@ begin atomic
     set_config('gdpr.request', coalesce(p_request, ''), true);
 end;
 comment on function gdpr.set_context(text, text, jsonb, text) is
-  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": web_form | import | manual | api | integration | migration, "form", "ip", "file", "service"}) and in which request. Errors: 42501 purpose not held, PR004 unknown kind of source. Art. 5(1)(b), Art. 13, 14.';
+  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, {"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} or {"kind": "migration", "file", "system", "record"}; all details optional) and in which request. Errors: 42501 purpose not held, PR004 no such source. Art. 5(1)(b), Art. 13, 14.';
 
 create or replace function gdpr_policy.refuse_base(p_role name)
 returns boolean
@@ -1101,7 +1115,7 @@ declare
   v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1154,6 +1168,9 @@ begin
     end if;
   end loop;
 
+  if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
+    problems := problems || format('%s.source: "optional" or "required"', v_where);
+  end if;
   v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
   problems := problems || v_opt_in.problems;
 
@@ -1189,7 +1206,7 @@ begin
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
-    'erase', v_erase, 'columns', v_columns
+    'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
 end
 $function$;
@@ -3449,7 +3466,9 @@ end
 $type$;
 comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
 
-create or replace function gdpr_internal.add_source(p_subject bigint, p_table smallint, p_source jsonb, p_key bytea)
+create or replace function gdpr_internal.add_source(
+  p_subject bigint, p_table smallint, p_row uuid, p_source jsonb, p_key bytea, p_event text default 'created'
+)
 returns void
 language plpgsql
 volatile
@@ -3463,15 +3482,15 @@ begin
   if p_source - 'kind' <> '{}' then
     v_details := gdpr_internal.seal_value(p_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, (p_source - 'kind')::text);
   end if;
-  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-  values (p_subject, p_table, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
+  insert into gdpr_internal.source (subject_id, table_id, row_key, event, kind, details, actor)
+  values (p_subject, p_table, p_row, p_event, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
 end
 $function$;
-comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
+comment on function gdpr_internal.add_source(bigint, smallint, uuid, jsonb, bytea, text) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
 create or replace function gdpr_internal.new_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -3501,15 +3520,15 @@ begin
     from gdpr_internal.table_basis as b
     where b.table_id = p_table;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
   'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -3547,11 +3566,11 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -3565,6 +3584,7 @@ create or replace function gdpr_internal.claim_subject(
   p_matching integer,
   p_blocklist text,
   p_constraint name,
+  p_row uuid,
   p_backfill boolean
 )
 returns gdpr_internal.claim
@@ -3614,12 +3634,12 @@ begin
       -- another session was faster with the same person, who can be seen now
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       return gdpr_internal.claim_subject(
-        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_row, p_backfill
       );
     end if;
-    v_claim := gdpr_internal.new_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
   else
-    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
       perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
     end if;
@@ -3628,7 +3648,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, uuid, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
@@ -5715,6 +5735,149 @@ begin atomic
 end;
 comment on function gdpr_internal.indented(text, text) is 'Lines of generated code, indented: DBAs read what is generated.';
 
+-- 40_protection/51_sources.sql
+-- [code] Where the data of a row came from: the code that the triggers of a table carry, and what people ask.
+-- GDPR Art. 13, Art. 14(2)(f), Art. 15(1)(g). Called by: the generators of triggers; gdpr_dpo.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.key_text(p_relation regclass, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case count(*)
+    when 0 then 'null::pg_catalog.text'
+    when 1 then max(k.value)
+    else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
+  end
+  from (
+    select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  ) as k;
+end;
+comment on function gdpr_internal.key_text(regclass, text) is
+  'The SQL of a row''s primary key as text that is the same in every session: the value, or a JSON array of several.';
+
+create or replace function gdpr_internal.row_key_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(E'v_row := gdpr_internal.keyed_digest(v_keys.digest_key, %L, %s);\n', 'row ' || t.id, gdpr_internal.key_text(t.relation, 'new'))
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.row_key_code(smallint) is 'Code that computes the digest of the new row''s primary key.';
+
+create or replace function gdpr_internal.source_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when t.definition ->> 'source' = 'required' then format(
+    E'if tg_op = ''INSERT'' and coalesce(current_setting(''gdpr.source'', true), '''') = '''' then\n  perform gdpr_internal.refuse(''source_missing'', %L);\nend if;\n',
+    t.relation
+  ) else '' end
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.source_code(smallint) is 'Code that refuses a row without a source, for tables whose policy demands one.';
+
+create or replace function gdpr_internal.row_key(p_table smallint, p_key text)
+returns uuid
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, p_key);
+end
+$function$;
+comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
+
+create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  if v_key is not null then
+    perform gdpr_internal.add_source(
+      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.source_of(p_table regclass, p_key text)
+returns table (event text, kind text, details jsonb, actor text, recorded_at timestamptz)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_subject bigint := gdpr.subject_of(p_table, p_key);
+  v_row uuid;
+begin
+  v_row := gdpr_internal.row_key(v_table, case
+    -- written in another way, the same key
+    when (select x.indnatts > 1 from pg_index as x where x.indrelid = p_table and x.indisprimary) then p_key::jsonb::text
+    else p_key
+  end);
+  return query
+  select s.event, s.kind, gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb, s.actor, s.recorded_at
+  from (
+    (
+      select x.* from gdpr_internal.source as x
+      where x.subject_id = v_subject and x.table_id = v_table and x.row_key = v_row and x.event = 'created'
+      order by x.id
+      limit 1
+    )
+    union all
+    (
+      select x.* from gdpr_internal.source as x
+      where x.subject_id = v_subject and x.table_id = v_table and x.row_key = v_row and x.event = 'changed'
+      order by x.id desc
+      limit 1
+    )
+  ) as s;
+end
+$function$;
+comment on function gdpr.source_of(regclass, text) is
+  'Where the data of a row came from, by its primary key as text (several columns: a JSON array of texts): the source of its creation and, if one was told, of its last change, with the details of the kind (web form: form, url, ip, referrer; import: file, line; API: service; integration: system, record; manual: user). Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key. Art. 14(2)(f), 15(1)(g).';
+
 -- 40_protection/52_generate_protect.sql
 -- [code] The generator of the trigger that lets a new row in: whose it is, its source, its gate, its ciphertext.
 -- GDPR Art. 6, 14(2)(f), 17, 25, 32. Called by: gdpr.apply().
@@ -5795,8 +5958,8 @@ with %4$s, subject as (
   select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
   from person as p
 )%6$s
-insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-select p.id, %7$s, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
+insert into gdpr_internal.source (subject_id, table_id, row_key, kind, details, actor)
+select p.id, %7$s, v_row, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
 from person as p;
 v_is_new := found;
 %9$snew.gdpr_purposes := %8$s;
@@ -5899,6 +6062,7 @@ declare
   v_is_new boolean := false;
   v_source jsonb;
   v_details text;
+  v_row uuid;
   v_random bytea := gdpr_internal.gen_random_bytes(%3$s);
   v_key bytea;
   v_body bytea;
@@ -5909,7 +6073,7 @@ declare
   if not v_is_new then
     v_claim := gdpr_internal.claim_subject(
       v_keys, %11$s::smallint, %12$s, v_parent,
-      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, tg_op = 'UPDATE'
+      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, v_row, tg_op = 'UPDATE'
     );
     new.gdpr_subject_id := v_claim.subject_id;
     new.gdpr_subject_ref := v_claim.ref;
@@ -5926,7 +6090,7 @@ $code$,
     v_random * 16 + 96,
     v_declare,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
-    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
@@ -6087,7 +6251,7 @@ declare
   end if;
 %5$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source()
     );
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
@@ -6116,7 +6280,8 @@ $code$,
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
-    gdpr_internal.indented(v_update, '  ')
+    gdpr_internal.indented(v_update, '  '),
+    gdpr_internal.key_text(v_table.relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -7291,6 +7456,9 @@ begin
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
+    if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
+      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+    end if;
   else
 %6$s  end if;
   select e.audit_key, e.material, k.wrapped
@@ -7331,7 +7499,8 @@ $code$,
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    ')
+      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+    p_table, gdpr_internal.key_text(v_relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
@@ -7432,6 +7601,7 @@ select
   s.id,
   s.subject_id,
   t.relation as table_name,
+  s.event,
   s.kind,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb end as details,
   s.actor,
@@ -7439,7 +7609,7 @@ select
 from gdpr_internal.source as s
 left join gdpr_internal.protected_table as t on t.id = s.table_id;
 comment on view gdpr.source is
-  'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
+  'Where each row of personal data came from, and its changes as far as that was told (event created, changed; Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
 
 set local role gdpr_owner;
 
@@ -8814,7 +8984,7 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
-  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
@@ -8885,7 +9055,8 @@ grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
-  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]) to gdpr_owner;
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
