@@ -32,11 +32,12 @@ _MONTHS = {
     "en": "January February March April May June July August September October November December",
     "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
 }
+#: Of a language: how a day is written, and a point in time.
 _DATES = {
-    "de": "{day}. {month} {year}, {time} Uhr ({zone})",
-    "en": "{day} {month} {year}, {time} ({zone})",
-    "fr": "{day} {month} {year} à {time} ({zone})",
-    "ja": "{year}年{number}月{day}日 {time} ({zone})",
+    "de": ("{day}. {month} {year}", "{date}, {time} Uhr ({zone})"),
+    "en": ("{day} {month} {year}", "{date}, {time} ({zone})"),
+    "fr": ("{day} {month} {year}", "{date} à {time} ({zone})"),
+    "ja": ("{year}年{number}月{day}日", "{date} {time} ({zone})"),
 }
 
 
@@ -231,18 +232,20 @@ def _one_line(text: str) -> str:
 
 @jinja2.pass_context
 def _moment(context: jinja2.runtime.Context, value: str) -> str:
-    """A point in time (ISO 8601 with its offset) in the words of the mail's language."""
-    time = datetime.datetime.fromisoformat(value)
+    """A day, or a point in time with its offset (ISO 8601), in the words of the mail's language."""
+    at = datetime.datetime.fromisoformat(value)
     language = str(context["language"]).split("-")[0]
+    day, instant = _DATES.get(language, ("{year}-{number:02}-{day:02}", "{date} {time} ({zone})"))
     months = _MONTHS.get(language, "").split()
-    return _DATES.get(language, "{year}-{number:02}-{day:02} {time} ({zone})").format(
-        day=time.day,
-        number=time.month,
-        month=months[time.month - 1] if months else "",
-        year=time.year,
-        time=f"{time:%H:%M}",
-        zone=time.tzname() or "UTC",
+    date = day.format(
+        day=at.day,
+        number=at.month,
+        month=months[at.month - 1] if months else "",
+        year=at.year,
     )
+    if "T" not in value and " " not in value:
+        return date
+    return instant.format(date=date, time=f"{at:%H:%M}", zone=at.tzname() or "UTC")
 
 
 def _dashes(items: Iterable[str]) -> str:

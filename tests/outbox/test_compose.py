@@ -206,3 +206,8 @@ def test_the_token_stays_inside_its_place_in_the_link() -> None:
 def test_a_link_without_a_place_for_the_token(link: str) -> None:
     with pytest.raises(GdprdbError):
         check_link(link)
+
+
+def test_a_deadline_that_is_a_day_has_no_time() -> None:
+    text, _ = parts(Composer(SENDER, LINK), mail("consent_request", "de", respond_by="2031-04-01"))
+    assert "bis 1. April 2031;" in text
