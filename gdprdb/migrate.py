@@ -83,14 +83,10 @@ def status(connection: psycopg.Connection) -> Status:
     Raises:
         psycopg.errors.InsufficientPrivilege: the login is in none of gdprdb's groups.
     """
-    database, installed = one(
-        connection, "select current_database(), to_regprocedure('gdpr.release()') is not null"
-    )
-    if not installed:
+    database, release = _installed(connection)
+    if release is None:
         return Status(database, None, head(), 0)
-    release, tables = one(
-        connection, "select gdpr.release(), (select count(*) from gdpr.protected_table)"
-    )
+    (tables,) = one(connection, "select count(*) from gdpr.protected_table")
     return Status(database, release, head(), tables)
 
 
@@ -100,17 +96,25 @@ def require_current(connection: psycopg.Connection) -> None:
     Raises:
         WrongReleaseError: gdprdb is not installed, or in another release.
     """
-    found = status(connection)
-    if found.installed is None:
+    database, release = _installed(connection)
+    if release is None:
         raise WrongReleaseError(
-            f"gdprdb is not installed in the database {found.database}",
+            f"gdprdb is not installed in the database {database}",
             hint="Install it: gdprdb db init.",
         )
-    if not found.current:
+    if release != head():
         raise WrongReleaseError(
-            f"the database is at release {found.installed}, this program at {found.program}",
+            f"the database is at release {release}, this program at {head()}",
             hint="Upgrade the database (gdprdb db upgrade), or use the program of its release.",
         )
+
+
+def _installed(connection: psycopg.Connection) -> tuple[str, str | None]:
+    """The database's name and the release installed in it."""
+    database, installed = one(
+        connection, "select current_database(), to_regprocedure('gdpr.release()') is not null"
+    )
+    return database, one(connection, "select gdpr.release()")[0] if installed else None
 
 
 def init(dsn: str, *, lock_timeout: str = LOCK_TIMEOUT) -> None:

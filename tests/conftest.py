@@ -19,7 +19,7 @@ postgresql_noproc (session)
 
 Logins, made once for the server: `OWNER` owns every database and its tables and
 installs gdprdb, with CREATEROLE and no superuser rights; ``crm_app``,
-``metabase``, ``portal_app`` hold nothing until a policy binds them;
+``metabase``, ``portal_app``, ``mailer`` hold nothing until a policy binds them;
 ``dpo_login`` is in gdpr_dpo, ``auditor_login`` in gdpr_auditor.
 With GDPRDB_TEST_SUPERUSER=1 the superuser installs, and hands the
 administration to `OWNER`, who then is an ordinary login without CREATEROLE.

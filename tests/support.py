@@ -20,7 +20,7 @@ from gdprdb.server import Cluster
 OWNER = "db_owner"
 
 #: Logins that hold nothing until a policy or a group gives it to them.
-LOGINS = ("crm_app", "metabase", "portal_app", "dpo_login", "auditor_login")
+LOGINS = ("crm_app", "metabase", "portal_app", "mailer", "dpo_login", "auditor_login")
 
 #: Whether the superuser installs gdprdb, and not `OWNER`.
 AS_SUPERUSER = os.environ.get("GDPRDB_TEST_SUPERUSER") == "1"

@@ -19,8 +19,10 @@ from gdprdb.cli import (
     doctor,
     form,
     keys,
+    outbox,
     policy,
     server,
+    source,
     subject,
 )
 from gdprdb.cli.options import Commands
@@ -51,6 +53,8 @@ for command in (
     form.form,
     basis.basis,
     blocklist.blocklist,
+    outbox.outbox,
+    source.source,
     audit.audit,
     keys.keys,
     doctor.doctor,

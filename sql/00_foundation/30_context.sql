@@ -16,6 +16,39 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.check_source(p_source jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- asked for every row that comes with a source: a few comparisons, no loop over its keys
+  if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
+    p_source - array['kind', 'note', 'language', 'registration', 'submitted_at', 'confirmed_at', 'confirmation'] - case p_source ->> 'kind'
+      when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
+      when 'import' then array['file', 'line']
+      when 'manual' then array['user', 'reason']
+      when 'api' then array['service', 'ip', 'user_agent']
+      when 'integration' then array['system', 'record']
+      when 'migration' then array['file', 'system', 'record']
+    end <> '{}', true
+  ) or p_source ->> 'ip' !~ '^[0-9A-Fa-f:.]{2,45}$' or p_source ->> 'line' !~ '^[1-9][0-9]{0,17}$'
+    or p_source ->> 'url' !~ '^https?://' or p_source ->> 'referrer' !~ '^https?://'
+  then
+    perform gdpr_internal.refuse(
+      'invalid_argument',
+      'a source is {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, '
+      '{"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} '
+      'or {"kind": "migration", "file", "system", "record"}, each with "note" and "language" if need be'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source: an unknown kind, a detail that its kind does not have, an ip, line or url that is none. Error: PR004.';
+
 create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
@@ -36,13 +69,7 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  if jsonb_typeof(v_source) <> 'object' or coalesce(
-    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
-  ) then
-    perform gdpr_internal.refuse(
-      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
-    );
-  end if;
+  perform gdpr_internal.check_source(v_source);
   return v_source;
 end
 $function$;
@@ -218,6 +245,9 @@ begin
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
+    if p_role = gdpr_internal.acting_role() and gdpr_internal.confirming() then
+      return 1::bigint << 62;
+    end if;
     perform gdpr_internal.refuse(
       case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
       format('role %s', quote_ident(p_role))
@@ -284,7 +314,7 @@ begin atomic
     set_config('gdpr.request', coalesce(p_request, ''), true);
 end;
 comment on function gdpr.set_context(text, text, jsonb, text) is
-  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": web_form | import | manual | api | integration | migration, "form", "ip", "file", "service"}) and in which request. Errors: 42501 purpose not held, PR004 unknown kind of source. Art. 5(1)(b), Art. 13, 14.';
+  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, {"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} or {"kind": "migration", "file", "system", "record"}; all details optional) and in which request. Errors: 42501 purpose not held, PR004 no such source. Art. 5(1)(b), Art. 13, 14.';
 
 create or replace function gdpr_policy.refuse_base(p_role name)
 returns boolean

@@ -97,9 +97,10 @@ declare
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
   v_interval record;
+  v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -155,6 +156,12 @@ begin
     end if;
   end loop;
 
+  if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
+    problems := problems || format('%s.source: "optional" or "required"', v_where);
+  end if;
+  v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
+  problems := problems || v_opt_in.problems;
+
   v_method := coalesce(v_erase ->> 'then', case when jsonb_typeof(v_erase) = 'string' then v_erase #>> '{}' else 'delete' end);
   if v_method not in ('delete', 'anonymise') then
     problems := problems || format('%s.erase: "delete" or "anonymise"', v_where);
@@ -187,8 +194,8 @@ begin
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
-    'erase', v_erase, 'columns', v_columns
-  );
+    'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';

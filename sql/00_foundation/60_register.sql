@@ -436,6 +436,7 @@ begin
   grant create on schema gdpr_generated to gdpr_worker;
   if p_table is not null then
     perform gdpr_generated.generate_rows(p_table);
+    perform gdpr_generated.generate_registrations(p_table);
   end if;
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;

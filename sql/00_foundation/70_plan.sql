@@ -416,6 +416,11 @@ begin
     p_relation::text, 'let the machinery read and write',
     format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
   )::gdpr_policy.step;
+  if p_definition ? 'double_opt_in' or v_table.definition ? 'double_opt_in' then
+    return query
+    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
+    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
+  end if;
   return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
   if v_new or v_rewrite then
     return next row(

@@ -422,6 +422,9 @@ begin
       case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
+  for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
+    execute v_statement;
+  end loop;
   execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);

@@ -33,6 +33,8 @@ create table gdpr_internal.source (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   table_id smallint not null,
+  row_key uuid,
+  event text not null default 'created',
   kind text not null,
   details text,
   actor text,
@@ -40,4 +42,4 @@ create table gdpr_internal.source (
 );
 create index source_subject on gdpr_internal.source (subject_id);
 comment on table gdpr_internal.source is
-  'Where a person''s data came from, one row for each row collected (Art. 14(2)(f)). details (form, IP, file, service): ciphertext under the subject''s key.';
+  'Where a person''s data came from (Art. 14(2)(f)): event created, one row for each row collected; changed, one for each change whose source was told. row_key: keyed digest of the row''s primary key. details (form, IP, file, service): ciphertext under the subject''s key.';

@@ -12,7 +12,9 @@ end
 $type$;
 comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
 
-create or replace function gdpr_internal.add_source(p_subject bigint, p_table smallint, p_source jsonb, p_key bytea)
+create or replace function gdpr_internal.add_source(
+  p_subject bigint, p_table smallint, p_row uuid, p_source jsonb, p_key bytea, p_event text default 'created'
+)
 returns void
 language plpgsql
 volatile
@@ -26,14 +28,16 @@ begin
   if p_source - 'kind' <> '{}' then
     v_details := gdpr_internal.seal_value(p_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, (p_source - 'kind')::text);
   end if;
-  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-  values (p_subject, p_table, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
+  insert into gdpr_internal.source (subject_id, table_id, row_key, event, kind, details, actor)
+  values (p_subject, p_table, p_row, p_event, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
 end
 $function$;
-comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
+comment on function gdpr_internal.add_source(bigint, smallint, uuid, jsonb, bytea, text) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
-create or replace function gdpr_internal.new_subject(p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_source jsonb)
+create or replace function gdpr_internal.new_subject(
+  p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_row uuid, p_source jsonb
+)
 returns gdpr_internal.claim
 language plpgsql
 volatile
@@ -63,15 +67,15 @@ begin
   select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
   from gdpr_internal.default_basis as b
   where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, jsonb) is
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, uuid, jsonb) is
   'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -109,11 +113,11 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -127,6 +131,7 @@ create or replace function gdpr_internal.claim_subject(
   p_matching integer,
   p_blocklist text,
   p_constraint name,
+  p_row uuid,
   p_backfill boolean
 )
 returns gdpr_internal.claim
@@ -176,12 +181,12 @@ begin
       -- another session was faster with the same person, who can be seen now
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       return gdpr_internal.claim_subject(
-        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_row, p_backfill
       );
     end if;
-    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, v_source);
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
-    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
       perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
     end if;
@@ -190,7 +195,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, uuid, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 

@@ -112,8 +112,8 @@ with %4$s, subject as (
   select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
   from person as p
 )%6$s
-insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-select p.id, %7$s, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
+insert into gdpr_internal.source (subject_id, table_id, row_key, kind, details, actor)
+select p.id, %7$s, v_row, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
 from person as p;
 v_is_new := found;
 %9$snew.gdpr_purposes := %8$s;
@@ -218,6 +218,7 @@ declare
   v_is_new boolean := false;
   v_source jsonb;
   v_details text;
+  v_row uuid;
   v_random bytea := gdpr_internal.gen_random_bytes(%3$s);
   v_key bytea;
   v_body bytea;
@@ -228,7 +229,7 @@ declare
   if not v_is_new then
     v_claim := gdpr_internal.claim_subject(
       v_keys, %11$s::smallint, %12$s, v_parent,
-      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, tg_op = 'UPDATE'
+      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, v_row, tg_op = 'UPDATE'
     );
     new.gdpr_subject_id := v_claim.subject_id;
     new.gdpr_subject_ref := v_claim.ref;
@@ -245,7 +246,7 @@ $code$,
     v_random * 16 + 96,
     v_declare,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
-    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,

@@ -114,7 +114,7 @@ declare
   end if;
 %5$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source()
     );
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
@@ -146,7 +146,8 @@ $code$,
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
-    gdpr_internal.indented(v_update, '  ')
+    gdpr_internal.indented(v_update, '  '),
+    gdpr_internal.key_text(v_table.relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,

@@ -424,7 +424,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table
+        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);

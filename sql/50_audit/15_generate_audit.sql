@@ -164,6 +164,9 @@ begin
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
+    if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
+      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+    end if;
   else
 %6$s  end if;
   select e.audit_key, e.material, k.wrapped
@@ -204,7 +207,8 @@ $code$,
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    ')
+      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+    p_table, gdpr_internal.key_text(v_relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

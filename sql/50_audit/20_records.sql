@@ -87,6 +87,7 @@ select
   s.id,
   s.subject_id,
   t.relation as table_name,
+  s.event,
   s.kind,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb end as details,
   s.actor,
@@ -94,7 +95,7 @@ select
 from gdpr_internal.source as s
 left join gdpr_internal.protected_table as t on t.id = s.table_id;
 comment on view gdpr.source is
-  'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
+  'Where each row of personal data came from, and its changes as far as that was told (event created, changed; Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
 
 set local role gdpr_owner;
 

@@ -106,8 +106,14 @@ as $function$
 declare
   v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
-  return case when v_key is not null then gdpr_internal.open_value(v_key, p_mail.subject_id, 0, p_mail.message)::jsonb end;
+  if p_mail.subject_id is not null then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  else
+    v_key := gdpr_internal.registration_secret(p_mail.registration_id);
+  end if;
+  return case when v_key is not null then
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+  end;
 end
 $function$;
 comment on function gdpr_internal.open_message(gdpr_internal.outbox) is 'The content of a mail; null when its key was destroyed.';

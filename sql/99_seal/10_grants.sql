@@ -73,7 +73,8 @@ grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- upda
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
-grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
+grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -129,6 +130,7 @@ grant execute on function
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.release() to gdpr_mail; -- gdprdb outbox send asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 
@@ -143,7 +145,7 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
-  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger to gdpr_dpo;
@@ -167,6 +169,11 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+-- 8b. double opt-in: anybody's form; what a table takes, its policy says
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -177,6 +184,7 @@ set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
+alter table gdpr_internal.registration_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -219,14 +227,17 @@ grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, g
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
-  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

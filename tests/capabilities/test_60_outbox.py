@@ -12,12 +12,12 @@ import pytest
 from tests.capabilities.crm import apply, policy, refused
 from tests.support import Database
 
-MAILER = {"roles__portal_app": {"audience": "mail"}}
+MAILER = {"roles__mailer": {"audience": "mail"}}
 
 
 @pytest.fixture
 def post(crm: Database) -> Database:
-    """The application, with portal_app as the role that sends mails."""
+    """The application, with mailer as the role that sends mails."""
     apply(crm, policy(**MAILER))
     return crm
 
@@ -54,7 +54,7 @@ def test_a_mail_waits_as_ciphertext(post: Database) -> None:
 
 def test_a_mail_is_taken_opened_and_gone_after_it_was_sent(post: Database) -> None:
     mail = queue(post)
-    with psycopg.connect(post.dsn("portal_app"), autocommit=True) as sender:
+    with psycopg.connect(post.dsn("mailer"), autocommit=True) as sender:
         assert take(sender) == mail
         opened = sender.execute("select * from gdpr.open_mail(%s)", [mail]).fetchone()
         assert opened is not None
@@ -66,7 +66,7 @@ def test_a_mail_is_taken_opened_and_gone_after_it_was_sent(post: Database) -> No
     assert post.rows(
         "select mail_id, subject_id, template, language, event, attempts, recorded_by"
         " from gdpr.mail_log"
-    ) == [(mail, 1, "registration", "de", "sent", 1, "portal_app")]
+    ) == [(mail, 1, "registration", "de", "sent", 1, "mailer")]
 
 
 def test_queueing_many_keeps_their_order(post: Database) -> None:
@@ -110,14 +110,14 @@ def test_what_nobody_could_send_is_not_queued(
 
 def test_each_sender_gets_another_mail(post: Database) -> None:
     mails = {queue(post), queue(post)}
-    one, two = (post.connect("portal_app") for _ in range(2))
+    one, two = (post.connect("mailer") for _ in range(2))
     assert {take(one), take(two)} == mails
     assert take(one) is None
 
 
 def test_a_mail_of_one_sender_is_not_for_another(post: Database) -> None:
     mail = queue(post)
-    one, two = (post.connect("portal_app") for _ in range(2))
+    one, two = (post.connect("mailer") for _ in range(2))
     assert take(one) == mail
     for statement in (
         "select gdpr.open_mail(%s)",
@@ -130,19 +130,19 @@ def test_a_mail_of_one_sender_is_not_for_another(post: Database) -> None:
 
 def test_a_mail_being_sent_is_not_taken_again_however_long_it_takes(post: Database) -> None:
     mail = queue(post)
-    sender = post.connect("portal_app", autocommit=False)
+    sender = post.connect("mailer", autocommit=False)
     assert take(sender) == mail
     sender.commit()
     post.rows("update gdpr_internal.outbox set due_at = now()", user="postgres")
     sender.execute("select * from gdpr.open_mail(%s)", [mail])
-    assert take(post.connect("portal_app")) is None
+    assert take(post.connect("mailer")) is None
     sender.rollback()
-    assert take(post.connect("portal_app")) == mail
+    assert take(post.connect("mailer")) == mail
 
 
 def test_a_failure_is_tried_again_later_and_later(post: Database) -> None:
     mail = queue(post)
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     waits = []
     for _ in range(3):
         post.rows("update gdpr_internal.outbox set due_at = now()", user="postgres")
@@ -163,7 +163,7 @@ def test_a_failure_is_tried_again_later_and_later(post: Database) -> None:
 def test_after_twelve_attempts_a_mail_is_dead(post: Database) -> None:
     mail = queue(post)
     post.rows("update gdpr_internal.outbox set attempts = 11", user="postgres")
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     assert take(sender) == mail
     sender.execute("select gdpr.mail_failed(%s, false, '451')", [mail])
     assert state(post) == ["dead"]
@@ -172,13 +172,13 @@ def test_after_twelve_attempts_a_mail_is_dead(post: Database) -> None:
 def test_a_mail_whose_senders_all_died_is_dead_in_the_end(post: Database) -> None:
     queue(post)
     post.rows("update gdpr_internal.outbox set attempts = 12", user="postgres")
-    assert take(post.connect("portal_app")) is None
+    assert take(post.connect("mailer")) is None
     assert post.rows("select state, failure from gdpr.outbox") == [("dead", "never finished")]
 
 
 def test_a_permanent_failure_is_dead_until_somebody_retries(post: Database) -> None:
     mail = queue(post)
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     take(sender)
     sender.execute("select gdpr.mail_failed(%s, true, '550 5.1.1')", [mail])
     assert state(post) == ["dead"]
@@ -197,7 +197,7 @@ def test_a_dead_mail_can_be_dropped_with_a_reason(post: Database) -> None:
 
 def test_what_a_server_said_is_kept_without_addresses(post: Database) -> None:
     mail = queue(post)
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     take(sender)
     sender.execute("select gdpr.mail_failed(%s, true, '550 <anna@example.com> unknown')", [mail])
     assert post.rows("select failure from gdpr.outbox") == [("unspecified",)]
@@ -206,7 +206,7 @@ def test_what_a_server_said_is_kept_without_addresses(post: Database) -> None:
 def test_not_before_and_not_after(post: Database) -> None:
     queue(post, not_before="statement_timestamp() + interval '1 hour'")
     expired = queue(post, not_after="statement_timestamp()")
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     assert take(sender) is None
     assert state(post) == ["later"]
     assert post.rows("select mail_id, event from gdpr.mail_log") == [(expired, "expired")]
@@ -217,7 +217,7 @@ def test_not_before_and_not_after(post: Database) -> None:
 def test_mails_of_a_restricted_person_wait(post: Database) -> None:
     mail = queue(post)
     post.rows("select gdpr.restrict(1, 'legal_claims')", user="dpo_login")
-    sender = post.connect("portal_app")
+    sender = post.connect("mailer")
     assert take(sender) is None
     post.rows("select gdpr.lift_restriction(1, 'settled')", user="dpo_login")
     post.rows("update gdpr_internal.outbox set due_at = now()", user="postgres")
@@ -235,7 +235,7 @@ def test_erasure_takes_the_mails_along(post: Database) -> None:
 
 def test_a_cancelled_mail_is_gone_and_one_being_sent_is_left(post: Database) -> None:
     kept, gone = queue(post), queue(post)
-    sender = post.connect("portal_app", autocommit=False)
+    sender = post.connect("mailer", autocommit=False)
     assert take(sender) == kept
     sender.commit()
     sender.execute("select * from gdpr.open_mail(%s)", [kept])
@@ -248,7 +248,7 @@ def test_a_cancelled_mail_is_gone_and_one_being_sent_is_left(post: Database) -> 
 
 
 def test_who_waits_is_woken_without_a_word(post: Database) -> None:
-    listener = post.connect("portal_app")
+    listener = post.connect("mailer")
     heard: list[psycopg.Notify] = []
     listener.add_notify_handler(heard.append)
     listener.execute("listen gdpr_outbox")
@@ -267,7 +267,7 @@ def test_only_the_audience_mail_takes_mails(post: Database) -> None:
     apply(post, policy())
     # still a member of the group, which belongs to the whole server
     with refused("42501", "mail_refused"):
-        post.rows("select gdpr.next_mail()", user="portal_app")
+        post.rows("select gdpr.next_mail()", user="mailer")
 
 
 def test_a_sender_does_nothing_else(post: Database) -> None:
@@ -279,12 +279,12 @@ def test_a_sender_does_nothing_else(post: Database) -> None:
         "select gdpr.reveal('x')",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            post.rows(statement, user="portal_app")
+            post.rows(statement, user="mailer")
 
 
 def test_a_sender_has_no_purposes(post: Database) -> None:
     with refused("PR001", "policy_refused") as error:
-        apply(post, policy(roles__portal_app={"audience": "mail", "purposes": ["orders"]}))
+        apply(post, policy(roles__mailer={"audience": "mail", "purposes": ["orders"]}))
     assert "has no purposes" in (error.value.diag.message_detail or "")
 
 

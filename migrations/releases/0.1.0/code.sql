@@ -19,6 +19,11 @@ values
   ('unknown_subject', 'PR101', 'unknown subject', 'gdpr.find_subject() and gdpr.subject_of() give the number of a person.', null),
   ('blocked_identifier', '23505', 'duplicate or blocked identifier', 'The value is in use or may not be stored.', 'Art. 17'),
   ('not_yet_linked', 'PR102', 'the parent row of this row does not exist', 'Insert the parent row first: this row belongs to the parent''s subject.', null),
+  ('registration_refused', 'PR104', 'the registration is not accepted', 'Each line of the detail names one problem; nothing was kept.', 'Art. 5(1)(d)'),
+  ('no_registrations', 'PR105', 'the table takes no registrations', 'Set double_opt_in for the table in the policy.', 'Art. 25'),
+  ('registration_conflict', 'PR106', 'the table does not take the confirmed row', 'The registration waits on: mend the cause, and the same link works.', 'Art. 5(1)(d)'),
+  ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
+  ('source_missing', 'PR108', 'the table takes no data of unknown source', 'Say where it comes from with gdpr.set_context() or gdpr.source.', 'Art. 14(2)(f)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
@@ -112,6 +117,39 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.check_source(p_source jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- asked for every row that comes with a source: a few comparisons, no loop over its keys
+  if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
+    p_source - array['kind', 'note', 'language', 'registration', 'submitted_at', 'confirmed_at', 'confirmation'] - case p_source ->> 'kind'
+      when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
+      when 'import' then array['file', 'line']
+      when 'manual' then array['user', 'reason']
+      when 'api' then array['service', 'ip', 'user_agent']
+      when 'integration' then array['system', 'record']
+      when 'migration' then array['file', 'system', 'record']
+    end <> '{}', true
+  ) or p_source ->> 'ip' !~ '^[0-9A-Fa-f:.]{2,45}$' or p_source ->> 'line' !~ '^[1-9][0-9]{0,17}$'
+    or p_source ->> 'url' !~ '^https?://' or p_source ->> 'referrer' !~ '^https?://'
+  then
+    perform gdpr_internal.refuse(
+      'invalid_argument',
+      'a source is {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, '
+      '{"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} '
+      'or {"kind": "migration", "file", "system", "record"}, each with "note" and "language" if need be'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_source(jsonb) is 'Refuses what is no source: an unknown kind, a detail that its kind does not have, an ip, line or url that is none. Error: PR004.';
+
 create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
@@ -132,13 +170,7 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  if jsonb_typeof(v_source) <> 'object' or coalesce(
-    v_source ->> 'kind' <> all (array['web_form', 'import', 'manual', 'api', 'integration', 'migration']), true
-  ) then
-    perform gdpr_internal.refuse(
-      'invalid_argument', 'gdpr.source is {"kind": web_form | import | manual | api | integration | migration, ...}'
-    );
-  end if;
+  perform gdpr_internal.check_source(v_source);
   return v_source;
 end
 $function$;
@@ -314,6 +346,9 @@ begin
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
+    if p_role = gdpr_internal.acting_role() and gdpr_internal.confirming() then
+      return 1::bigint << 62;
+    end if;
     perform gdpr_internal.refuse(
       case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
       format('role %s', quote_ident(p_role))
@@ -380,7 +415,7 @@ begin atomic
     set_config('gdpr.request', coalesce(p_request, ''), true);
 end;
 comment on function gdpr.set_context(text, text, jsonb, text) is
-  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": web_form | import | manual | api | integration | migration, "form", "ip", "file", "service"}) and in which request. Errors: 42501 purpose not held, PR004 unknown kind of source. Art. 5(1)(b), Art. 13, 14.';
+  'Says, for this transaction, who acts (actor: end user, free text), for which purpose (one the role holds), where new data comes from (source: {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, {"kind": "manual", "user", "reason"}, {"kind": "api", "service", "ip", "user_agent"}, {"kind": "integration", "system", "record"} or {"kind": "migration", "file", "system", "record"}; all details optional) and in which request. Errors: 42501 purpose not held, PR004 no such source. Art. 5(1)(b), Art. 13, 14.';
 
 create or replace function gdpr_policy.refuse_base(p_role name)
 returns boolean
@@ -1235,9 +1270,10 @@ declare
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
   v_interval record;
+  v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1293,6 +1329,12 @@ begin
     end if;
   end loop;
 
+  if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
+    problems := problems || format('%s.source: "optional" or "required"', v_where);
+  end if;
+  v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
+  problems := problems || v_opt_in.problems;
+
   v_method := coalesce(v_erase ->> 'then', case when jsonb_typeof(v_erase) = 'string' then v_erase #>> '{}' else 'delete' end);
   if v_method not in ('delete', 'anonymise') then
     problems := problems || format('%s.erase: "delete" or "anonymise"', v_where);
@@ -1325,8 +1367,8 @@ begin
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
-    'erase', v_erase, 'columns', v_columns
-  );
+    'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -1474,6 +1516,93 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';
+
+-- 00_foundation/55_read_collection.sql
+-- [code] What a policy says about how rows come into a table.
+-- GDPR Art. 25. Called by: gdpr_internal.read_table(), gdpr.plan(), gdpr.unprotect().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.read_double_opt_in(
+  p_where text, p_in jsonb, p_subject jsonb, p_columns jsonb, out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_in jsonb := case when p_in = 'true' then '{}' else p_in end;
+  v_setting text;
+  v_intervals interval[] := '{}';
+  v_interval record;
+  v_address text;
+begin
+  problems := '{}';
+  if coalesce(v_in, 'false') = 'false' then
+    return;
+  end if;
+  problems := gdpr_internal.unknown_keys(p_where, v_in, array['address', 'confirm_within', 'resend_after', 'lifts_block']);
+  if jsonb_typeof(v_in) <> 'object' then
+    return;
+  end if;
+  if p_subject <> '"self"' then
+    problems := problems || format('%s: is for tables whose rows are persons', p_where);
+  end if;
+  select coalesce(v_in ->> 'address', case when count(*) = 1 then min(c.key) end) into v_address
+  from jsonb_each(p_columns) as c
+  where c.value ->> 'identifier' = 'email';
+  if p_columns -> v_address ->> 'identifier' is distinct from 'email' then
+    problems := problems || format('%s.address: the column with identifier = "email" that the mail goes to', p_where);
+  end if;
+  foreach v_setting in array array['confirm_within', 'resend_after'] loop
+    v_interval := gdpr_internal.read_interval(
+      format('%s.%s', p_where, v_setting), coalesce(v_in ->> v_setting, case v_setting when 'confirm_within' then '48 hours' else '1 hour' end)
+    );
+    problems := array_remove(problems || v_interval.problem, null);
+    v_intervals := v_intervals || v_interval.value;
+  end loop;
+  if v_intervals[2] > v_intervals[1] then
+    problems := problems || format('%s.resend_after: has to be shorter than confirm_within', p_where);
+  end if;
+  if jsonb_typeof(coalesce(v_in -> 'lifts_block', 'false')) <> 'boolean' then
+    problems := problems || format('%s.lifts_block: true or false', p_where);
+  end if;
+  definition := jsonb_build_object(
+    'address', v_address, 'confirm_within', v_intervals[1]::text, 'resend_after', v_intervals[2]::text,
+    'lifts_block', coalesce(v_in -> 'lifts_block', 'false')
+  );
+end
+$function$;
+comment on function gdpr_internal.read_double_opt_in(text, jsonb, jsonb, jsonb) is
+  'The setting double_opt_in of a table in normal form (null: no registrations), and its problems.';
+
+create or replace function gdpr_policy.registration_grants(p_relation regclass, p_allowed boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%s on %s %s gdpr_worker', case when p_allowed then 'grant ' || o.privilege else 'revoke ' || o.privilege end, o.name,
+    case when p_allowed then 'to' else 'from' end)
+  from (
+    select 1 as n, 'insert' as privilege, format('table %s', p_relation) as name
+    union all
+    -- the defaults of serial columns draw from them
+    select distinct 2, 'usage', format('sequence %s', d.refobjid::regclass)
+    from pg_attrdef as a
+    join pg_depend as d on d.classid = 'pg_attrdef'::regclass and d.objid = a.oid and d.refclassid = 'pg_class'::regclass
+    join pg_class as c on c.oid = d.refobjid and c.relkind = 'S'
+    where a.adrelid = p_relation
+  ) as o
+  order by o.n, o.name;
+end;
+comment on function gdpr_policy.registration_grants(regclass, boolean) is
+  'Step of apply(): what gdpr_worker needs to insert confirmed registrations, or its end. Run as the owner of the table.';
 
 -- 00_foundation/60_register.sql
 -- [code] Writing the policy register: the definer half of apply().
@@ -1914,6 +2043,7 @@ begin
   grant create on schema gdpr_generated to gdpr_worker;
   if p_table is not null then
     perform gdpr_generated.generate_rows(p_table);
+    perform gdpr_generated.generate_registrations(p_table);
   end if;
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;
@@ -2634,6 +2764,11 @@ begin
     p_relation::text, 'let the machinery read and write',
     format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
   )::gdpr_policy.step;
+  if p_definition ? 'double_opt_in' or v_table.definition ? 'double_opt_in' then
+    return query
+    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
+    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
+  end if;
   return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
   if v_new or v_rewrite then
     return next row(
@@ -3184,6 +3319,9 @@ begin
       case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
+  for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
+    execute v_statement;
+  end loop;
   execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
@@ -3434,7 +3572,9 @@ end
 $type$;
 comment on type gdpr_internal.claim is 'A person as a row needs it: number, pseudonym, gate and data key.';
 
-create or replace function gdpr_internal.add_source(p_subject bigint, p_table smallint, p_source jsonb, p_key bytea)
+create or replace function gdpr_internal.add_source(
+  p_subject bigint, p_table smallint, p_row uuid, p_source jsonb, p_key bytea, p_event text default 'created'
+)
 returns void
 language plpgsql
 volatile
@@ -3448,14 +3588,16 @@ begin
   if p_source - 'kind' <> '{}' then
     v_details := gdpr_internal.seal_value(p_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, (p_source - 'kind')::text);
   end if;
-  insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-  values (p_subject, p_table, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
+  insert into gdpr_internal.source (subject_id, table_id, row_key, event, kind, details, actor)
+  values (p_subject, p_table, p_row, p_event, coalesce(p_source ->> 'kind', 'unspecified'), v_details, gdpr_internal.context_setting('actor'));
 end
 $function$;
-comment on function gdpr_internal.add_source(bigint, smallint, jsonb, bytea) is
+comment on function gdpr_internal.add_source(bigint, smallint, uuid, jsonb, bytea, text) is
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
-create or replace function gdpr_internal.new_subject(p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_source jsonb)
+create or replace function gdpr_internal.new_subject(
+  p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_row uuid, p_source jsonb
+)
 returns gdpr_internal.claim
 language plpgsql
 volatile
@@ -3485,15 +3627,15 @@ begin
   select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
   from gdpr_internal.default_basis as b
   where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, jsonb) is
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, uuid, jsonb) is
   'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -3531,11 +3673,11 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_source, v_claim.data_key);
+  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -3549,6 +3691,7 @@ create or replace function gdpr_internal.claim_subject(
   p_matching integer,
   p_blocklist text,
   p_constraint name,
+  p_row uuid,
   p_backfill boolean
 )
 returns gdpr_internal.claim
@@ -3598,12 +3741,12 @@ begin
       -- another session was faster with the same person, who can be seen now
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
       return gdpr_internal.claim_subject(
-        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_backfill
+        p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_row, p_backfill
       );
     end if;
-    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, v_source);
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
-    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
       perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
     end if;
@@ -3612,7 +3755,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.claim_subject(
-  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, boolean
+  gdpr_internal.keyring, smallint, bigint, bigint, uuid[], uuid[], text[], integer, text, name, uuid, boolean
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
@@ -3842,6 +3985,494 @@ select
   ) as restricted
 from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 10_collection/60_registrations.sql
+-- [code] Double opt-in: a registration is put aside, encrypted, until the person confirms it by mail.
+-- GDPR Art. 5(1)(d), Art. 7(1), Art. 25(2). Called by: gdpr_portal, gdpr_app. The row is checked and inserted by gdpr_worker's
+-- generated functions: what a table's owner plants in it gets neither keys nor evidence.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_registration(
+  p_table smallint, p_address uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint := nextval('gdpr_internal.registration_id_seq');
+  v_until timestamptz := statement_timestamp() + p_within;
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_content text;
+  v_mail jsonb;
+begin
+  -- a registration of nobody yet: minus its number stands for the person in the header
+  v_wrapped := gdpr_internal.wrap_key((gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), int8send(-v_id), v_key);
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, p_content::text);
+  -- who asks is not told whether a mail goes out: without one as much is done, and nothing is kept that could be confirmed
+  insert into gdpr_internal.registration (id, table_id, address, content, valid_until)
+  values (v_id, p_table, p_address, case when p_mailed then v_content end, v_until);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('registration', v_id, null, v_until), 'confirm_by', to_char(v_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('registration', p_language, v_mail);
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, v_mail::text);
+  if p_mailed then
+    insert into gdpr_internal.registration_key (registration_id, wrapped) values (v_id, v_wrapped);
+    insert into gdpr_internal.outbox (registration_id, template, language, message, due_at, expires_at)
+    values (v_id, 'registration', p_language, v_content, statement_timestamp(), v_until);
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean) is
+  'Puts a registration aside under a key of its own, and queues the mail that asks for confirmation (p_mailed).';
+
+create or replace function gdpr_internal.registration_secret(p_registration bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.registration_key as k where k.registration_id = p_registration;
+  return case when v_wrapped is not null then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, int8send(-p_registration), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.registration_secret(bigint) is 'The key of a registration, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_registration(p_registration gdpr_internal.registration)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.registration_secret(p_registration.id);
+  return gdpr_internal.open_value(v_key, -p_registration.id, 0, p_registration.content)::jsonb;
+end
+$function$;
+comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent"}.';
+
+create or replace function gdpr_internal.empty_registrations(p_registrations bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.registration_key as k where k.registration_id = any (p_registrations);
+  update gdpr_internal.registration as r set content = null where r.id = any (p_registrations) and r.content is not null;
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.registration_id = any (p_registrations)), 'closed');
+end
+$function$;
+comment on function gdpr_internal.empty_registrations(bigint[]) is 'Forgets what was entered: key, content and mails that wait.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.opted_out(p_address uuid)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.address = p_address order by r.id desc limit 1), false
+  );
+end;
+comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of an address wants no mails about registrations.';
+
+create or replace function gdpr_internal.confirming()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (select from gdpr_internal.registration as r where r.confirming_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.confirming() is
+  'Whether gdpr.confirm() is inserting a row at this moment: the person asked for it, whoever carries it out.';
+
+create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}')
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_settings jsonb;
+  v_source jsonb := coalesce(p_source, '{"kind": "web_form"}');
+  v_problems text[] := '{}';
+  v_to text;
+  v_digests record;
+  v_blocked boolean;
+begin
+  -- a name: a regclass would need USAGE on the application's schema, and a form has no business there
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  v_settings := v_table.definition -> 'double_opt_in';
+  if v_settings is null then
+    perform gdpr_internal.refuse('no_registrations');
+  end if;
+  if jsonb_typeof(p_row) is distinct from 'object' or pg_column_size(p_row) > 65536 or pg_column_size(p_source) > 8192 then
+    perform gdpr_internal.refuse('invalid_argument', 'a row is {"column": value, ...} of 64 kB at the most, a source has 8 kB at the most');
+  end if;
+  perform gdpr_internal.check_source(v_source);
+  perform gdpr_internal.require_consent_purpose(n.name) from unnest(p_consent) as n (name);
+
+  -- what can be known now; duplicates cannot: a form must not tell who is a customer
+  perform gdpr_internal.require_worker();
+  execute format('select gdpr_generated.%I($1)', 'check_registration_' || v_table.id) into v_problems using p_row;
+  perform gdpr_internal.require_worker();
+  v_to := btrim(p_row ->> (v_settings ->> 'address'));
+  if not gdpr_internal.is_address(v_to) then
+    v_problems := v_problems || format('column %I: is no e-mail address', v_settings ->> 'address');
+  end if;
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('registration_refused', array_to_string(v_problems, E'\n'));
+  end if;
+
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  v_blocked := gdpr_internal.opted_out(v_digests.digest) or exists (
+    select from gdpr_internal.identifier as i
+    where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
+      and not ((v_settings ->> 'lifts_block')::boolean and i.block_reason = 'erased')
+  );
+  insert into gdpr_internal.registration_mail as m (address, table_id, mailed_at)
+  values (v_digests.digest, v_table.id, statement_timestamp())
+  on conflict (address, table_id) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
+  perform gdpr_internal.put_registration(
+    v_table.id, v_digests.digest,
+    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}'))), v_to,
+    gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
+    found and not v_blocked
+  );
+  return jsonb_build_object('status', 'submitted', 'confirm_within', v_settings ->> 'confirm_within');
+end
+$function$;
+comment on function gdpr.submit(text, jsonb, jsonb, text[]) is
+  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302. Art. 7(1), 25(2).';
+
+create or replace function gdpr_internal.is_address(p_text text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(
+    p_text ~ '^[^@[:space:][:cntrl:]<>()\[\],;:"\\]+@[^@[:space:][:cntrl:]<>()\[\],;:"\\.]+(\.[^@[:space:][:cntrl:]<>()\[\],;:"\\.]+)*$'
+    and octet_length(p_text) <= 254, false
+  );
+end;
+comment on function gdpr_internal.is_address(text) is 'Whether a text can be the address of one mailbox.';
+
+create or replace function gdpr_internal.require_consent_purpose(p_purpose text)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose) and p.basis = 'consent'
+  ) then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_consent_purpose(text) is 'Errors: PR003 unknown purpose, PR302 it does not rest on consent.';
+
+create or replace function gdpr_internal.registration_language(p_definition jsonb, p_row jsonb, p_source jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_language text := p_source ->> 'language';
+begin
+  select coalesce(nullif(p_row ->> c.key, ''), v_language) into v_language
+  from (select null) as one (n)
+  left join jsonb_each(p_definition -> 'columns') as c on c.value ->> 'language' = 'true'
+  limit 1;
+  return case when v_language ~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then v_language end;
+end
+$function$;
+comment on function gdpr_internal.registration_language(jsonb, jsonb, jsonb) is
+  'The language to write in: that of the row''s column with language = true, else that of the form; null where neither is a tag.';
+
+create or replace function gdpr_internal.know_registration(p_token text)
+returns gdpr_internal.registration
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+  v_registration gdpr_internal.registration;
+begin
+  v_id := (gdpr_internal.know_token(p_token, 'registration')).reference;
+  -- all of this address, always in the same order: two confirmations at once meet here and not in a deadlock
+  perform from gdpr_internal.registration as r
+  where r.address = (select x.address from gdpr_internal.registration as x where x.id = v_id)
+  order by r.id
+  for update;
+  select * into v_registration from gdpr_internal.registration as r where r.id = v_id and r.valid_until > statement_timestamp();
+  if v_registration.id is null then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_registration;
+end
+$function$;
+comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
+
+create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_state text;
+  v_constraint text;
+  v_column text;
+begin
+  perform gdpr_internal.require_worker();
+  begin
+    execute format('select gdpr_generated.%I($1)', 'insert_registration_' || p_table) into v_subject using p_row;
+  exception when others then
+    get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
+    -- what the server says of the row may hold values of it: only codes and names go on
+    perform gdpr_internal.refuse(
+      case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
+      concat_ws(', ', 'SQLSTATE ' || v_state, 'constraint ' || nullif(v_constraint, ''), 'column ' || nullif(v_column, ''))
+    );
+  end;
+  perform gdpr_internal.require_worker();
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.insert_registration(smallint, jsonb) is
+  'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
+
+create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.identifier as i
+  where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
+  if found then
+    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.lift_own_block(uuid, text) is
+  'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
+
+create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registration gdpr_internal.registration;
+  v_table gdpr_internal.protected_table;
+  v_content jsonb;
+  v_source jsonb;
+  v_before text := current_setting('gdpr.source', true);
+  v_subject bigint;
+begin
+  v_registration := gdpr_internal.know_registration(p_token);
+  if v_registration.confirmed_at is not null then
+    return jsonb_build_object('status', 'already_confirmed', 'confirmed_at', v_registration.confirmed_at);
+  elsif v_registration.content is null then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  select * into v_table from gdpr_internal.protected_table as t where t.id = v_registration.table_id and t.unprotected_at is null;
+  if v_table.definition -> 'double_opt_in' is null then
+    perform gdpr_internal.refuse('no_registrations');
+  end if;
+  v_content := gdpr_internal.open_registration(v_registration);
+  v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
+    'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
+  ));
+  if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
+    perform gdpr_internal.lift_own_block(v_registration.address, v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+  end if;
+
+  perform set_config('gdpr.source', v_source::text, true);
+  update gdpr_internal.registration as r set confirming_xid = pg_current_xact_id() where r.id = v_registration.id;
+  v_subject := gdpr_internal.insert_registration(v_table.id, v_content -> 'row');
+  -- every registration of this address for this table is answered with it
+  update gdpr_internal.registration as r
+  set confirmed_at = statement_timestamp(), confirming_xid = null
+  where r.address = v_registration.address and r.table_id = v_registration.table_id and r.confirmed_at is null;
+  perform set_config('gdpr.source', coalesce(v_before, ''), true);
+
+  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source)
+  from jsonb_array_elements_text(v_content -> 'consent') as n (purpose);
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r
+    where r.address = v_registration.address and r.table_id = v_registration.table_id
+  ));
+  perform gdpr_internal.audit_event('CONFIRM', v_subject, jsonb_build_object('registration', v_registration.id, 'table', v_table.relation::text));
+  return jsonb_build_object('status', 'confirmed', 'confirmed_at', statement_timestamp());
+end
+$function$;
+comment on function gdpr.confirm(text, jsonb) is
+  'Confirms a registration by the token of its mail: inserts the row, with its source (that of the form, and both times) and the consent that was ticked. Once: a second call says already_confirmed. p_evidence: of this click ({"ip", "user_agent", ...}), kept encrypted with the source. Errors: PR303 for whatever is no token in time; PR107 there is such an entry, PR106 the table refuses the row: nothing is lost, the same link can be tried again. Art. 7(1).';
+
+create or replace function gdpr.opt_out(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registration gdpr_internal.registration;
+begin
+  v_registration := gdpr_internal.know_registration(p_token);
+  if not gdpr_internal.opted_out(v_registration.address) then
+    insert into gdpr_internal.opt_out_record (address, event) values (v_registration.address, 'opted_out');
+  end if;
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r where r.address = v_registration.address
+  ));
+  return '{"status": "opted_out"}';
+end
+$function$;
+comment on function gdpr.opt_out(text) is
+  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this address until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
+
+create or replace function gdpr.lift_opt_out(p_value text, p_reason text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_address uuid := (gdpr_internal.identifier_digests('email', p_value)).digest;
+begin
+  if p_reason is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  elsif not gdpr_internal.opted_out(v_address) then
+    return false;
+  end if;
+  insert into gdpr_internal.opt_out_record (address, event, reason) values (v_address, 'lifted', p_reason);
+  return true;
+end
+$function$;
+comment on function gdpr.lift_opt_out(text, text) is
+  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. Error: PR004.';
+
+create or replace function gdpr.tidy_registrations(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_past bigint[];
+begin
+  select coalesce(array_agg(p.id), '{}') into v_past
+  from (
+    select r.id from gdpr_internal.registration as r
+    where r.valid_until <= statement_timestamp()
+    limit p_limit
+    for update skip locked
+  ) as p;
+  perform gdpr_internal.empty_registrations(v_past);
+  delete from gdpr_internal.token as t where t.kind = 'registration' and t.reference = any (v_past);
+  delete from gdpr_internal.registration_mail as m
+  using gdpr_internal.registration as r
+  where r.id = any (v_past) and m.address = r.address and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
+  delete from gdpr_internal.registration as r where r.id = any (v_past);
+  return cardinality(v_past);
+end
+$function$;
+comment on function gdpr.tidy_registrations(integer) is
+  'Deletes up to p_limit registrations that were not confirmed, or no longer have to say that they were, and returns how many. They are of no effect from their time on, with or without it. Art. 5(1)(e).';
+
+create or replace view gdpr.registration as
+select
+  r.id as registration_id,
+  t.relation as table_name,
+  r.submitted_at,
+  r.valid_until,
+  case when r.confirmed_at is not null then 'confirmed' when r.content is not null then 'waiting' else 'closed' end as status,
+  r.confirmed_at
+from gdpr_internal.registration as r
+join gdpr_internal.protected_table as t on t.id = r.table_id
+where r.valid_until > statement_timestamp();
+comment on view gdpr.registration is
+  'Registrations in their time: waiting for confirmation, confirmed, closed (opted out, or one of several within the interval). Nothing of what was entered. Art. 5(2).';
+
+create or replace view gdpr.opt_out as
+select o.digest, o.opted_out_at
+from (
+  select distinct on (r.address) r.address as digest, r.recorded_at as opted_out_at, r.event
+  from gdpr_internal.opt_out_record as r
+  order by r.address, r.id desc
+) as o
+where o.event = 'opted_out';
+comment on view gdpr.opt_out is 'Addresses (keyed digests, as gdpr.digest(''email'', ...) gives them) whose owners want no mails about registrations.';
 
 -- 20_lawful_basis/20_bases.sql
 -- [code] Recording and ending lawful bases.
@@ -6555,8 +7186,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- who passes row security passes this, too
-  if not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim)
+  -- who passes row security passes this, too; and a person who confirms a registration needs nobody's basis but that
+  if not gdpr_internal.confirming() and not gdpr_policy.still_allowed(p_subject, p_purposes, p_role, p_claim)
     and not exists (select from pg_roles as r where r.rolname = p_role and (r.rolsuper or r.rolbypassrls))
   then
     perform gdpr_policy.refuse_write(p_subject, p_role, p_claim);
@@ -7065,6 +7696,149 @@ begin atomic
 end;
 comment on function gdpr_internal.indented(text, text) is 'Lines of generated code, indented: DBAs read what is generated.';
 
+-- 40_protection/51_sources.sql
+-- [code] Where the data of a row came from: the code that the triggers of a table carry, and what people ask.
+-- GDPR Art. 13, Art. 14(2)(f), Art. 15(1)(g). Called by: the generators of triggers; gdpr_dpo.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.key_text(p_relation regclass, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case count(*)
+    when 0 then 'null::pg_catalog.text'
+    when 1 then max(k.value)
+    else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
+  end
+  from (
+    select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  ) as k;
+end;
+comment on function gdpr_internal.key_text(regclass, text) is
+  'The SQL of a row''s primary key as text that is the same in every session: the value, or a JSON array of several.';
+
+create or replace function gdpr_internal.row_key_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(E'v_row := gdpr_internal.keyed_digest(v_keys.digest_key, %L, %s);\n', 'row ' || t.id, gdpr_internal.key_text(t.relation, 'new'))
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.row_key_code(smallint) is 'Code that computes the digest of the new row''s primary key.';
+
+create or replace function gdpr_internal.source_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when t.definition ->> 'source' = 'required' then format(
+    E'if tg_op = ''INSERT'' and coalesce(current_setting(''gdpr.source'', true), '''') = '''' then\n  perform gdpr_internal.refuse(''source_missing'', %L);\nend if;\n',
+    t.relation
+  ) else '' end
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.source_code(smallint) is 'Code that refuses a row without a source, for tables whose policy demands one.';
+
+create or replace function gdpr_internal.row_key(p_table smallint, p_key text)
+returns uuid
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, p_key);
+end
+$function$;
+comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
+
+create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  if v_key is not null then
+    perform gdpr_internal.add_source(
+      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+    );
+  end if;
+end
+$function$;
+comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.source_of(p_table regclass, p_key text)
+returns table (event text, kind text, details jsonb, actor text, recorded_at timestamptz)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_subject bigint := gdpr.subject_of(p_table, p_key);
+  v_row uuid;
+begin
+  v_row := gdpr_internal.row_key(v_table, case
+    -- written in another way, the same key
+    when (select x.indnatts > 1 from pg_index as x where x.indrelid = p_table and x.indisprimary) then p_key::jsonb::text
+    else p_key
+  end);
+  return query
+  select s.event, s.kind, gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb, s.actor, s.recorded_at
+  from (
+    (
+      select x.* from gdpr_internal.source as x
+      where x.subject_id = v_subject and x.table_id = v_table and x.row_key = v_row and x.event = 'created'
+      order by x.id
+      limit 1
+    )
+    union all
+    (
+      select x.* from gdpr_internal.source as x
+      where x.subject_id = v_subject and x.table_id = v_table and x.row_key = v_row and x.event = 'changed'
+      order by x.id desc
+      limit 1
+    )
+  ) as s;
+end
+$function$;
+comment on function gdpr.source_of(regclass, text) is
+  'Where the data of a row came from, by its primary key as text (several columns: a JSON array of texts): the source of its creation and, if one was told, of its last change, with the details of the kind (web form: form, url, ip, referrer; import: file, line; API: service; integration: system, record; manual: user). Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key. Art. 14(2)(f), 15(1)(g).';
+
 -- 40_protection/52_generate_protect.sql
 -- [code] The generator of the trigger that lets a new row in: whose it is, its source, its gate, its ciphertext.
 -- GDPR Art. 6, 14(2)(f), 17, 25, 32. Called by: gdpr.apply().
@@ -7180,8 +7954,8 @@ with %4$s, subject as (
   select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
   from person as p
 )%6$s
-insert into gdpr_internal.source (subject_id, table_id, kind, details, actor)
-select p.id, %7$s, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
+insert into gdpr_internal.source (subject_id, table_id, row_key, kind, details, actor)
+select p.id, %7$s, v_row, coalesce(v_source ->> 'kind', 'unspecified'), v_details, nullif(current_setting('gdpr.actor', true), '')
 from person as p;
 v_is_new := found;
 %9$snew.gdpr_purposes := %8$s;
@@ -7286,6 +8060,7 @@ declare
   v_is_new boolean := false;
   v_source jsonb;
   v_details text;
+  v_row uuid;
   v_random bytea := gdpr_internal.gen_random_bytes(%3$s);
   v_key bytea;
   v_body bytea;
@@ -7296,7 +8071,7 @@ declare
   if not v_is_new then
     v_claim := gdpr_internal.claim_subject(
       v_keys, %11$s::smallint, %12$s, v_parent,
-      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, tg_op = 'UPDATE'
+      array[%13$s]::uuid[], array[%14$s]::uuid[], array[%15$s]::text[], %16$s, %17$L, %18$L, v_row, tg_op = 'UPDATE'
     );
     new.gdpr_subject_id := v_claim.subject_id;
     new.gdpr_subject_ref := v_claim.ref;
@@ -7313,7 +8088,7 @@ $code$,
     v_random * 16 + 96,
     v_declare,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
-    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
@@ -7475,7 +8250,7 @@ declare
   end if;
 %5$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source()
     );
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
@@ -7507,7 +8282,8 @@ $code$,
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
-    gdpr_internal.indented(v_update, '  ')
+    gdpr_internal.indented(v_update, '  '),
+    gdpr_internal.key_text(v_table.relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,
@@ -7998,7 +8774,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table
+        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -8228,6 +9004,189 @@ end
 $function$;
 comment on function gdpr_internal.contacts(bigint[]) is
   'E-mail address and language of persons, in plaintext, for mails that are about to be queued; only the key is asked for where values are encrypted. Errors: PR402 key locked, PR404.';
+
+-- 40_protection/66_generate_registrations.sql
+-- [code] The generator of functions that check and insert registered rows.
+-- GDPR Art. 25. They belong to gdpr_worker: casts, domains, CHECK constraints, defaults and triggers that a table's owner made
+-- run in them, with neither keys nor evidence in reach.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.registered_columns(p_table smallint)
+returns table (column_name name, type text, maximum text, needed boolean, optional boolean)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+    substring(coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)) from '^character(?: varying)?\((\d+)\)$'),
+    a.attnotnull,
+    a.atthasdef or a.attidentity <> ''
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  where t.id = p_table and a.attidentity <> 'a' and a.attgenerated = '' and a.attname !~ '^gdpr_'
+  order by a.attnum;
+end;
+comment on function gdpr_generated.registered_columns(smallint) is 'The columns that a registration can fill, with the types they have for applications.';
+
+create or replace function gdpr_generated.failed_checks(p_relation regclass, p_row jsonb)
+returns text[]
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_check record;
+  v_failed boolean;
+  v_problems text[] := '{}';
+begin
+  for v_check in
+    select k.conname, pg_get_expr(k.conbin, k.conrelid) as expression
+    from pg_constraint as k
+    where k.conrelid = p_relation and k.contype = 'c'
+      -- a column that was not given may have a default, which nobody knows yet
+      and not exists (
+        select from pg_attribute as a
+        where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
+      )
+    order by k.conname
+  loop
+    begin
+      execute format('select exists (select from jsonb_populate_record(null::%s, $1) where not (%s))', p_relation, v_check.expression)
+      into v_failed using p_row;
+    exception when others then
+      -- what cannot be known now is known when the row is inserted
+      v_failed := false;
+    end;
+    if v_failed then
+      v_problems := v_problems || format('constraint %I', v_check.conname);
+    end if;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_generated.failed_checks(regclass, jsonb) is
+  'The CHECK constraints of a table that a row would violate; they run here as gdpr_worker, like everything that a table''s owner made.';
+
+create or replace function gdpr_generated.generate_registrations(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_schema name;
+  v_names text;
+  v_columns text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if not v_table.definition ? 'double_opt_in' then
+    execute format('drop function if exists gdpr_generated.%I(jsonb)', 'check_registration_' || p_table);
+    execute format('drop function if exists gdpr_generated.%I(jsonb)', 'insert_registration_' || p_table);
+    return;
+  end if;
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+  select
+    string_agg(quote_literal(c.column_name), ', '),
+    string_agg(concat(
+      -- the values themselves never go into a problem
+      format(
+        E'  begin\n    perform from jsonb_to_record(p_row) as x (%1$I %2$s);\n'
+        '  exception when others then\n    v_problems := v_problems || %3$L::text;\n  end;\n',
+        c.column_name, c.type,
+        format('column %I: ', c.column_name) || case when c.maximum is not null then format('longer than %s characters', c.maximum) else 'no value of type ' || c.type end
+      ),
+      case when c.needed then format(
+        E'  if %1$sp_row ->> %2$L is null then\n    v_problems := v_problems || %3$L::text;\n  end if;\n',
+        case when c.optional then format('p_row ? %L and ', c.column_name) else '' end, c.column_name, format('column %I: is missing', c.column_name)
+      ) end
+    ), '')
+  into v_names, v_columns
+  from gdpr_generated.registered_columns(p_table) as c;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_row jsonb)
+returns text[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set debug_print_plan = off
+as $body$
+declare
+  v_problems text[];
+begin
+  select coalesce(array_agg(format('column %%I: there is no such column', k.name) order by k.name), '{}') into v_problems
+  from jsonb_object_keys(p_row) as k (name)
+  where k.name <> all (array[%3$s]);
+%4$s  v_problems := v_problems || gdpr_generated.failed_checks(%5$L, p_row);
+  set constraints all immediate;
+  return v_problems;
+end
+$body$
+$code$,
+    'check_registration_' || p_table, v_schema, v_names, v_columns, v_table.relation
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(jsonb) is %L', 'check_registration_' || p_table,
+    format('What keeps a row out of %s, as far as it can be known before. Generated by gdpr.apply().', v_table.relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_row jsonb)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $body$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.refuse_deferred(%3$L);
+  -- only the columns that were given: the others have their defaults
+  execute (
+    select format(%4$L, string_agg(format('%%I', k.name), ', '), string_agg(format('r.%%I', k.name), ', '))
+    from jsonb_object_keys(p_row) as k (name)
+    where k.name = any (array[%5$s])
+  ) into v_subject using p_row;
+  set constraints all immediate;
+  return v_subject;
+end
+$body$
+$code$,
+    'insert_registration_' || p_table, v_schema, v_table.relation,
+    format(
+      'insert into %1$s (%%s) select %%s from jsonb_populate_record(null::%1$s, $1) as r returning gdpr_subject_id',
+      replace(v_table.relation::text, '%', '%%')
+    ),
+    v_names
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(jsonb) is %L', 'insert_registration_' || p_table,
+    format('Inserts a confirmed registration into %s and returns its person. Generated by gdpr.apply().', v_table.relation)
+  );
+  execute format(
+    'grant execute on function gdpr_generated.%I(jsonb), gdpr_generated.%I(jsonb) to gdpr_owner',
+    'check_registration_' || p_table, 'insert_registration_' || p_table
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_registrations(smallint) is
+  'Generates the functions that check and insert registered rows of a table whose policy says double_opt_in, drops them elsewhere.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -8739,6 +9698,9 @@ begin
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
+    if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
+      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+    end if;
   else
 %6$s  end if;
   select e.audit_key, e.material, k.wrapped
@@ -8779,7 +9741,8 @@ $code$,
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    ')
+      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+    p_table, gdpr_internal.key_text(v_relation, 'new')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
@@ -8880,6 +9843,7 @@ select
   s.id,
   s.subject_id,
   t.relation as table_name,
+  s.event,
   s.kind,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(s.subject_id, s.details)::jsonb end as details,
   s.actor,
@@ -8887,7 +9851,7 @@ select
 from gdpr_internal.source as s
 left join gdpr_internal.protected_table as t on t.id = s.table_id;
 comment on view gdpr.source is
-  'Where each row of personal data came from (Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
+  'Where each row of personal data came from, and its changes as far as that was told (event created, changed; Art. 14(2)(f)); details are shown to gdpr_dpo, while the person is not erased.';
 
 set local role gdpr_owner;
 
@@ -9015,7 +9979,8 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record'
+    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record',
+    'opt_out_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -9402,8 +10367,14 @@ as $function$
 declare
   v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
-  return case when v_key is not null then gdpr_internal.open_value(v_key, p_mail.subject_id, 0, p_mail.message)::jsonb end;
+  if p_mail.subject_id is not null then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  else
+    v_key := gdpr_internal.registration_secret(p_mail.registration_id);
+  end if;
+  return case when v_key is not null then
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+  end;
 end
 $function$;
 comment on function gdpr_internal.open_message(gdpr_internal.outbox) is 'The content of a mail; null when its key was destroyed.';
@@ -10282,7 +11253,8 @@ grant select, insert, update on gdpr_internal.subject to gdpr_keyholder; -- upda
 grant select, insert on gdpr_internal.source, gdpr_internal.basis_record to gdpr_keyholder;
 grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
-grant usage on sequence gdpr_internal.outbox_id_seq to gdpr_keyholder;
+grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
+grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -10338,6 +11310,7 @@ grant execute on function
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.release() to gdpr_mail; -- gdprdb outbox send asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
 
@@ -10352,7 +11325,7 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
-  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text) to gdpr_dpo;
+  gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger to gdpr_dpo;
@@ -10376,6 +11349,11 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+-- 8b. double opt-in: anybody's form; what a table takes, its policy says
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -10386,6 +11364,7 @@ set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
+alter table gdpr_internal.registration_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -10428,14 +11407,17 @@ grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, g
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
-  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz) to gdpr_owner;
+  gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;
