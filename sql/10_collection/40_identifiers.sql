@@ -88,6 +88,12 @@ declare
   v_claim gdpr_internal.claim;
   v_erased boolean;
 begin
+  -- who is going to change the gate locks it at once as one who does: two who read it first would wait for each other
+  perform from gdpr_internal.subject as s
+  where s.id = p_subject and s.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as o where o.subject_id = p_subject and o.table_id = p_table
+  )
+  for no key update;
   -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
   select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
   into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased

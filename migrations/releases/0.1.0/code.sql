@@ -3664,6 +3664,12 @@ declare
   v_claim gdpr_internal.claim;
   v_erased boolean;
 begin
+  -- who is going to change the gate locks it at once as one who does: two who read it first would wait for each other
+  perform from gdpr_internal.subject as s
+  where s.id = p_subject and s.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as o where o.subject_id = p_subject and o.table_id = p_table
+  )
+  for no key update;
   -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
   select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
   into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased
@@ -8552,7 +8558,7 @@ begin
   from gdpr_internal.subject as s
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
-    and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    and ((t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until) or s.until = '-infinity');
   -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
   set constraints all immediate;
 end
