@@ -333,10 +333,21 @@ begin
     raise;
   when others then
     get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
-    -- what the server says of the row may hold values of it: only codes and names go on
+    -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ', 'SQLSTATE ' || v_state, 'constraint ' || nullif(v_constraint, ''), 'column ' || nullif(v_column, ''))
+      concat_ws(', ',
+        'SQLSTATE ' || v_state,
+        (
+          select 'constraint ' || n.name
+          from (
+            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+            union all select 'gdpr_' || e.name from gdpr.error_code as e
+          ) as n (name)
+          where n.name = v_constraint limit 1
+        ),
+        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
+      )
     );
   end;
   perform gdpr_internal.after_worker(v_before);

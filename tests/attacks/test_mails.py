@@ -116,7 +116,7 @@ def test_a_planted_trigger_cannot_make_the_error_tell_a_value(open_house: World)
         """
         create function mal.tell() returns trigger language plpgsql as $$
           begin raise exception using message = new.note, detail = new.email, hint = new.note,
-            errcode = '23514', constraint = 'some_check'; end $$;
+            errcode = '23514', constraint = new.note, column = new.email; end $$;
         create trigger aaa before insert on mal.lead for each row execute function mal.tell();
         """,
     )
