@@ -395,6 +395,20 @@ def test_somebody_erased_comes_back_where_the_policy_lets_them(
         ) == [(1,)]
 
 
+def test_erasure_forgets_what_waits_under_an_address_of_the_person(forms: Database) -> None:
+    submit(forms, {**DORA, "email": "anna@example.com"})
+    which = token(forms)
+    anna = forms.rows("select gdpr.subject_of('crm.customer', '1')", user="dpo_login")[0][0]
+    forms.rows("select gdpr.erase(%s)", [anna], user="dpo_login")
+    assert forms.rows(
+        "select content, (select count(*) from gdpr_internal.registration_key)"
+        " from gdpr_internal.registration",
+        user="postgres",
+    ) == [(None, 0)]
+    with refused("PR303", "token_refused"):
+        confirm(forms, which)
+
+
 def test_what_an_officer_blocked_no_confirmation_lifts(forms: Database) -> None:
     apply(forms, with_registrations(lifts_block=True))
     submit(forms, {**DORA, "email": "eva@example.com"})
