@@ -25,9 +25,9 @@ from psycopg import sql
 
 from gdprdb import dsn as dsns
 from gdprdb import resources
+from gdprdb.binaries import OLDEST_MAJOR
 from gdprdb.dsn import one
 from gdprdb.errors import GdprdbError, RefusedError, WrongReleaseError
-from gdprdb.server import OLDEST_MAJOR
 
 #: Where Alembic keeps the installed release.
 SCHEMA, VERSION_TABLE = "gdpr_internal", "schema_version"

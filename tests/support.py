@@ -120,6 +120,25 @@ def cloning(cluster: Cluster) -> Iterator[Clone]:
         yield clone
 
 
+def assess(database: Database, purpose: str) -> int:
+    """Have the legitimate interests of a purpose assessed, and approved by somebody else.
+
+    Args:
+        database: a database under a policy that declares the purpose.
+        purpose: its name.
+
+    Returns:
+        The number of the assessment, in force until the end of 2099.
+    """
+    ((number,),) = database.rows(
+        "select gdpr.record_assessment(%s, 'knowing the customers', 'no milder means',"
+        " 'nobody is surprised', '2099-12-31')",
+        [purpose],
+    )
+    database.rows("select gdpr.approve_assessment(%s)", [number], user="dpo_login")
+    return int(number)
+
+
 def catalog(database: Database) -> str:
     """The schema of a database as pg_dump writes it, without what differs between any two runs."""
     programs = database.cluster.binaries

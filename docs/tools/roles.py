@@ -65,11 +65,11 @@ ACTIONS = (
     Action("look a person up by identifier", (
         "select gdpr.find_subject('email', 'ada@example.org')",)),
     Action("record and withdraw consent", (
-        "select gdpr.record_consent(1, 'newsletter', true, 'phone')",
+        "select gdpr.record_consent(1, 'newsletter', true, 'in_person')",
         "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
     )),
     Action("record and end a basis", (
-        "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract'), 'over')",
+        "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract', 'order'), 'over')",
         "select 1",
     )),
     Action("restrict, record an objection, erase", (

@@ -11,43 +11,145 @@ from psycopg.types.json import Jsonb
 
 from gdprdb.cli.options import (
     database,
+    day_or_moment,
+    document,
+    dry_run_option,
     dsn_option,
+    end_of,
+    go_ahead,
     kind_option,
-    moment,
     purpose_option,
+    read_identifier,
     subject_id_option,
     the_subject,
+    yes_option,
 )
 from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.dsn import one
 
-
-def _document(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    try:
-        return Jsonb(json.loads(value)) if value else None
-    except json.JSONDecodeError as error:
-        message = f"not JSON: {error}"
-        raise click.BadParameter(message) from None
-
+#: Persons asked by one statement.
+CHUNK = 10_000
 
 channel_option = click.option(
-    "--channel", required=True, help="How the person said so: web_form, phone, letter, ..."
+    "--channel",
+    required=True,
+    help="How the person said so: email, portal, phone, paper, web_form, api, import, in_person.",
+)
+
+purposes_option = click.option(
+    "--purpose", "purposes", required=True, multiple=True, help="A purpose of the policy; repeat."
+)
+
+contact_option = click.option(
+    "--contact", multiple=True, help="The person may be contacted by mail, phone, post, social."
 )
 
 evidence_option = click.option(
     "--evidence",
-    callback=_document,
-    help="What shows it, as JSON: a form's version, a document's number. No personal data.",
+    callback=document,
+    help="What shows it, as JSON; by phone and on paper: who, when, how, reference.",
 )
 
 
 @click.group()
 def consent() -> None:
-    """Record consent and its withdrawal.
+    """Ask for consent, record answers and withdrawals, show where it stands.
 
     Example:
 
-        gdprdb consent withdraw --subject-id 42 --purpose marketing --channel phone
+        gdprdb consent board
     """
+
+
+@consent.command()
+@dsn_option
+@subject_id_option
+@kind_option
+@click.option(
+    "--status",
+    type=click.Choice(["pending", "not_responded", "expired"]),
+    help="Everybody whose consent to all of the purposes stands so, instead of one person.",
+)
+@purposes_option
+@click.option(
+    "--channel",
+    required=True,
+    type=click.Choice(["email", "portal", "phone", "paper"]),
+    help="How they are asked; for the portal, tokens are printed.",
+)
+@click.option("--form", help="A published form, in each person's language.")
+@click.option("--respond-within", help="A duration such as '14 days'; else by the policy.")
+@dry_run_option
+@yes_option
+@output
+def request(
+    dsn: str | None,
+    subject_id: int | None,
+    kind: str,
+    status: str | None,
+    purposes: tuple[str, ...],
+    channel: str,
+    form: str | None,
+    respond_within: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> Rows:
+    """Ask a person, or everybody whose consent stands in a certain way.
+
+    Those who cannot be asked (restricted, no e-mail address, ...) are left out.
+
+    Example:
+
+        gdprdb consent request --status pending --purpose marketing --channel email --form news
+    """
+    with database(dsn) as connection:
+        if status is None:
+            persons = [the_subject(connection, subject_id, kind)]
+        else:
+            persons = [
+                person
+                for (person,) in connection.execute(
+                    "select subject_id from gdpr.consent where status = %s and purpose = any (%s)"
+                    " group by subject_id having count(*) = %s order by subject_id",
+                    [status, list(purposes), len(set(purposes))],
+                )
+            ]
+        plan = Rows(["persons", "purposes", "channel"], [(len(persons), purposes, channel)])
+        columns = ["subject_id", "request_id", "respond_until", "token"]
+        if not go_ahead(plan, "Ask them?", dry_run=dry_run, yes=yes or status is None):
+            return Rows(columns, [])
+        asked: list[tuple[Any, ...]] = []
+        for start in range(0, len(persons), CHUNK):
+            asked += connection.execute(
+                "select * from gdpr.request_consents(%s, %s, %s, %s, %s::interval)",
+                [persons[start : start + CHUNK], list(purposes), channel, form, respond_within],
+            ).fetchall()
+    say(f"Asked: {len(asked)} of {len(persons)}.")
+    return Rows(columns, asked)
+
+
+@consent.command()
+@dsn_option
+@click.option("--granted", multiple=True, help="A purpose that is granted; repeat. None: all no.")
+@contact_option
+@evidence_option
+@output
+def answer(
+    dsn: str | None, granted: tuple[str, ...], contact: tuple[str, ...], evidence: Jsonb | None
+) -> Rows:
+    """Answer by the token on standard input, as the portal does. What is not granted is declined.
+
+    Example:
+
+        gdprdb consent answer --granted marketing --contact mail < token.txt
+    """
+    with database(dsn) as connection:
+        (statuses,) = one(
+            connection,
+            "select gdpr.answer_consent(%s, %s, %s, %s)",
+            [read_identifier("token"), list(granted), list(contact) or None, evidence],
+        )
+    return Rows(["purpose", "status"], list(statuses.items()))
 
 
 @consent.command()
@@ -58,7 +160,14 @@ def consent() -> None:
 @click.option("--granted/--refused", required=True, help="What the person answered.")
 @channel_option
 @evidence_option
-@click.option("--valid-until", callback=moment, help="When it ends (ISO 8601); else by the policy.")
+@click.option(
+    "--valid-until",
+    callback=day_or_moment,
+    help="When it ends: a day, whose end in the policy's time zone counts, or a time (ISO 8601);"
+    " else by the policy.",
+)
+@contact_option
+@click.option("--form-id", type=int, help="The very text agreed to; see gdprdb form list.")
 def record(
     dsn: str | None,
     subject_id: int | None,
@@ -67,20 +176,32 @@ def record(
     granted: bool,
     channel: str,
     evidence: Jsonb | None,
-    valid_until: datetime.datetime | None,
+    valid_until: datetime.date | datetime.datetime | None,
+    contact: tuple[str, ...],
+    form_id: int | None,
 ) -> None:
     """Record that a person gave consent, or refused it.
 
     Example:
 
-        gdprdb consent record --subject-id 42 --purpose marketing --granted --channel phone
+        gdprdb consent record --subject-id 42 --purpose marketing --granted --channel in_person
     """
     with database(dsn) as connection:
         person = the_subject(connection, subject_id, kind)
         connection.execute(
             "select gdpr.record_consent(p_subject => %s, p_purpose => %s, p_granted => %s,"
-            " p_channel => %s, p_evidence => %s, p_valid_until => %s)",
-            [person, purpose, granted, channel, evidence, valid_until],
+            " p_channel => %s, p_evidence => %s, p_valid_until => %s, p_contact => %s,"
+            " p_form => %s)",
+            [
+                person,
+                purpose,
+                granted,
+                channel,
+                evidence,
+                end_of(connection, valid_until),
+                list(contact) or None,
+                form_id,
+            ],
         )
     say("Recorded.")
 
@@ -104,7 +225,7 @@ def withdraw(
 
     Example:
 
-        gdprdb consent withdraw --subject-id 42 --purpose marketing --channel letter
+        gdprdb consent withdraw --subject-id 42 --purpose marketing --channel paper
     """
     with database(dsn) as connection:
         person = the_subject(connection, subject_id, kind)
@@ -133,3 +254,62 @@ def list_(dsn: str | None, subject_id: int | None, kind: str) -> Rows:
         return fetched(
             connection.execute("select * from gdpr.consent where subject_id = %s", [person])
         )
+
+
+@consent.command()
+@dsn_option
+@subject_id_option
+@kind_option
+@output
+def history(dsn: str | None, subject_id: int | None, kind: str) -> Rows:
+    """Show every question to a person, and every answer, with the evidence.
+
+    Example:
+
+        gdprdb consent history --subject-id 42 --format json
+    """
+    with database(dsn) as connection:
+        person = the_subject(connection, subject_id, kind)
+        return fetched(
+            connection.execute("select * from gdpr.consent_history where subject_id = %s", [person])
+        )
+
+
+@consent.command()
+@dsn_option
+@output
+def board(dsn: str | None) -> Rows:
+    """Count persons by purpose and status, with the next deadline.
+
+    Example:
+
+        gdprdb consent board --format csv
+    """
+    with database(dsn) as connection:
+        return fetched(
+            connection.execute(
+                "select purpose, status, dpv, count(*) as persons,"
+                " count(*) filter (where holds) as allowed,"
+                " min(case status when 'waiting' then respond_until when 'granted' then valid_until"
+                " end) as next_end from gdpr.consent group by purpose, status, dpv"
+                " order by purpose, status"
+            )
+        )
+
+
+@consent.command()
+@dsn_option
+@subject_id_option
+@kind_option
+@purpose_option
+def receipt(dsn: str | None, subject_id: int | None, kind: str, purpose: str) -> None:
+    """Print the receipt of a person's answer: JSON, structure of ISO/IEC TS 27560.
+
+    Example:
+
+        gdprdb consent receipt --subject-id 42 --purpose marketing > receipt.json
+    """
+    with database(dsn) as connection:
+        person = the_subject(connection, subject_id, kind)
+        (paper,) = one(connection, "select gdpr.consent_receipt(%s, %s)", [person, purpose])
+    click.echo(json.dumps(paper, indent=2, ensure_ascii=False))

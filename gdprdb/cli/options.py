@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 import errno
 import getpass
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 import rich_click as click
 from click.exceptions import Exit
 from psycopg.abc import Buffer
 from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.json import Jsonb
 
 from gdprdb import dsn as dsns
 from gdprdb import migrate
@@ -174,4 +176,66 @@ def moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime
         return datetime.datetime.fromisoformat(value).astimezone()
     except ValueError:
         message = f"{value!r} is no time; write it as 2027-01-31 or 2027-01-31T12:00+01:00"
+        raise click.BadParameter(message) from None
+
+
+def day_or_moment(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> datetime.date | datetime.datetime | None:
+    """A day, which ends where the policy is, or a point in time (ISO 8601)."""
+    if value is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        return moment(_, __, value)
+
+
+def day(_: click.Context, __: click.Parameter, value: str | None) -> datetime.date | None:
+    """A day as the user wrote it, ISO 8601."""
+    if value is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        message = f"{value!r} is no day; write it as 2027-01-31"
+        raise click.BadParameter(message) from None
+
+
+def end_of(
+    connection: psycopg.Connection, when: datetime.date | datetime.datetime | None
+) -> datetime.datetime | None:
+    """The instant from which on something no longer holds: a day counts to its end, in the time
+    zone of the policy.
+
+    Args:
+        connection: a database with that policy.
+        when: what the user gave.
+    """
+    if when is None or isinstance(when, datetime.datetime):
+        return when
+    (end,) = dsns.one(connection, "select gdpr.until(%s)", [when])
+    return cast("datetime.datetime", end)
+
+
+def start_of(
+    connection: psycopg.Connection, when: datetime.date | datetime.datetime | None
+) -> datetime.datetime | None:
+    """The instant from which on something holds: a day counts from its beginning.
+
+    Args:
+        connection: a database with the policy.
+        when: what the user gave.
+    """
+    if when is None or isinstance(when, datetime.datetime):
+        return when
+    return end_of(connection, when - datetime.timedelta(days=1))
+
+
+def document(_: click.Context, __: click.Parameter, value: str | None) -> Jsonb | None:
+    """A JSON document as the user wrote it."""
+    try:
+        return Jsonb(json.loads(value)) if value else None
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error}"
         raise click.BadParameter(message) from None

@@ -7,7 +7,7 @@ import datetime
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import psycopg
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -74,6 +75,17 @@ def show(result: Rows) -> None:
 def say(message: str) -> None:
     """One line of words for people."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def progress(steps: Sequence[int], what: str) -> Iterator[int]:
+    """The steps one by one, with a bar for people while they go by.
+
+    Args:
+        steps: as many as there are.
+        what: the words beside the bar.
+    """
+    console = Console(stderr=True)
+    yield from track(steps, what, console=console, disable=not console.is_terminal)
 
 
 def report(failure: Explanation) -> None:

@@ -201,6 +201,29 @@ def analyst(scene: Scene) -> None:
         """The same statement as the BI tool. Masks and missing columns follow from the policy; a
         column that nobody classified is empty until somebody does.""",
     )
+    story.note(
+        """BI works on a legitimate interest. It has to be weighed, and who weighs it cannot approve
+        it; rows of today have a grace period, rows of tomorrow wait for it."""
+    )
+    number = story.ask(
+        OWNER,
+        """
+        select gdpr.record_assessment(
+          'analytics',
+          p_interest => 'know which goods sell, and where',
+          p_necessity => 'sums alone do not tell',
+          p_balancing => 'no name leaves; nobody is judged by it',
+          p_review => current_date + 365
+        )
+        """,
+    )
+    story.refuse(
+        OWNER,
+        f"select gdpr.approve_assessment({number.value})",
+        "four eyes: who wrote it cannot approve it",
+        sqlstate="PR206",
+    )
+    story.ask(DPO, f"select gdpr.approve_assessment({number.value})")
     answer = story.ask(BI, PEOPLE)
     story.check(
         "no name, no mail address, no birthday: a letter, a domain, a year",
@@ -380,7 +403,7 @@ def withdrawal(scene: Scene) -> None:
         APP,
         """
         select gdpr.record_consent(
-          gdpr.find_subject('email', :'email'), 'marketing', true, 'phone')
+          gdpr.find_subject('email', :'email'), 'marketing', true, 'in_person')
         """,
         email=email,
     )

@@ -7,7 +7,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -15,13 +15,17 @@ create table gdpr_internal.purpose (
   description text,
   basis text check (basis in ('contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent')),
   respond_within interval,
+  remind interval,
   valid_for interval,
   while_waiting text not null default 'lock' check (while_waiting in ('allow', 'lock')),
   retain interval,
+  grace interval,
+  condition text,
+  assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
@@ -75,6 +79,8 @@ create table gdpr_internal.protected_column (
   identifier text,
   canonical text not null check (canonical in ('identifier', 'exact')),
   matches boolean not null default false,
+  age boolean not null default false,
+  special text,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   original_type text not null,
@@ -82,7 +88,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,

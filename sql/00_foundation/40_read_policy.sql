@@ -119,7 +119,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -127,13 +128,17 @@ begin
     elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
       problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
     end if;
-    if coalesce(v_in ->> 'basis', '') <> all (
-      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
-    ) then
-      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    if coalesce(v_in ->> 'basis', '') <> all (gdpr_internal.grounds() || 'consent'::text) then
+      problems := problems || format('purposes.%s.basis: one of %s, consent', v_name, array_to_string(gdpr_internal.grounds(), ', '));
     end if;
-    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
-      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    if v_in ? 'grace' and v_in ->> 'basis' not in ('consent', 'legitimate_interests') then
+      problems := problems || format('purposes.%s: grace is for consent and legitimate_interests', v_name);
+    end if;
+    if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
+      problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
+    end if;
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
@@ -142,15 +147,24 @@ begin
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
-    foreach v_setting in array array['respond_within', 'valid_for', 'retain'] loop
-      continue when not v_in ? v_setting;
-      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+    if v_in ->> 'basis' in ('consent', 'legitimate_interests') then
+      -- by default nothing is locked on the day that a table is switched on
+      v_definition := '{"grace": "90 days"}' || v_definition;
+    end if;
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
+      continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
         problems := problems || v_interval.problem;
       else
         v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
       end if;
     end loop;
+    if not v_in ? 'respond_within' and v_in ? 'remind' then
+      problems := problems || format('purposes.%s.remind: there is no deadline to remind of; say respond_within', v_name);
+    elsif (gdpr_internal.read_interval('', v_in ->> 'remind')).value >= (gdpr_internal.read_interval('', v_in ->> 'respond_within')).value then
+      problems := problems || format('purposes.%s.remind: has to be shorter than respond_within', v_name);
+    end if;
     purposes := purposes || jsonb_build_object(v_name, v_definition);
   end loop;
   if (select count(*) from (
@@ -238,7 +252,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -279,6 +293,18 @@ begin
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
   end if;
+  if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
+  elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
+    problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
+    problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
+  elsif p_in ? 'special' and (v_encrypt <> 'yes' or v_mask <> 'hide') then
+    problems := problems || format('%s: a special category needs encrypt = true and mask = "hide"', p_where);
+  elsif p_in ? 'special' and p_in ? 'identifier' then
+    problems := problems || format('%s: a special category cannot identify', p_where);
+  end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
   end if;
@@ -291,6 +317,11 @@ begin
     'text', 'character varying', 'character', 'smallint', 'integer', 'bigint', 'numeric', 'uuid'
   ) then
     problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
+  end if;
+  if coalesce(p_in ->> 'language', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.language: true or false', p_where);
+  elsif p_in ->> 'language' = 'true' and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.language: is for text, the column is %s', p_where, v_type);
   end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
@@ -314,8 +345,11 @@ begin
     'encrypt', v_encrypt,
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
-    'erase', v_erase
+    'erase', v_erase,
+    'age', case when p_in ->> 'age' = 'true' then true end,
+    'special', p_in ->> 'special'
   ));
 end
 $function$;
@@ -399,7 +433,8 @@ begin
       v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
     elsif v_dependent.kind = 'x' then
       v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
-    elsif v_dependent.kind is distinct from 'S' then
+    elsif coalesce(v_dependent.kind, '') not in ('S', 'n') then
+      -- n: NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
       v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
     end if;
   end loop;

@@ -147,6 +147,9 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
+    problems := problems || format('%s.columns: at most one has age = true', v_where);
+  end if;
   foreach v_name in array v_match loop
     if v_columns -> v_name ->> 'identifier' is null then
       problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));
@@ -298,7 +301,7 @@ declare
   v_parent text;
 begin
   problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
-    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code'])
+    || gdpr_internal.settings_problems(p_policy -> 'settings')
     || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
       case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
     || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
@@ -308,9 +311,6 @@ begin
   if problems <> '{}' or p_policy is null then
     problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
     return;
-  end if;
-  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
-    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
   end if;
   v_purposes := gdpr_internal.read_purposes(p_policy);
   v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);

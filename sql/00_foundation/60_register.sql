@@ -11,9 +11,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_problems text[] := gdpr_internal.settings_problems(p_settings);
 begin
-  if p_settings - 'phone_country_code' <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
   delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
   insert into gdpr_internal.setting (name, value)
@@ -22,54 +24,6 @@ begin
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
-
-create or replace function gdpr_internal.follow_basis(p_purpose text)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_purpose gdpr_internal.purpose;
-  v_subjects bigint[];
-  v_table record;
-begin
-  select * into v_purpose from gdpr_internal.purpose as p where p.name = p_purpose;
-  for v_table in
-    select t.id, t.relation, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    left join gdpr_internal.table_basis as b on b.table_id = t.id and b.purpose_id = v_purpose.id
-    where t.unprotected_at is null and t.purpose_mask & (1::bigint << v_purpose.id) <> 0
-      and b.basis is distinct from nullif(v_purpose.basis, 'consent')
-  loop
-    delete from gdpr_internal.table_basis as b where b.table_id = v_table.id and b.purpose_id = v_purpose.id;
-    insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-    select v_table.id, v_purpose.id, v_purpose.basis
-    where v_purpose.basis <> 'consent';
-    perform gdpr_internal.generate_triggers(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
-    perform gdpr_internal.give_bases(v_table.id);
-  end loop;
-  with ended as (
-    insert into gdpr_internal.basis_end (basis_id, reason)
-    select b.id, 'the policy rests the purpose on another basis'
-    from gdpr_internal.basis_record as b
-    where b.purpose_id = v_purpose.id and b.by_table is not null and b.basis <> v_purpose.basis
-      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
-    returning basis_id
-  )
-  select array_agg(distinct b.subject_id) into v_subjects
-  from ended as e
-  join gdpr_internal.basis_record as b on b.id = e.basis_id;
-  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
-end
-$function$;
-comment on function gdpr_internal.follow_basis(text) is
-  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
 
 create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
 returns void
@@ -85,20 +39,22 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
       (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
-    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
-    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
+    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
-  perform gdpr_internal.follow_basis(p_name);
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
+    grace = excluded.grace, condition = excluded.condition;
+  perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
 $function$;
@@ -114,6 +70,34 @@ begin atomic
   select case p_audience when 'clear' then 'gdpr_app' else 'gdpr_' || p_audience end;
 end;
 comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
+
+create or replace function gdpr_internal.basis_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date), '
+    'gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.basis_functions() is 'What a role of the policy with may = ["basis"] can call.';
+
+create or replace function gdpr_internal.consent_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
@@ -141,16 +125,10 @@ begin
     execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
   end if;
   if p_definition -> 'may' ? 'consent' then
-    execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
   end if;
   if p_definition -> 'may' ? 'basis' then
-    execute format(
-      'grant execute on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -173,8 +151,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
-    p_role
+    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
   );
 end
 $function$;
@@ -356,21 +333,16 @@ begin
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
-  delete from gdpr_internal.table_basis as b where b.table_id = v_id;
-  insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-  select v_id, p.id, p.basis
-  from jsonb_array_elements_text(p_definition -> 'purposes') as n (name)
-  join gdpr_internal.purpose as p on p.name = n.name
-  where p.basis <> 'consent';
+  perform gdpr_internal.put_table_bases(v_id);
 
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -378,7 +350,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -473,35 +445,6 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
-create or replace function gdpr_internal.give_bases(p_table smallint)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
-  from (
-    select distinct s.subject_id
-    from gdpr_internal.source as s
-    join gdpr_internal.subject as p on p.id = s.subject_id
-    where s.table_id = p_table and p.erased_at is null
-  ) as d
-  cross join gdpr_internal.table_basis as b
-  where b.table_id = p_table and not exists (
-    select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
-  );
-  perform gdpr_internal.refresh_gate(
-    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = p_table), '{}')
-  );
-end
-$function$;
-comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now, and spreads their gates.';
-
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -514,6 +457,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_internal.give_bases(v_id);
+  perform gdpr_internal.refresh_table(v_id);
   perform gdpr_internal.require_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
   perform gdpr_internal.require_worker();

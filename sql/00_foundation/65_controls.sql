@@ -124,8 +124,11 @@ as $function$
 begin
   return jsonb_strip_nulls(jsonb_build_object(
     'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
+    'remind', p_purpose.remind::text,
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
-    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end
+    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
+    'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
+    'condition', p_purpose.condition
   ));
 end
 $function$;
@@ -182,6 +185,7 @@ select
   t.relation as table_name,
   c.column_name,
   c.category,
+  c.special,
   c.sensitive,
   c.encrypt,
   c.identifier,

@@ -36,7 +36,7 @@ comment on function gdpr_internal.add_source(bigint, smallint, uuid, jsonb, byte
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
 create or replace function gdpr_internal.new_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -49,29 +49,30 @@ declare
   v_claim gdpr_internal.claim;
   v_random bytea := gdpr_internal.gen_random_bytes(80);
   v_wrapped bytea;
+  v_before boolean := p_source ->> 'kind' = 'before_gdprdb';
 begin
   v_claim.subject_id := p_subject;
   v_claim.ref := gen_random_uuid();
   v_claim.data_key := substr(v_random, 1, 64);
-  v_claim.purposes := p_mask | (1::bigint << 62);
-  v_claim.until := 'infinity';
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62), coalesce(min(b.valid_until), 'infinity')
+  into v_claim.purposes, v_claim.until
+  from gdpr_internal.default_basis as b
+  where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
   v_wrapped := gdpr_internal.wrap_key((p_keys).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
+  values (p_subject, v_claim.ref, v_claim.purposes, v_claim.until);
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   values (p_subject, (p_keys).kek_id, v_wrapped);
-  if p_mask <> 0 then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
-    where b.table_id = p_table;
-  end if;
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+  from gdpr_internal.default_basis as b
+  where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
   perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
-  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, uuid, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
   p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
@@ -103,10 +104,10 @@ begin
   if v_claim.purposes & p_mask <> p_mask and not exists (
     select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
   ) then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
-    where b.table_id = p_table;
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+    select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+    from gdpr_internal.default_basis as b
+    where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
     perform gdpr_internal.refresh_gate(array[p_subject]);
     select s.purposes, s.until into v_claim.purposes, v_claim.until
     from gdpr_internal.subject as s
@@ -183,7 +184,7 @@ begin
         p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_row, p_backfill
       );
     end if;
-    v_claim := gdpr_internal.new_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
     v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then

@@ -125,7 +125,12 @@ begin
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
-  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) then
+  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) or (
+    exists (
+      select from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
+    )
+    and not gdpr_policy.special_allowed(v_subject, p_role, p_claim)
+  ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);

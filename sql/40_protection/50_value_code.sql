@@ -299,6 +299,27 @@ begin atomic
 end;
 comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
 
+create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when count(*) = 0 then '' else format(
+    E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n  %s\n) then\n'
+    '  perform gdpr_internal.check_special(new.gdpr_subject_id, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true));\n'
+    'end if;\n',
+    string_agg(format(p_condition, c.column_name), E'\n  or ' order by c.position)
+  ) end
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.special is not null and t.mode = 'enforce';
+end;
+comment on function gdpr_internal.special_code(smallint, text) is
+  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
+
 create or replace function gdpr_internal.indented(p_code text, p_indent text)
 returns text
 language sql

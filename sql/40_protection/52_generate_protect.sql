@@ -3,6 +3,39 @@
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.default_gate_code(p_table smallint, out purposes text, out until text, out known text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+as $function$
+declare
+  v_now record;
+  v_before record;
+begin
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62) as mask, coalesce(min(b.valid_until), 'infinity') as until
+  into v_now
+  from gdpr_internal.default_basis as b where b.table_id = p_table and b.basis <> 'undetermined';
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62) as mask, coalesce(min(b.valid_until), 'infinity') as until
+  into v_before
+  from gdpr_internal.default_basis as b where b.table_id = p_table;
+  purposes := v_now.mask;
+  until := format('%L::timestamptz', v_now.until);
+  if v_before <> v_now then
+    purposes := format('case when tg_op = ''UPDATE'' then %s else %s end', v_before.mask, v_now.mask);
+    until := format('case when tg_op = ''UPDATE'' then %L::timestamptz else %L::timestamptz end', v_before.until, v_now.until);
+  end if;
+  if v_now.until < 'infinity' then
+    known := format('statement_timestamp() < %L::timestamptz', v_now.until);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.default_gate_code(smallint) is
+  'The gate of a new person of a table as code. known: when it is that; afterwards, with an assessment overdue, the register is asked. An UPDATE is the backfill, whose rows have a grace period.';
+
 create or replace function gdpr_internal.new_subject_code(p_table smallint, p_random integer)
 returns text
 language plpgsql
@@ -10,20 +43,22 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
 as $function$
 declare
-  v_mask bigint;
+  v_gate record := gdpr_internal.default_gate_code(p_table);
   v_bases text;
   v_identifiers text;
   v_present text;
   v_count integer;
   v_claim text;
 begin
-  select
-    coalesce(bit_or(1::bigint << b.purpose_id), 0),
-    string_agg(format('(%s::smallint, %L::text)', b.purpose_id, b.basis), ', ' order by b.purpose_id)
-  into v_mask, v_bases
-  from gdpr_internal.table_basis as b
+  select string_agg(
+    format('(%s::smallint, %L::text, %L::text, %L::timestamptz)', b.purpose_id, b.basis, b.reason, b.recorded_until), ', ' order by b.purpose_id, b.basis
+  )
+  into v_bases
+  from gdpr_internal.default_basis as b
   where b.table_id = p_table;
   select
     string_agg(format('(v_digest_%s, %L::text)', c.n, c.identifier), ', ' order by c.n),
@@ -71,7 +106,7 @@ v_body := substr(v_random, %3$s, 16)
   || gdpr_internal.encrypt_iv(v_key, substr(v_keys.kek, 1, 32), substr(v_random, %3$s, 16), 'aes-cbc/pad:none');
 with %4$s, subject as (
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  select p.id, new.gdpr_subject_ref, %5$s, 'infinity' from person as p
+  select p.id, new.gdpr_subject_ref, %5$s, %10$s from person as p
 ), data_key as (
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
@@ -82,26 +117,28 @@ select p.id, %7$s, v_row, coalesce(v_source ->> 'kind', 'unspecified'), v_detail
 from person as p;
 v_is_new := found;
 %9$snew.gdpr_purposes := %8$s;
-new.gdpr_until := 'infinity';
+new.gdpr_until := %10$s;
 $code$,
     p_random,
     gdpr_internal.indented(gdpr_internal.seal_code('v_details', 'new.gdpr_subject_id', 0, '(v_source - ''kind'')::text', p_random + 80), '  '),
     p_random + 64,
     v_claim,
-    v_mask | (1::bigint << 62),
-    case when v_mask = 0 then '' else format(
+    v_gate.purposes,
+    case when v_bases is null then '' else format(
       E', basis as (\n'
-      '  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)\n'
-      '  select p.id, b.purpose_id, b.basis, ''by default of the table'', %s\n'
+      '  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)\n'
+      '  select p.id, b.purpose_id, b.basis, b.reason, b.valid_until, %s\n'
       '  from person as p\n'
-      '  cross join (values %s) as b (purpose_id, basis)\n'
-      ')', p_table, v_bases
+      '  cross join (values %s) as b (purpose_id, basis, reason, valid_until)\n'
+      '%s)', p_table, v_bases,
+      case when strpos(v_bases, 'undetermined') > 0 then E'  where tg_op = ''UPDATE'' or b.basis <> ''undetermined''\n' else '' end
     ) end,
     p_table,
-    (select (v_mask | (1::bigint << 62)) & (t.purpose_mask | (1::bigint << 62)) from gdpr_internal.protected_table as t where t.id = p_table),
+    (select format('(%s) & %s', v_gate.purposes, t.purpose_mask | (1::bigint << 62)) from gdpr_internal.protected_table as t where t.id = p_table),
     case when v_count > 1 then
       E'if not v_is_new then\n  delete from gdpr_internal.identifier as i where i.subject_id = new.gdpr_subject_id;\nend if;\n'
-    else '' end
+    else '' end,
+    v_gate.until
   );
 end
 $function$;
@@ -119,7 +156,7 @@ set bytea_output = 'hex'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
-  v_default_mask bigint;
+  v_gate record := gdpr_internal.default_gate_code(p_table);
   v_declare text := '';
   v_arrived text[] := '{}';
   v_open text := '';
@@ -135,7 +172,7 @@ declare
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+  v_plain := array_remove(v_plain || v_gate.known, null);
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -216,11 +253,11 @@ $code$,
     gdpr_internal.indented(v_read, '  '),
     array_to_string(v_plain, ' and '),
     gdpr_internal.indented(gdpr_internal.new_subject_code(p_table, v_random * 16 + 1), '    '),
-    p_table, v_default_mask,
+    p_table, v_gate.purposes,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
     v_table.purpose_mask | (1::bigint << 62),
-    gdpr_internal.indented(v_store, '  '),
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, 'new.%1$I is not null') || v_store, '  '),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '  ')
   ));
   execute format(

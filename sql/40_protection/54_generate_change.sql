@@ -66,7 +66,8 @@ declare
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.default_basis as b
+  where b.table_id = p_table and b.basis <> 'undetermined';
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -138,7 +139,10 @@ $code$,
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
-    case when v_ivs > 0 then format(
+    gdpr_internal.indented(
+      gdpr_internal.special_code(p_table, 'new.%1$I is not null and new.%1$I is distinct from old.%1$I'), '  '
+    )
+    || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,

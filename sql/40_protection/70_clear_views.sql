@@ -86,7 +86,17 @@ begin
     string_agg(
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
-        else format('  (%s)::%s as %I', gdpr_generated.open_expression(c.id, a.attname), c.original_type, a.attname)
+        else format(
+          '  (%s)::%s as %I',
+          case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
+            else format(
+              'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
+              'or gdpr_policy.special_allowed(t.gdpr_subject_id, current_user, current_setting(''gdpr.purpose'', true)) then %s end',
+              gdpr_generated.open_expression(c.id, a.attname)
+            )
+          end,
+          c.original_type, a.attname
+        )
       end, E',\n' order by a.attnum
     )
     || coalesce(string_agg(

@@ -79,6 +79,7 @@ begin
     return v_receipt;
   end if;
   perform gdpr_internal.forget_mails(p_subject);
+  delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
@@ -129,8 +130,8 @@ select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
 from gdpr_internal.erasure_record as e;
 comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
 
-create or replace function gdpr.subject_of(p_table regclass, p_key text)
-returns bigint
+create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
+returns bigint[]
 language plpgsql
 volatile
 parallel unsafe
@@ -139,16 +140,31 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table smallint;
-  v_subject bigint;
+  v_subjects bigint[];
 begin
   select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
   perform gdpr_internal.require_worker();
-  execute format('select gdpr_generated.%I($1)', 'subject_of_' || v_table) into v_subject using p_key;
+  execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_table) into v_subjects using p_keys;
   perform gdpr_internal.require_worker();
-  return v_subject;
+  return coalesce(v_subjects, '{}');
+end
+$function$;
+comment on function gdpr.subjects_of(regclass, text[]) is
+  'The persons to whom rows belong, each once, by the rows'' primary keys as text (several columns: a JSON array of texts); keys without a row, and rows of nobody, count for nothing. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.subject_of(p_table regclass, p_key text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (gdpr.subjects_of(p_table, array[p_key]))[1];
 end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is

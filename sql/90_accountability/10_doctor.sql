@@ -207,7 +207,8 @@ begin atomic
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
-      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -231,7 +232,7 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -239,6 +240,17 @@ begin atomic
   union all
   select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
+  union all
+  select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',
+    'gdpr.record_assessment(), and gdpr.approve_assessment() by somebody else; until then only a grace period, or another basis, lets its data be used.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until <= statement_timestamp()
+    and exists (select from gdpr_internal.protected_table as t where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0)
+  union all
+  select 'info', 'assessment', p.name, 'the assessment of legitimate interests is due for review', 'Review it, and gdpr.approve_assessment() it anew.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until > statement_timestamp()
+    and p.assessed_until <= statement_timestamp() + interval '30 days'
   union all
   select 'info', 'stale_gates', count(*)::text, 'persons whose gate has passed its instant (right, but slower to read)', 'select gdpr.tidy_gates();'
   from gdpr_internal.subject as s

@@ -50,11 +50,11 @@ def world_template(clone: Clone, logins: None) -> Iterator[str]:  # noqa: ARG001
         dpo.execute("select gdpr.restrict(gdpr.subject_of('crm.customer', '2'), 'legal_claims')")
         dpo.execute(
             "select gdpr.record_consent("
-            "gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'phone')"
+            "gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'in_person')"
         )
         dpo.execute(
             "select gdpr.record_consent("
-            "gdpr.subject_of('crm.customer', '3'), 'marketing', true, 'phone')"
+            "gdpr.subject_of('crm.customer', '3'), 'marketing', true, 'in_person')"
         )
         dpo.execute(
             "select gdpr.withdraw_consent(gdpr.subject_of('crm.customer', '3'), 'marketing')"

@@ -195,7 +195,7 @@ def test_decrypting_without_unprotecting(world: World, function: str) -> None:
      "set role gdpr_owner", "set role gdpr_keyholder", "set role gdpr_worker", "set role gdpr_dpo",
      "set session authorization postgres", "grant gdpr_app to admin_login", "grant gdpr_dpo to admin_login",
      "select gdpr.erase(1)", "select gdpr.restrict(1, 'other')", "select gdpr_generated.erase_1(1)",
-     "select gdpr_generated.spread_gate('{1}')", "select gdpr_generated.subject_of_1('1')"],
+     "select gdpr_generated.spread_gate('{1}')", "select gdpr_generated.subjects_of_1('{1}')"],
 )  # fmt: skip
 def test_administrator_is_no_reader(world: World, statement: str) -> None:
     error = attempt(world.login("admin_login"), statement)

@@ -27,7 +27,7 @@ def touch_leads(world: World) -> None:
         attempt(app, statement)
     dpo = world.login("dpo_login")
     subject = "gdpr.subject_of('mal.lead', '1')"
-    attempt(dpo, f"select gdpr.record_consent({subject}, 'marketing', true, 'phone')")
+    attempt(dpo, f"select gdpr.record_consent({subject}, 'marketing', true, 'in_person')")
     attempt(dpo, f"select gdpr.restrict({subject}, 'other')")
     attempt(dpo, f"select gdpr.erase({subject}, 'asked')")
 
@@ -204,7 +204,7 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
 FLIPS = {
     "replace": "create or replace function gdpr_generated.spread_gate(p_subjects bigint[]) "
     "returns void language plpgsql security invoker as 'begin perform mal.thief(); end'",
-    "alter": "alter function gdpr_generated.subject_of_2(text) security invoker",
+    "alter": "alter function gdpr_generated.subjects_of_2(text[]) security invoker",
     "add": "create function gdpr_generated.spread_gate(p_subjects anyarray) "
     "returns void language plpgsql security invoker as 'begin perform mal.thief(); end'",
     "grant": "grant all on all functions in schema gdpr_generated to public",
@@ -484,7 +484,7 @@ def test_policy_turns_the_worker_functions_where_rows_are_read(
         create function crm.flip() returns boolean language plpgsql as $f$
         begin
           if current_user = 'gdpr_worker' then
-            alter function gdpr_generated.subject_of_1(text) security invoker;
+            alter function gdpr_generated.subjects_of_1(text[]) security invoker;
           end if;
           return true;
         end $f$;
@@ -497,7 +497,7 @@ def test_policy_turns_the_worker_functions_where_rows_are_read(
         "postgres",
         """
         select p.oid::regprocedure::text from pg_proc as p
-        where p.proname = 'subject_of_1' and not p.prosecdef
+        where p.proname = 'subjects_of_1' and not p.prosecdef
     """,
     )
     assert flipped == []

@@ -131,7 +131,7 @@ def test_errors_of_functions_hold_no_argument(world: World) -> None:
     for statement in ("select gdpr.find_subject('email', %s)", "select gdpr.block('email', %s, 'x')", "select gdpr.unblock('email', %s, 'x')",
                       "select gdpr.is_blocked('nonsense', %s)", "select gdpr.subject_of('crm.customer', %s)",
                       "select gdpr.record_consent(1, 'marketing', true, 'nonsense', jsonb_build_object('a', %s::text))",
-                      "select gdpr.record_consent(99, 'marketing', true, 'phone', jsonb_build_object('a', %s::text))",
+                      "select gdpr.record_consent(99, 'marketing', true, 'in_person', jsonb_build_object('a', %s::text))",
                       "select gdpr.unlock(%s)", "select gdpr.reveal(%s)"):  # fmt: skip
         said += [told(attempt(dpo, statement, ["anna@annasecret.example"]))]
     assert not leaked("\n".join(said), ENCRYPTED)

@@ -85,7 +85,7 @@ def test_consent_that_ends_while_a_cursor_is_open(world: World) -> None:
     """Expiry needs no new snapshot: rows not fetched yet stay where they are."""
     world.run(
         "dpo_login",
-        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'phone',"
+        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'in_person',"
         " null, clock_timestamp() + interval '700 ms')",
     )
     app = world.login("crm_app", autocommit=False)
@@ -100,7 +100,7 @@ def test_consent_that_ends_while_a_cursor_is_open(world: World) -> None:
 def test_repeatable_read_does_not_outlive_expiry(world: World) -> None:
     world.run(
         "dpo_login",
-        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'phone',"
+        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'in_person',"
         " null, clock_timestamp() + interval '700 ms')",
     )
     app = world.login("crm_app", autocommit=False)

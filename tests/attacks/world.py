@@ -76,7 +76,7 @@ reset role;
 POLICY = json.dumps({
     "purposes": {
         "orders": {"basis": "contract"},
-        "marketing": {"basis": "consent", "valid_for": "2 years"},
+        "marketing": {"basis": "consent", "valid_for": "2 years", "grace": False},
         "analytics": {"basis": "legitimate_interests"},
     },
     "roles": {

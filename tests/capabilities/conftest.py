@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
-from tests.support import Clone, Database
+from tests.support import Clone, Database, assess
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,7 @@ def crm_template(clone: Clone, shop_template: str) -> Iterator[str]:
     """Name of a database with the application under its policy."""
     with clone(shop_template) as database:
         apply(database, POLICY)
+        assess(database, "analytics")
         yield database.name
 
 

@@ -834,11 +834,11 @@ def test_a_changed_list_of_purposes_reaches_the_rows(crm: Database) -> None:
 
 def test_a_purpose_that_comes_to_rest_on_consent_waits_for_it(crm: Database) -> None:
     """From legitimate interests to consent: who has not consented is not analysed any more."""
-    apply(crm, policy(purposes__analytics__basis="consent"))
+    apply(crm, policy(purposes__analytics={"basis": "consent", "grace": False}))
     person = subject(crm, "crm.customer", 1)
     assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(0,)]
     crm.rows(
-        "select gdpr.record_consent(%s, 'analytics', true, 'phone')", [person], user="dpo_login"
+        "select gdpr.record_consent(%s, 'analytics', true, 'in_person')", [person], user="dpo_login"
     )
     assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(1,)]
 

@@ -104,7 +104,7 @@ def test_a_recorded_basis_opens_and_closes_by_itself(crm: Database) -> None:
     app = crm.connect("crm_app", autocommit=False)
     app.execute("set local gdpr.purpose = 'marketing'")
     crm.rows(
-        "select gdpr.record_basis(%s, 'marketing', 'legitimate_interests',"
+        "select gdpr.record_basis(%s, 'marketing', 'contract',"
         " 'existing customer', statement_timestamp() + '600 ms')",
         [person],
         user="dpo_login",
@@ -135,13 +135,13 @@ def test_other_bases_keep_the_row_when_one_ends(crm: Database) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "name"),
     [
-        ("999, 'orders', 'contract'", "PR101", "unknown_subject"),
-        ("null, 'orders', 'contract'", "PR101", "unknown_subject"),
-        ("1, 'fun', 'contract'", "PR003", "unknown_purpose"),
-        ("1, null, 'contract'", "PR003", "unknown_purpose"),
-        ("1, 'orders', 'consent'", "PR202", "basis_refused"),
-        ("1, 'orders', null", "PR202", "basis_refused"),
-        ("1, 'orders', 'contract', null, now() - interval '1 day'", "PR202", "basis_refused"),
+        ("999, 'orders', 'contract', 'order'", "PR101", "unknown_subject"),
+        ("null, 'orders', 'contract', 'order'", "PR101", "unknown_subject"),
+        ("1, 'fun', 'contract', 'order'", "PR003", "unknown_purpose"),
+        ("1, null, 'contract', 'order'", "PR003", "unknown_purpose"),
+        ("1, 'orders', 'consent', 'order'", "PR202", "basis_refused"),
+        ("1, 'orders', null, 'order'", "PR202", "basis_refused"),
+        ("1, 'orders', 'contract', 'order', now() - interval '1 day'", "PR202", "basis_refused"),
     ],
 )
 def test_a_basis_that_is_none_is_refused(
@@ -153,13 +153,13 @@ def test_a_basis_that_is_none_is_refused(
 
 @pytest.mark.parametrize("purpose", ["compliance", "maintenance"])
 def test_the_built_in_purposes_take_no_basis_and_no_objection(crm: Database, purpose: str) -> None:
-    for call in ("record_basis(1, %s, 'contract')", "object_to(1, %s)"):
+    for call in ("record_basis(1, %s, 'contract', 'order')", "object_to(1, %s)"):
         with refused("PR204", "built_in_purpose"):
             crm.rows(f"select gdpr.{call}", [purpose], user="dpo_login")
 
 
 def test_bases_are_recorded_by_officers_and_by_roles_that_may(crm: Database) -> None:
-    call = "select gdpr.record_basis(1, 'orders', 'contract')"
+    call = "select gdpr.record_basis(1, 'orders', 'contract', 'order')"
     for user in ("crm_app", "metabase", "portal_app", "auditor_login"):
         with refused("42501"):
             crm.rows(call, user=user)
@@ -172,7 +172,7 @@ def test_bases_are_recorded_by_officers_and_by_roles_that_may(crm: Database) -> 
         number = crm.rows(call, user="clerk")[0][0]
         crm.rows("select gdpr.end_basis(%s, 'no')", [number], user="clerk")
         with refused("42501"):
-            crm.rows("select gdpr.record_consent(1, 'marketing', true, 'phone')", user="clerk")
+            crm.rows("select gdpr.record_consent(1, 'marketing', true, 'in_person')", user="clerk")
     finally:
         crm.rows("drop owned by clerk; drop role clerk", user="postgres")
 
@@ -324,7 +324,9 @@ def test_a_purpose_that_is_not_the_tables_sees_nothing(crm: Database) -> None:
     consents to."""
     for person in {subject(crm, "crm.customer", key) for key in (1, 2, 3)}:
         crm.rows(
-            "select gdpr.record_consent(%s, 'marketing', true, 'phone')", [person], user="dpo_login"
+            "select gdpr.record_consent(%s, 'marketing', true, 'in_person')",
+            [person],
+            user="dpo_login",
         )
     app = crm.connect("crm_app")
     app.execute("set gdpr.purpose = 'marketing'")

@@ -27,7 +27,7 @@ def test_protecting_a_table_is_no_change_of_data(crm: Database) -> None:
             "select distinct operation from gdpr.audit_log", user="auditor_login"
         )
     }
-    assert events == {"POLICY", "KEY"}
+    assert events == {"POLICY", "KEY", "ASSESSMENT"}
 
 
 def test_every_operation_leaves_its_record(crm: Database) -> None:
@@ -144,7 +144,9 @@ def test_an_update_of_nothing_says_so(crm: Database) -> None:
 def test_the_gates_own_copies_are_no_changes(crm: Database) -> None:
     """Consent for a person with rows in three tables is one event and no change of data."""
     anna = subject(crm, "crm.customer", 1)
-    crm.rows("select gdpr.record_consent(%s, 'marketing', true, 'phone')", [anna], user="dpo_login")
+    crm.rows(
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna], user="dpo_login"
+    )
     crm.rows("select gdpr.restrict(%s, 'other')", [anna], user="dpo_login")
     assert log(crm) == []
     events = crm.rows(
@@ -158,9 +160,9 @@ def test_the_gates_own_copies_are_no_changes(crm: Database) -> None:
 def test_events_of_rights_are_recorded(crm: Database) -> None:
     officer = crm.connect("dpo_login")
     for call in (
-        "record_basis(1, 'orders', 'contract')",
+        "record_basis(1, 'orders', 'contract', 'order')",
         "end_basis(1, 'x')",
-        "record_consent(1, 'marketing', true, 'phone')",
+        "record_consent(1, 'marketing', true, 'in_person')",
         "withdraw_consent(1, 'marketing')",
         "restrict(1, 'other')",
         "lift_restriction(1, 'x')",
@@ -212,7 +214,7 @@ def test_evidence_is_append_only_for_the_superuser_too(crm: Database, table: str
     officer = crm.connect("dpo_login")
     for call in (
         "end_basis(1, 'x')",
-        "record_consent(1, 'marketing', true, 'phone')",
+        "record_consent(1, 'marketing', true, 'in_person')",
         "restrict(1, 'other')",
         "lift_restriction(1, 'x')",
         "object_to(1, 'analytics')",

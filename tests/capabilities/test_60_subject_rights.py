@@ -190,7 +190,7 @@ def test_nothing_of_the_person_is_left_anywhere(crm: Database) -> None:
     app.commit()
     anna = subject(crm, "crm.customer", 1)
     crm.rows(
-        "select gdpr.record_consent(%s, 'marketing', true, 'phone', %s)",
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person', %s)",
         [anna, '{"said": "yes to Quentin"}'],
         user="dpo_login",
     )
@@ -294,8 +294,8 @@ def test_an_erased_person_is_refused_at_the_door(crm: Database) -> None:
         (None,)
     ]
     for call in (
-        "record_basis({}, 'orders', 'contract')",
-        "record_consent({}, 'marketing', true, 'phone')",
+        "record_basis({}, 'orders', 'contract', 'order')",
+        "record_consent({}, 'marketing', true, 'in_person')",
         "restrict({}, 'other')",
     ):
         with refused("PR603", "erased"):
@@ -531,6 +531,7 @@ def test_a_trigger_of_the_application_cannot_stop_an_erasure_in_silence(crm: Dat
 
 def test_a_deferred_trigger_stops_the_officer_before_anything(crm: Database) -> None:
     """It would run at commit, with the officer's rights."""
+    crm.rows("select gdpr.record_consent(1, 'marketing', true, 'in_person')", user="dpo_login")
     crm.connect().execute("""
         create function crm.later() returns trigger language plpgsql as $$begin return null; end$$;
         create constraint trigger later after delete on crm.customer deferrable initially deferred

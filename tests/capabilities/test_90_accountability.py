@@ -208,7 +208,7 @@ def restore(db: Database, into: Database, *dump_options: str) -> str:
 def test_everything_works_after_dump_and_restore(crm: Database, clone: Clone) -> None:
     anna = subject(crm, "crm.customer", 1)
     officer = crm.connect("dpo_login")
-    officer.execute("select gdpr.record_consent(%s, 'marketing', true, 'phone')", [anna])
+    officer.execute("select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna])
     officer.execute("select gdpr.erase(%s)", [subject(crm, "crm.customer", 3)])
     crm.rows("update gdpr_clear.customer set city = 'Ulm' where id = 1", user="crm_app")
     question = "select * from gdpr_clear.customer order by id"

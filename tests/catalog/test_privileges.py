@@ -116,7 +116,7 @@ MAY = {
     "create_key('table')": {"db_owner"},
     "erase(0)": {"db_owner", "dpo_login"},
     "restrict(0, 'other')": {"db_owner", "dpo_login"},
-    "record_consent(0, 'x', true, 'phone')": {"db_owner", "dpo_login"},
+    "record_consent(0, 'x', true, 'in_person')": {"db_owner", "dpo_login"},
     "find_subject('email', 'x')": {"db_owner", "dpo_login"},
     "is_blocked('email', 'x')": {"db_owner", "dpo_login"},
     "digest('email', 'x')": {"db_owner", "dpo_login", "crm_app"},

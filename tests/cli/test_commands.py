@@ -245,7 +245,7 @@ def test_a_basis_is_recorded_listed_and_ended(crm: Run) -> None:
     person = number(crm)
     recorded = crm(
         "basis", "record", "--subject-id", person, "--purpose", "marketing",
-        "--basis", "legitimate_interests", "--reason", "existing customer", "--format", "json",
+        "--basis", "contract", "--reason", "existing customer", "--format", "json",
     )  # fmt: skip
     assert recorded.code == 0, recorded.err
     basis = str(recorded.data[0]["basis_id"])

@@ -84,7 +84,9 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         for parameter in find(path).params
         if isinstance(parameter, click.Argument)
     }
-    assert {argument[-1] for argument in named} == {"file", "basis_id", "arguments"}
+    assert {argument[-1] for argument in named} == {
+        "file", "basis_id", "assessment_id", "arguments",
+    }  # fmt: skip
 
 
 def test_help_shows_the_exit_codes() -> None:

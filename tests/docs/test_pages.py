@@ -10,7 +10,7 @@ import pytest
 
 from docs import build
 from docs.tools import reference, roles, sessions
-from gdprdb.server import find_binaries
+from gdprdb.binaries import find_binaries
 from tests.support import Database
 
 PAGES = build.pages()

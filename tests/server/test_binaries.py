@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gdprdb import server
+from gdprdb import binaries
+from gdprdb.binaries import find_binaries
 from gdprdb.errors import GdprdbError
-from gdprdb.server import find_binaries
 
 
 def pretend(directory: Path, version: str) -> Path:
@@ -27,7 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with versions 14, 15 and 16 under one of the usual places, and nothing on PATH."""
     for version in ("14.9", "15.7", "16.3"):
         pretend(tmp_path / version.split(".")[0] / "bin", version)
-    monkeypatch.setattr(server, "_USUAL_PLACES", (f"{tmp_path}/*/bin",))
+    monkeypatch.setattr(binaries, "_USUAL_PLACES", (f"{tmp_path}/*/bin",))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.delenv("GDPRDB_PG_BIN", raising=False)
     return tmp_path
@@ -71,8 +71,8 @@ def test_a_server_without_pgcrypto_is_none(machine: Path) -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_without_any_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_USUAL_PLACES", ())
-    monkeypatch.setattr(server, "_PACKAGES", ())
+    monkeypatch.setattr(binaries, "_USUAL_PLACES", ())
+    monkeypatch.setattr(binaries, "_PACKAGES", ())
     with pytest.raises(GdprdbError) as caught:
         find_binaries()
     assert "gdprdb[server]" in str(caught.value.hint)

@@ -15,8 +15,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gdprdb.binaries import find_binaries
 from gdprdb.errors import GdprdbError
-from gdprdb.server import Cluster, find_binaries
+from gdprdb.server import Cluster
 
 #: Starts a server, tells where it is, and waits. Signals do what they do at a terminal, even
 #: where the test run was put in the background, which ignores some.

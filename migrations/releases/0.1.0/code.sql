@@ -27,9 +27,16 @@ values
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
+  ('assessment_missing', 'PR205', 'no approved assessment of legitimate interests', 'Record one with gdpr.record_assessment() and have somebody else approve it.', 'Art. 6(1)(f)'),
+  ('four_eyes', 'PR206', 'the author of an assessment cannot approve it', 'Another officer has to call gdpr.approve_assessment().', 'Art. 6(1)(f)'),
+  ('condition_missing', 'PR208', 'no condition of Art. 9(2) for special categories of data', 'Record a basis with p_condition, or leave the column empty.', 'Art. 9'),
   ('consent_missing', 'PR301', 'no consent for this purpose', 'Ask for consent, or record one that was given with gdpr.record_consent().', 'Art. 6(1)(a), Art. 7'),
   ('consent_not_asked', 'PR302', 'the purpose does not rest on consent', 'Consent is recorded for purposes whose basis is consent; gdpr.object_to() records an objection to any other.', 'Art. 6(1)(a)'),
   ('token_refused', 'PR303', 'the token is not valid', 'It was used, its time has passed, or it is none: ask for a new one.', 'Art. 32'),
+  ('evidence_missing', 'PR304', 'a consent by phone or on paper needs evidence', 'Say who took it, when, how, and where it can be found: {"who", "when", "how", "reference"}.', 'Art. 7(1)'),
+  ('form_refused', 'PR305', 'this consent form cannot be used', 'gdpr.consent_form shows forms, their versions and languages; gdpr.publish_form() publishes a draft.', 'Art. 7(2)'),
+  ('no_address', 'PR306', 'no e-mail address is known of this person', 'Ask by another channel, or declare the column that holds it with identifier = "email".', 'Art. 7'),
+  ('guardian_missing', 'PR310', 'the person is known to be a child, and no guardian consents', 'Give evidence with {"guardian": {"name": ..., "verified": how}}.', 'Art. 8'),
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
@@ -489,6 +496,93 @@ end
 $function$;
 comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';
 
+-- 00_foundation/34_terms.sql
+-- [code] The terms of the law that policies and records use, each named once.
+-- GDPR Art. 6(1), Art. 9(1), 9(2). The words are those of the W3C Data Privacy Vocabulary where it has them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.grounds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests'];
+end;
+comment on function gdpr_internal.grounds() is 'The lawful bases of Art. 6(1) other than consent.';
+
+create or replace function gdpr_internal.special_kinds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'racial_or_ethnic_origin', 'political_opinion', 'religious_or_philosophical_belief', 'trade_union_membership', 'genetic', 'biometric',
+    'health', 'sex_life', 'sexual_orientation'
+  ];
+end;
+comment on function gdpr_internal.special_kinds() is 'The special categories of personal data of Art. 9(1).';
+
+create or replace function gdpr_internal.special_conditions()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'employment_law', 'vital_interests', 'not_for_profit', 'made_public', 'legal_claims', 'public_interest', 'health_care',
+    'public_health', 'archiving'
+  ];
+end;
+comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
+-- 00_foundation/35_time.sql
+-- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
+-- GDPR Art. 5(1)(e). Called by: whoever records something that ends; gdprdb's own functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.time_zone()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce((select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'time_zone'), 'UTC');
+end;
+comment on function gdpr_internal.time_zone() is 'The time zone of the policy (settings.time_zone), else UTC.';
+
+create or replace function gdpr.until(p_date date)
+returns timestamptz
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+  v_midnight timestamp := p_date + 1;
+  v_end timestamptz := v_midnight at time zone v_zone;
+begin
+  -- where clocks go back from one to midnight it strikes twelve twice, and PostgreSQL means the second time
+  if (v_end - interval '1 hour') at time zone v_zone = v_midnight then
+    v_end := v_end - interval '1 hour';
+  end if;
+  return v_end;
+end
+$function$;
+comment on function gdpr.until(date) is
+  'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
+
 -- 00_foundation/35_tokens.sql
 -- [code] One-time tokens: made, known, taken.
 -- GDPR Art. 32(1)(b). Called by: asking for consent, double opt-in, the portal. A token leaves the database once, in the mail
@@ -717,7 +811,8 @@ begin
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
-      'purposes.' || v_name, v_in, array['description', 'basis', 'respond_within', 'valid_for', 'while_waiting', 'retain']
+      'purposes.' || v_name, v_in,
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -725,13 +820,17 @@ begin
     elsif v_name !~ '^[a-z][a-z0-9_]{0,62}$' then
       problems := problems || format('purposes.%s: a name is lower case letters, digits and _', to_json(v_name));
     end if;
-    if coalesce(v_in ->> 'basis', '') <> all (
-      array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent']
-    ) then
-      problems := problems || format('purposes.%s.basis: one of contract, legal_obligation, vital_interests, public_task, legitimate_interests, consent', v_name);
+    if coalesce(v_in ->> 'basis', '') <> all (gdpr_internal.grounds() || 'consent'::text) then
+      problems := problems || format('purposes.%s.basis: one of %s, consent', v_name, array_to_string(gdpr_internal.grounds(), ', '));
     end if;
-    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'valid_for', 'while_waiting'] then
-      problems := problems || format('purposes.%s: respond_within, valid_for and while_waiting are for consent', v_name);
+    if v_in ? 'grace' and v_in ->> 'basis' not in ('consent', 'legitimate_interests') then
+      problems := problems || format('purposes.%s: grace is for consent and legitimate_interests', v_name);
+    end if;
+    if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
+      problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
+    end if;
+    if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
+      problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
@@ -740,15 +839,24 @@ begin
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
-    foreach v_setting in array array['respond_within', 'valid_for', 'retain'] loop
-      continue when not v_in ? v_setting;
-      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_in ->> v_setting);
+    if v_in ->> 'basis' in ('consent', 'legitimate_interests') then
+      -- by default nothing is locked on the day that a table is switched on
+      v_definition := '{"grace": "90 days"}' || v_definition;
+    end if;
+    foreach v_setting in array array['respond_within', 'remind', 'valid_for', 'retain', 'grace'] loop
+      continue when not v_definition ? v_setting or (v_setting = 'grace' and v_definition -> 'grace' = 'false');
+      v_interval := gdpr_internal.read_interval(format('purposes.%s.%s', v_name, v_setting), v_definition ->> v_setting);
       if v_interval.problem is not null then
         problems := problems || v_interval.problem;
       else
         v_definition := v_definition || jsonb_build_object(v_setting, v_interval.value::text);
       end if;
     end loop;
+    if not v_in ? 'respond_within' and v_in ? 'remind' then
+      problems := problems || format('purposes.%s.remind: there is no deadline to remind of; say respond_within', v_name);
+    elsif (gdpr_internal.read_interval('', v_in ->> 'remind')).value >= (gdpr_internal.read_interval('', v_in ->> 'respond_within')).value then
+      problems := problems || format('purposes.%s.remind: has to be shorter than respond_within', v_name);
+    end if;
     purposes := purposes || jsonb_build_object(v_name, v_definition);
   end loop;
   if (select count(*) from (
@@ -836,7 +944,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -877,6 +985,18 @@ begin
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
   end if;
+  if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
+    problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
+  elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
+    problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
+    problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
+  elsif p_in ? 'special' and (v_encrypt <> 'yes' or v_mask <> 'hide') then
+    problems := problems || format('%s: a special category needs encrypt = true and mask = "hide"', p_where);
+  elsif p_in ? 'special' and p_in ? 'identifier' then
+    problems := problems || format('%s: a special category cannot identify', p_where);
+  end if;
   if octet_length('gdpr_' || p_name || '_digest') > 63 and (v_encrypt <> 'no' or v_mask = 'pseudonym') then
     problems := problems || format('%s: the name is too long, gdpr_<column>_digest has to fit into 63 bytes', p_where);
   end if;
@@ -889,6 +1009,11 @@ begin
     'text', 'character varying', 'character', 'smallint', 'integer', 'bigint', 'numeric', 'uuid'
   ) then
     problems := problems || format('%s.identifier: a column of type %s cannot be an identifier', p_where, v_type);
+  end if;
+  if coalesce(p_in ->> 'language', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.language: true or false', p_where);
+  elsif p_in ->> 'language' = 'true' and gdpr_internal.base_type(v_type) not in ('text', 'character varying', 'character') then
+    problems := problems || format('%s.language: is for text, the column is %s', p_where, v_type);
   end if;
   if v_encrypt <> 'no' then
     if p_in ->> 'sensitive' = 'false' then
@@ -912,8 +1037,11 @@ begin
     'encrypt', v_encrypt,
     'identifier', p_in ->> 'identifier',
     'canonical', coalesce(p_in ->> 'canonical', 'identifier'),
+    'language', case when p_in ->> 'language' = 'true' then true end,
     'mask', v_mask,
-    'erase', v_erase
+    'erase', v_erase,
+    'age', case when p_in ->> 'age' = 'true' then true end,
+    'special', p_in ->> 'special'
   ));
 end
 $function$;
@@ -997,7 +1125,8 @@ begin
       v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
     elsif v_dependent.kind = 'x' then
       v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
-    elsif v_dependent.kind is distinct from 'S' then
+    elsif coalesce(v_dependent.kind, '') not in ('S', 'n') then
+      -- n: NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
       v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
     end if;
   end loop;
@@ -1011,6 +1140,35 @@ end
 $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+-- 00_foundation/42_read_settings.sql
+-- [code] Reading the settings of a policy.
+-- GDPR Art. 25. Called by: gdpr_internal.read_policy(), and gdpr_policy.put_settings(), which anybody in gdpr_admin can call.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.settings_problems(p_settings jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+    || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || array_remove(array[
+    case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
+    case when p_settings ? 'time_zone' and not exists (
+      -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
+      select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
+    ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
+    case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
+    case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
+  ], null);
+end;
+comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
 
 -- 00_foundation/50_read_tables.sql
 -- [code] Reading the tables of a policy.
@@ -1162,6 +1320,9 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
+    problems := problems || format('%s.columns: at most one has age = true', v_where);
+  end if;
   foreach v_name in array v_match loop
     if v_columns -> v_name ->> 'identifier' is null then
       problems := problems || format('%s.match_on: %s is not declared with an identifier', v_where, to_json(v_name));
@@ -1313,7 +1474,7 @@ declare
   v_parent text;
 begin
   problems := gdpr_internal.unknown_keys('policy', p_policy, array['settings', 'purposes', 'roles', 'tables'])
-    || gdpr_internal.unknown_keys('settings', p_policy -> 'settings', array['phone_country_code'])
+    || gdpr_internal.settings_problems(p_policy -> 'settings')
     || gdpr_internal.unknown_keys('purposes', p_policy -> 'purposes', (select array_agg(k) from jsonb_object_keys(
       case when jsonb_typeof(p_policy -> 'purposes') = 'object' then p_policy -> 'purposes' else '{}' end) as k))
     || gdpr_internal.unknown_keys('roles', p_policy -> 'roles', (select array_agg(k) from jsonb_object_keys(
@@ -1323,9 +1484,6 @@ begin
   if problems <> '{}' or p_policy is null then
     problems := coalesce(nullif(problems, '{}'), array['policy: is empty']);
     return;
-  end if;
-  if coalesce(p_policy #>> '{settings,phone_country_code}', '1') !~ '^[1-9][0-9]{0,2}$' then
-    problems := problems || 'settings.phone_country_code: digits such as "49"'::text;
   end if;
   v_purposes := gdpr_internal.read_purposes(p_policy);
   v_roles := gdpr_internal.read_roles(p_policy, v_purposes.purposes);
@@ -1460,9 +1618,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_problems text[] := gdpr_internal.settings_problems(p_settings);
 begin
-  if p_settings - 'phone_country_code' <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', 'settings: phone_country_code is the only one');
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
   delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
   insert into gdpr_internal.setting (name, value)
@@ -1471,54 +1631,6 @@ begin
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
-
-create or replace function gdpr_internal.follow_basis(p_purpose text)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_purpose gdpr_internal.purpose;
-  v_subjects bigint[];
-  v_table record;
-begin
-  select * into v_purpose from gdpr_internal.purpose as p where p.name = p_purpose;
-  for v_table in
-    select t.id, t.relation, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    left join gdpr_internal.table_basis as b on b.table_id = t.id and b.purpose_id = v_purpose.id
-    where t.unprotected_at is null and t.purpose_mask & (1::bigint << v_purpose.id) <> 0
-      and b.basis is distinct from nullif(v_purpose.basis, 'consent')
-  loop
-    delete from gdpr_internal.table_basis as b where b.table_id = v_table.id and b.purpose_id = v_purpose.id;
-    insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-    select v_table.id, v_purpose.id, v_purpose.basis
-    where v_purpose.basis <> 'consent';
-    perform gdpr_internal.generate_triggers(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
-    perform gdpr_internal.give_bases(v_table.id);
-  end loop;
-  with ended as (
-    insert into gdpr_internal.basis_end (basis_id, reason)
-    select b.id, 'the policy rests the purpose on another basis'
-    from gdpr_internal.basis_record as b
-    where b.purpose_id = v_purpose.id and b.by_table is not null and b.basis <> v_purpose.basis
-      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
-    returning basis_id
-  )
-  select array_agg(distinct b.subject_id) into v_subjects
-  from ended as e
-  join gdpr_internal.basis_record as b on b.id = e.basis_id;
-  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
-end
-$function$;
-comment on function gdpr_internal.follow_basis(text) is
-  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
 
 create or replace function gdpr_policy.put_purpose(p_name text, p_definition jsonb)
 returns void
@@ -1534,20 +1646,22 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, valid_for, while_waiting, retain)
+  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
       (select coalesce(max(p.id) + 1, 0) from gdpr_internal.purpose as p where p.id < 62)
     ),
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
-    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'valid_for')::interval,
-    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval
+    (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
+    coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
-    valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain;
-  perform gdpr_internal.follow_basis(p_name);
+    remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
+    grace = excluded.grace, condition = excluded.condition;
+  perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
 $function$;
@@ -1563,6 +1677,34 @@ begin atomic
   select case p_audience when 'clear' then 'gdpr_app' else 'gdpr_' || p_audience end;
 end;
 comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
+
+create or replace function gdpr_internal.basis_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text), '
+    'gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date), '
+    'gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.basis_functions() is 'What a role of the policy with may = ["basis"] can call.';
+
+create or replace function gdpr_internal.consent_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
@@ -1590,16 +1732,10 @@ begin
     execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
   end if;
   if p_definition -> 'may' ? 'consent' then
-    execute format(
-      'grant execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
   end if;
   if p_definition -> 'may' ? 'basis' then
-    execute format(
-      'grant execute on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) to %I',
-      p_role
-    );
+    execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1622,8 +1758,7 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text) from %I',
-    p_role
+    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
   );
 end
 $function$;
@@ -1805,21 +1940,16 @@ begin
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
-  delete from gdpr_internal.table_basis as b where b.table_id = v_id;
-  insert into gdpr_internal.table_basis (table_id, purpose_id, basis)
-  select v_id, p.id, p.basis
-  from jsonb_array_elements_text(p_definition -> 'purposes') as n (name)
-  join gdpr_internal.purpose as p on p.name = n.name
-  where p.basis <> 'consent';
+  perform gdpr_internal.put_table_bases(v_id);
 
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -1827,7 +1957,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -1922,35 +2052,6 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
-create or replace function gdpr_internal.give_bases(p_table smallint)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-  select d.subject_id, b.purpose_id, b.basis, 'by default of the table', p_table
-  from (
-    select distinct s.subject_id
-    from gdpr_internal.source as s
-    join gdpr_internal.subject as p on p.id = s.subject_id
-    where s.table_id = p_table and p.erased_at is null
-  ) as d
-  cross join gdpr_internal.table_basis as b
-  where b.table_id = p_table and not exists (
-    select from gdpr_internal.basis_record as r
-    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table = p_table
-  );
-  perform gdpr_internal.refresh_gate(
-    coalesce((select array_agg(distinct s.subject_id) from gdpr_internal.source as s where s.table_id = p_table), '{}')
-  );
-end
-$function$;
-comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now, and spreads their gates.';
-
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -1963,6 +2064,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_internal.give_bases(v_id);
+  perform gdpr_internal.refresh_table(v_id);
   perform gdpr_internal.require_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
   perform gdpr_internal.require_worker();
@@ -2168,8 +2270,11 @@ as $function$
 begin
   return jsonb_strip_nulls(jsonb_build_object(
     'description', p_purpose.description, 'basis', p_purpose.basis, 'respond_within', p_purpose.respond_within::text,
+    'remind', p_purpose.remind::text,
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
-    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end
+    'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
+    'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
+    'condition', p_purpose.condition
   ));
 end
 $function$;
@@ -2226,6 +2331,7 @@ select
   t.relation as table_name,
   c.column_name,
   c.category,
+  c.special,
   c.sensitive,
   c.encrypt,
   c.identifier,
@@ -3490,7 +3596,7 @@ comment on function gdpr_internal.add_source(bigint, smallint, uuid, jsonb, byte
   'Records where a row came from; form, IP address, file and the like are encrypted under the person''s key. Art. 14(2)(f).';
 
 create or replace function gdpr_internal.new_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_subject bigint, p_row uuid, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -3503,29 +3609,30 @@ declare
   v_claim gdpr_internal.claim;
   v_random bytea := gdpr_internal.gen_random_bytes(80);
   v_wrapped bytea;
+  v_before boolean := p_source ->> 'kind' = 'before_gdprdb';
 begin
   v_claim.subject_id := p_subject;
   v_claim.ref := gen_random_uuid();
   v_claim.data_key := substr(v_random, 1, 64);
-  v_claim.purposes := p_mask | (1::bigint << 62);
-  v_claim.until := 'infinity';
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62), coalesce(min(b.valid_until), 'infinity')
+  into v_claim.purposes, v_claim.until
+  from gdpr_internal.default_basis as b
+  where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
   v_wrapped := gdpr_internal.wrap_key((p_keys).kek, substr(v_random, 65), int8send(p_subject), v_claim.data_key);
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  values (p_subject, v_claim.ref, v_claim.purposes, 'infinity');
+  values (p_subject, v_claim.ref, v_claim.purposes, v_claim.until);
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   values (p_subject, (p_keys).kek_id, v_wrapped);
-  if p_mask <> 0 then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
-    where b.table_id = p_table;
-  end if;
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+  from gdpr_internal.default_basis as b
+  where b.table_id = p_table and (v_before or b.basis <> 'undetermined');
   perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
-  'Creates the person p_subject with a data key, the bases that the table gives by default (p_mask: their bits) and the source of the first row.';
+comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, bigint, uuid, jsonb) is
+  'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
   p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
@@ -3557,10 +3664,10 @@ begin
   if v_claim.purposes & p_mask <> p_mask and not exists (
     select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
   ) then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)
-    select p_subject, b.purpose_id, b.basis, 'by default of the table', p_table
-    from gdpr_internal.table_basis as b
-    where b.table_id = p_table;
+    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+    select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+    from gdpr_internal.default_basis as b
+    where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
     perform gdpr_internal.refresh_gate(array[p_subject]);
     select s.purposes, s.until into v_claim.purposes, v_claim.until
     from gdpr_internal.subject as s
@@ -3637,7 +3744,7 @@ begin
         p_keys, p_table, p_mask, p_parent, p_digests, p_bare, p_kinds, p_matching, p_blocklist, p_constraint, p_row, p_backfill
       );
     end if;
-    v_claim := gdpr_internal.new_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
+    v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
     v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
@@ -4368,10 +4475,113 @@ where o.event = 'opted_out';
 comment on view gdpr.opt_out is 'Addresses (keyed digests, as gdpr.digest(''email'', ...) gives them) whose owners want no mails about registrations.';
 
 -- 20_lawful_basis/20_bases.sql
--- [code] Recording and ending lawful bases, and what holds now.
+-- [code] Recording and ending lawful bases.
 -- GDPR Art. 6(1). Called by: gdpr_dpo, and roles to which the policy gives may = ["basis"].
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.require_subjects(p_subjects bigint[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found bigint;
+  v_erased bigint;
+begin
+  select count(*), count(s.erased_at) into v_found, v_erased
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects);
+  if v_found is distinct from cardinality(p_subjects) then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif v_erased > 0 then
+    perform gdpr_internal.refuse('erased');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_subjects(bigint[]) is 'Each of these numbers, each named once, is a person. Errors: PR101 no such person, PR603 erased.';
+
+create or replace function gdpr_internal.check_basis(
+  p_purpose text, p_basis text, p_condition text, p_valid_from timestamptz, p_valid_until timestamptz, p_assessment bigint
+)
+returns smallint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_in_force bigint;
+begin
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif p_basis is null or p_basis <> all (gdpr_internal.grounds()) then
+    perform gdpr_internal.refuse('basis_refused', 'one of ' || array_to_string(gdpr_internal.grounds(), ', '));
+  elsif p_condition <> all (gdpr_internal.special_conditions()) then
+    perform gdpr_internal.refuse('basis_refused', 'condition is one of ' || array_to_string(gdpr_internal.special_conditions(), ', '));
+  elsif p_valid_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
+  elsif p_valid_until <= p_valid_from then
+    perform gdpr_internal.refuse('basis_refused', 'valid_until is before valid_from');
+  elsif p_assessment is not null and p_basis <> 'legitimate_interests' then
+    perform gdpr_internal.refuse('basis_refused', 'an assessment belongs to legitimate_interests');
+  end if;
+  if p_basis = 'legitimate_interests' then
+    v_in_force := gdpr_internal.assessment_in_force(v_purpose);
+    if v_in_force is null or p_assessment <> v_in_force then
+      perform gdpr_internal.refuse('assessment_missing', format('purpose %s, assessment in force: %s', p_purpose, coalesce(v_in_force::text, 'none')));
+    end if;
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.check_basis(text, text, text, timestamptz, timestamptz, bigint) is
+  'The number of the purpose, where such a basis can be recorded for it. Errors: PR003, PR202, PR204, PR205.';
+
+create or replace function gdpr_internal.add_bases(
+  p_subjects bigint[], p_purpose text, p_basis text, p_reason text, p_valid_until timestamptz, p_assessment bigint,
+  p_valid_from timestamptz, p_evidence jsonb, p_condition text
+)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_valid_from, p_valid_until, p_assessment);
+  v_ids bigint[];
+begin
+  perform gdpr_internal.require_subjects(p_subjects);
+  with recorded as (
+    insert into gdpr_internal.basis_record (
+      subject_id, purpose_id, basis, condition, reason, evidence, valid_from, valid_until, assessment_id, actor
+    )
+    select
+      s.id, v_purpose, p_basis, p_condition, p_reason, gdpr_internal.seal_evidence(s.id, p_evidence::text),
+      coalesce(p_valid_from, statement_timestamp()), coalesce(p_valid_until, 'infinity'),
+      case when p_basis = 'legitimate_interests' then gdpr_internal.assessment_in_force(v_purpose) end,
+      gdpr_internal.context_setting('actor')
+    from unnest(p_subjects) with ordinality as s (id, n)
+    order by s.n
+    returning id
+  )
+  select array_agg(r.id order by r.id) into v_ids from recorded as r;
+  perform gdpr_internal.refresh_gate(p_subjects);
+  perform gdpr_internal.audit_events(
+    'BASIS', p_subjects, 'basis_id', v_ids, jsonb_build_object('purpose', p_purpose, 'basis', p_basis)
+  );
+  return v_ids;
+end
+$function$;
+comment on function gdpr_internal.add_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'Records a basis for each of these persons (named once each), spreads their gates and returns the numbers of the records, in the same order.';
 
 create or replace function gdpr.record_basis(
   p_subject bigint,
@@ -4379,7 +4589,37 @@ create or replace function gdpr.record_basis(
   p_basis text,
   p_reason text default null,
   p_valid_until timestamptz default null,
-  p_assessment bigint default null
+  p_assessment bigint default null,
+  p_valid_from timestamptz default null,
+  p_evidence jsonb default null,
+  p_condition text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (gdpr_internal.add_bases(
+    array[p_subject], p_purpose, p_basis, p_reason, p_valid_until, p_assessment, p_valid_from, p_evidence, p_condition
+  ))[1];
+end
+$function$;
+comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests) and returns its number. p_reason: why, without personal data. p_valid_until: the first instant at which it no longer holds (gdpr.until(date) for a day; null: for good); p_valid_from: the first at which it does, past or future (null: now). p_evidence: kept encrypted under the person''s key. p_assessment: for legitimate_interests, the approved assessment, which has to be the one in force (null: that one). p_condition: for columns of special categories, the condition of Art. 9(2). Errors: PR101 unknown person, PR603 erased, PR003 unknown purpose, PR202 not such a basis, PR205 no approved assessment. Art. 6(1), 9(2).';
+
+create or replace function gdpr.record_bases(
+  p_subjects bigint[],
+  p_purpose text,
+  p_basis text,
+  p_reason text default null,
+  p_valid_until timestamptz default null,
+  p_assessment bigint default null,
+  p_valid_from timestamptz default null,
+  p_evidence jsonb default null,
+  p_condition text default null
 )
 returns bigint
 language plpgsql
@@ -4389,31 +4629,54 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
-  v_id bigint;
+  v_subjects bigint[] := array(select distinct s.id from unnest(p_subjects) as s (id) where s.id is not null order by s.id);
 begin
-  perform gdpr_internal.require_subject(p_subject);
-  if v_purpose >= 62 then
-    perform gdpr_internal.refuse('built_in_purpose');
-  end if;
-  if p_basis is null or p_basis <> all (
-    array['contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests']
-  ) then
-    perform gdpr_internal.refuse('basis_refused', 'one of contract, legal_obligation, vital_interests, public_task, legitimate_interests');
-  end if;
-  if p_valid_until <= statement_timestamp() then
-    perform gdpr_internal.refuse('basis_refused', 'valid_until has passed');
-  end if;
-  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, assessment_id)
-  values (p_subject, v_purpose, p_basis, p_reason, coalesce(p_valid_until, 'infinity'), p_assessment)
-  returning id into v_id;
-  perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('BASIS', p_subject, jsonb_build_object('basis_id', v_id, 'purpose', p_purpose, 'basis', p_basis));
-  return v_id;
+  return coalesce(cardinality(gdpr_internal.add_bases(
+    v_subjects, p_purpose, p_basis, p_reason, p_valid_until, p_assessment, p_valid_from, p_evidence, p_condition
+  )), 0);
 end
 $function$;
-comment on function gdpr.record_basis(bigint, text, text, text, timestamptz, bigint) is
-  'Records a lawful basis of a person for a purpose (contract, legal_obligation, vital_interests, public_task, legitimate_interests), valid from now until p_valid_until (null: for good); returns its number. Errors: PR101 unknown person, PR003 unknown purpose, PR202 not such a basis. Art. 6(1).';
+comment on function gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text) is
+  'gdpr.record_basis() for many persons in one statement: all or none of them. Nulls and repetitions in p_subjects count for nothing. Returns how many bases were recorded. Errors: as gdpr.record_basis(). Art. 6(1).';
+
+create or replace function gdpr.end_bases(p_basis_ids bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_ids bigint[];
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason)
+    select b.id, p_reason
+    from gdpr_internal.basis_record as b
+    where b.id = any (p_basis_ids) and b.valid_until > statement_timestamp()
+    on conflict (basis_id) do nothing
+    returning basis_id
+  )
+  select array_agg(b.id order by b.id), array_agg(b.subject_id order by b.id)
+  into v_ids, v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  if v_ids is null then
+    perform gdpr_internal.refuse('basis_ended');
+  end if;
+  perform gdpr_internal.refresh_gate(v_subjects);
+  perform gdpr_internal.audit_events('BASIS', v_subjects, 'basis_id', v_ids, '{"ended": true}');
+  return cardinality(v_ids);
+end
+$function$;
+comment on function gdpr.end_bases(bigint[], text) is
+  'Ends lawful bases now, those that have ended already excepted; returns how many. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
 
 create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
 returns void
@@ -4423,105 +4686,289 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_subject bigint;
 begin
-  perform gdpr_internal.require_read_committed();
-  if p_reason is null then
-    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
-  end if;
-  select b.subject_id into v_subject from gdpr_internal.basis_record as b where b.id = p_basis_id;
-  insert into gdpr_internal.basis_end (basis_id, reason)
-  select b.id, p_reason
-  from gdpr_internal.basis_record as b
-  where b.id = p_basis_id and b.valid_until > statement_timestamp()
-  on conflict (basis_id) do nothing;
-  if not found then
-    perform gdpr_internal.refuse('basis_ended');
-  end if;
-  perform gdpr_internal.refresh_gate(array[v_subject]);
-  perform gdpr_internal.audit_event('BASIS', v_subject, jsonb_build_object('basis_id', p_basis_id, 'ended', true));
+  perform gdpr.end_bases(array[p_basis_id], p_reason);
 end
 $function$;
 comment on function gdpr.end_basis(bigint, text) is
-  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
 
-create or replace view gdpr.basis as
-select
-  b.id as basis_id,
-  b.subject_id,
-  p.name as purpose,
-  b.basis,
-  b.reason,
-  b.valid_from,
-  least(b.valid_until, e.ended_at) as valid_until,
-  e.reason as end_reason,
-  b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp() and e.basis_id is null as holds,
-  b.assessment_id,
-  t.relation as by_table,
-  b.recorded_at,
-  b.recorded_by
-from gdpr_internal.basis_record as b
-join gdpr_internal.purpose as p on p.id = b.purpose_id
-left join gdpr_internal.basis_end as e on e.basis_id = b.id
-left join gdpr_internal.protected_table as t on t.id = b.by_table;
-comment on view gdpr.basis is
-  'Lawful bases other than consent, per person and purpose, with their history. holds: whether it allows processing at this statement. by_table: recorded by default by that table. Art. 6(1).';
-
--- 30_consent/20_consents.sql
--- [code] Recording and withdrawing consent, and its status at the statement's time.
--- GDPR Art. 6(1)(a), Art. 7. Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
+-- 20_lawful_basis/22_held_bases.sql
+-- [code] Which bases other than consent carry a person's processing, and until when: the one place that says so.
+-- GDPR Art. 6(1). Read by: the gate, gdpr.basis, gdpr.basis_overview, gdpr.would_lock.
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.add_consent(
-  p_subject bigint, p_purpose text, p_event text, p_channel text, p_evidence jsonb, p_valid_until timestamptz
-)
-returns bigint
+create or replace view gdpr_internal.held_basis as
+select
+  b.id,
+  b.subject_id,
+  b.purpose_id,
+  b.basis,
+  b.valid_from,
+  case when b.basis = 'legitimate_interests' then least(b.valid_until, p.assessed_until) else b.valid_until end as valid_until,
+  b.condition
+from gdpr_internal.basis_record as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+  -- undetermined is over once the person has said something
+  and (b.basis <> 'undetermined' or not exists (
+    select from gdpr_internal.consent_record as c where c.subject_id = b.subject_id and c.purpose_id = b.purpose_id
+  ));
+comment on view gdpr_internal.held_basis is
+  'Recorded bases that did not end early, with the instant at which they end by themselves: legitimate interests when the assessment is due for review, undetermined ones when the grace period ends.';
+
+-- 20_lawful_basis/25_default_bases.sql
+-- [code] The bases that a table gives by default: who stands in it has them, and they follow the policy and the assessments.
+-- GDPR Art. 6(1). Called by: the steps of gdpr.apply(), decisions about assessments.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.default_basis as
+select
+  b.table_id,
+  b.purpose_id,
+  b.basis,
+  case when b.basis = 'undetermined' then 'in the table before gdprdb' else 'by default of the table' end as reason,
+  b.valid_until as recorded_until,
+  case when b.basis = 'legitimate_interests' then p.assessed_until else b.valid_until end as valid_until
+from gdpr_internal.table_basis as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where case when b.basis = 'legitimate_interests' then p.assessed_until else b.valid_until end > statement_timestamp();
+comment on view gdpr_internal.default_basis is
+  'Bases that a table gives to whoever enters it now: legitimate interests only while an approved assessment carries them; undetermined ones, until the grace period ends, to the persons of rows that were there before gdprdb. recorded_until: what the record says; valid_until: until when it holds as things stand.';
+
+create or replace function gdpr_internal.put_table_bases(p_table smallint)
+returns boolean
 language plpgsql
 volatile
 parallel unsafe
-security invoker
+security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
-  v_id bigint;
-begin
-  perform gdpr_internal.require_subject(p_subject);
-  if not exists (select from gdpr_internal.purpose as p where p.id = v_purpose and p.basis = 'consent') then
-    perform gdpr_internal.refuse('consent_not_asked');
-  end if;
-  if p_channel is null or p_channel <> all (
-    array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
-  ) then
-    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
-  end if;
-  insert into gdpr_internal.consent_record (subject_id, purpose_id, event, channel, evidence, valid_until, actor)
-  select
-    p_subject, v_purpose, p_event, p_channel,
-    gdpr_internal.seal_evidence(p_subject, p_evidence::text),
-    coalesce(p_valid_until, statement_timestamp() + p.valid_for, 'infinity'),
-    gdpr_internal.context_setting('actor')
-  from gdpr_internal.purpose as p
-  where p.id = v_purpose
-  returning id into v_id;
-  perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event(
-    'CONSENT', p_subject, jsonb_build_object('consent_id', v_id, 'purpose', p_purpose, 'event', p_event, 'channel', p_channel)
+  v_before jsonb := (
+    select jsonb_agg(b order by b.purpose_id, b.basis) from gdpr_internal.table_basis as b where b.table_id = p_table
   );
-  return v_id;
+begin
+  delete from gdpr_internal.table_basis as b where b.table_id = p_table;
+  insert into gdpr_internal.table_basis (table_id, purpose_id, basis, valid_until)
+  select t.id, p.id, d.basis, d.valid_until
+  from gdpr_internal.protected_table as t
+  cross join lateral jsonb_array_elements_text(t.definition -> 'purposes') as n (name)
+  join gdpr_internal.purpose as p on p.name = n.name
+  cross join lateral (
+    select p.basis, 'infinity'::timestamptz as valid_until where p.basis <> 'consent'
+    union all
+    select 'undetermined', t.protected_at + p.grace
+    where p.basis = 'consent' or (p.basis = 'legitimate_interests' and not exists (
+      select from gdpr_internal.assessment as a
+      join gdpr_internal.assessment_decision as x on x.assessment_id = a.id
+      where a.purpose_id = p.id
+    ))
+  ) as d
+  where t.id = p_table and d.valid_until is not null;
+  return v_before is distinct from (
+    select jsonb_agg(b order by b.purpose_id, b.basis) from gdpr_internal.table_basis as b where b.table_id = p_table
+  );
 end
 $function$;
-comment on function gdpr_internal.add_consent(bigint, text, text, text, jsonb, timestamptz) is 'Adds one record of consent and spreads the gate.';
+comment on function gdpr_internal.put_table_bases(smallint) is
+  'Derives from policy and assessments which bases a table gives: the purpose''s own, and for rows from before gdprdb a grace period where that one is consent, or legitimate interests of which no assessment was decided. Returns whether anything changed.';
 
-create or replace function gdpr.record_consent(
-  p_subject bigint,
+create or replace function gdpr_internal.give_bases(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+  select r.id, 'the policy gives another basis or grace period', true
+  from gdpr_internal.basis_record as r
+  where r.by_table = p_table and r.basis = 'undetermined' and r.valid_until > statement_timestamp()
+    and not exists (
+      select from gdpr_internal.table_basis as b
+      where b.table_id = p_table and b.purpose_id = r.purpose_id and b.basis = r.basis and b.valid_until = r.valid_until
+    )
+  on conflict (basis_id) do nothing;
+  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+  select d.subject_id, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+  from (
+    select s.subject_id, bool_or(s.kind = 'before_gdprdb') as before
+    from gdpr_internal.source as s
+    join gdpr_internal.subject as p on p.id = s.subject_id
+    where s.table_id = p_table and p.erased_at is null
+    group by s.subject_id
+  ) as d
+  join gdpr_internal.default_basis as b on b.table_id = p_table
+  where (b.basis <> 'undetermined' or d.before) and not exists (
+    select from gdpr_internal.basis_record as r
+    where r.subject_id = d.subject_id and r.purpose_id = b.purpose_id and r.basis = b.basis and r.by_table is not null
+      -- what somebody ended stays ended
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = r.id and e.by_policy)
+  );
+end
+$function$;
+comment on function gdpr_internal.give_bases(smallint) is 'Gives the persons in a table the bases that it gives by default now and that no table gave them before; their gates are still to be refreshed.';
+
+create or replace function gdpr_internal.refresh_table(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refresh_gate(
+    array(select distinct s.subject_id from gdpr_internal.source as s where s.table_id = p_table)
+  );
+end
+$function$;
+comment on function gdpr_internal.refresh_table(smallint) is 'Refreshes the gates of all persons in a table.';
+
+create or replace function gdpr_internal.follow_tables(p_purpose smallint, p_all boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.purpose_mask & (1::bigint << p_purpose) <> 0
+  loop
+    continue when not gdpr_internal.put_table_bases(v_table.id) and not p_all;
+    perform gdpr_internal.generate_triggers(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+    perform gdpr_internal.give_bases(v_table.id);
+    perform gdpr_internal.refresh_table(v_table.id);
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_tables(smallint, boolean) is
+  'Tables of a purpose (p_all: also those to which nothing seems to have changed) give the bases that policy and assessments say now, to new rows and to the persons who are there.';
+
+create or replace function gdpr_internal.follow_basis(p_purpose smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.follow_tables(p_purpose, false);
+  with ended as (
+    insert into gdpr_internal.basis_end (basis_id, reason, by_policy)
+    select b.id, 'the policy rests the purpose on another basis', true
+    from gdpr_internal.basis_record as b
+    join gdpr_internal.purpose as p on p.id = b.purpose_id
+    where b.purpose_id = p_purpose and b.by_table is not null and b.basis <> p.basis and b.basis <> 'undetermined'
+      and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
+    returning basis_id
+  )
+  select array_agg(distinct b.subject_id) into v_subjects
+  from ended as e
+  join gdpr_internal.basis_record as b on b.id = e.basis_id;
+  perform gdpr_internal.refresh_gate(v_subjects);
+end
+$function$;
+comment on function gdpr_internal.follow_basis(smallint) is
+  'After the policy rests a purpose on another basis: bases that tables gave by default end, the new ones are given.';
+
+create or replace function gdpr_internal.follow_assessment(p_purpose smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.follow_tables(p_purpose, true);
+  perform gdpr_internal.refresh_gate(array(
+    select distinct b.subject_id from gdpr_internal.basis_record as b where b.purpose_id = p_purpose and b.basis = 'legitimate_interests'
+  ));
+end
+$function$;
+comment on function gdpr_internal.follow_assessment(smallint) is
+  'After a decision about an assessment of a purpose: its tables give legitimate interests or give them no longer, and every person who rests on them gets the gate anew.';
+
+-- 20_lawful_basis/30_assessments.sql
+-- [code] Assessing legitimate interests: written by one, approved by another, reviewed in time.
+-- GDPR Art. 6(1)(f). Called by: gdpr_dpo, and roles to which the policy gives may = ["basis"].
+
+set local role gdpr_owner;
+
+create or replace view gdpr.assessment as
+select
+  a.id as assessment_id,
+  p.name as purpose,
+  a.version,
+  case
+    when d.id is null then 'draft'
+    when not d.approved then 'rejected'
+    when d.review_at <= statement_timestamp() then 'review_due'
+    when exists (
+      select from gdpr_internal.assessment as n
+      cross join lateral (
+        select x.approved, x.review_at from gdpr_internal.assessment_decision as x where x.assessment_id = n.id order by x.id desc limit 1
+      ) as l
+      where n.purpose_id = a.purpose_id and n.version > a.version and l.approved
+    ) then 'superseded'
+    else 'in_force'
+  end as status,
+  a.interest,
+  a.necessity,
+  a.balancing,
+  a.author,
+  a.recorded_at,
+  d.decided_by as approver,
+  d.decided_at,
+  d.reason as decision_reason,
+  coalesce(d.review_at, a.review_at) as review_at
+from gdpr_internal.assessment as a
+join gdpr_internal.purpose as p on p.id = a.purpose_id
+left join lateral (
+  select x.* from gdpr_internal.assessment_decision as x where x.assessment_id = a.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.assessment is
+  'Assessments of legitimate interests, all versions. status: draft (nobody has approved it), in_force, review_due (its date has passed: bases that rest on it do not hold), superseded (a later version was approved), rejected. Art. 6(1)(f).';
+
+create or replace function gdpr_internal.assessment_in_force(p_purpose smallint)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.assessment_id
+  from gdpr.assessment as a
+  join gdpr_internal.purpose as p on p.name = a.purpose
+  where p.id = p_purpose and p.assessed_until > statement_timestamp() and a.status = 'in_force';
+end;
+comment on function gdpr_internal.assessment_in_force(smallint) is 'The assessment that carries the legitimate interests of a purpose now, or null.';
+
+create or replace function gdpr.record_assessment(
   p_purpose text,
-  p_granted boolean,
-  p_channel text,
-  p_evidence jsonb default null,
-  p_valid_until timestamptz default null
+  p_interest text,
+  p_necessity text,
+  p_balancing text,
+  p_review date
 )
 returns bigint
 language plpgsql
@@ -4530,22 +4977,829 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_id bigint;
+begin
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif '' in (coalesce(p_interest, ''), coalesce(p_necessity, ''), coalesce(p_balancing, '')) then
+    perform gdpr_internal.refuse('invalid_argument', 'interest, necessity and balancing are needed');
+  elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
+  end if;
+  -- one at a time: versions are counted
+  perform from gdpr_internal.purpose as p where p.id = v_purpose for update;
+  insert into gdpr_internal.assessment (purpose_id, version, interest, necessity, balancing, review_at, actor)
+  select
+    v_purpose, (select count(*) + 1 from gdpr_internal.assessment as a where a.purpose_id = v_purpose),
+    p_interest, p_necessity, p_balancing, gdpr.until(p_review), gdpr_internal.context_setting('actor')
+  returning id into v_id;
+  perform gdpr_internal.audit_event('ASSESSMENT', null, jsonb_build_object('assessment_id', v_id, 'purpose', p_purpose));
+  return v_id;
+end
+$function$;
+comment on function gdpr.record_assessment(text, text, text, text, date) is
+  'Records an assessment of legitimate interests for a purpose, a new version each time: the interest pursued, why the processing is necessary for it, and how it weighs against the persons'' rights; no personal data. p_review: the last day on which it counts. Nothing rests on it until somebody else approves it. Returns its number. Errors: PR003 unknown purpose, PR004 a part is missing. Art. 6(1)(f).';
+
+create or replace function gdpr_internal.decide_assessment(p_assessment bigint, p_approved boolean, p_reason text, p_review date)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_assessment gdpr_internal.assessment;
+  v_review timestamptz;
+  v_until timestamptz;
+begin
+  perform gdpr_internal.require_read_committed();
+  select * into v_assessment from gdpr_internal.assessment as a where a.id = p_assessment;
+  if v_assessment.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such assessment');
+  end if;
+  v_review := coalesce(gdpr.until(p_review), v_assessment.review_at);
+  if p_approved and v_assessment.author = session_user then
+    perform gdpr_internal.refuse('four_eyes');
+  elsif p_approved and (v_review <= statement_timestamp() or not isfinite(v_review)) then
+    perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
+  end if;
+  perform from gdpr_internal.purpose as p where p.id = v_assessment.purpose_id for update;
+  insert into gdpr_internal.assessment_decision (assessment_id, approved, review_at, reason, actor)
+  values (p_assessment, p_approved, v_review, p_reason, gdpr_internal.context_setting('actor'));
+  select d.review_at into v_until
+  from gdpr_internal.assessment as a
+  cross join lateral (
+    select x.approved, x.review_at from gdpr_internal.assessment_decision as x where x.assessment_id = a.id order by x.id desc limit 1
+  ) as d
+  where a.purpose_id = v_assessment.purpose_id and d.approved
+  order by a.version desc
+  limit 1;
+  update gdpr_internal.purpose as p set assessed_until = coalesce(v_until, '-infinity') where p.id = v_assessment.purpose_id;
+  perform gdpr_internal.follow_assessment(v_assessment.purpose_id);
+  perform gdpr_internal.audit_event('ASSESSMENT', null, jsonb_build_object('assessment_id', p_assessment, 'approved', p_approved));
+end
+$function$;
+comment on function gdpr_internal.decide_assessment(bigint, boolean, text, date) is
+  'Records a decision about an assessment and spreads it to all who rest on the purpose''s legitimate interests.';
+
+create or replace function gdpr.approve_assessment(p_assessment bigint, p_review date default null, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.decide_assessment(p_assessment, true, p_reason, p_review);
+end
+$function$;
+comment on function gdpr.approve_assessment(bigint, date, text) is
+  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+
+create or replace function gdpr.reject_assessment(p_assessment bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.decide_assessment(p_assessment, false, p_reason, null);
+end
+$function$;
+comment on function gdpr.reject_assessment(bigint, text) is
+  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+
+-- 20_lawful_basis/35_special.sql
+-- [code] Special categories of data: besides the basis, a condition of Art. 9(2) has to hold.
+-- GDPR Art. 9. Asked by: the clear views, gdpr.reveal() and the triggers of tables with columns marked special. Tables without
+-- such columns never ask.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.special_allowed(p_subject bigint, p_role name, p_claim text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
+begin
+  return v_mask = 1::bigint << 62 or exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end
+$function$;
+comment on function gdpr_policy.special_allowed(bigint, name, text) is
+  'Whether special categories of a person''s data may be processed for the purpose of this statement: compliance, maintenance, a purpose that has a condition of Art. 9(2) for everybody, a basis recorded with one, or consent for a purpose that asks for explicit consent. p_subject null: whether everybody''s may.';
+
+create or replace function gdpr_internal.check_special(p_subject bigint, p_role name, p_claim text)
+returns void
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_policy.special_allowed(p_subject, p_role, p_claim) then
+    perform gdpr_internal.refuse('condition_missing', format('subject %s', p_subject));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_special(bigint, name, text) is 'Asked by the triggers of a table when a column marked special is given a value. Error: PR208.';
+
+-- 30_consent/15_children.sql
+-- [code] Consent of a child: where a birth date is known, a guardian has to stand behind it.
+-- GDPR Art. 8. Called by: gdpr.record_consent(), gdpr.answer_consent(). The rows are read by gdpr_worker, birth dates opened by
+-- gdpr_keyholder, and all that comes out is yes or no.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.born_after(p_subject bigint, p_column integer, p_value text, p_day date)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+set debug_print_plan = off
+as $function$
+declare
+  v_birth text := p_value;
+begin
+  if starts_with(p_value, 'gdpr1:') then
+    v_birth := gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+  end if;
+  return coalesce(v_birth::date > p_day, false);
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.born_after(bigint, integer, text, date) is
+  'Whether a stored birth date, ciphertext or text, lies after a day; false for what is no date. Errors: PR402 key locked, PR404 altered value.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.children(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+  v_of_age date := (statement_timestamp() at time zone gdpr_internal.time_zone())::date - make_interval(years => coalesce(
+    (select (s.value #>> '{}')::integer from gdpr_internal.setting as s where s.name = 'child_age'), 16
+  ));
+  v_found bigint[];
+  v_children bigint[] := '{}';
+begin
+  for v_column in
+    select t.id as table_id, c.id
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null and c.age
+    order by c.id
+  loop
+    perform gdpr_internal.require_worker();
+    execute format(
+      'select array_agg(distinct b.subject_id) from gdpr_generated.%I($1) as b where gdpr_internal.born_after(b.subject_id, $2, b.birth, $3)',
+      'births_' || v_column.table_id
+    ) into v_found using p_subjects, v_column.id, v_of_age;
+    perform gdpr_internal.require_worker();
+    v_children := v_children || coalesce(v_found, '{}');
+  end loop;
+  return v_children;
+end
+$function$;
+comment on function gdpr_internal.children(bigint[]) is
+  'Those of the persons who are known to be under the age limit of the policy (settings.child_age, else 16) today: by the columns marked age = true of any protected table. Art. 8(1).';
+
+create or replace function gdpr_internal.require_guardians(p_subjects bigint[], p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_evidence #>> '{guardian,name}', '') <> '' and coalesce(p_evidence #>> '{guardian,verified}', '') <> '' then
+    return;
+  end if;
+  if gdpr_internal.children(p_subjects) <> '{}' then
+    perform gdpr_internal.refuse('guardian_missing');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_guardians(bigint[], jsonb) is
+  'Consent of persons known to be children needs {"guardian": {"name": ..., "verified": how}} in its evidence. Error: PR310. Art. 8(1), 8(2).';
+
+create or replace function gdpr_internal.require_guardian(p_subject bigint, p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_guardians(array[p_subject], p_evidence);
+end
+$function$;
+comment on function gdpr_internal.require_guardian(bigint, jsonb) is 'gdpr_internal.require_guardians() for one person. Error: PR310.';
+
+-- 30_consent/20_forms.sql
+-- [code] Consent forms: recorded as drafts, published as versions, chosen by the person's language.
+-- GDPR Art. 4(11) (informed), Art. 7(1) (demonstrate), 7(2) (plain language). Called by: gdpr_dpo, gdprdb form.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.form_text(p_form gdpr_internal.consent_form)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- a field to a line: none of them can hold a line break but the statement, which comes last
+  select concat_ws(
+    chr(10),
+    'gdprdb consent form 1',
+    'name: ' || (p_form).name,
+    'version: ' || (p_form).version,
+    'language: ' || (p_form).language,
+    'purposes: ' || array_to_string((p_form).purposes, ' '),
+    'channels: ' || array_to_string((p_form).channels, ' '),
+    'privacy notice: ' || (p_form).privacy_notice,
+    'title: ' || (p_form).title,
+    '',
+    (p_form).statement
+  );
+end;
+comment on function gdpr_internal.form_text(gdpr_internal.consent_form) is
+  'The canonical text of a form, over which its digest is taken: the same fields in the same order, UTF-8 in NFC, lines ended by a line feed.';
+
+create or replace function gdpr_internal.known_channels(p_channels text[])
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not coalesce(p_channels <@ array['mail', 'phone', 'post', 'social'], true) then
+    perform gdpr_internal.refuse('invalid_argument', 'channels of contact are mail, phone, post, social');
+  end if;
+  return (select array_agg(distinct c order by c) from unnest(p_channels) as c);
+end
+$function$;
+comment on function gdpr_internal.known_channels(text[]) is 'Channels of contact, each once, in order; null for none. Error: PR004.';
+
+create or replace function gdpr_internal.consent_purposes(p_purposes text[])
+returns smallint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes smallint[];
+begin
+  select array_agg(distinct gdpr_internal.purpose_id(n)) into v_purposes from unnest(p_purposes) as n;
+  if v_purposes is null then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one purpose');
+  elsif exists (select from gdpr_internal.purpose as p where p.id = any (v_purposes) and p.basis is distinct from 'consent') then
+    perform gdpr_internal.refuse('consent_not_asked');
+  end if;
+  return v_purposes;
+end
+$function$;
+comment on function gdpr_internal.consent_purposes(text[]) is
+  'The numbers of purposes that rest on consent. Errors: PR003 unknown, PR004 none, PR302 another basis.';
+
+create or replace function gdpr.record_form(
+  p_name text,
+  p_language text,
+  p_purposes text[],
+  p_channels text[],
+  p_title text,
+  p_statement text,
+  p_privacy_notice text
+)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_form gdpr_internal.consent_form;
+begin
+  v_form.name := p_name;
+  v_form.language := lower(replace(p_language, '_', '-'));
+  v_form.title := btrim(normalize(p_title, nfc));
+  v_form.statement := btrim(replace(normalize(p_statement, nfc), chr(13), ''), chr(10) || ' ');
+  v_form.privacy_notice := p_privacy_notice;
+  v_form.channels := coalesce(gdpr_internal.known_channels(p_channels), '{}');
+  select array_agg(p.name order by p.name) into v_form.purposes
+  from gdpr_internal.purpose as p
+  where p.id = any (gdpr_internal.consent_purposes(p_purposes));
+  if not coalesce(v_form.name ~ '^[a-z][a-z0-9_]{0,62}$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the name of a form is lower case letters, digits and _');
+  elsif not coalesce(v_form.language ~ '^[a-z]{2,3}(-[a-z0-9]{2,8})*$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the language is a tag such as en or de-at');
+  elsif coalesce(v_form.statement, '') = '' or coalesce(v_form.title, '') = '' or v_form.title ~ '[[:cntrl:]]' then
+    perform gdpr_internal.refuse('invalid_argument', 'a form has a statement, and a title of one line');
+  elsif not coalesce(v_form.privacy_notice ~ '^https?://[^[:space:][:cntrl:]]+$', false) then
+    perform gdpr_internal.refuse('invalid_argument', 'the privacy notice is a link that begins with https://');
+  end if;
+  -- one writer of a form at a time: two drafts would become one version
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.form ' || p_name, 0));
+  select coalesce(max(v.version), 0) + 1 into v_form.version from gdpr_internal.consent_form_version as v where v.name = p_name;
+  v_form.digest := sha256(convert_to(gdpr_internal.form_text(v_form), 'UTF8'));
+  insert into gdpr_internal.consent_form as f (
+    name, version, language, purposes, channels, title, statement, privacy_notice, digest
+  )
+  values (
+    v_form.name, v_form.version, v_form.language, v_form.purposes, v_form.channels, v_form.title, v_form.statement,
+    v_form.privacy_notice, v_form.digest
+  )
+  on conflict (name, version, language) do update
+  set purposes = excluded.purposes, channels = excluded.channels, title = excluded.title, statement = excluded.statement,
+    privacy_notice = excluded.privacy_notice, digest = excluded.digest, recorded_at = excluded.recorded_at,
+    recorded_by = excluded.recorded_by
+  where f.digest <> excluded.digest;
+  perform gdpr_internal.audit_event('FORM', null, jsonb_build_object(
+    'form', v_form.name, 'version', v_form.version, 'language', v_form.language, 'digest', encode(v_form.digest, 'hex')
+  ));
+  return v_form.version;
+end
+$function$;
+comment on function gdpr.record_form(text, text, text[], text[], text, text, text) is
+  'Records the text of a consent form in one language as a draft, and returns its version: the one after the last that was published. p_channels: of contact that it asks for (mail, phone, post, social). Once more with the same name and language replaces the draft. Errors: PR003 unknown purpose, PR302 a purpose that does not rest on consent, PR004. Art. 7(2).';
+
+create or replace function gdpr.publish_form(p_name text, p_default_language text)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_version integer;
+  v_asks integer;
+  v_default boolean;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.form ' || p_name, 0));
+  select f.version, count(distinct (f.purposes, f.channels)), bool_or(f.language = lower(replace(p_default_language, '_', '-')))
+  into v_version, v_asks, v_default
+  from gdpr_internal.consent_form as f
+  where f.name = p_name
+    and not exists (select from gdpr_internal.consent_form_version as v where v.name = f.name and v.version = f.version)
+  group by f.version;
+  if v_version is null then
+    perform gdpr_internal.refuse('form_refused', 'there is no draft of this name');
+  elsif not coalesce(v_default, false) then
+    perform gdpr_internal.refuse('form_refused', 'the draft has no text in the default language');
+  elsif v_asks > 1 then
+    perform gdpr_internal.refuse('form_refused', 'its languages ask for different purposes or channels');
+  end if;
+  insert into gdpr_internal.consent_form_version (name, version, default_language)
+  values (p_name, v_version, lower(replace(p_default_language, '_', '-')));
+  perform gdpr_internal.audit_event('FORM', null, jsonb_build_object('form', p_name, 'version', v_version, 'published', true));
+  return v_version;
+end
+$function$;
+comment on function gdpr.publish_form(text, text) is
+  'Publishes the draft of a form in all its languages, and returns the version: from now on its texts do not change, and persons are asked by it. p_default_language: for persons whose language it does not speak. Error: PR305 no draft, no text in that language, or texts that ask for different things. Art. 7(1).';
+
+create or replace function gdpr_internal.keep_form()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if tg_op = 'TRUNCATE' then
+    perform gdpr_internal.refuse('append_only', tg_table_name);
+  elsif exists (select from gdpr_internal.consent_form_version as v where v.name = old.name and v.version = old.version) then
+    perform gdpr_internal.refuse('append_only', tg_table_name);
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
+end
+$function$;
+comment on function gdpr_internal.keep_form() is 'Refuses every change of a form that was published. Error: 55000.';
+
+create or replace trigger gdpr_30_keep_form
+before update or delete on gdpr_internal.consent_form
+for each row execute function gdpr_internal.keep_form();
+alter table gdpr_internal.consent_form enable always trigger gdpr_30_keep_form;
+create or replace trigger gdpr_30_no_truncate
+before truncate on gdpr_internal.consent_form
+for each statement execute function gdpr_internal.keep_form();
+alter table gdpr_internal.consent_form enable always trigger gdpr_30_no_truncate;
+
+create or replace function gdpr_internal.form_languages(p_name text)
+returns table (tag text, form_id bigint, language text)
+-- plpgsql, here and where persons are asked one by one: a function in SQL is planned anew by each caller
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select l.tag, f.id, f.language
+  from (
+    select v.version, v.default_language
+    from gdpr_internal.consent_form_version as v
+    where v.name = p_name
+    order by v.version desc
+    limit 1
+  ) as v
+  join gdpr_internal.consent_form as f on f.name = p_name and f.version = v.version
+  cross join lateral (
+    select f.language
+    union all
+    select '' where f.language = v.default_language
+  ) as l (tag);
+end
+$function$;
+comment on function gdpr_internal.form_languages(text) is
+  'The texts of the last published version of a form by language; the one under the empty tag is for everybody else.';
+
+create or replace function gdpr_internal.language_chain(p_language text)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    lower(replace(btrim(p_language), '_', '-')),
+    split_part(lower(replace(btrim(p_language), '_', '-')), '-', 1),
+    ''
+  ];
+end;
+comment on function gdpr_internal.language_chain(text) is
+  'The languages to try for a person, in order: the own (de-at), its base (de), whatever is the default (empty).';
+
+create or replace view gdpr.consent_form as
+select
+  f.id as form_id,
+  f.name,
+  f.version,
+  f.language,
+  f.purposes,
+  f.channels,
+  f.title,
+  f.statement,
+  f.privacy_notice,
+  encode(f.digest, 'hex') as digest,
+  gdpr_internal.form_text(f) as canonical_text,
+  v.published_at,
+  v.published_by,
+  coalesce(v.default_language = f.language, false) as is_default,
+  v.version is not null and v.version = max(v.version) over (partition by f.name) as is_current,
+  f.recorded_at,
+  f.recorded_by
+from gdpr_internal.consent_form as f
+left join gdpr_internal.consent_form_version as v on v.name = f.name and v.version = f.version;
+comment on view gdpr.consent_form is
+  'Consent forms, each version and language; published_at is null for drafts. digest: SHA-256 of canonical_text in UTF-8. is_current: persons are asked by this version. Art. 7(1).';
+
+-- 30_consent/30_states.sql
+-- [code] Where a person's consent stands, purpose by purpose: derived from questions and answers when somebody asks.
+-- GDPR Art. 7. Read by: the gate (consent_state), everybody who works with consent (gdpr.consent).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.after(p_interval interval)
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return timezone(v_zone, timezone(v_zone, statement_timestamp()) + p_interval);
+end
+$function$;
+comment on function gdpr_internal.after(interval) is
+  'This statement''s time and a duration, counted in the time zone of the policy: a day is a day there, whatever zone the session has.';
+
+create or replace view gdpr_internal.consent_state as
+select
+  s.id as subject_id,
+  s.erased_at is not null as erased,
+  p.id as purpose_id,
+  p.name as purpose,
+  p.basis,
+  r.id as record_id,
+  r.event,
+  r.channel,
+  r.contact,
+  r.form_id,
+  r.valid_until,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor,
+  q.request_id,
+  q.respond_until,
+  case
+    -- a grant that holds is not shaken by a new question
+    when r.event = 'granted' and r.valid_until > statement_timestamp() then 'granted'
+    when q.respond_until > statement_timestamp() then 'waiting'
+    when q.respond_until is not null then 'not_responded'
+    when r.event = 'granted' then 'expired'
+    else coalesce(r.event, 'pending')
+  end as status,
+  greatest(
+    case when r.event = 'granted' then r.valid_until end,
+    -- a no stays a no while the person is asked again; and asking again prolongs no waiting
+    case when p.while_waiting = 'allow' and coalesce(r.event = 'granted', true) then q.first_until end
+  ) as holds_until
+from gdpr_internal.subject as s
+cross join gdpr_internal.purpose as p
+left join lateral (
+  select x.*
+  from gdpr_internal.consent_record as x
+  where x.subject_id = s.id and x.purpose_id = p.id
+  order by x.id desc
+  limit 1
+) as r on true
+left join lateral (
+  select
+    max(x.id) as request_id,
+    (array_agg(x.respond_until order by x.id desc))[1] as respond_until,
+    min(x.respond_until) as first_until
+  from gdpr_internal.consent_request as x
+  where x.subject_id = s.id and x.id > coalesce(r.id, 0) and p.id = any (x.purposes)
+) as q on true
+where p.id < 62;
+comment on view gdpr_internal.consent_state is
+  'Consent of each person by purpose: the last answer, the last question since and its deadline, found by one probe of an index each. holds_until: until when it is a basis: as long as a grant is valid or, with while_waiting = allow and no earlier no, until the first deadline that passes without an answer.';
+
+create or replace view gdpr.consent as
+select
+  c.record_id as consent_id,
+  c.subject_id,
+  c.purpose,
+  c.status,
+  case c.status
+    when 'pending' then 'dpv:ConsentUnknown'
+    when 'waiting' then 'dpv:ConsentRequested'
+    when 'granted' then 'dpv:ConsentGiven'
+    when 'declined' then 'dpv:ConsentRefused'
+    when 'not_responded' then 'dpv:ConsentRequestDeferred'
+    when 'expired' then 'dpv:ConsentExpired'
+    when 'withdrawn' then 'dpv:ConsentWithdrawn'
+  end as dpv,
+  coalesce(c.holds_until > statement_timestamp(), false) as holds,
+  c.channel,
+  c.contact,
+  c.recorded_at,
+  case when c.event = 'granted' then c.valid_until end as valid_until,
+  c.request_id,
+  c.respond_until,
+  c.form_id,
+  c.recorded_by,
+  c.actor
+from gdpr_internal.consent_state as c
+where c.record_id is not null
+  or c.request_id is not null
+  or c.basis = 'consent' and not c.erased and exists (
+    select from gdpr_internal.source as o
+    join gdpr_internal.protected_table as h on h.id = o.table_id
+    where o.subject_id = c.subject_id and h.unprotected_at is null and h.purpose_mask & (1::bigint << c.purpose_id) <> 0
+  );
+comment on view gdpr.consent is
+  'Where the consent of each person stands at the statement''s time, for each purpose that asks for it. status: pending (known, not asked), waiting, granted, declined, not_responded, expired, withdrawn; dpv: the same in the W3C Data Privacy Vocabulary. holds: whether it allows processing now, other bases, restriction and objection aside. contact: channels by which the person may be contacted. respond_until: the deadline of a question that is open or was not answered. Art. 7.';
+
+-- 30_consent/40_answers.sql
+-- [code] Answers: consent granted, declined and withdrawn, by staff and by the person.
+-- GDPR Art. 6(1)(a), Art. 7. Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.open_purposes(p_request gdpr_internal.consent_request)
+returns smallint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(u.purpose_id order by u.purpose_id), '{}')
+    from unnest(p_request.purposes) as u (purpose_id)
+    where not exists (
+        select from gdpr_internal.consent_record as r
+        where r.subject_id = p_request.subject_id and r.purpose_id = u.purpose_id and r.id > p_request.id
+      )
+      and not exists (
+        select from gdpr_internal.consent_request as q
+        where q.subject_id = p_request.subject_id and q.id > p_request.id and u.purpose_id = any (q.purposes)
+      )
+  );
+end
+$function$;
+comment on function gdpr_internal.open_purposes(gdpr_internal.consent_request) is
+  'The purposes of a question that nobody has answered, and about which the person was not asked anew.';
+
+create or replace function gdpr_internal.close_questions(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_closed bigint[];
+  v_mails bigint[];
+begin
+  select array_agg(q.id) into v_closed
+  from gdpr_internal.consent_request as q
+  where q.subject_id = any (p_subjects)
+    and (
+      exists (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
+      or exists (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
+    )
+    and gdpr_internal.open_purposes(q) = '{}';
+  if v_closed is null then
+    return;
+  end if;
+  -- the link of a question that was answered still withdraws; that of one asked anew is dead
+  delete from gdpr_internal.token as t
+  where t.kind = 'consent' and t.reference = any (v_closed) and t.used_at is null
+    and not exists (
+      select from gdpr_internal.consent_record as r where r.subject_id = t.subject_id and r.request_id = t.reference
+    );
+  update gdpr_internal.token as t
+  set used_at = statement_timestamp()
+  where t.kind = 'consent' and t.reference = any (v_closed) and t.used_at is null;
+  with called as (
+    delete from gdpr_internal.consent_mail as m where m.request_id = any (v_closed) returning m.mail_id
+  )
+  select array_agg(c.mail_id) into v_mails from called as c;
+  perform gdpr_internal.cancel_mails(v_mails, 'the question is closed');
+end
+$function$;
+comment on function gdpr_internal.close_questions(bigint[]) is
+  'After an answer, or a new question: questions of these persons that have nothing open any more take no answer by their token, and their mails not yet sent are called back.';
+
+create or replace function gdpr_internal.add_consents(
+  p_subject bigint,
+  p_purposes smallint[],
+  p_events text[],
+  p_channel text,
+  p_contact text[],
+  p_form bigint,
+  p_evidence jsonb,
+  p_valid_until timestamptz
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_evidence text;
+  v_id bigint;
+begin
+  -- before the record takes its number: of two that come at once, the one that commits last has the last word
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  perform gdpr_internal.require_subject(p_subject);
+  if p_channel is null or p_channel <> all (
+    array['email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person']
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper, web_form, api, import, in_person');
+  end if;
+  if 'granted' = any (p_events) then
+    perform gdpr_internal.require_guardian(p_subject, p_evidence);
+  end if;
+  v_evidence := gdpr_internal.seal_evidence(p_subject, p_evidence::text);
+  with added as (
+    insert into gdpr_internal.consent_record (
+      subject_id, purpose_id, event, channel, contact, request_id, form_id, evidence, valid_until, actor
+    )
+    select
+      p_subject, n.purpose_id, n.event, p_channel,
+      case when n.event = 'granted' then coalesce(gdpr_internal.known_channels(p_contact), f.channels) end,
+      q.id, f.id, v_evidence,
+      coalesce(p_valid_until, gdpr_internal.after(p.valid_for), 'infinity'),
+      gdpr_internal.context_setting('actor')
+    from unnest(p_purposes, p_events) as n (purpose_id, event)
+    join gdpr_internal.consent_state as c on c.subject_id = p_subject and c.purpose_id = n.purpose_id
+    join gdpr_internal.purpose as p on p.id = n.purpose_id
+    left join gdpr_internal.consent_request as q on q.id = c.request_id
+    left join gdpr_internal.consent_form as f on f.id = coalesce(p_form, q.form_id)
+    order by n.purpose_id
+    returning id, purpose_id, event
+  )
+  select max(a.id) into v_id
+  from added as a
+  join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral gdpr_internal.audit_event(
+    'CONSENT', p_subject, jsonb_build_object('consent_id', a.id, 'purpose', p.name, 'event', a.event, 'channel', p_channel)
+  ) as e;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.close_questions(array[p_subject]);
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.add_consents(bigint, smallint[], text[], text, text[], bigint, jsonb, timestamptz) is
+  'Adds one record for each purpose, spreads the gate, and closes the questions that they answer. The text that a person agreed to is that of the question, unless p_form names one.';
+
+create or replace function gdpr.record_consent(
+  p_subject bigint,
+  p_purpose text,
+  p_granted boolean,
+  p_channel text,
+  p_evidence jsonb default null,
+  p_valid_until timestamptz default null,
+  p_contact text[] default null,
+  p_form bigint default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes smallint[] := gdpr_internal.consent_purposes(array[p_purpose]);
 begin
   if p_granted is null then
     perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
   elsif not p_granted then
     perform gdpr_internal.require_read_committed();
+  elsif p_channel in ('phone', 'paper') and exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
   end if;
   if p_valid_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'valid_until has passed');
   end if;
-  return gdpr_internal.add_consent(
-    p_subject, p_purpose, case when p_granted then 'granted' else 'declined' end, p_channel, p_evidence, p_valid_until
+  if p_form is not null and not exists (
+    select from gdpr.consent_form as f
+    where f.form_id = p_form and f.published_at is not null and p_purpose = any (f.purposes)
+  ) then
+    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for this purpose');
+  end if;
+  return gdpr_internal.add_consents(
+    p_subject, v_purposes, array[case when p_granted then 'granted' else 'declined' end], p_channel, p_contact, p_form,
+    p_evidence, p_valid_until
   );
 end
 $function$;
-comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz) is
-  'Records that a person granted or declined consent for a purpose, by which channel (email, portal, phone, paper, web_form, api, import, in_person) and with which evidence (jsonb, kept encrypted); valid until p_valid_until, else as long as the purpose''s valid_for says. Returns its number. Errors: PR101, PR603, PR003, PR004, PR005. Art. 6(1)(a), 7(1).';
+comment on function gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint) is
+  'Records that a person granted or declined consent for a purpose: by which channel (email, portal, phone, paper, web_form, api, import, in_person); with which evidence (jsonb, kept encrypted; by phone and on paper {"who", "when", "how", "reference"} are required for a grant); until when (else as long as the purpose''s valid_for says); by which channels the person may be contacted (mail, phone, post, social; else those of the form); by which published text (number of gdpr.consent_form; else that of an open question). Returns its number. Errors: PR101, PR603, PR003, PR004, PR005, PR302, PR304 evidence is missing, PR305 not such a form, PR310 a child without a guardian. Art. 6(1)(a), 7(1).';
 
 create or replace function gdpr.withdraw_consent(p_subject bigint, p_purpose text, p_channel text default 'portal', p_evidence jsonb default null)
 returns bigint
@@ -4557,31 +5811,555 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consent(p_subject, p_purpose, 'withdrawn', p_channel, p_evidence, null);
+  return gdpr_internal.add_consents(
+    p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
+  );
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
 
-create or replace view gdpr.consent as
-select distinct on (c.subject_id, c.purpose_id)
-  c.id as consent_id,
-  c.subject_id,
-  p.name as purpose,
-  case
-    when c.event = 'granted' and c.valid_until <= statement_timestamp() then 'expired'
-    else c.event
-  end as status,
-  c.channel,
-  c.recorded_at,
-  case when c.event = 'granted' then c.valid_until end as valid_until,
-  c.recorded_by,
-  c.actor
-from gdpr_internal.consent_record as c
-join gdpr_internal.purpose as p on p.id = c.purpose_id
-order by c.subject_id, c.purpose_id, c.id desc;
-comment on view gdpr.consent is
-  'The consent in force per person and purpose; status granted, declined, withdrawn or expired, derived at the statement''s time. Art. 7.';
+-- 30_consent/50_contact.sql
+-- [code] Whether a person may be contacted by a channel.
+-- GDPR Art. 6(1)(a), Art. 7; ePrivacy Directive Art. 13. Called by: applications, before they write or ring.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.may_contact(p_subject bigint, p_channel text, p_purpose text, p_role name)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+begin
+  perform gdpr_internal.known_channels(array[p_channel]);
+  if gdpr_generated.purpose_held(p_role, p_purpose) is null
+    and coalesce(gdpr_generated.purpose_held(p_role, null) < 62, true)
+  then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(p_role)));
+  end if;
+  return gdpr_internal.still_allowed(p_subject, 1::bigint << v_purpose) and (
+    exists (
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.purpose_id = v_purpose and c.status = 'granted' and p_channel = any (c.contact)
+    )
+    or exists (
+      select from gdpr.basis as b
+      where b.subject_id = p_subject and b.purpose = p_purpose and b.holds and b.basis <> 'undetermined'
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.may_contact(bigint, text, text, name) is 'See gdpr.may_contact(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr.may_contact(p_subject bigint, p_channel text, p_purpose text)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select gdpr_internal.may_contact(p_subject, p_channel, p_purpose, current_user);
+end;
+comment on function gdpr.may_contact(bigint, text, text) is
+  'Whether a person may be contacted by a channel (mail, phone, post, social) for a purpose at this very statement: the purpose is open for the person, and either rests on a basis other than consent, or on a consent that names the channel. False while an answer is waited for. For roles that hold the purpose, and for gdpr_dpo. Errors: PR003, PR004, 42501 the role does not hold the purpose. Art. 7.';
+
+-- 30_consent/60_asking.sql
+-- [code] Asking for consent: by e-mail, in the portal, by phone, on paper; one person or a hundred thousand.
+-- GDPR Art. 7(1), 7(2), 12(1). Called by: gdpr_dpo, and roles to which the policy gives may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.askable(p_subjects bigint[], p_purposes smallint[])
+returns bigint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select coalesce(array_agg(s.id order by s.id), '{}')
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects)
+      and s.erased_at is null
+      and not exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      )
+      and not exists (
+        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+      )
+  );
+end
+$function$;
+comment on function gdpr_internal.askable(bigint[], smallint[]) is
+  'Of these persons, those that may be asked: not erased, not restricted, without an objection to one of the purposes.';
+
+create or replace function gdpr_internal.respond_until(p_purposes smallint[], p_respond_within interval)
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_until timestamptz;
+begin
+  -- one link has one deadline: of several purposes, the shortest
+  select gdpr_internal.after(coalesce(p_respond_within, min(p.respond_within))) into v_until
+  from gdpr_internal.purpose as p
+  where p.id = any (p_purposes);
+  if v_until is null then
+    perform gdpr_internal.refuse('invalid_argument', 'neither the call nor the policy says respond_within');
+  elsif v_until <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'respond_within is a time to come');
+  end if;
+  return v_until;
+end
+$function$;
+comment on function gdpr_internal.respond_until(smallint[], interval) is
+  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline.';
+
+create or replace function gdpr_internal.queue_question(
+  p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],
+  p_purposes smallint[], p_respond_until timestamptz
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_purposes text[];
+  v_remind_at timestamptz;
+  v_messages jsonb[];
+begin
+  select
+    array_agg(coalesce(p.description, p.name) order by p.id),
+    timezone(gdpr_internal.time_zone(), timezone(gdpr_internal.time_zone(), p_respond_until) - max(p.remind))
+  into v_purposes, v_remind_at
+  from gdpr_internal.purpose as p
+  where p.id = any (p_purposes);
+  select array_agg(
+    jsonb_build_object(
+      'to', u.email, 'token', u.token, 'purposes', v_purposes,
+      'respond_by', to_char(timezone(gdpr_internal.time_zone(), p_respond_until), 'YYYY-MM-DD'),
+      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels
+    )
+    order by u.n
+  )
+  into v_messages
+  from unnest(p_emails, p_tokens, p_forms) with ordinality as u (email, token, form_id, n)
+  left join gdpr_internal.consent_form as f on f.id = u.form_id;
+  insert into gdpr_internal.consent_mail (mail_id, request_id)
+  select q.mail_id, q.request_id
+  from unnest(
+    gdpr_internal.queue_mails(p_subjects, 'consent_request', p_languages, v_messages, statement_timestamp(), p_respond_until), p_requests
+  ) as q (mail_id, request_id);
+  if v_remind_at > statement_timestamp() then
+    insert into gdpr_internal.consent_mail (mail_id, request_id)
+    select q.mail_id, q.request_id
+    from unnest(
+      gdpr_internal.queue_mails(p_subjects, 'consent_reminder', p_languages, v_messages, v_remind_at, p_respond_until), p_requests
+    ) as q (mail_id, request_id);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz) is
+  'Queues the mails that ask, and those that remind where a purpose of the policy says so. All arrays stand in the order of the persons.';
+
+create or replace function gdpr.request_consents(
+  p_subjects bigint[],
+  p_purposes text[],
+  p_channel text,
+  p_form text default null,
+  p_respond_within interval default null
+)
+returns table (subject_id bigint, request_id bigint, respond_until timestamptz, token text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_purposes smallint[] := gdpr_internal.consent_purposes(p_purposes);
+  v_until timestamptz := gdpr_internal.respond_until(v_purposes, p_respond_within);
+  v_asks text[];
+  v_subjects bigint[];
+  v_emails text[];
+  v_languages text[];
+  v_forms bigint[];
+  v_requests bigint[];
+  v_tokens text[];
+begin
+  if p_channel is null or p_channel not in ('email', 'portal', 'phone', 'paper') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper');
+  end if;
+  if p_form is not null then
+    select f.purposes into v_asks
+    from gdpr.consent_form as f
+    where f.name = p_form and f.is_current and f.is_default;
+    if v_asks is null then
+      perform gdpr_internal.refuse('form_refused', 'there is no published form of this name');
+    elsif not p_purposes <@ v_asks then
+      perform gdpr_internal.refuse('form_refused', 'it does not ask for all of the purposes');
+    end if;
+  end if;
+  -- an answer that is being recorded is waited for
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
+  v_subjects := gdpr_internal.askable(p_subjects, v_purposes);
+  select
+    array_agg(a.id order by a.id), array_agg(c.email order by a.id),
+    array_agg(coalesce(f.language, substring(l.tags[2] from '^[a-z]{2,3}$')) order by a.id), array_agg(f.form_id order by a.id)
+  into v_subjects, v_emails, v_languages, v_forms
+  from unnest(v_subjects) as a (id)
+  -- nobody looks at rows of the tables for what is asked on paper without a form
+  left join gdpr_internal.contacts(case when p_channel = 'email' or p_form is not null then v_subjects end) as c on c.subject_id = a.id
+  cross join lateral (select gdpr_internal.language_chain(coalesce(c.language, '')) as tags) as l
+  left join lateral (
+    select x.form_id, x.language
+    from gdpr_internal.form_languages(p_form) as x
+    where x.tag = any (l.tags)
+    order by array_position(l.tags, x.tag)
+    limit 1
+  ) as f on true
+  where p_channel <> 'email' or c.email is not null;
+  if v_subjects is null then
+    return;
+  end if;
+  with asked as (
+    insert into gdpr_internal.consent_request (subject_id, purposes, channel, form_id, respond_until, actor)
+    select u.subject_id, v_purposes, p_channel, u.form_id, v_until, gdpr_internal.context_setting('actor')
+    from unnest(v_subjects, v_forms) with ordinality as u (subject_id, form_id, n)
+    order by u.n
+    returning id
+  )
+  select array_agg(a.id order by a.id) into v_requests from asked as a;
+  perform gdpr_internal.close_questions(v_subjects);
+  if p_channel in ('email', 'portal') then
+    select array_agg(t.token order by t.reference) into v_tokens
+    from gdpr_internal.create_tokens('consent', v_requests, v_subjects, array_fill(v_until, array[cardinality(v_subjects)])) as t;
+  end if;
+  if p_channel = 'email' then
+    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until);
+    v_tokens := null;
+  end if;
+  -- asking changes what is allowed only where the policy allows while it waits
+  if exists (select from gdpr_internal.purpose as p where p.id = any (v_purposes) and p.while_waiting = 'allow') then
+    perform gdpr_internal.refresh_gate(v_subjects);
+  end if;
+  perform gdpr_internal.audit_event('ASK', u.subject_id, jsonb_build_object(
+    'request_id', u.request_id, 'purposes', p_purposes, 'channel', p_channel, 'form_id', u.form_id
+  ))
+  from unnest(v_subjects, v_requests, v_forms) as u (subject_id, request_id, form_id);
+  return query
+  select u.subject_id, u.request_id, v_until, u.token
+  from unnest(v_subjects, v_requests, v_tokens) as u (subject_id, request_id, token);
+end
+$function$;
+comment on function gdpr.request_consents(bigint[], text[], text, text, interval) is
+  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
+
+create or replace function gdpr.request_consent(
+  p_subject bigint,
+  p_purposes text[],
+  p_channel text,
+  p_form text default null,
+  p_respond_within interval default null,
+  out request_id bigint,
+  out respond_until timestamptz,
+  out token text
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  select r.request_id, r.respond_until, r.token into request_id, respond_until, token
+  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within) as r;
+  if request_id is null then
+    perform gdpr_internal.require_subject(p_subject);
+    perform gdpr_internal.refuse(case
+      when gdpr_internal.askable(array[p_subject], gdpr_internal.consent_purposes(p_purposes)) <> '{}' then 'no_address'
+      when gdpr_internal.askable(array[p_subject], '{}') <> '{}' then 'objected'
+      else 'restricted'
+    end);
+  end if;
+end
+$function$;
+comment on function gdpr.request_consent(bigint, text[], text, text, interval) is
+  'Asks one person for consent, as request_consents() does; returns the number of the question, its deadline and, for the portal, the token. Errors: PR101, PR603, PR601 restricted, PR602 objected, PR306 no e-mail address, PR003, PR004, PR302, PR305. Art. 7.';
+
+-- 30_consent/70_portal.sql
+-- [code] What the bearer of a token may do: read what was asked, answer it once, take consent back whenever.
+-- GDPR Art. 7(3): as easy to withdraw as to give. Called by: gdpr_portal, which can do nothing else with a token; the person
+-- comes from the token, never from the caller.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.portal_form(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_request gdpr_internal.consent_request;
+  v_token gdpr_internal.token;
+begin
+  v_token := gdpr_internal.know_token(p_token, 'consent');
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  return (
+    select jsonb_build_object(
+      'answerable', v_token.used_at is null,
+      'respond_until', v_request.respond_until,
+      'language', f.language, 'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels,
+      'purposes', (
+        select jsonb_agg(jsonb_build_object(
+          'name', c.purpose, 'description', p.description, 'status', c.status, 'channels', c.contact,
+          'answerable', v_token.used_at is null and c.purpose_id = any (gdpr_internal.open_purposes(v_request))
+        ) order by c.purpose_id)
+        from gdpr_internal.consent_state as c
+        join gdpr_internal.purpose as p on p.id = c.purpose_id
+        where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+      )
+    )
+    from (values (v_request.form_id)) as r (form_id)
+    left join gdpr_internal.consent_form as f on f.id = r.form_id
+  );
+end
+$function$;
+comment on function gdpr.portal_form(text) is
+  'What the bearer of a token was asked, to be shown: title and statement in the person''s language, privacy_notice, channels, respond_until, and purposes with name, description, status and whether they can still be answered. Nothing that identifies anybody. Error: PR303 the token is not valid. Art. 7(2).';
+
+create or replace function gdpr.answer_consent(
+  p_token text, p_granted text[], p_channels text[] default null, p_evidence jsonb default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+  v_request gdpr_internal.consent_request;
+  v_open smallint[];
+  v_granted smallint[] := '{}';
+  v_asked text[];
+begin
+  perform gdpr_internal.require_read_committed();
+  v_token := gdpr_internal.take_token(p_token, 'consent');
+  -- before looking at what is open: another answer may be on its way
+  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  v_open := gdpr_internal.open_purposes(v_request);
+  if v_open = '{}' then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  if p_granted <> '{}' then
+    v_granted := gdpr_internal.consent_purposes(p_granted);
+  end if;
+  if p_granted is null or not v_granted <@ v_open then
+    perform gdpr_internal.refuse('invalid_argument', 'granted: purposes that were asked and are open; an empty list declines all');
+  end if;
+  select f.channels into v_asked from gdpr_internal.consent_form as f where f.id = v_request.form_id;
+  if not p_channels <@ v_asked then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_request.subject_id, v_open, (select array_agg(case when u = any (v_granted) then 'granted' else 'declined' end) from unnest(v_open) as u),
+    v_request.channel, p_channels, null, p_evidence, null
+  );
+  return (
+    select jsonb_object_agg(c.purpose, c.status) from gdpr_internal.consent_state as c
+    where c.subject_id = v_request.subject_id and c.purpose_id = any (v_open)
+  );
+end
+$function$;
+comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
+
+create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token;
+  v_request gdpr_internal.consent_request;
+  v_purposes smallint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  v_token := gdpr_internal.know_token(p_token, 'consent');
+  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
+  select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
+  if p_purposes is not null and not gdpr_internal.consent_purposes(p_purposes) <@ v_request.purposes then
+    perform gdpr_internal.refuse('invalid_argument', 'purposes: those that were asked');
+  end if;
+  -- what is not granted, nor allowed while an answer is waited for, is withdrawn already
+  select array_agg(c.purpose_id) into v_purposes
+  from gdpr_internal.consent_state as c
+  where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+    and (p_purposes is null or c.purpose = any (p_purposes))
+    and c.status in ('granted', 'waiting');
+  if v_purposes is not null then
+    perform gdpr_internal.add_consents(
+      v_request.subject_id, v_purposes, array_fill('withdrawn'::text, array[cardinality(v_purposes)]), v_request.channel, null, null, null, null
+    );
+  end if;
+  return (
+    select jsonb_object_agg(c.purpose, c.status) from gdpr_internal.consent_state as c
+    where c.subject_id = v_request.subject_id and c.purpose_id = any (v_request.purposes)
+  );
+end
+$function$;
+comment on function gdpr.portal_withdraw(text, text[]) is
+  'Withdraws consent by the token with which it was given, or asked for: for p_purposes, or all that were asked; as often and as long after as the person likes; in force in the next statement of every session. Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose that was not asked, PR005. Art. 7(3).';
+
+-- 30_consent/80_receipts.sql
+-- [code] Consent receipts: what a person agreed to, as a document for the person and for other systems.
+-- GDPR Art. 7(1), 13, 15. The structure is that of ISO/IEC TS 27560 (record, processing, parties, events), its terms are those
+-- of the W3C Data Privacy Vocabulary; docs/consent-receipt.schema.json describes it. Called by: gdpr_dpo, may = ["consent"].
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.receipt_processing(p_purpose smallint, p_form bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'iso_8601'
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'purposes', jsonb_build_array(jsonb_build_object(
+      'purpose_id', p.name, 'purpose', coalesce(p.description, p.name), 'purpose_type', 'dpv:Purpose'
+    )),
+    'lawful_basis', 'eu-gdpr:A6-1-a',
+    'privacy_notice', f.privacy_notice,
+    'language', f.language,
+    'notice', case when f.id is not null then jsonb_build_object(
+      'form', f.name, 'version', f.version, 'title', f.title, 'statement', f.statement, 'sha256', encode(f.digest, 'hex')
+    ) end,
+    'pii_information', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'pii_attribute_id', t.relation::text || '.' || c.column_name, 'pii_type', c.category, 'sensitive_pii_category', c.sensitive
+      ) order by t.relation::text, c.position), '[]')
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0 and c.category <> 'key'
+    ),
+    'pii_controllers', jsonb_build_array('controller'),
+    'retention_period', coalesce(p.retain, p.valid_for)::text,
+    'withdrawal_method', 'dpv:WithdrawConsent',
+    'privacy_rights', jsonb_build_array(
+      'eu-gdpr:A7-3', 'eu-gdpr:A13', 'eu-gdpr:A15', 'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A77'
+    )
+  ))
+  from gdpr_internal.purpose as p
+  left join gdpr_internal.consent_form as f on f.id = p_form
+  where p.id = p_purpose;
+end;
+comment on function gdpr_internal.receipt_processing(smallint, bigint) is
+  'The processing that a consent is about: purpose, the text agreed to, classes of data in the tables of the purpose, rights.';
+
+create or replace function gdpr_internal.receipt_events(p_subject bigint, p_purpose smallint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'event_time', to_char(timezone('UTC', e.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'event_type', case when e.event = 'granted' then 'dpv:ExpressedConsent' end,
+    'event_state', case e.event
+      when 'asked' then 'dpv:ConsentRequested' when 'granted' then 'dpv:ConsentGiven'
+      when 'declined' then 'dpv:ConsentRefused' else 'dpv:ConsentWithdrawn'
+    end,
+    'collection_method', e.channel,
+    'contact_channels', e.contact,
+    'valid_until', case when isfinite(e.until) then to_char(timezone('UTC', e.until), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    'entity_id', case when e.event = 'asked' then 'controller' else 'pii_principal' end
+  )) order by e.id), '[]')
+  from (
+    select q.id, q.recorded_at as at, 'asked' as event, q.channel, null::text[] as contact, q.respond_until as until
+    from gdpr_internal.consent_request as q
+    where q.subject_id = p_subject and p_purpose = any (q.purposes)
+    union all
+    select r.id, r.recorded_at, r.event, r.channel, r.contact, case when r.event = 'granted' then r.valid_until end
+    from gdpr_internal.consent_record as r
+    where r.subject_id = p_subject and r.purpose_id = p_purpose
+  ) as e;
+end;
+comment on function gdpr_internal.receipt_events(bigint, smallint) is 'Questions and answers in order, as events of a receipt; evidence stays out.';
+
+create or replace function gdpr.consent_receipt(p_subject bigint, p_purpose text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_state gdpr_internal.consent_state;
+  v_controller jsonb;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_state
+  from gdpr_internal.consent_state as c
+  where c.subject_id = p_subject and c.purpose_id = gdpr_internal.purpose_id(p_purpose);
+  if v_state.record_id is null then
+    perform gdpr_internal.refuse('consent_missing', 'the person has not answered');
+  end if;
+  select s.value into v_controller from gdpr_internal.setting as s where s.name = 'controller';
+  return jsonb_build_object(
+    'schema_version', 'ISO/IEC TS 27560:2023',
+    'record_id', v_state.record_id::text,
+    'receipt_created', to_char(timezone('UTC', statement_timestamp()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'pii_principal_id', (select s.ref from gdpr_internal.subject as s where s.id = p_subject),
+    'status', v_state.status,
+    'pii_processing', jsonb_build_array(gdpr_internal.receipt_processing(v_state.purpose_id, v_state.form_id)),
+    'party_identification', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+      'party_id', 'controller', 'party_role', 'dpv:DataController', 'party_name', coalesce(v_controller ->> 'name', ''),
+      'party_address', v_controller -> 'address', 'party_country', v_controller -> 'country',
+      'party_email', v_controller -> 'email', 'party_url', v_controller -> 'url'
+    ))),
+    'events', gdpr_internal.receipt_events(p_subject, v_state.purpose_id)
+  );
+end
+$function$;
+comment on function gdpr.consent_receipt(bigint, text) is
+  'The receipt of a person''s answer for a purpose: jsonb in the structure of ISO/IEC TS 27560 with terms of the W3C Data Privacy Vocabulary (docs/consent-receipt.schema.json): what was asked in which words, who answered when and by which channel, how it stands. The person is a pseudonym. The controller is named by settings.controller of the policy. Errors: PR101, PR603, PR003, PR301 no answer yet. Art. 7(1).';
 
 -- 40_protection/20_crypto.sql
 -- [code] Values and keys: the format gdpr1:, wrapping, the unlocked key of a session.
@@ -5034,7 +6812,12 @@ begin
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
-  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) then
+  if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) or (
+    exists (
+      select from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
+    )
+    and not gdpr_policy.special_allowed(v_subject, p_role, p_claim)
+  ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
@@ -5133,13 +6916,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.gate(p_subjects bigint[])
 returns table (subject_id bigint, allowed bigint, possible bigint, until timestamptz)
-language sql
+language plpgsql
 stable
 parallel restricted
 security definer
 rows 1
 set search_path = pg_catalog, pg_temp
-begin atomic
+-- one plan for the session: planning took ten times as long as reading the evidence of one person
+set plan_cache_mode = force_generic_plan
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
     s.id,
     case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
@@ -5167,23 +6955,18 @@ begin atomic
       min(case when x.valid_from > statement_timestamp() then x.valid_from else x.valid_until end) as until
     from (
       select b.purpose_id, b.valid_from, b.valid_until
-      from gdpr_internal.basis_record as b
+      from gdpr_internal.held_basis as b
       where b.subject_id = s.id
-        and not exists (select from gdpr_internal.basis_end as e where e.basis_id = b.id)
       union all
-      select c.purpose_id, '-infinity'::timestamptz, c.valid_until
-      from (
-        select distinct on (x.purpose_id) x.purpose_id, x.event, x.valid_until
-        from gdpr_internal.consent_record as x
-        where x.subject_id = s.id
-        order by x.purpose_id, x.id desc
-      ) as c
-      where c.event = 'granted'
+      select c.purpose_id, '-infinity'::timestamptz, c.holds_until
+      from gdpr_internal.consent_state as c
+      where c.subject_id = s.id
     ) as x
     where x.valid_until > statement_timestamp()
   ) as p
   where s.id = any (p_subjects);
-end;
+end
+$function$;
 comment on function gdpr_internal.gate(bigint[]) is
   'The gate of persons from the evidence: bits allowed at statement_timestamp(), bits that are or will be allowed by what is recorded, and the first instant at which a bit may change (-infinity: ask the evidence each time).';
 
@@ -5308,18 +7091,27 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_changed bigint[];
 begin
   -- rows being inserted for these persons hold a share lock here: they are waited for, and seen by the next statement
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update;
-  update gdpr_internal.subject as s
-  set purposes = g.possible, until = g.until
-  from gdpr_internal.gate(p_subjects) as g
-  where s.id = g.subject_id
-    and (s.purposes, s.until) is distinct from (g.possible, g.until);
-  perform gdpr_internal.spread_gate(p_subjects);
+  with changed as (
+    update gdpr_internal.subject as s
+    set purposes = g.possible, until = g.until
+    from gdpr_internal.gate(p_subjects) as g
+    where s.id = g.subject_id
+      and (s.purposes, s.until) is distinct from (g.possible, g.until)
+    returning s.id
+  )
+  select array_agg(c.id) into v_changed from changed as c;
+  if v_changed is not null then
+    perform gdpr_internal.spread_gate(v_changed);
+  end if;
 end
 $function$;
-comment on function gdpr_internal.refresh_gate(bigint[]) is 'Derives the gate of these persons anew and spreads it to all their rows, one statement per table.';
+comment on function gdpr_internal.refresh_gate(bigint[]) is
+  'Derives the gate of these persons anew and, where it changed, spreads it to all their rows, one statement per table.';
 
 create or replace function gdpr.tidy_gates(p_limit integer default 10000)
 returns integer
@@ -5336,7 +7128,11 @@ begin
   into v_subjects
   from (
     select s.id from gdpr_internal.subject as s
-    where s.until <= statement_timestamp() and s.until > '-infinity'
+    where s.until <= statement_timestamp()
+      -- until a basis of the future begins, the evidence has to be asked anyway
+      and (s.until > '-infinity' or not exists (
+        select from gdpr_internal.basis_record as b where b.subject_id = s.id and b.valid_from > statement_timestamp()
+      ))
     limit p_limit
   ) as d;
   perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
@@ -5421,6 +7217,150 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_subject(bigint) is 'Errors: PR101 no such person, PR603 erased.';
+
+-- 40_protection/45_basis_views.sql
+-- [code] Bases as people look at them: one by one, counted, and what enforcement hides when.
+-- GDPR Art. 5(2), 6(1), 30. Read by: gdpr_dpo, gdpr_auditor, gdprdb basis.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.basis as
+select
+  b.id as basis_id,
+  b.subject_id,
+  p.name as purpose,
+  b.basis,
+  b.condition,
+  b.reason,
+  b.valid_from,
+  least(b.valid_until, h.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  coalesce(b.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false) as holds,
+  case
+    when e.basis_id is not null then 'ended'
+    when h.id is null then 'decided'
+    when b.valid_until <= statement_timestamp() then 'expired'
+    when h.valid_until <= statement_timestamp() then 'review_due'
+    when b.valid_from > statement_timestamp() then 'future'
+    else 'holds'
+  end as status,
+  b.assessment_id,
+  t.relation as by_table,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(b.subject_id, b.evidence)::jsonb end as evidence,
+  b.recorded_at,
+  b.recorded_by,
+  b.actor
+from gdpr_internal.basis_record as b
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+left join gdpr_internal.held_basis as h on h.id = b.id
+left join gdpr_internal.basis_end as e on e.basis_id = b.id
+left join gdpr_internal.protected_table as t on t.id = b.by_table;
+comment on view gdpr.basis is
+  'Lawful bases other than consent, per person and purpose, with their history. status: holds, future (not yet valid), ended (before its time), expired, review_due (the assessment of the legitimate interest has to be reviewed first), decided (undetermined until the person gave or refused consent). holds: whether it allows processing at this statement. by_table: recorded by default by that table. evidence: shown to gdpr_dpo, while the person is not erased. Art. 6(1).';
+
+create or replace view gdpr_internal.ground as
+select
+  h.subject_id,
+  h.purpose_id,
+  h.basis,
+  case when h.valid_until <= statement_timestamp() then 'over' when h.valid_from > statement_timestamp() then 'future' else 'holds' end as status,
+  h.valid_from,
+  h.valid_until
+from gdpr_internal.held_basis as h
+union all
+select
+  c.subject_id,
+  c.purpose_id,
+  'consent',
+  case when c.event <> 'granted' then c.event when c.valid_until <= statement_timestamp() then 'expired' else 'holds' end,
+  c.recorded_at,
+  case when c.event = 'granted' then c.valid_until else '-infinity' end
+from (
+  select distinct on (x.subject_id, x.purpose_id) x.subject_id, x.purpose_id, x.event, x.recorded_at, x.valid_until
+  from gdpr_internal.consent_record as x
+  order by x.subject_id, x.purpose_id, x.id desc
+) as c;
+comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
+
+create or replace view gdpr_internal.person_purpose as
+select
+  t.id as table_id,
+  t.relation,
+  t.mode,
+  p.id as purpose_id,
+  p.name as purpose,
+  x.subject_id
+from (
+  select distinct o.table_id, o.subject_id from gdpr_internal.source as o
+) as x
+join gdpr_internal.protected_table as t on t.id = x.table_id and t.unprotected_at is null
+join gdpr_internal.purpose as p on p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0
+join gdpr_internal.subject as s on s.id = x.subject_id and s.erased_at is null;
+comment on view gdpr_internal.person_purpose is 'Persons of whom a protected table collected rows, with each purpose that the table may be used for.';
+
+create or replace view gdpr.basis_overview as
+select
+  x.relation as table_name,
+  x.mode,
+  x.purpose,
+  coalesce(g.basis, 'none') as basis,
+  coalesce(g.status, 'none') as status,
+  count(distinct x.subject_id) as persons,
+  nullif(min(g.valid_until) filter (where g.status = 'holds'), 'infinity') as first_end
+from gdpr_internal.person_purpose as x
+left join gdpr_internal.ground as g on g.subject_id = x.subject_id and g.purpose_id = x.purpose_id
+group by x.relation, x.mode, x.purpose, coalesce(g.basis, 'none'), coalesce(g.status, 'none');
+comment on view gdpr.basis_overview is
+  'How many persons of each protected table have which basis for which purpose, and how it stands: holds, future, over, or of a consent granted (holds), declined, withdrawn, expired; none: no basis at all. first_end: when the first of those that hold ends (null: none of them does). A person with several bases counts in each. Art. 5(2), 6(1).';
+
+create or replace view gdpr.would_lock as
+select
+  w.relation as table_name,
+  w.mode,
+  w.purpose,
+  w.cause,
+  w.locks_at,
+  count(*) as persons
+from (
+  select
+    x.relation, x.mode, x.purpose,
+    case
+      when r.subject_id is not null then 'restricted'
+      when o.subject_id is not null then 'objected'
+      when i.begins is null or i.begins > statement_timestamp() then 'no_basis'
+      else 'basis_ends'
+    end as cause,
+    case
+      when r.subject_id is null and o.subject_id is null and i.begins <= statement_timestamp() then i.ends
+      else statement_timestamp()
+    end as locks_at
+  from gdpr_internal.person_purpose as x
+  left join (
+    -- unbroken from now on: a later basis counts where it begins before the earlier ones end
+    select
+      u.subject_id, u.purpose_id, min(u.valid_from) as begins,
+      coalesce(min(u.so_far) filter (where u.valid_from > u.so_far), max(u.valid_until)) as ends
+    from (
+      select
+        g.subject_id, g.purpose_id, g.valid_from, g.valid_until,
+        max(g.valid_until) over (
+          partition by g.subject_id, g.purpose_id order by g.valid_from rows between unbounded preceding and 1 preceding
+        ) as so_far
+      from gdpr_internal.ground as g
+      where g.valid_until > statement_timestamp()
+    ) as u
+    group by u.subject_id, u.purpose_id
+  ) as i on i.subject_id = x.subject_id and i.purpose_id = x.purpose_id
+  left join (
+    select distinct y.subject_id from gdpr_internal.restriction_record as y
+    where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
+  ) as r on r.subject_id = x.subject_id
+  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+) as w
+where w.locks_at < 'infinity'
+group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;
+comment on view gdpr.would_lock is
+  'What enforcement hides (mode observe: would hide), how many persons, from when on, if nothing more is recorded. cause: no_basis, restricted, objected (locked at this statement); basis_ends (locked at locks_at). Art. 5(1)(a), 6(1).';
 
 -- 40_protection/50_value_code.sql
 -- [code] The pieces of code from which the triggers of a protected table are generated.
@@ -5724,6 +7664,27 @@ begin atomic
 end;
 comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
 
+create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case when count(*) = 0 then '' else format(
+    E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n  %s\n) then\n'
+    '  perform gdpr_internal.check_special(new.gdpr_subject_id, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true));\n'
+    'end if;\n',
+    string_agg(format(p_condition, c.column_name), E'\n  or ' order by c.position)
+  ) end
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.special is not null and t.mode = 'enforce';
+end;
+comment on function gdpr_internal.special_code(smallint, text) is
+  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
+
 create or replace function gdpr_internal.indented(p_code text, p_indent text)
 returns text
 language sql
@@ -5884,6 +7845,39 @@ comment on function gdpr.source_of(regclass, text) is
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.default_gate_code(p_table smallint, out purposes text, out until text, out known text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+as $function$
+declare
+  v_now record;
+  v_before record;
+begin
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62) as mask, coalesce(min(b.valid_until), 'infinity') as until
+  into v_now
+  from gdpr_internal.default_basis as b where b.table_id = p_table and b.basis <> 'undetermined';
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) | (1::bigint << 62) as mask, coalesce(min(b.valid_until), 'infinity') as until
+  into v_before
+  from gdpr_internal.default_basis as b where b.table_id = p_table;
+  purposes := v_now.mask;
+  until := format('%L::timestamptz', v_now.until);
+  if v_before <> v_now then
+    purposes := format('case when tg_op = ''UPDATE'' then %s else %s end', v_before.mask, v_now.mask);
+    until := format('case when tg_op = ''UPDATE'' then %L::timestamptz else %L::timestamptz end', v_before.until, v_now.until);
+  end if;
+  if v_now.until < 'infinity' then
+    known := format('statement_timestamp() < %L::timestamptz', v_now.until);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.default_gate_code(smallint) is
+  'The gate of a new person of a table as code. known: when it is that; afterwards, with an assessment overdue, the register is asked. An UPDATE is the backfill, whose rows have a grace period.';
+
 create or replace function gdpr_internal.new_subject_code(p_table smallint, p_random integer)
 returns text
 language plpgsql
@@ -5891,20 +7885,22 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
 as $function$
 declare
-  v_mask bigint;
+  v_gate record := gdpr_internal.default_gate_code(p_table);
   v_bases text;
   v_identifiers text;
   v_present text;
   v_count integer;
   v_claim text;
 begin
-  select
-    coalesce(bit_or(1::bigint << b.purpose_id), 0),
-    string_agg(format('(%s::smallint, %L::text)', b.purpose_id, b.basis), ', ' order by b.purpose_id)
-  into v_mask, v_bases
-  from gdpr_internal.table_basis as b
+  select string_agg(
+    format('(%s::smallint, %L::text, %L::text, %L::timestamptz)', b.purpose_id, b.basis, b.reason, b.recorded_until), ', ' order by b.purpose_id, b.basis
+  )
+  into v_bases
+  from gdpr_internal.default_basis as b
   where b.table_id = p_table;
   select
     string_agg(format('(v_digest_%s, %L::text)', c.n, c.identifier), ', ' order by c.n),
@@ -5952,7 +7948,7 @@ v_body := substr(v_random, %3$s, 16)
   || gdpr_internal.encrypt_iv(v_key, substr(v_keys.kek, 1, 32), substr(v_random, %3$s, 16), 'aes-cbc/pad:none');
 with %4$s, subject as (
   insert into gdpr_internal.subject (id, ref, purposes, until)
-  select p.id, new.gdpr_subject_ref, %5$s, 'infinity' from person as p
+  select p.id, new.gdpr_subject_ref, %5$s, %10$s from person as p
 ), data_key as (
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
   select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
@@ -5963,26 +7959,28 @@ select p.id, %7$s, v_row, coalesce(v_source ->> 'kind', 'unspecified'), v_detail
 from person as p;
 v_is_new := found;
 %9$snew.gdpr_purposes := %8$s;
-new.gdpr_until := 'infinity';
+new.gdpr_until := %10$s;
 $code$,
     p_random,
     gdpr_internal.indented(gdpr_internal.seal_code('v_details', 'new.gdpr_subject_id', 0, '(v_source - ''kind'')::text', p_random + 80), '  '),
     p_random + 64,
     v_claim,
-    v_mask | (1::bigint << 62),
-    case when v_mask = 0 then '' else format(
+    v_gate.purposes,
+    case when v_bases is null then '' else format(
       E', basis as (\n'
-      '  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, by_table)\n'
-      '  select p.id, b.purpose_id, b.basis, ''by default of the table'', %s\n'
+      '  insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)\n'
+      '  select p.id, b.purpose_id, b.basis, b.reason, b.valid_until, %s\n'
       '  from person as p\n'
-      '  cross join (values %s) as b (purpose_id, basis)\n'
-      ')', p_table, v_bases
+      '  cross join (values %s) as b (purpose_id, basis, reason, valid_until)\n'
+      '%s)', p_table, v_bases,
+      case when strpos(v_bases, 'undetermined') > 0 then E'  where tg_op = ''UPDATE'' or b.basis <> ''undetermined''\n' else '' end
     ) end,
     p_table,
-    (select (v_mask | (1::bigint << 62)) & (t.purpose_mask | (1::bigint << 62)) from gdpr_internal.protected_table as t where t.id = p_table),
+    (select format('(%s) & %s', v_gate.purposes, t.purpose_mask | (1::bigint << 62)) from gdpr_internal.protected_table as t where t.id = p_table),
     case when v_count > 1 then
       E'if not v_is_new then\n  delete from gdpr_internal.identifier as i where i.subject_id = new.gdpr_subject_id;\nend if;\n'
-    else '' end
+    else '' end,
+    v_gate.until
   );
 end
 $function$;
@@ -6000,7 +7998,7 @@ set bytea_output = 'hex'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
-  v_default_mask bigint;
+  v_gate record := gdpr_internal.default_gate_code(p_table);
   v_declare text := '';
   v_arrived text[] := '{}';
   v_open text := '';
@@ -6016,7 +8014,7 @@ declare
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+  v_plain := array_remove(v_plain || v_gate.known, null);
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -6097,11 +8095,11 @@ $code$,
     gdpr_internal.indented(v_read, '  '),
     array_to_string(v_plain, ' and '),
     gdpr_internal.indented(gdpr_internal.new_subject_code(p_table, v_random * 16 + 1), '    '),
-    p_table, v_default_mask,
+    p_table, v_gate.purposes,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
     v_table.purpose_mask | (1::bigint << 62),
-    gdpr_internal.indented(v_store, '  '),
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, 'new.%1$I is not null') || v_store, '  '),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '  ')
   ));
   execute format(
@@ -6204,7 +8202,8 @@ declare
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.table_basis as b where b.table_id = p_table;
+  select coalesce(bit_or(1::bigint << b.purpose_id), 0) into v_default_mask from gdpr_internal.default_basis as b
+  where b.table_id = p_table and b.basis <> 'undetermined';
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
@@ -6276,7 +8275,10 @@ $code$,
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
-    case when v_ivs > 0 then format(
+    gdpr_internal.indented(
+      gdpr_internal.special_code(p_table, 'new.%1$I is not null and new.%1$I is distinct from old.%1$I'), '  '
+    )
+    || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
@@ -6477,7 +8479,7 @@ $code$,
 
   select string_agg(
     format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'p_key' else format('p_key::jsonb ->> %s', k.n - 1) end,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
       format_type(a.atttypid, a.atttypmod)),
     ' and ' order by k.n
   )
@@ -6488,8 +8490,8 @@ $code$,
   where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
-create or replace function gdpr_generated.%1$I(p_key text)
-returns bigint
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
 language plpgsql
 volatile
 security definer
@@ -6497,25 +8499,30 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_subject bigint;
+  v_subjects bigint[];
 begin
-  select t.gdpr_subject_id into v_subject from %2$s as t where %3$s;
+  select array_agg(distinct t.gdpr_subject_id) into v_subjects
+  from unnest(p_keys) as k (key)
+  join %2$s as t on %3$s
+  where t.gdpr_subject_id is not null;
   set constraints all immediate;
-  return v_subject;
+  return v_subjects;
 exception when data_exception then
   perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
   return null;
 end
 $body$
 $code$,
-    'subject_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
-    'comment on function gdpr_generated.%I(text) is %L', 'subject_of_' || p_table,
-    format('The subject of one row of %s by its primary key. Generated by gdpr.apply().', v_table.relation)
+    'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
+    format('The subjects of rows of %s by their primary keys. Generated by gdpr.apply().', v_table.relation)
   );
-  execute format('grant execute on function gdpr_generated.%I(text) to gdpr_owner', 'subject_of_' || p_table);
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
+  perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_erasure(p_table);
+  perform gdpr_generated.generate_contacts(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -6614,9 +8621,10 @@ $code$,
   ));
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
+  perform gdpr_generated.generate_contact_dispatch();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(): one static call for each protected table.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate() and contacts(): one static call for each protected table.';
 
 create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
 returns text
@@ -6764,14 +8772,238 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in ('spread_' || p_table, 'subject_' || p_table, 'subject_of_' || p_table, 'erase_' || p_table, 'check_' || p_table,
-        'check_registration_' || p_table, 'insert_registration_' || p_table)
+      and p.proname in (
+        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
+        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+      )
   loop
     execute format('drop function %s', v_function);
   end loop;
 end
 $function$;
 comment on function gdpr_generated.drop_generated_rows(smallint) is 'Drops what generate_rows() made.';
+
+-- 40_protection/62_generate_births.sql
+-- [code] The generator of the function that reads the birth dates of persons, as they are stored.
+-- GDPR Art. 8. It belongs to gdpr_worker, as all that touches rows: ciphertext comes out as ciphertext.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_births(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_column record;
+begin
+  select c.column_name, t.relation, c.encrypt into v_column
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.age
+  order by c.id
+  limit 1;
+  if v_column.column_name is null then
+    execute format('drop function if exists gdpr_generated.%I(bigint[])', 'births_' || p_table);
+    return;
+  end if;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns table (subject_id bigint, birth text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set datestyle = 'ISO'
+set timezone = 'UTC'
+as $body$
+begin
+  return query
+  select t.gdpr_subject_id, t.%2$I::text from %3$s as t where t.gdpr_subject_id = any (p_subjects) and t.%2$I is not null;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'births_' || p_table, v_column.column_name, v_column.relation
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[]) is %L', 'births_' || p_table,
+    format('Birth dates in %s of these persons, as stored. Generated by gdpr.apply().', v_column.relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', 'births_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/65_generate_contacts.sql
+-- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
+-- GDPR Art. 7, 12(1). The rows are read by gdpr_worker's generated functions, as stored; gdpr_keyholder opens what is encrypted.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_contacts(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_email record;
+  v_language record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_email
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.identifier = 'email' and v_table.parent_id is null
+  order by c.position
+  limit 1;
+  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_language
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and v_table.definition -> 'columns' -> c.column_name::text ->> 'language' = 'true'
+  order by c.position
+  limit 1;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns table (subject_id bigint, email text, email_column integer, language text, language_column integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $body$
+begin
+  return query
+  select distinct on (t.gdpr_subject_id) t.gdpr_subject_id, %2$s, %3$s, %4$s, %5$s
+  from %6$s as t
+  where t.gdpr_subject_id = any (p_subjects)%7$s
+  -- of several rows of a person, the one written last
+  order by t.gdpr_subject_id, t.ctid desc;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'contacts_' || p_table,
+    coalesce(v_email.value, 'null::text'), coalesce(v_email.id::text, 'null::integer'),
+    coalesce(v_language.value, 'null::text'), coalesce(v_language.id::text, 'null::integer'),
+    v_table.relation, case when v_email.id is null and v_language.id is null then ' and false' else '' end
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint[]) is %L', 'contacts_' || p_table,
+    format('E-mail address and language of persons as %s stores them. Generated by gdpr.apply().', v_table.relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_contacts(smallint) is
+  'Generates the look-up of address and language in a protected table: the first column with identifier = "email" (tables of persons alone), the first with language = true.';
+
+create or replace function gdpr_generated.generate_contact_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_calls text;
+begin
+  select string_agg(
+    format(E'  return query select %s, c.* from gdpr_generated.%I(p_subjects) as c;\n', t.id, 'contacts_' || t.id), '' order by t.depth, t.id
+  )
+  into v_calls
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.contacts(p_subjects bigint[])
+returns table (n integer, subject_id bigint, email text, email_column integer, language text, language_column integer)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_calls, '')
+  ));
+  comment on function gdpr_generated.contacts(bigint[]) is
+    'E-mail address and language of persons, as each protected table stores them. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.contacts(bigint[]) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_contact_dispatch() is 'Generates gdpr_generated.contacts(): one static call for each protected table.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.contacts(p_subjects bigint[])
+returns table (subject_id bigint, email text, language text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_ids bigint[];
+  v_emails text[];
+  v_email_columns integer[];
+  v_languages text[];
+  v_language_columns integer[];
+  v_kek bytea;
+begin
+  if p_subjects is null then
+    return;
+  end if;
+  perform gdpr_internal.require_worker();
+  select
+    array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)
+  into v_ids, v_emails, v_email_columns, v_languages, v_language_columns
+  from (
+    select
+      c.subject_id,
+      (array_agg(c.email order by c.n) filter (where c.email is not null))[1] as email,
+      (array_agg(c.email_column order by c.n) filter (where c.email is not null))[1] as email_column,
+      (array_agg(c.language order by c.n) filter (where c.language is not null))[1] as language,
+      (array_agg(c.language_column order by c.n) filter (where c.language is not null))[1] as language_column
+    from gdpr_generated.contacts(p_subjects) as c
+    group by c.subject_id
+  ) as p;
+  perform gdpr_internal.require_worker();
+  if exists (select from unnest(v_emails || v_languages) as v where starts_with(v, 'gdpr1:')) then
+    v_kek := (gdpr_internal.keyring()).kek;
+  end if;
+  return query
+  select
+    u.subject_id,
+    gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email),
+    gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language)
+  from unnest(v_ids, v_emails, v_email_columns, v_languages, v_language_columns)
+    as u (subject_id, email, email_column, language, language_column)
+  left join lateral (
+    select gdpr_internal.unwrap_key(v_kek, int8send(x.subject_id), x.wrapped) as data_key
+    from gdpr_internal.subject_key as x
+    where x.subject_id = u.subject_id
+    offset 0
+  ) as k on true;
+end
+$function$;
+comment on function gdpr_internal.contacts(bigint[]) is
+  'E-mail address and language of persons, in plaintext, for mails that are about to be queued; only the key is asked for where values are encrypted. Errors: PR402 key locked, PR404.';
 
 -- 40_protection/66_generate_registrations.sql
 -- [code] The generator of functions that check and insert registered rows.
@@ -7045,7 +9277,17 @@ begin
     string_agg(
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
-        else format('  (%s)::%s as %I', gdpr_generated.open_expression(c.id, a.attname), c.original_type, a.attname)
+        else format(
+          '  (%s)::%s as %I',
+          case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
+            else format(
+              'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
+              'or gdpr_policy.special_allowed(t.gdpr_subject_id, current_user, current_setting(''gdpr.purpose'', true)) then %s end',
+              gdpr_generated.open_expression(c.id, a.attname)
+            )
+          end,
+          c.original_type, a.attname
+        )
       end, E',\n' order by a.attnum
     )
     || coalesce(string_agg(
@@ -7661,6 +9903,70 @@ end
 $function$;
 comment on function gdpr_internal.make_audit_partitions(integer) is 'Makes the monthly partitions of this month and the next p_months; returns how many were missing.';
 
+-- 50_audit/25_consent_history.sql
+-- [code] The whole story of a consent, with the evidence.
+-- GDPR Art. 7(1): the controller can demonstrate it. Read by: gdpr_dpo, gdpr_auditor (without the evidence).
+
+set local role gdpr_owner;
+
+create or replace view gdpr.consent_history as
+select h.at, h.subject_id, p.name as purpose, h.event, h.channel, h.contact, h.request_id, h.form_id, h.until, h.evidence, h.recorded_by, h.actor
+from (
+  select
+    q.id, q.recorded_at as at, q.subject_id, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact,
+    q.id as request_id, q.form_id, q.respond_until as until, null::jsonb as evidence, q.recorded_by, q.actor
+  from gdpr_internal.consent_request as q
+  cross join lateral unnest(q.purposes) as u (purpose_id)
+  union all
+  select
+    r.id, r.recorded_at, r.subject_id, r.purpose_id, r.event, r.channel, r.contact, r.request_id, r.form_id,
+    case when r.event = 'granted' then r.valid_until end,
+    case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb end,
+    r.recorded_by, r.actor
+  from gdpr_internal.consent_record as r
+) as h
+join gdpr_internal.purpose as p on p.id = h.purpose_id
+order by h.id;
+comment on view gdpr.consent_history is
+  'Every question and every answer, in order: asked, granted, declined, withdrawn. until: deadline of a question, end of a grant. evidence is shown to gdpr_dpo, while the person is not erased. Art. 7(1).';
+
+-- 50_audit/25_events.sql
+-- [code] Events of many persons at once.
+-- GDPR Art. 5(2). Called by: gdprdb's own set-based functions.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.audit_events(p_operation text, p_subjects bigint[], p_reference text, p_references bigint[], p_details jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  insert into gdpr_internal.audit_record (
+    operation, subject_id, purpose_id, actor, request, role, application_name, payload
+  )
+  select
+    p_operation, e.subject_id, c.purpose_id, c.actor, c.request, v_role, c.application_name,
+    (jsonb_build_object(p_reference, e.reference) || p_details)::text
+  from unnest(p_subjects, p_references) as e (subject_id, reference)
+  cross join (
+    select
+      gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose')) as purpose_id,
+      gdpr_internal.context_setting('actor') as actor,
+      gdpr_internal.context_setting('request') as request,
+      nullif(current_setting('application_name'), '') as application_name
+    offset 0
+  ) as c;
+end
+$function$;
+comment on function gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb) is
+  'gdpr_internal.audit_event() for many persons: one record each, with p_details and, under the name p_reference, the person''s own of p_references. No personal data in p_details.';
+
 -- 50_audit/30_append_only.sql
 -- [code] Evidence is only ever added: triggers that refuse everything else, for every role.
 -- GDPR Art. 5(2).
@@ -7672,8 +9978,8 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end',
-    'objection_record', 'erasure_record', 'mail_record', 'opt_out_record'
+    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
+    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -7860,6 +10166,7 @@ begin
     return v_receipt;
   end if;
   perform gdpr_internal.forget_mails(p_subject);
+  delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
@@ -7910,8 +10217,8 @@ select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
 from gdpr_internal.erasure_record as e;
 comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
 
-create or replace function gdpr.subject_of(p_table regclass, p_key text)
-returns bigint
+create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
+returns bigint[]
 language plpgsql
 volatile
 parallel unsafe
@@ -7920,16 +10227,31 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table smallint;
-  v_subject bigint;
+  v_subjects bigint[];
 begin
   select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
   perform gdpr_internal.require_worker();
-  execute format('select gdpr_generated.%I($1)', 'subject_of_' || v_table) into v_subject using p_key;
+  execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_table) into v_subjects using p_keys;
   perform gdpr_internal.require_worker();
-  return v_subject;
+  return coalesce(v_subjects, '{}');
+end
+$function$;
+comment on function gdpr.subjects_of(regclass, text[]) is
+  'The persons to whom rows belong, each once, by the rows'' primary keys as text (several columns: a JSON array of texts); keys without a row, and rows of nobody, count for nothing. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.subject_of(p_table regclass, p_key text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (gdpr.subjects_of(p_table, array[p_key]))[1];
 end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is
@@ -8630,7 +10952,8 @@ begin atomic
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
-      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -8654,7 +10977,7 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -8662,6 +10985,17 @@ begin atomic
   union all
   select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
+  union all
+  select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',
+    'gdpr.record_assessment(), and gdpr.approve_assessment() by somebody else; until then only a grace period, or another basis, lets its data be used.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until <= statement_timestamp()
+    and exists (select from gdpr_internal.protected_table as t where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0)
+  union all
+  select 'info', 'assessment', p.name, 'the assessment of legitimate interests is due for review', 'Review it, and gdpr.approve_assessment() it anew.'
+  from gdpr_internal.purpose as p
+  where p.basis = 'legitimate_interests' and p.assessed_until > statement_timestamp()
+    and p.assessed_until <= statement_timestamp() + interval '30 days'
   union all
   select 'info', 'stale_gates', count(*)::text, 'persons whose gate has passed its instant (right, but slower to read)', 'select gdpr.tidy_gates();'
   from gdpr_internal.subject as s
@@ -8928,7 +11262,7 @@ grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -8954,6 +11288,7 @@ $helpers$;
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
@@ -8985,15 +11320,24 @@ grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app,
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
-  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint), gdpr.end_basis(bigint, text),
-  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.record_basis(bigint, text, text, text, timestamptz, bigint, timestamptz, jsonb, text),
+  gdpr.record_bases(bigint[], text, text, text, timestamptz, bigint, timestamptz, jsonb, text),
+  gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date),
+  gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), gdpr.subjects_of(regclass, text[]),
+  gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
+  gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
+  gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_dpo;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
-grant select on gdpr.subject, gdpr.basis, gdpr.consent, gdpr.blocklist, gdpr.erasure_ledger to gdpr_auditor;
+grant select on
+  gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
+  gdpr.erasure_ledger to gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
@@ -9007,10 +11351,19 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- consent forms hold no personal data; applications show them, and may only contact whom they may
+grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
+grant execute on function
+  gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
+-- the portal: whose consent it is, says the token
+grant execute on function
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -9033,8 +11386,9 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
-  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.audit_event(text, bigint, jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
+  gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
+  gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -16,13 +16,17 @@ create table gdpr_internal.purpose (
   description text,
   basis text check (basis in ('contract', 'legal_obligation', 'vital_interests', 'public_task', 'legitimate_interests', 'consent')),
   respond_within interval,
+  remind interval,
   valid_for interval,
   while_waiting text not null default 'lock' check (while_waiting in ('allow', 'lock')),
   retain interval,
+  grace interval,
+  condition text,
+  assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
@@ -76,6 +80,8 @@ create table gdpr_internal.protected_column (
   identifier text,
   canonical text not null check (canonical in ('identifier', 'exact')),
   matches boolean not null default false,
+  age boolean not null default false,
+  special text,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   original_type text not null,
@@ -83,7 +89,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -474,48 +480,148 @@ create table gdpr_internal.table_basis (
   table_id smallint not null references gdpr_internal.protected_table on delete cascade,
   purpose_id smallint not null references gdpr_internal.purpose,
   basis text not null,
-  primary key (table_id, purpose_id)
+  valid_until timestamptz not null default 'infinity',
+  primary key (table_id, purpose_id, basis)
 );
 comment on table gdpr_internal.table_basis is
-  'Bases that every person has by standing in this table (a customer has a contract by being one). Purposes based on consent are not among them.';
+  'Bases that every person has by standing in this table (a customer has a contract by being one). basis undetermined, until the grace period of the purpose ends: for the persons of rows that were there before gdprdb, where the policy asks for a consent or an assessment that nobody has seen yet.';
 
 create table gdpr_internal.basis_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
   basis text not null,
+  condition text,
   reason text,
+  evidence text,
   valid_from timestamptz not null default statement_timestamp(),
   valid_until timestamptz not null default 'infinity',
   assessment_id bigint,
   by_table smallint,
   recorded_at timestamptz not null default statement_timestamp(),
-  recorded_by text not null default session_user
+  recorded_by text not null default session_user,
+  actor text
 );
 create index basis_record_subject on gdpr_internal.basis_record (subject_id);
 comment on table gdpr_internal.basis_record is
-  'Lawful bases other than consent, per person and purpose. by_table: recorded by default when a row entered that protected table.';
+  'Lawful bases other than consent, per person and purpose. condition: the second condition of Art. 9(2), for special categories. evidence: ciphertext under the person''s key. assessment_id: the version on which a legitimate interest was first rested. by_table: recorded by default when a row entered that protected table.';
 
 create table gdpr_internal.basis_end (
   basis_id bigint primary key references gdpr_internal.basis_record,
   reason text not null,
+  by_policy boolean not null default false,
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.basis_end is 'Bases that ended before their time, and why.';
+comment on table gdpr_internal.basis_end is
+  'Bases that ended before their time, and why. by_policy: because the policy gives another one; what a person ended is not given again by a table.';
 
--- 30_consent/10_consents.sql
--- [state] Consent: evidence of what a person granted, declined or withdrew.
--- GDPR Art. 6(1)(a), Art. 7(1), 7(3). Append-only; the latest record for a person and purpose is in force; gdpr.consent derives the status.
+-- 20_lawful_basis/15_assessments.sql
+-- [state] Assessments of legitimate interests: interest, necessity, balancing, and who decided about them.
+-- GDPR Art. 6(1)(f), Art. 5(2). Append-only; gdpr.assessment derives the state.
 
 set local role gdpr_owner;
 
-create table gdpr_internal.consent_record (
+create table gdpr_internal.assessment (
   id bigint generated always as identity primary key,
+  purpose_id smallint not null references gdpr_internal.purpose,
+  version integer not null,
+  interest text not null,
+  necessity text not null,
+  balancing text not null,
+  review_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  author text not null default session_user,
+  actor text,
+  unique (purpose_id, version)
+);
+comment on table gdpr_internal.assessment is
+  'Assessments of legitimate interests, one row for each version. review_at: when its author wants it reviewed at the latest.';
+
+create table gdpr_internal.assessment_decision (
+  id bigint generated always as identity primary key,
+  assessment_id bigint not null references gdpr_internal.assessment,
+  approved boolean not null,
+  review_at timestamptz not null,
+  reason text,
+  decided_at timestamptz not null default statement_timestamp(),
+  decided_by text not null default session_user,
+  actor text
+);
+create index assessment_decision_assessment on gdpr_internal.assessment_decision (assessment_id);
+comment on table gdpr_internal.assessment_decision is
+  'Approvals, renewals and rejections of assessments; the latest counts. An approval carries until review_at.';
+
+-- 30_consent/10_consents.sql
+-- [state] Consent: the texts that were shown, who was asked what, and evidence of what a person granted, declined or withdrew.
+-- GDPR Art. 6(1)(a), Art. 7(1), 7(3). Append-only, drafts of texts excepted; gdpr.consent derives the status.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.consent_form (
+  id bigint generated always as identity primary key,
+  name text not null check (name ~ '^[a-z][a-z0-9_]{0,62}$'),
+  version integer not null,
+  language text not null check (language ~ '^[a-z]{2,3}(-[a-z0-9]{2,8})*$'),
+  purposes text[] not null,
+  channels text[] not null,
+  title text not null,
+  statement text not null,
+  privacy_notice text not null,
+  digest bytea not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  unique (name, version, language)
+);
+comment on table gdpr_internal.consent_form is
+  'What a person is asked, word by word: one text for each version and language. channels: by which the controller wants to get in touch. digest: SHA-256 of its canonical text. A draft until its version is in consent_form_version; then a trigger keeps it.';
+
+create table gdpr_internal.consent_form_version (
+  name text not null,
+  version integer not null,
+  default_language text not null,
+  published_at timestamptz not null default statement_timestamp(),
+  published_by text not null default session_user,
+  primary key (name, version),
+  foreign key (name, version, default_language) references gdpr_internal.consent_form (name, version, language)
+);
+comment on table gdpr_internal.consent_form_version is
+  'Published versions of forms: their texts no longer change. default_language: the text for persons whose language it does not speak.';
+
+-- one row of numbers for questions and answers: which came first can be told
+create sequence gdpr_internal.consent_event_seq;
+
+create table gdpr_internal.consent_request (
+  id bigint not null default nextval('gdpr_internal.consent_event_seq') primary key,
+  subject_id bigint not null,
+  purposes smallint[] not null,
+  channel text not null check (channel in ('email', 'portal', 'phone', 'paper')),
+  form_id bigint references gdpr_internal.consent_form,
+  respond_until timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index consent_request_subject on gdpr_internal.consent_request (subject_id, id);
+comment on table gdpr_internal.consent_request is
+  'Persons asked for consent: for which purposes, by which text, until when. Whether they answered, the records that follow tell.';
+
+create table gdpr_internal.consent_mail (
+  mail_id bigint primary key,
+  request_id bigint not null references gdpr_internal.consent_request
+);
+create index consent_mail_request on gdpr_internal.consent_mail (request_id);
+comment on table gdpr_internal.consent_mail is 'Mails that ask or remind, to call back those not yet sent once the question is closed.';
+
+create table gdpr_internal.consent_record (
+  id bigint not null default nextval('gdpr_internal.consent_event_seq') primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
   event text not null check (event in ('granted', 'declined', 'withdrawn')),
   channel text not null check (channel in ('email', 'portal', 'phone', 'paper', 'web_form', 'api', 'import', 'in_person')),
+  contact text[],
+  request_id bigint references gdpr_internal.consent_request,
+  form_id bigint references gdpr_internal.consent_form,
   evidence text,
   valid_until timestamptz not null default 'infinity',
   recorded_at timestamptz not null default statement_timestamp(),
@@ -524,7 +630,7 @@ create table gdpr_internal.consent_record (
 );
 create index consent_record_subject on gdpr_internal.consent_record (subject_id, purpose_id, id desc);
 comment on table gdpr_internal.consent_record is
-  'Consent as it was given and taken back. evidence (who, when, how, reference): ciphertext under the person''s key.';
+  'Consent as it was given and taken back. contact: the channels by which the person may be contacted (mail, phone, post, social). request_id: the question that it answers. form_id: the very text that the person agreed to. evidence (who, when, how, reference): ciphertext under the person''s key.';
 
 -- 40_protection/10_keys.sql
 -- [state] The key-encryption key and one data key per person.

@@ -1,0 +1,232 @@
+"""Station 30: everybody agrees with the clock, and with the last word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gdprdb.server import Cluster
+from tests.capabilities.consents import ask, set_up
+from tests.capabilities.crm import subject
+from tests.support import Database, cloning, serve
+
+ANNA = "select count(*) from gdpr_clear.customer where id = 1"
+
+
+@pytest.fixture
+def news(crm: Database) -> Database:
+    """The customer database that can ask."""
+    return set_up(crm)
+
+
+def at_work(db: Database, zone: str = "UTC", *, autocommit: bool = True) -> psycopg.Connection:
+    """A session of the application that works for marketing."""
+    return db.connect(
+        "crm_app", autocommit=autocommit, options=f"-c gdpr.purpose=marketing -c TimeZone={zone}"
+    )
+
+
+def test_all_sessions_agree_on_a_deadline(news: Database) -> None:
+    """Zones, an older transaction, a prepared statement, a cursor: each statement by its clock.
+
+    A cursor is one statement: it shows what it was opened on. The next one does not.
+    """
+    anna = subject(news, "crm.customer", 1)
+    sessions = [at_work(news, zone) for zone in ("Pacific/Kiritimati", "America/Adak")]
+    older = at_work(news, autocommit=False)
+    older.execute("select 1")
+    prepared = at_work(news)
+    prepared.execute("set plan_cache_mode = force_generic_plan")
+    prepared.execute(f"prepare q as {ANNA}".encode())
+    ask(news, anna, channel="paper", within="1500 ms")
+    older.execute(f"declare open_before cursor for {ANNA}".encode())
+    reads = [
+        *((session, ANNA) for session in sessions), (older, ANNA), (prepared, "execute q"),
+        (older, "fetch 1 from open_before"),
+    ]  # fmt: skip
+    before = [session.execute(read.encode()).fetchone() for session, read in reads]
+    assert before == [(1,)] * 5
+    time.sleep(1.6)
+    older.execute(f"declare open_after cursor for {ANNA}".encode())
+    reads[-1] = (older, "fetch 1 from open_after")
+    after = [session.execute(read.encode()).fetchone() for session, read in reads]
+    assert after == [(0,)] * 5
+
+
+@contextmanager
+def standby_of(primary: Cluster, directory: Path) -> Iterator[Cluster]:
+    """A hot standby, streaming from a server."""
+    standby = Cluster(directory, binaries=primary.binaries, durable=False)
+    standby.start()
+    standby.stop()
+    shutil.rmtree(standby.data)
+    subprocess.run(
+        [primary.binaries.program("pg_basebackup"), "--dbname", primary.dsn(),
+         "--pgdata", standby.data, "--write-recovery-conf", "--checkpoint=fast"],
+        check=True,
+    )  # fmt: skip
+    owner = standby.directory.stat()
+    for path in (standby.data, *standby.data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    with standby:
+        yield standby
+
+
+@pytest.mark.usefixtures("news")
+def test_a_hot_standby_agrees(news: Database, reachable: Path) -> None:
+    """Nothing has to be written for a deadline to pass."""
+    with standby_of(news.cluster, reachable) as standby:
+        copy = Database(standby, news.name)
+        ask(news, subject(news, "crm.customer", 1), channel="paper", within="3 seconds")
+        ((position,),) = news.rows("select pg_current_wal_insert_lsn()", user="postgres")
+        replayed = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        deadline = time.monotonic() + 2
+        while copy.rows(replayed, [position], user="postgres") != [(True,)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        here, there = at_work(news), at_work(copy)
+        status = "select status from gdpr.consent where purpose = 'marketing' order by subject_id"
+        for expected, state in (((1,), "waiting"), ((0,), "not_responded")):
+            assert here.execute(ANNA.encode()).fetchone() == expected
+            assert there.execute(ANNA.encode()).fetchone() == expected
+            for db in (news, copy):
+                assert db.rows(status, user="auditor_login")[0] == (state,)
+            time.sleep(3.1 if state == "waiting" else 0)
+        copy.close()
+
+
+SECONDS = float(os.environ.get("GDPRDB_RACE_SECONDS", "4"))
+
+
+def test_no_row_after_a_withdrawal(news: Database) -> None:
+    """Twenty sessions insert for a person while another withdraws, grants, withdraws ...
+
+    Once a withdrawal has committed not one row more comes to stand, and nobody ends in a
+    deadlock. GDPRDB_RACE_SECONDS=60 runs it for longer.
+    """
+    anna = subject(news, "crm.customer", 1)
+    stop = threading.Event()
+    errors: set[str | None] = set()
+    written = [0] * 20
+
+    def insert(n: int) -> None:
+        app = at_work(news)
+        while not stop.is_set():
+            try:
+                app.execute("insert into gdpr_clear.lead (email) values ('anna@example.com')")
+                written[n] += 1
+            except psycopg.Error as error:
+                errors.add(error.sqlstate)
+
+    threads = [threading.Thread(target=insert, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    officer, watcher = news.connect("dpo_login"), news.connect("postgres")
+    rows = "select count(*) from crm.lead"
+    counts = []
+    until = time.monotonic() + SECONDS
+    try:
+        while time.monotonic() < until:
+            officer.execute("select gdpr.record_consent(%s, 'marketing', true, 'api')", [anna])
+            time.sleep(0.1)
+            officer.execute("select gdpr.withdraw_consent(%s, 'marketing')", [anna])
+            at_once = watcher.execute(rows).fetchone()
+            time.sleep(0.1)
+            counts.append((at_once, watcher.execute(rows).fetchone()))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert errors == {"PR301"}
+    assert sum(written) > 20
+    assert len({before for before, _ in counts}) > 3
+    assert [pair for pair in counts if pair[0] != pair[1]] == []
+
+
+def test_a_hundred_past_consents_cost_no_more_to_read(news: Database) -> None:
+    """Past its deadline, too: the last answer is found by index, however many came before."""
+    anna, bela = subject(news, "crm.customer", 1), subject(news, "crm.customer", 2)
+    news.rows(
+        "select gdpr.record_consent(%s, 'marketing', n %% 2 = 0, 'api')"
+        " from generate_series(1, 200) as n",
+        [anna],
+        user="dpo_login",
+    )
+    for person in (anna, bela):
+        news.rows(
+            "select gdpr.record_consent(%s, 'marketing', true, 'api', null,"
+            " statement_timestamp() + interval '1 day')",
+            [person],
+            user="dpo_login",
+        )
+    news.rows("analyze", user="postgres")
+
+    def blocks(person: int) -> int:
+        ((plan,),) = news.rows(
+            "explain (analyze, buffers, format json)"
+            f" select holds_until from gdpr_internal.consent_state where subject_id = {person}",
+            user="postgres",
+        )
+        return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
+
+    assert blocks(anna) <= blocks(bela) + 3
+
+
+def test_asking_many_is_linear() -> None:
+    """Ten times as many persons take about ten times as long, in one statement."""
+    with serve() as server, cloning(server) as clone, clone() as db:
+        del clone
+        times = _ask_many(db, (2_000, 20_000))
+    assert times[1] < times[0] * 25
+
+
+def _ask_many(db: Database, counts: tuple[int, ...]) -> list[float]:
+    from gdprdb import migrate
+    from tests.capabilities.crm import apply
+    from tests.support import INSTALLER
+
+    migrate.init(db.dsn(INSTALLER))
+    db.rows("grant gdpr_dpo to dpo_login", user="postgres")
+    db.rows("select gdpr.create_key('table')", user="postgres")
+    db.rows("create table public.person (id int primary key, email text)")
+    db.rows(
+        "insert into public.person select n, 'p' || n || '@example.org'"
+        " from generate_series(1, %s) as n",
+        [sum(counts)],
+    )
+    apply(
+        db,
+        {
+            "purposes": {"news": {"basis": "consent", "respond_within": "14 days", "grace": False}},
+            "tables": {
+                "public.person": {
+                    "subject": "self", "match_on": ["email"], "purposes": ["news"],
+                    "columns": {
+                        "email": {"category": "contact", "identifier": "email", "encrypt": True}
+                    },
+                }
+            },
+        },
+    )  # fmt: skip
+    db.rows("vacuum analyze", user="postgres")
+    times = []
+    officer = db.connect("dpo_login")
+    for count in counts:
+        started = time.perf_counter()
+        row = officer.execute(
+            "select count(*) from gdpr.request_consents(array(select subject_id from gdpr.consent"
+            " where status = 'pending' limit %s), '{news}', 'email')",
+            [count],
+        ).fetchone()
+        times.append(time.perf_counter() - started)
+        assert row == (count,)
+    return times

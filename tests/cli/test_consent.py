@@ -1,0 +1,152 @@
+"""Asking, answering and the texts, on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gdprdb import forms
+from tests.cli.conftest import Run
+from tests.support import Database
+
+POLICY = """\
+[purposes.orders]
+basis = "contract"
+[purposes.marketing]
+basis = "consent"
+respond_within = "14 days"
+grace = false
+
+[roles.crm_app]
+audience = "clear"
+purposes = ["orders", "marketing"]
+
+[tables."public.customer"]
+subject = "self"
+match_on = ["email"]
+purposes = ["orders", "marketing"]
+[tables."public.customer".columns]
+email = { category = "contact", identifier = "email", encrypt = "searchable" }
+lang = { category = "other", language = true }
+"""
+
+
+@pytest.fixture
+def shop(db: Database, on_db: Run, tmp_path: Path) -> Run:
+    """The command line on a database with three customers, and the example forms published."""
+    db.rows("create table public.customer (id int primary key, email text, lang text)")
+    db.rows("grant select, insert on public.customer to crm_app")
+    db.rows("grant gdpr_portal to db_owner", user="postgres")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    assert on_db("policy", "apply", str(policy), "--yes").code == 0
+    db.rows(
+        "insert into gdpr_clear.customer values (1, 'ada@example.org', 'de'),"
+        " (2, 'bob@example.org', 'sv'), (3, null, 'ja')",
+        user="crm_app",
+    )
+    paths = []
+    for language in forms.languages():
+        printed = on_db("form", "example", "--language", language)
+        paths.append(tmp_path / f"{language}.toml")
+        paths[-1].write_text(printed.out, encoding="utf-8")
+    loaded = on_db("form", "load", *map(str, paths), "--format", "json")
+    assert loaded.code == 0, loaded.err
+    published = on_db(
+        "form", "publish", "--name", "newsletter", "--default-language", "en", "--yes"
+    )
+    assert published.code == 0, published.err
+    return on_db
+
+
+def test_the_examples_are_in_force_as_written(shop: Run) -> None:
+    assert forms.languages() == ["de", "en", "fr", "ja"]
+    listed = shop("form", "list", "--format", "json").data
+    assert {(row["language"], row["version"], row["is_current"]) for row in listed} == {
+        (language, 1, True) for language in forms.languages()
+    }
+    shown = shop("form", "show", "--name", "newsletter", "--language", "ja", "--format", "json")
+    assert shown.data[0]["statement"].startswith("私は、")
+    default = shop("form", "show", "--name", "newsletter", "--format", "json").data
+    assert default[0]["language"] == "en"
+
+
+def test_a_file_that_is_no_form_is_refused(shop: Run, tmp_path: Path) -> None:
+    for text, word in (
+        ("name = ", "not TOML"),
+        ('name = "x"', "language: missing"),
+        (forms.example("en") + 'colour = "red"\n', "colour: unknown"),
+    ):
+        path = tmp_path / "wrong.toml"
+        path.write_text(text, encoding="utf-8")
+        outcome = shop("form", "load", str(path))
+        assert (outcome.code, outcome.out) == (1, "")
+        assert word in outcome.err
+
+
+def test_publishing_shows_the_texts_first(shop: Run, tmp_path: Path) -> None:
+    path = tmp_path / "en.toml"
+    assert shop("form", "load", str(path)).code == 0
+    dry = shop(
+        "form", "publish", "--name", "newsletter", "--default-language", "en", "--dry-run"
+    )  # fmt: skip
+    assert dry.code == 0
+    assert "May we write to you?" in dry.err
+    listed = shop("form", "list", "--format", "json").data
+    assert [row["version"] for row in listed if row["published_at"] is None] == [2]
+
+
+def test_everybody_pending_is_asked_by_mail_once(shop: Run, db: Database) -> None:
+    everybody = (
+        "consent", "request", "--status", "pending", "--purpose", "marketing",
+        "--channel", "email", "--form", "newsletter", "--format", "json",
+    )  # fmt: skip
+    dry = shop(*everybody, "--dry-run")
+    assert (dry.code, dry.data) == (0, [])
+    assert "3" in dry.err
+    asked = shop(*everybody, "--yes")
+    assert asked.code == 0, asked.err
+    assert "Asked: 2 of 3." in asked.err
+    assert {row["token"] for row in asked.data} == {None}
+    languages = db.rows("select language from gdpr_internal.outbox order by 1", user="postgres")
+    assert languages == [("de",), ("en",)]
+    board = shop("consent", "board", "--format", "json").data
+    assert {row["status"]: row["persons"] for row in board} == {"waiting": 2, "pending": 1}
+
+
+def test_the_portals_way_and_a_receipt(shop: Run) -> None:
+    asked = shop(
+        "consent", "request", "--purpose", "marketing", "--channel", "portal",
+        "--form", "newsletter", "--respond-within", "2 days", "--format", "json",
+        stdin="ada@example.org",
+    )  # fmt: skip
+    assert asked.code == 0, asked.err
+    person, token = str(asked.data[0]["subject_id"]), asked.data[0]["token"]
+    answered = shop(
+        "consent", "answer", "--granted", "marketing", "--contact", "mail", "--format", "json",
+        stdin=token,
+    )  # fmt: skip
+    assert answered.data == [{"purpose": "marketing", "status": "granted"}]
+    again = shop("consent", "answer", stdin=token)
+    assert (again.code, "PR303" in again.err, token in again.err) == (4, True, False)
+    receipt = json.loads(
+        shop("consent", "receipt", "--subject-id", person, "--purpose", "marketing").out
+    )
+    assert receipt["pii_processing"][0]["notice"]["form"] == "newsletter"
+    history = shop("consent", "history", "--subject-id", person, "--format", "json").data
+    assert [row["event"] for row in history] == ["asked", "granted"]
+
+
+def test_evidence_on_the_command_line(shop: Run) -> None:
+    record = (
+        "consent", "record", "--purpose", "marketing", "--granted", "--channel", "phone",
+        "--contact", "phone",
+    )  # fmt: skip
+    refused = shop(*record, stdin="ada@example.org")
+    assert (refused.code, "PR304" in refused.err) == (4, True)
+    evidence = '{"who": "kw", "when": "today", "how": "call", "reference": "T-1"}'
+    assert shop(*record, "--evidence", evidence, stdin="ada@example.org").code == 0
+    listed = shop("consent", "list", "--format", "json", stdin="ada@example.org").data
+    assert [(row["status"], row["contact"]) for row in listed] == [("granted", ["phone"])]
