@@ -9979,12 +9979,7 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-<<<<<<< HEAD
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record',
-    'opt_out_record'
-=======
     'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record'
->>>>>>> mail
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -11350,15 +11345,12 @@ grant execute on function
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
-<<<<<<< HEAD
-=======
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
->>>>>>> mail
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -11367,14 +11359,6 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
-<<<<<<< HEAD
--- 8b. double opt-in: anybody's form; what a table takes, its policy says
-grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
-grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
-grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
-=======
->>>>>>> mail
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
