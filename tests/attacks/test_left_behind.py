@@ -165,4 +165,6 @@ def test_deferred_triggers_of_the_officers_own_transaction_are_her_own(world: Wo
         officer = transaction.connection
         officer.execute("insert into mal.other values (1)")
         officer.execute("select gdpr.restrict(%s, 'other')", [number])
-    assert world.run("dpo_login", "select restricted from gdpr.subject where subject_id = %s", [number]) == [(True,)]
+    assert world.run(
+        "dpo_login", "select restricted from gdpr.subject where subject_id = %s", [number]
+    ) == [(True,)]

@@ -90,7 +90,8 @@ def test_first_rows_of_a_person_at_once(world: World) -> None:
         # the contract that came with the customer has ended: the first invoice brings another
         officer.execute(
             "select gdpr.end_bases(array(select basis_id from gdpr.basis"
-            " where subject_id = gdpr.subject_of('crm.customer', %s) and purpose = 'orders'), 'over')",
+            " where subject_id = gdpr.subject_of('crm.customer', %s)"
+            " and purpose = 'orders'), 'over')",
             [str(key)],
         )
         start = threading.Barrier(len(sessions))
@@ -98,7 +99,9 @@ def test_first_rows_of_a_person_at_once(world: World) -> None:
         def insert(session: psycopg.Connection) -> psycopg.Error | None:
             start.wait()  # noqa: B023
             return attempt(
-                session, "insert into gdpr_clear.invoice (customer_id, total) values (%s, 5)", [key]  # noqa: B023
+                session,
+                "insert into gdpr_clear.invoice (customer_id, total) values (%s, 5)",
+                [key],  # noqa: B023
             )
 
         with ThreadPoolExecutor(len(sessions)) as threads:

@@ -216,7 +216,10 @@ def test_a_deadline_that_is_a_day_has_no_time() -> None:
 @pytest.mark.parametrize(
     ("template", "content"),
     [
-        ("{% block subject %}{{ confirm_by | moment }}{% endblock %}", {"confirm_by": "12031-03-31"}),
+        (
+            "{% block subject %}{{ confirm_by | moment }}{% endblock %}",
+            {"confirm_by": "12031-03-31"},
+        ),
         ("{% block subject %}{{ purposes + 1 }}{% endblock %}", {}),
         ("{% block subject %}{{ 1 / 0 }}{% endblock %}", {}),
     ],
