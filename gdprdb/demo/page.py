@@ -92,15 +92,24 @@ class Grid:
         yield table
 
 
+def text_of(message: EmailMessage) -> str:
+    """The plain text of a mail, its lines ended as terminals expect."""
+    body = message.get_body(("plain",))
+    return "" if body is None else "\n".join(str(body.get_content()).splitlines())
+
+
 def letter(message: EmailMessage) -> RenderableType:
     """A mail as its reader sees it: three headers and the plain text."""
-    body = message.get_body(("plain",))
     headers = [
         Text.assemble((f"{name}:  ", "bold"), str(message[name]))
         for name in ("From", "To", "Subject")
     ]
-    text = Text("" if body is None else f"\n{body.get_content().strip()}")
-    panel = Panel(Group(*headers, text), box=box.ROUNDED, border_style="bright_black", expand=False)
+    panel = Panel(
+        Group(*headers, Text(), Text(text_of(message))),
+        box=box.ROUNDED,
+        border_style="bright_black",
+        expand=False,
+    )
     return Padding(panel, (0, 4, 0, 5))
 
 

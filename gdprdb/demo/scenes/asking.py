@@ -43,16 +43,19 @@ def asking(scene: Scene) -> None:
         sqlstate="55000",
     )
     story.note(
-        """The desk asks two customers at once. Each is asked in the own language, and has the two
-        weeks of the policy to answer."""
+        """The desk asks two customers at once. Each is asked in their own language, and has the
+        two weeks of the policy to answer."""
     )
     asked = story.ask(
         APP,
         """
         select r.request_id, r.respond_until
         from gdpr.request_consents(
-          array[gdpr.find_subject('email', :'one'), gdpr.find_subject('email', :'other')],
-          array['marketing', 'service'], 'email', 'news') as r
+          array[
+            gdpr.find_subject('email', :'one'),
+            gdpr.find_subject('email', :'other')
+          ],
+          array['marketing', 'service'], p_channel => 'email', p_form => 'news') as r
         """,
         one=scene.people[1]["email"],
         other=scene.people[CUSTOMER]["email"],
@@ -63,9 +66,9 @@ def asking(scene: Scene) -> None:
         to the mail server:"""
     )
     arrived = scene.post()
+    german = scene.letters[scene.people[1]["email"]]["Subject"]
     story.check(
-        f"two mails have arrived, in German: “{scene.letters[scene.people[1]['email']]['Subject']}”"
-        ", and in English:",
+        f"two mails have arrived, one in German (“{german}”), and this one:",
         {mail["To"]: mail["Content-Language"] for mail in arrived}
         == {scene.people[1]["email"]: "de", scene.people[CUSTOMER]["email"]: "en"},
         [mail["Content-Language"] for mail in arrived],
@@ -100,8 +103,9 @@ def answering(scene: Scene) -> None:
     answered = story.ask(
         WEBSITE,
         """
-        select gdpr.answer_consent(:'token', p_granted => array['marketing'],
-          p_channels => array['mail'], p_evidence => '{"ip": "203.0.113.7"}')
+        select gdpr.answer_consent(:'token',
+          p_granted => array['marketing'], p_channels => array['mail'],
+          p_evidence => '{"ip": "203.0.113.7"}')
         """,
         token=token,
     )
@@ -112,7 +116,7 @@ def answering(scene: Scene) -> None:
     )
     story.refuse(
         WEBSITE,
-        "select gdpr.answer_consent(:'token', array['marketing', 'service'])",
+        "select gdpr.answer_consent(:'token',\n  p_granted => array['marketing', 'service'])",
         "a link answers once; guessed, late or used, the refusal is the same",
         sqlstate="PR303",
         token=token,

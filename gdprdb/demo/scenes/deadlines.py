@@ -81,16 +81,18 @@ def silence(scene: Scene) -> None:
     story.chapter(
         "Nobody answers, and silence is no consent",
         "Art. 4(11), 7(1)",
-        """Reminders of the service went to every customer for years. The policy lets them go on
-        for whoever is asked (while_waiting), until the deadline. A customer who speaks a language
-        that the form does not is asked in its default language, by a link in the portal.""",
+        """Whoever is asked may be reminded of the service as before, until the deadline: so the
+        policy says, by while_waiting. Another customer is asked, by a link in the portal, and has
+        not two weeks but a few seconds.""",
     )
     asked = story.ask(
         APP,
         """
         select r.request_id, r.respond_until
-        from gdpr.request_consent(gdpr.find_subject('email', :'email'), array['service'],
-          'portal', 'news', p_respond_within => :'deadline'::interval) as r
+        from gdpr.request_consent(
+          gdpr.find_subject('email', :'email'),
+          array['service'], p_channel => 'portal', p_form => 'news',
+          p_respond_within => :'deadline') as r
         """,
         email=scene.people[5]["email"],
         deadline=f"{seconds:g} seconds",
@@ -114,7 +116,7 @@ def silence(scene: Scene) -> None:
     )
     (deadline,) = consent.column("respond_until")
     story.check(
-        "locked at the deadline, in the midst of a transaction; nobody had to do anything",
+        "hidden from the deadline on, in the midst of a transaction; no job ran",
         consent.column("status") == ["not_responded"] and ended(looks, deadline),
         (looks, consent.rows),
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 from gdprdb.demo.page import letter
-from gdprdb.demo.scenes.cast import DPO, MAILER, WEBSITE
+from gdprdb.demo.scenes.cast import APP, DPO, MAILER, WEBSITE
 from gdprdb.demo.scenes.scene import Scene
 
 NEWCOMER = "grace@example.org"
 
 SUBMIT = """
-    select gdpr.submit('crm.leads', :'entry', :'source', array['marketing'])
+    select gdpr.submit('crm.leads',
+      '{"full_name": "Grace Example", "email": "grace@example.org",
+        "country": "GB", "campaign": "footer"}',
+      '{"kind": "web_form", "form": "footer", "ip": "203.0.113.9", "language": "en"}',
+      p_consent => array['marketing'])
     """
 
 FOUND = """
@@ -20,11 +22,10 @@ FOUND = """
     where email_digest = gdpr.digest('email', :'email')
     """
 
-ENTRY = json.dumps(
-    {"full_name": "Grace Example", "email": NEWCOMER, "country": "GB", "campaign": "footer"}
-)
-
-SOURCE = '{"kind": "web_form", "form": "footer", "ip": "203.0.113.9", "language": "en"}'
+CONFIRM = """
+    select gdpr.confirm(:'token',
+      p_evidence => '{"ip": "203.0.113.9"}')
+    """
 
 
 def double_opt_in(scene: Scene) -> None:
@@ -36,10 +37,10 @@ def double_opt_in(scene: Scene) -> None:
         """Anybody can type anybody's address into a form. The policy says that leads come in by
         registration, and a registration is nothing until the owner of the address says so.""",
     )
-    said = story.ask(WEBSITE, SUBMIT, entry=ENTRY, source=SOURCE)
-    before = story.ask(MAILER, FOUND, email=NEWCOMER)
+    said = story.ask(WEBSITE, SUBMIT)
+    before = story.ask(APP, FOUND, email=NEWCOMER)
     story.check("nothing is in the table, and nobody is known", before.rows == [(0, None)], before)
-    again = story.ask(WEBSITE, SUBMIT, entry=ENTRY, source=SOURCE)
+    again = story.ask(WEBSITE, SUBMIT)
     story.check(
         "sent twice, the form answers the same: it does not tell who is known already",
         again.value == said.value,
@@ -54,10 +55,9 @@ def double_opt_in(scene: Scene) -> None:
     story.show(letter(arrived[0]), "")
     story.note("The click:")
     token = scene.click(NEWCOMER)
-    confirm = "select gdpr.confirm(:'token', p_evidence => '{\"ip\": \"203.0.113.9\"}')"
-    confirmed = story.ask(WEBSITE, confirm, token=token)
+    confirmed = story.ask(WEBSITE, CONFIRM, token=token)
     story.check("confirmed", confirmed.value["status"] == "confirmed", confirmed.value)
-    twice = story.ask(WEBSITE, confirm, token=token)
+    twice = story.ask(WEBSITE, CONFIRM, token=token)
     story.check(
         "a second click is told so, kindly",
         twice.value["status"] == "already_confirmed",

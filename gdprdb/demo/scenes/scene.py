@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
 
-from gdprdb.demo.page import cell
+from gdprdb.demo.page import cell, text_of
 from gdprdb.demo.scenes.cast import POSTMAN
 from gdprdb.demo.story import Answer, DemoError, Story
 
@@ -70,9 +70,3 @@ class Scene:
         if found is None:
             raise DemoError("there is no link in the mail")
         return found[1]
-
-
-def text_of(letter: EmailMessage) -> str:
-    """The plain text of a mail."""
-    body = letter.get_body(("plain",))
-    return "" if body is None else str(body.get_content())
