@@ -73,6 +73,7 @@ create table gdpr_internal.consent_record (
   recorded_by text not null default session_user,
   actor text
 );
+alter sequence gdpr_internal.consent_event_seq owned by gdpr_internal.consent_record.id;
 create index consent_record_subject on gdpr_internal.consent_record (subject_id, purpose_id, id desc);
 comment on table gdpr_internal.consent_record is
   'Consent as it was given and taken back. contact: the channels by which the person may be contacted (mail, phone, post, social). request_id: the question that it answers. form_id: the very text that the person agreed to. evidence (who, when, how, reference): ciphertext under the person''s key.';

@@ -334,9 +334,14 @@ as $function$
 begin
   perform gdpr_internal.record_mail(o, 'dropped', 'erased')
   from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r
+    join gdpr_internal.identifier as i on i.digest = r.address
+    where i.subject_id = p_subject
+  ));
 end
 $function$;
-comment on function gdpr_internal.forget_mails(bigint) is 'Erasure: the person''s mails leave the outbox; one that is being sent is waited for. Art. 17.';
+comment on function gdpr_internal.forget_mails(bigint) is 'Erasure, before the identifiers are blocked: the person''s mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
 
 create or replace function gdpr.retry_mails(p_mails bigint[] default null)
 returns bigint

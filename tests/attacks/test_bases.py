@@ -96,6 +96,8 @@ def test_who_plants_code_where_birth_dates_are_read_gains_nothing(world: World) 
         "create policy steal on crm.customer as restrictive for select to public"
         " using (mal.thief())",
     )
-    attempt(world.login("dpo_login"), "select gdpr.record_consent(1, 'marketing', true, 'phone')")
+    attempt(
+        world.login("dpo_login"), "select gdpr.record_consent(1, 'marketing', true, 'in_person')"
+    )
     assert "gdpr_worker" in {who for who, _, _ in world.loot()}
     assert not world.keys_taken()

@@ -104,7 +104,7 @@ def test_explicit_consent_is_the_persons_and_not_the_policys(clinic: Database) -
     ))  # fmt: skip
     person = subject(clinic, "crm.customer", 1)
     assert diets(clinic, "marketing") == [None] * 3
-    clinic.rows("select gdpr.record_consent(%s, 'marketing', true, 'paper')", [person],
+    clinic.rows("select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [person],
                 user="dpo_login")  # fmt: skip
     assert diets(clinic, "marketing") == ["vegan", None, None]
     assert diets(clinic, "orders") == [None] * 3

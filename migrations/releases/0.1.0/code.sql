@@ -9979,8 +9979,7 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record',
-    'opt_out_record'
+    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -10595,9 +10594,14 @@ as $function$
 begin
   perform gdpr_internal.record_mail(o, 'dropped', 'erased')
   from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+  perform gdpr_internal.empty_registrations(array(
+    select r.id from gdpr_internal.registration as r
+    join gdpr_internal.identifier as i on i.digest = r.address
+    where i.subject_id = p_subject
+  ));
 end
 $function$;
-comment on function gdpr_internal.forget_mails(bigint) is 'Erasure: the person''s mails leave the outbox; one that is being sent is waited for. Art. 17.';
+comment on function gdpr_internal.forget_mails(bigint) is 'Erasure, before the identifiers are blocked: the person''s mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
 
 create or replace function gdpr.retry_mails(p_mails bigint[] default null)
 returns bigint
@@ -11267,18 +11271,17 @@ revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
 grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
-do $helpers$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select p.oid::regprocedure from pg_catalog.pg_proc as p
-    where p.pronamespace in ('gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace) and p.proowner = 'gdpr_owner'::regrole
-  loop
-    execute format('grant execute on function %s to gdpr_keyholder', v_function);
-  end loop;
-end
-$helpers$;
+-- what the key holder's functions call: the context, the gate, identifiers, mails
+grant execute on function
+  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
+  gdpr_internal.purpose_inherited(name, text),
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
+  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.require_worker(),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
@@ -11341,6 +11344,12 @@ grant execute on function
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8b. double opt-in: anybody's form; what a table takes, its policy says
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -11349,11 +11358,6 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
--- 8b. double opt-in: anybody's form; what a table takes, its policy says
-grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
-grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
-grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
