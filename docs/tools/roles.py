@@ -184,10 +184,10 @@ def _prepare(cluster: Cluster, policy_text: str) -> tuple[dict[str, Any], str]:
         )
         officer.execute("select gdpr.restrict(3, 'accuracy_contested')")
         ask: LiteralString = (
-            "select token from gdpr.request_consent(1, array['newsletter'], %s, null, '1 day')"
+            "select token from gdpr.request_consent(%s, array['newsletter'], %s, null, '1 day')"
         )
-        officer.execute(ask, ["email"])
-        (token,) = one(officer, ask, ["portal"])
+        officer.execute(ask, [2, "email"])
+        (token,) = one(officer, ask, [1, "portal"])
     with psycopg.connect(cluster.dsn(DATABASE)) as superuser:
         # a DBA who owns the tables and holds no purpose
         for table in ("customer", "invoice"):
