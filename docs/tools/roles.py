@@ -73,8 +73,7 @@ ACTIONS = (
         "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
     )),
     Action("ask a person for consent", (
-        "select request_id"
-        " from gdpr.request_consent(1, array['newsletter'], 'portal', null, '1 day')",)),
+        "select gdpr.request_consent(1, array['newsletter'], 'portal', null, '1 day')",)),
     Action("answer a question by its token", (
         "select gdpr.answer_consent('{token}', array['newsletter'])",)),
     Action("open a mail that waits", ("select gdpr.open_mail(gdpr.next_mail())",)),
