@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from email.headerregistry import Address, BaseHeader, HeaderRegistry, UniqueUnstructuredHeader
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import SMTP, Policy
 from email.utils import localtime
@@ -32,7 +32,7 @@ DEFAULT_LANGUAGE = "en"
 _UNSUBSCRIBE = {"registration": "opt_out", "consent": "withdraw"}
 
 
-class _Verbatim(UniqueUnstructuredHeader, BaseHeader):
+class _Verbatim(UnstructuredHeader, BaseHeader):
     """A header that holds an address of the web: folded as text it could not be read any more."""
 
     def fold(self, *, policy: Policy) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -141,7 +142,7 @@ def test_no_row_after_a_withdrawal(news: Database) -> None:
         thread.start()
     officer, watcher = news.connect("dpo_login"), news.connect("postgres")
     rows = "select count(*) from crm.lead"
-    counts = []
+    counts: list[tuple[Any, Any]] = []
     until = time.monotonic() + SECONDS
     try:
         while len(counts) < 4 or time.monotonic() < until:

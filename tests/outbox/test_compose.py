@@ -26,7 +26,7 @@ from gdprdb.outbox.compose import (
 SENDER = Address("Example & Co", "privacy", "example.org")
 LINK = "https://www.example.org/{page}?token={token}"
 REF = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "to": "anna@example.com",
     "token": "t0-ken_",
     "confirm_by": "2031-03-31T12:00:00+02:00",
@@ -215,7 +215,7 @@ def test_a_deadline_that_is_a_day_has_no_time() -> None:
 
 
 #: What asking by a published form puts into a mail.
-FORM = {
+FORM: dict[str, Any] = {
     "title": "May we <write>?",
     "privacy_notice": "https://shop.example/privacy",
     "channels": ["mail", "post"],
