@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import rich_click as click
 
 from gdprdb.cli.options import (
@@ -26,7 +27,7 @@ from gdprdb.cli.options import (
     the_subject,
     yes_option,
 )
-from gdprdb.cli.output import Rows, fetched, output, progress, say
+from gdprdb.cli.output import Rows, fetched, output, progress
 from gdprdb.cli.persons import persons_where
 
 GROUNDS = (
@@ -110,24 +111,29 @@ def basis() -> None:
 @subject_id_option
 @kind_option
 @decision
+@dry_run_option
 @output
-def record(dsn: str | None, subject_id: int | None, kind: str, **options: Any) -> Rows:
+def record(
+    dsn: str | None, subject_id: int | None, kind: str, dry_run: bool, **options: Any
+) -> Rows:
     """Record a lawful basis for one person and purpose; prints its number.
 
     Example:
 
         gdprdb basis record --subject-id 42 --purpose orders --basis contract --reason 'order 1001'
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run) as connection:
         person = the_subject(connection, subject_id, kind)
         options["valid_from"] = start_of(connection, options["valid_from"])
         options["valid_until"] = end_of(connection, options["valid_until"])
-        return fetched(
+        recorded = fetched(
             connection.execute(
                 f"select gdpr.record_basis(p_subject => %(person)s, {DECISION}) as basis_id",
                 {"person": person, **options},
             )
         )
+    # a number that was taken back is nobody's
+    return Rows(recorded.columns, []) if dry_run else recorded
 
 
 @basis.command("set")
@@ -148,6 +154,11 @@ def record(dsn: str | None, subject_id: int | None, kind: str, **options: Any) -
     show_default=True,
     help="Persons in one transaction.",
 )
+@click.option(
+    "--missing",
+    is_flag=True,
+    help="Only persons who do not have this basis for the purpose now. Needs a look at gdpr.basis.",
+)
 @dry_run_option
 @yes_option
 @output
@@ -156,6 +167,7 @@ def set_(
     table: str,
     condition_of_rows: str,
     chunk: int,
+    missing: bool,
     dry_run: bool,
     yes: bool,
     **options: Any,
@@ -174,7 +186,11 @@ def set_(
         options["valid_from"] = start_of(connection, options["valid_from"])
         options["valid_until"] = end_of(connection, options["valid_until"])
         arguments = {"persons": persons, **options}
+        skipped = set(persons) & _holding(connection, arguments) if missing else set()
+        arguments["persons"] = persons = [person for person in persons if person not in skipped]
         plan = [("would have", options["ground"], len(persons))]
+        if missing:
+            plan.append(("skipped", options["ground"], len(skipped)))
         (may_look,) = connection.execute(
             "select has_table_privilege('gdpr.basis', 'select')"
             " and has_table_privilege('gdpr.consent', 'select')"
@@ -201,20 +217,32 @@ def set_(
     return Rows(["persons"], [(len(persons),)])
 
 
+def _holding(connection: psycopg.Connection, arguments: dict[str, Any]) -> set[int]:
+    """Those of the persons who have the basis for the purpose now."""
+    return {
+        person
+        for (person,) in connection.execute(
+            "select subject_id from gdpr.basis where subject_id = any (%(persons)s)"
+            " and purpose = %(purpose)s and basis = %(ground)s and status = 'holds'",
+            arguments,
+        )
+    }
+
+
 @basis.command()
 @dsn_option
 @click.argument("basis_id", type=int, nargs=-1, required=True)
 @reason_option
-def end(dsn: str | None, basis_id: tuple[int, ...], reason: str) -> None:
+@dry_run_option
+def end(dsn: str | None, basis_id: tuple[int, ...], reason: str, dry_run: bool) -> None:
     """End lawful bases from now on, by their numbers.
 
     Example:
 
         gdprdb basis end 7 8 --reason 'contract terminated'
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run, done="Ended.") as connection:
         connection.execute("select gdpr.end_bases(%s, %s)", [list(basis_id), reason])
-    say("Ended.")
 
 
 @basis.command("list")
@@ -266,6 +294,7 @@ def overview(dsn: str | None, would_lock: bool) -> Rows:
 @click.option("--necessity", required=True, help="Why the processing is necessary for it.")
 @click.option("--balancing", required=True, help="How it weighs against the persons' rights.")
 @click.option("--review", required=True, callback=day, help="The last day it counts (ISO 8601).")
+@dry_run_option
 @output
 def assess(
     dsn: str | None,
@@ -274,6 +303,7 @@ def assess(
     necessity: str,
     balancing: str,
     review: datetime.date,
+    dry_run: bool,
 ) -> Rows:
     """Record an assessment of legitimate interests; somebody else has to approve it.
 
@@ -282,13 +312,14 @@ def assess(
         gdprdb basis assess --purpose analytics --interest 'know which goods sell'
         --necessity 'sums alone do not tell' --balancing 'no profiles' --review 2028-12-31
     """
-    with database(dsn) as connection:
-        return fetched(
+    with database(dsn, dry_run=dry_run) as connection:
+        recorded = fetched(
             connection.execute(
                 "select gdpr.record_assessment(%s, %s, %s, %s, %s) as assessment_id",
                 [purpose, interest, necessity, balancing, review],
             )
         )
+    return Rows(recorded.columns, []) if dry_run else recorded
 
 
 @basis.command()
@@ -296,8 +327,13 @@ def assess(
 @click.argument("assessment_id", type=int)
 @click.option("--review", callback=day, help="The last day it counts; else the author's.")
 @click.option("--reason", help="Why, for the record.")
+@dry_run_option
 def approve(
-    dsn: str | None, assessment_id: int, review: datetime.date | None, reason: str | None
+    dsn: str | None,
+    assessment_id: int,
+    review: datetime.date | None,
+    reason: str | None,
+    dry_run: bool,
 ) -> None:
     """Approve an assessment that somebody else wrote, or renew it.
 
@@ -305,27 +341,26 @@ def approve(
 
         gdprdb basis approve 3 --review 2029-12-31
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run, done="Approved.") as connection:
         connection.execute(
             "select gdpr.approve_assessment(%s, %s, %s)", [assessment_id, review, reason]
         )
-    say("Approved.")
 
 
 @basis.command()
 @dsn_option
 @click.argument("assessment_id", type=int)
 @reason_option
-def reject(dsn: str | None, assessment_id: int, reason: str) -> None:
+@dry_run_option
+def reject(dsn: str | None, assessment_id: int, reason: str, dry_run: bool) -> None:
     """Reject an assessment: nothing rests on it from now on.
 
     Example:
 
         gdprdb basis reject 3 --reason 'the balance fails for children'
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run, done="Rejected.") as connection:
         connection.execute("select gdpr.reject_assessment(%s, %s)", [assessment_id, reason])
-    say("Rejected.")
 
 
 @basis.command()

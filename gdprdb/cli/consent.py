@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import json
 from typing import Any
 
+import psycopg
 import rich_click as click
 from psycopg.types.json import Jsonb
 
@@ -24,11 +24,12 @@ from gdprdb.cli.options import (
     the_subject,
     yes_option,
 )
-from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.cli.output import Rows, fetched, flattened, output, progress, say
 from gdprdb.dsn import one
+from gdprdb.errors import GdprdbError
 
-#: Persons asked by one statement.
-CHUNK = 10_000
+#: Persons asked by one statement; all in one transaction.
+CHUNK = 5_000
 
 channel_option = click.option(
     "--channel",
@@ -79,6 +80,11 @@ def consent() -> None:
 )
 @click.option("--form", help="A published form, in each person's language.")
 @click.option("--respond-within", help="A duration such as '14 days'; else by the policy.")
+@click.option(
+    "--attach-form",
+    is_flag=True,
+    help="The mail has no link, and the form attached, to be filled in and sent back.",
+)
 @dry_run_option
 @yes_option
 @output
@@ -91,6 +97,7 @@ def request(
     channel: str,
     form: str | None,
     respond_within: str | None,
+    attach_form: bool,
     dry_run: bool,
     yes: bool,
 ) -> Rows:
@@ -101,6 +108,7 @@ def request(
     Example:
 
         gdprdb consent request --status pending --purpose marketing --channel email --form news
+        --dry-run
     """
     with database(dsn) as connection:
         if status is None:
@@ -119,10 +127,11 @@ def request(
         if not go_ahead(plan, "Ask them?", dry_run=dry_run, yes=yes or status is None):
             return Rows(columns, [])
         asked: list[tuple[Any, ...]] = []
-        for start in range(0, len(persons), CHUNK):
+        how = [list(purposes), channel, form, respond_within, attach_form]
+        for start in progress(range(0, len(persons), CHUNK), "Asking"):
             asked += connection.execute(
-                "select * from gdpr.request_consents(%s, %s, %s, %s, %s::interval)",
-                [persons[start : start + CHUNK], list(purposes), channel, form, respond_within],
+                "select * from gdpr.request_consents(%s, %s, %s, %s, %s::interval, %s)",
+                [persons[start : start + CHUNK], *how],
             ).fetchall()
     say(f"Asked: {len(asked)} of {len(persons)}.")
     return Rows(columns, asked)
@@ -133,9 +142,14 @@ def request(
 @click.option("--granted", multiple=True, help="A purpose that is granted; repeat. None: all no.")
 @contact_option
 @evidence_option
+@dry_run_option
 @output
 def answer(
-    dsn: str | None, granted: tuple[str, ...], contact: tuple[str, ...], evidence: Jsonb | None
+    dsn: str | None,
+    granted: tuple[str, ...],
+    contact: tuple[str, ...],
+    evidence: Jsonb | None,
+    dry_run: bool,
 ) -> Rows:
     """Answer by the token on standard input, as the portal does. What is not granted is declined.
 
@@ -143,7 +157,7 @@ def answer(
 
         gdprdb consent answer --granted marketing --contact mail < token.txt
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run) as connection:
         (statuses,) = one(
             connection,
             "select gdpr.answer_consent(%s, %s, %s, %s)",
@@ -156,6 +170,11 @@ def answer(
 @dsn_option
 @subject_id_option
 @kind_option
+@click.option(
+    "--request-id",
+    type=int,
+    help="Of the question, as on the form that came back, instead of the person.",
+)
 @purpose_option
 @click.option("--granted/--refused", required=True, help="What the person answered.")
 @channel_option
@@ -168,10 +187,12 @@ def answer(
 )
 @contact_option
 @click.option("--form-id", type=int, help="The very text agreed to; see gdprdb form list.")
+@dry_run_option
 def record(
     dsn: str | None,
     subject_id: int | None,
     kind: str,
+    request_id: int | None,
     purpose: str,
     granted: bool,
     channel: str,
@@ -179,6 +200,7 @@ def record(
     valid_until: datetime.date | datetime.datetime | None,
     contact: tuple[str, ...],
     form_id: int | None,
+    dry_run: bool,
 ) -> None:
     """Record that a person gave consent, or refused it.
 
@@ -186,7 +208,9 @@ def record(
 
         gdprdb consent record --subject-id 42 --purpose marketing --granted --channel in_person
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run, done="Recorded.") as connection:
+        if request_id is not None:
+            subject_id = _asked(connection, request_id)
         person = the_subject(connection, subject_id, kind)
         connection.execute(
             "select gdpr.record_consent(p_subject => %s, p_purpose => %s, p_granted => %s,"
@@ -203,7 +227,19 @@ def record(
                 form_id,
             ],
         )
-    say("Recorded.")
+
+
+def _asked(connection: psycopg.Connection, request_id: int) -> int:
+    """The person who was asked, where an answer is still looked for."""
+    row = connection.execute(
+        "select subject_id from gdpr.consent where request_id = %s", [request_id]
+    ).fetchone()
+    if row is None:
+        raise GdprdbError(
+            f"question {request_id} is not open",
+            hint="It was answered, or asked anew: gdprdb consent history shows a person's.",
+        )
+    return int(row[0])
 
 
 @consent.command()
@@ -213,6 +249,7 @@ def record(
 @purpose_option
 @channel_option
 @evidence_option
+@dry_run_option
 def withdraw(
     dsn: str | None,
     subject_id: int | None,
@@ -220,6 +257,7 @@ def withdraw(
     purpose: str,
     channel: str,
     evidence: Jsonb | None,
+    dry_run: bool,
 ) -> None:
     """Record that a person withdrew consent. It takes effect with the commit.
 
@@ -227,14 +265,13 @@ def withdraw(
 
         gdprdb consent withdraw --subject-id 42 --purpose marketing --channel paper
     """
-    with database(dsn) as connection:
+    with database(dsn, dry_run=dry_run, done="Recorded.") as connection:
         person = the_subject(connection, subject_id, kind)
         connection.execute(
             "select gdpr.withdraw_consent(p_subject => %s, p_purpose => %s, p_channel => %s,"
             " p_evidence => %s)",
             [person, purpose, channel, evidence],
         )
-    say("Recorded.")
 
 
 @consent.command("list")
@@ -302,14 +339,15 @@ def board(dsn: str | None) -> Rows:
 @subject_id_option
 @kind_option
 @purpose_option
-def receipt(dsn: str | None, subject_id: int | None, kind: str, purpose: str) -> None:
-    """Print the receipt of a person's answer: JSON, structure of ISO/IEC TS 27560.
+@output
+def receipt(dsn: str | None, subject_id: int | None, kind: str, purpose: str) -> Rows:
+    """Show the receipt of a person's answer; json: in the structure of ISO/IEC TS 27560.
 
     Example:
 
-        gdprdb consent receipt --subject-id 42 --purpose marketing > receipt.json
+        gdprdb consent receipt --subject-id 42 --purpose marketing --format json > receipt.json
     """
     with database(dsn) as connection:
         person = the_subject(connection, subject_id, kind)
         (paper,) = one(connection, "select gdpr.consent_receipt(%s, %s)", [person, purpose])
-    click.echo(json.dumps(paper, indent=2, ensure_ascii=False))
+    return Rows(["field", "value"], list(flattened(paper)), document=paper)

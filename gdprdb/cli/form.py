@@ -43,8 +43,9 @@ def example(language: str) -> None:
 @form.command()
 @dsn_option
 @click.argument("file", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@dry_run_option
 @output
-def load(dsn: str | None, file: tuple[Path, ...]) -> Rows:
+def load(dsn: str | None, file: tuple[Path, ...], dry_run: bool) -> Rows:
     """Record forms from TOML files as drafts: all of the files, or none.
 
     Example:
@@ -52,7 +53,8 @@ def load(dsn: str | None, file: tuple[Path, ...]) -> Rows:
         gdprdb form load newsletter.en.toml newsletter.de.toml
     """
     read = [forms.read(path) for path in file]
-    with database(dsn) as connection:
+    done = "Recorded as drafts. gdprdb form publish puts them in force."
+    with database(dsn, dry_run=dry_run, done=done) as connection:
         rows = [
             (
                 text.name,
@@ -73,7 +75,6 @@ def load(dsn: str | None, file: tuple[Path, ...]) -> Rows:
             )
             for text in read
         ]
-    say("Recorded as drafts. gdprdb form publish puts them in force.")
     return Rows(["name", "version", "language"], rows)
 
 

@@ -52,7 +52,12 @@ subject_id_option = click.option(
     help="The person's number. Without it, an identifier is read from standard input.",
 )
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
+)
+
+#: What a dry run says in the end.
+UNCHANGED = "Nothing was changed (--dry-run)."
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
@@ -85,7 +90,9 @@ class _OpenEnded(TimestamptzLoader):
 
 
 @contextmanager
-def database(dsn: str | None) -> Iterator[psycopg.Connection]:
+def database(
+    dsn: str | None, *, dry_run: bool = False, done: str | None = None
+) -> Iterator[psycopg.Connection]:
     """A connection to a database at this program's release; commits at the end.
 
     The operating system's user is claimed as the actor. Where GDPRDB_KEY is set, it
@@ -93,6 +100,8 @@ def database(dsn: str | None) -> Iterator[psycopg.Connection]:
 
     Args:
         dsn: what the user gave.
+        dry_run: take everything back at the end instead, and say so.
+        done: words to say once it is committed.
 
     Raises:
         WrongReleaseError: gdprdb is not installed there, or in another release.
@@ -104,6 +113,12 @@ def database(dsn: str | None) -> Iterator[psycopg.Connection]:
         if key := os.environ.get("GDPRDB_KEY"):
             connection.execute("select gdpr.unlock(%s)", [key])
         yield connection
+        if dry_run:
+            connection.rollback()
+    if dry_run:
+        say(UNCHANGED)
+    elif done:
+        say(done)
 
 
 def read_identifier(kind: str) -> str:
@@ -158,7 +173,7 @@ def go_ahead(plan: Rows, question: str, *, dry_run: bool, yes: bool) -> bool:
     """
     show(plan)
     if dry_run:
-        say("Nothing was changed (--dry-run).")
+        say(UNCHANGED)
         return False
     if yes:
         return True

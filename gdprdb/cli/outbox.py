@@ -18,6 +18,7 @@ import rich_click as click
 from psycopg import sql
 
 from gdprdb.cli.options import (
+    UNCHANGED,
     database,
     dry_run_option,
     dsn_option,
@@ -209,7 +210,7 @@ def retry(dsn: str | None, mails: tuple[int, ...], all_dead: bool, dry_run: bool
     with database(dsn) as connection:
         chosen = _chosen(connection, mails, all_dead, "state = 'dead'")
         if dry_run:
-            say("Nothing was changed (--dry-run).")
+            say(UNCHANGED)
         else:
             connection.execute("select gdpr.retry_mails(%s)", [[row[0] for row in chosen.rows]])
         return chosen
@@ -225,7 +226,7 @@ def retry(dsn: str | None, mails: tuple[int, ...], all_dead: bool, dry_run: bool
 def drop(
     dsn: str | None, mails: tuple[int, ...], all_dead: bool, reason: str, dry_run: bool, yes: bool
 ) -> None:
-    """Delete mails that were not sent; that they were, and why, stays on record.
+    """Delete mails that were not sent; which they were, and why, stays on record.
 
     Example:
 

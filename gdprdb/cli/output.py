@@ -31,17 +31,31 @@ class Rows:
         rows: the values; an iterator that never ends is fine where `live` is set.
         live: show each row as it comes, where a table would wait for the last.
         exit_code: the exit code of the command once all is shown.
+        document: what the rows were taken from; it is what programs are given as JSON.
     """
 
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
     live: bool = False
     exit_code: int = 0
+    document: Any = None
 
 
 def fetched(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
     """All rows of a query that has been executed."""
     return Rows([column.name for column in cursor.description or ()], cursor.fetchall())
+
+
+def flattened(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """A JSON document as rows for people: the path of each value, and the value."""
+    if isinstance(document, dict) and document:
+        for key, value in document.items():
+            yield from flattened(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(document, list) and any(isinstance(item, dict | list) for item in document):
+        for number, item in enumerate(document, 1):
+            yield from flattened(item, f"{path}[{number}]")
+    else:
+        yield path, document
 
 
 def output(command: Callable[..., Rows]) -> Callable[..., None]:
@@ -123,10 +137,20 @@ def _json(result: Rows) -> None:
         _jsonl(result)
         return
     objects = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-    click.echo(json.dumps(objects, default=_plain, ensure_ascii=False, indent=2))
+    click.echo(
+        json.dumps(
+            objects if result.document is None else result.document,
+            default=_plain,
+            ensure_ascii=False,
+            indent=2,
+        )
+    )
 
 
 def _jsonl(result: Rows) -> None:
+    if result.document is not None:
+        click.echo(json.dumps(result.document, default=_plain, ensure_ascii=False))
+        return
     for row in result.rows:
         click.echo(
             json.dumps(

@@ -7,9 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import localtime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from gdprdb.errors import GdprdbError
+from gdprdb.outbox.words import contact, moment
 
 #: The templates that come with gdprdb.
 BUILT_IN = Path(__file__).with_name("templates")
@@ -27,18 +28,20 @@ BUILT_IN = Path(__file__).with_name("templates")
 #: The language of last resort.
 DEFAULT_LANGUAGE = "en"
 
-_MONTHS = {
-    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
-    "en": "January February March April May June July August September October November December",
-    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
-}
-#: Of a language: how a day is written, and a point in time.
-_DATES = {
-    "de": ("{day}. {month} {year}", "{date}, {time} Uhr ({zone})"),
-    "en": ("{day} {month} {year}", "{date}, {time} ({zone})"),
-    "fr": ("{day} {month} {year}", "{date} à {time} ({zone})"),
-    "ja": ("{year}年{number}月{day}日", "{date} {time} ({zone})"),
-}
+#: Of a kind of mail: the page on which one click says no to it.
+_UNSUBSCRIBE = {"registration": "opt_out", "consent": "withdraw"}
+
+
+class _Verbatim(UnstructuredHeader, BaseHeader):
+    """A header that holds an address of the web: folded as text it could not be read any more."""
+
+    def fold(self, *, policy: Policy) -> str:
+        """The header on one line."""
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_HEADERS = HeaderRegistry()
+_HEADERS.map_to_type("list-unsubscribe", _Verbatim)
 
 
 class AddressError(ValueError):
@@ -130,7 +133,7 @@ class Composer:
             TemplateError: it cannot be written.
         """
         recipient = parse_address(str(mail.content["to"]))
-        message = EmailMessage(policy=SMTP)
+        message = EmailMessage(policy=SMTP.clone(header_factory=_HEADERS))
         try:
             template, language = self._find(mail)
             variables = self._variables(mail, language)
@@ -139,6 +142,11 @@ class Composer:
             message.set_content(text)
             html = self._html.get_template(template.name or "")
             message.add_alternative(html.render(variables), subtype="html")
+            if variables["attach_form"]:
+                form = self._html.get_template(f"consent_form.{language}.jinja")
+                message.add_attachment(
+                    form.render(variables), subtype="html", filename=variables["attachment"]
+                )
         except jinja2.TemplateError as error:
             raise TemplateError(f"template {mail.template}: {error}") from error
         except Exception as error:
@@ -151,6 +159,8 @@ class Composer:
         message["Content-Language"] = language
         # RFC 3834: no out-of-office answer, please
         message["Auto-Submitted"] = "auto-generated"
+        for name, value in self._unsubscribe(mail):
+            message[name] = value
         return message
 
     def _find(self, mail: Mail) -> tuple[jinja2.Template, str]:
@@ -166,15 +176,31 @@ class Composer:
     def _variables(self, mail: Mail, language: str) -> dict[str, Any]:
         variables = {k: v for k, v in mail.content.items() if k not in {"to", "token"}}
         variables["sender"] = self.sender.display_name or str(self.sender)
+        variables["sender_address"] = self.sender.addr_spec
         variables["language"] = language
-        token = mail.content.get("token")
-        if token is not None and self._link is not None:
-            own = mail.template.partition("_")[0]
-            for name, page in (("link", own), ("opt_out_link", "opt_out")):
-                variables[name] = self._link.replace("{page}", page).replace(
-                    "{token}", quote(str(token), safe="")
-                )
+        variables.setdefault("attach_form", False)
+        if variables["attach_form"]:
+            variables["link"] = None
+            variables["attachment"] = f"consent-{variables['reference']}.html"
+        if mail.content.get("token") is not None and self._link is not None:
+            variables["link"] = self._page(mail, mail.template.partition("_")[0])
+            variables["opt_out_link"] = self._page(mail, "opt_out")
         return variables
+
+    def _page(self, mail: Mail, page: str) -> str:
+        """The address of a page with the mail's token."""
+        token = quote(str(mail.content["token"]), safe="")
+        return (self._link or "").replace("{page}", page).replace("{token}", token)
+
+    def _unsubscribe(self, mail: Mail) -> Iterator[tuple[str, str]]:
+        """Headers by which a mail program offers to say no (RFC 2369, RFC 8058)."""
+        page = _UNSUBSCRIBE.get(mail.template.partition("_")[0])
+        link = self._link or ""
+        # one page for everything would take the click of a machine for a yes
+        if page and mail.content.get("token") is not None and "{page}" in link and link.isascii():
+            yield "List-Unsubscribe", f"<{self._page(mail, page)}>"
+            if link.startswith("https:"):
+                yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
 
 
 def check_link(link: str) -> str:
@@ -212,7 +238,8 @@ def _environment(places: list[str], layout: str, *, autoescape: bool) -> jinja2.
         lstrip_blocks=True,
     )
     environment.globals["layout"] = layout
-    environment.filters["moment"] = _moment
+    environment.filters["moment"] = moment
+    environment.filters["contact"] = contact
     environment.filters["bullets"] = _bullets if autoescape else _dashes
     environment.filters["lines"] = _lines if autoescape else str
     environment.filters["hyperlink"] = _anchor if autoescape else str
@@ -231,24 +258,6 @@ def _one_line(text: str) -> str:
         " " if unicodedata.category(char) in {"Cc", "Zl", "Zp"} else char for char in text
     )
     return " ".join(plain.split())[:200]
-
-
-@jinja2.pass_context
-def _moment(context: jinja2.runtime.Context, value: str) -> str:
-    """A day, or a point in time with its offset (ISO 8601), in the words of the mail's language."""
-    at = datetime.datetime.fromisoformat(value)
-    language = str(context["language"]).split("-")[0]
-    day, instant = _DATES.get(language, ("{year}-{number:02}-{day:02}", "{date} {time} ({zone})"))
-    months = _MONTHS.get(language, "").split()
-    date = day.format(
-        day=at.day,
-        number=at.month,
-        month=months[at.month - 1] if months else "",
-        year=at.year,
-    )
-    if "T" not in value and " " not in value:
-        return date
-    return instant.format(date=date, time=f"{at:%H:%M}", zone=at.tzname() or "UTC")
 
 
 def _dashes(items: Iterable[str]) -> str:

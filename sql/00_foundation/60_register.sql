@@ -94,8 +94,8 @@ parallel safe
 security invoker
 begin atomic
   select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
-    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
-    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval, boolean), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval, boolean), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 

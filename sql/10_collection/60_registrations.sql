@@ -80,7 +80,7 @@ begin
   return gdpr_internal.open_value(v_key, -p_registration.id, 0, p_registration.content)::jsonb;
 end
 $function$;
-comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent"}.';
+comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent", "form"}.';
 
 create or replace function gdpr_internal.empty_registrations(p_registrations bigint[])
 returns void
@@ -162,7 +162,7 @@ $function$;
 comment on function gdpr_internal.confirming() is
   'Whether gdpr.confirm() is inserting a row at this moment: the person asked for it, whoever carries it out.';
 
-create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}')
+create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}', p_form bigint default null)
 returns jsonb
 language plpgsql
 volatile
@@ -192,6 +192,9 @@ begin
   end if;
   perform gdpr_internal.check_source(v_source);
   perform gdpr_internal.require_consent_purpose(n.name) from unnest(p_consent) as n (name);
+  if p_form is not null then
+    perform gdpr_internal.require_form(p_form, coalesce(p_consent, '{}'));
+  end if;
 
   -- what can be known now; duplicates cannot: a form must not tell who is a customer
   v_before := gdpr_internal.before_worker();
@@ -218,15 +221,15 @@ begin
   where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
   perform gdpr_internal.put_registration(
     v_table.id, v_digests.digest, v_digests.bare,
-    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}'))), v_to,
+    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}')), 'form', p_form), v_to,
     gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
     found and not v_blocked
   );
   return jsonb_build_object('status', 'submitted', 'confirm_within', v_settings ->> 'confirm_within');
 end
 $function$;
-comment on function gdpr.submit(text, jsonb, jsonb, text[]) is
-  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302. Art. 7(1), 25(2).';
+comment on function gdpr.submit(text, jsonb, jsonb, text[], bigint) is
+  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. p_form: the published text beside the ticks (number of gdpr.consent_form), recorded with them. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302, PR305 not such a text. Art. 7(1), 25(2).';
 
 create or replace function gdpr_internal.is_address(p_text text)
 returns boolean
@@ -427,7 +430,7 @@ begin
   where r.address = v_registration.address and r.table_id = v_registration.table_id and r.confirmed_at is null;
   perform set_config('gdpr.source', coalesce(v_before, ''), true);
 
-  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source)
+  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source, p_form => (v_content ->> 'form')::bigint)
   from jsonb_array_elements_text(v_content -> 'consent') as n (purpose);
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r

@@ -68,6 +68,27 @@ $function$;
 comment on function gdpr_internal.consent_purposes(text[]) is
   'The numbers of purposes that rest on consent. Errors: PR003 unknown, PR004 none, PR302 another basis.';
 
+create or replace function gdpr_internal.require_form(p_form bigint, p_purposes text[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.consent_form as f
+    join gdpr_internal.consent_form_version as v on v.name = f.name and v.version = f.version
+    where f.id = p_form and p_purposes <@ f.purposes
+  ) then
+    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for all of the purposes');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_form(bigint, text[]) is
+  'Refuses a form by which nobody can have agreed to these purposes. Error: PR305.';
+
 create or replace function gdpr.record_form(
   p_name text,
   p_language text,

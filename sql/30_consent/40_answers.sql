@@ -168,11 +168,8 @@ begin
   if p_valid_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'valid_until has passed');
   end if;
-  if p_form is not null and not exists (
-    select from gdpr.consent_form as f
-    where f.form_id = p_form and f.published_at is not null and p_purpose = any (f.purposes)
-  ) then
-    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for this purpose');
+  if p_form is not null then
+    perform gdpr_internal.require_form(p_form, array[p_purpose]);
   end if;
   return gdpr_internal.add_consents(
     p_subject, v_purposes, array[case when p_granted then 'granted' else 'declined' end], p_channel, p_contact, p_form,

@@ -64,7 +64,7 @@ comment on function gdpr_internal.respond_until(smallint[], interval) is
 
 create or replace function gdpr_internal.queue_question(
   p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],
-  p_purposes smallint[], p_respond_until timestamptz
+  p_purposes smallint[], p_respond_until timestamptz, p_attach_form boolean
 )
 returns void
 language plpgsql
@@ -75,6 +75,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');
   v_purposes text[];
   v_remind_at timestamptz;
   v_messages jsonb[];
@@ -89,12 +90,13 @@ begin
     jsonb_build_object(
       'to', u.email, 'token', u.token, 'purposes', v_purposes,
       'respond_by', to_char(timezone(gdpr_internal.time_zone(), p_respond_until), 'YYYY-MM-DD'),
-      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels
+      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels,
+      'reference', u.request_id::text, 'attach_form', p_attach_form, 'controller', v_controller
     )
     order by u.n
   )
   into v_messages
-  from unnest(p_emails, p_tokens, p_forms) with ordinality as u (email, token, form_id, n)
+  from unnest(p_emails, p_tokens, p_forms, p_requests) with ordinality as u (email, token, form_id, request_id, n)
   left join gdpr_internal.consent_form as f on f.id = u.form_id;
   insert into gdpr_internal.consent_mail (mail_id, request_id)
   select q.mail_id, q.request_id
@@ -110,15 +112,16 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz) is
-  'Queues the mails that ask, and those that remind where a purpose of the policy says so. All arrays stand in the order of the persons.';
+comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz, boolean) is
+  'Queues the mails that ask, and those that remind where a purpose of the policy says so: with a link or, p_attach_form, with the form to be filled in and no token. All arrays stand in the order of the persons.';
 
 create or replace function gdpr.request_consents(
   p_subjects bigint[],
   p_purposes text[],
   p_channel text,
   p_form text default null,
-  p_respond_within interval default null
+  p_respond_within interval default null,
+  p_attach_form boolean default false
 )
 returns table (subject_id bigint, request_id bigint, respond_until timestamptz, token text)
 language plpgsql
@@ -141,6 +144,8 @@ declare
 begin
   if p_channel is null or p_channel not in ('email', 'portal', 'phone', 'paper') then
     perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper');
+  elsif p_attach_form is null or p_attach_form and (p_channel <> 'email' or p_form is null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a form is attached to a mail that asks by a published form');
   end if;
   if p_form is not null then
     select f.purposes into v_asks
@@ -183,12 +188,13 @@ begin
   )
   select array_agg(a.id order by a.id) into v_requests from asked as a;
   perform gdpr_internal.close_questions(v_subjects);
-  if p_channel in ('email', 'portal') then
+  -- who holds a form in hand needs no link, and a form that is passed on opens nothing
+  if p_channel in ('email', 'portal') and not p_attach_form then
     select array_agg(t.token order by t.reference) into v_tokens
     from gdpr_internal.create_tokens('consent', v_requests, v_subjects, array_fill(v_until, array[cardinality(v_subjects)])) as t;
   end if;
   if p_channel = 'email' then
-    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until);
+    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until, p_attach_form);
     v_tokens := null;
   end if;
   -- asking changes what is allowed only where the policy allows while it waits
@@ -204,8 +210,8 @@ begin
   from unnest(v_subjects, v_requests, v_tokens) as u (subject_id, request_id, token);
 end
 $function$;
-comment on function gdpr.request_consents(bigint[], text[], text, text, interval) is
-  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
+comment on function gdpr.request_consents(bigint[], text[], text, text, interval, boolean) is
+  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). p_attach_form: the mail has no link, and the form attached, to be filled in and sent back; it bears the number of the question, and staff record the answer with gdpr.record_consent(). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
 
 create or replace function gdpr.request_consent(
   p_subject bigint,
@@ -213,6 +219,7 @@ create or replace function gdpr.request_consent(
   p_channel text,
   p_form text default null,
   p_respond_within interval default null,
+  p_attach_form boolean default false,
   out request_id bigint,
   out respond_until timestamptz,
   out token text
@@ -226,7 +233,7 @@ set debug_print_plan = off
 as $function$
 begin
   select r.request_id, r.respond_until, r.token into request_id, respond_until, token
-  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within) as r;
+  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within, p_attach_form) as r;
   if request_id is null then
     perform gdpr_internal.require_subject(p_subject);
     perform gdpr_internal.refuse(case
@@ -237,5 +244,5 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr.request_consent(bigint, text[], text, text, interval) is
+comment on function gdpr.request_consent(bigint, text[], text, text, interval, boolean) is
   'Asks one person for consent, as request_consents() does; returns the number of the question, its deadline and, for the portal, the token. Errors: PR101, PR603, PR601 restricted, PR602 objected, PR306 no e-mail address, PR003, PR004, PR302, PR305. Art. 7.';

@@ -56,7 +56,6 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_registrations bigint[];
   v_table record;
   v_before text;
   v_changed bigint;
@@ -72,13 +71,11 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
   -- before the person, as a confirmation locks them
-  v_registrations := array(
-    select r.id from gdpr_internal.registration as r
-    join gdpr_internal.identifier as i on i.digest = r.address
-    where i.subject_id = p_subject
-    order by r.id
-    for update of r
-  );
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = p_subject
+  order by r.id
+  for update of r;
   -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
   perform from gdpr_internal.subject as s where s.id = p_subject for update;
   if not found then
@@ -90,7 +87,6 @@ begin
   end if;
   perform gdpr_internal.forget_mails(p_subject);
   delete from gdpr_internal.token as t where t.subject_id = p_subject;
-  perform gdpr_internal.empty_registrations(v_registrations);
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'

@@ -313,6 +313,53 @@ def test_the_first_of_two_mails_answers_both(forms: Database) -> None:
     assert confirm(forms, second) == "already_confirmed"
 
 
+def with_form(db: Database, *, publish: bool = True) -> int:
+    """Record a text about the newsletter, and publish it; its number."""
+    db.rows(
+        "select gdpr.record_form('news', 'en', '{marketing}', '{mail}', 'May we?', 'Yes or no.',"
+        " 'https://shop.example/privacy')",
+        user="dpo_login",
+    )
+    if publish:
+        db.rows("select gdpr.publish_form('news', 'en')", user="dpo_login")
+    ((form,),) = db.rows("select max(form_id) from gdpr.consent_form", user="dpo_login")
+    return int(form)
+
+
+SUBMIT_FORM = "select gdpr.submit('crm.customer', %s, null, %s, %s)"
+
+
+def test_the_text_beside_the_ticks_is_recorded_with_the_consent(forms: Database) -> None:
+    """The very version that was shown, though another is published before the confirmation."""
+    shown = with_form(forms)
+    forms.rows(SUBMIT_FORM, [json.dumps(DORA), ["marketing"], shown], user="portal_app")
+    assert with_form(forms) > shown
+    assert confirm(forms, token(forms)) == "confirmed"
+    recorded = forms.rows(
+        "select form_id, channel, contact from gdpr.consent where status = 'granted'",
+        user="dpo_login",
+    )
+    assert recorded == [(shown, "web_form", ["mail"])]
+
+
+@pytest.mark.parametrize("case", ["a draft", "unknown", "of other purposes"])
+def test_a_text_that_was_never_shown_is_refused_at_once(forms: Database, case: str) -> None:
+    form = with_form(forms, publish=case != "a draft")
+    if case == "of other purposes":
+        apply(
+            forms,
+            policy(
+                **{"tables__crm.customer__double_opt_in": True},
+                purposes__profiling={"basis": "consent"},
+            ),
+        )
+    purpose = "profiling" if case == "of other purposes" else "marketing"
+    arguments = [json.dumps(DORA), [purpose], form + (case == "unknown")]
+    with refused("PR305", "form_refused"):
+        forms.rows(SUBMIT_FORM, arguments, user="portal_app")
+    assert forms.rows("select * from gdpr.registration") == []
+
+
 def test_after_its_time_a_registration_is_nothing(forms: Database) -> None:
     submit(forms)
     which = token(forms)

@@ -266,6 +266,42 @@ def test_evidence_is_shown_to_the_officer_alone(news: Database, anna: int) -> No
     assert news.rows(read, user="auditor_login") == [(None,)]
 
 
+def test_a_form_in_the_mail_is_answered_on_paper(news: Database, anna: int) -> None:
+    """No token is made; the number of the question is in the form, and leads staff to it."""
+    ((request,),) = news.rows(
+        "select request_id from gdpr.request_consent(%s, '{marketing,profiling}', 'email', 'news',"
+        " p_attach_form => true)",
+        [anna],
+        user="dpo_login",
+    )
+    messages = news.rows(
+        "select gdpr_internal.open_evidence(subject_id, message)::jsonb from gdpr_internal.outbox",
+        user="postgres",
+    )
+    assert len(messages) == 2
+    for (message,) in messages:
+        assert (message["attach_form"], message["token"]) == (True, None)
+        assert message["reference"] == str(request)
+        assert message["title"] == "Dürfen wir?"
+        assert message["channels"] == ["mail", "phone"]
+    assert news.rows("select count(*) from gdpr_internal.token", user="postgres") == [(0,)]
+    asked = "select distinct subject_id from gdpr.consent where request_id = %s"
+    assert news.rows(asked, [request], user="dpo_login") == [(anna,)]
+    for purpose, granted in (("marketing", True), ("profiling", False)):
+        news.rows(
+            "select gdpr.record_consent(%s, %s, %s, 'paper', %s, p_contact => '{mail}')",
+            [anna, purpose, granted, EVIDENCE.replace("T-88", str(request))],
+            user="dpo_login",
+        )
+    answers = news.rows(
+        "select event, request_id, form_id is not null from gdpr.consent_history"
+        " where event <> 'asked' order by at",
+        user="auditor_login",
+    )
+    assert answers == [("granted", request, True), ("declined", request, True)]
+    assert news.rows("select count(*) from gdpr_internal.outbox", user="postgres") == [(0,)]
+
+
 def test_a_mail_asks_and_another_reminds_until_the_answer(news: Database, anna: int) -> None:
     ask(news, anna, channel="email")
     waiting = news.rows(
@@ -310,6 +346,14 @@ def test_a_mail_is_called_back_when_the_person_is_asked_anew(news: Database, ann
         ("request_consent(ID, '{marketing}', 'pigeon')", "PR004", "invalid_argument"),
         ("request_consent(ID, '{marketing}', null)", "PR004", "invalid_argument"),
         ("request_consent(ID, '{marketing}', 'paper', 'none')", "PR305", "form_refused"),
+        (
+            "request_consent(ID, '{marketing}', 'email', p_attach_form => true)",
+            "PR004", "invalid_argument",
+        ),
+        (
+            "request_consent(ID, '{marketing}', 'paper', 'news', p_attach_form => true)",
+            "PR004", "invalid_argument",
+        ),
         (
             "request_consent(ID, '{marketing}', 'paper', null, '-1 day')",
             "PR004", "invalid_argument",

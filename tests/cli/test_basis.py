@@ -89,6 +89,50 @@ def test_set_records_in_chunks_for_the_rows_that_meet_a_condition(
     ) == [(3, True, "club")]
 
 
+def test_set_can_leave_out_who_has_the_basis_already(members: Run, db: Database) -> None:
+    """Set twice it is recorded twice, as two decisions; with --missing for the others alone."""
+    assert members(*chosen("city like 'Ulm 100%'", "--yes")).code == 0
+    dry = members(*chosen("true", "--missing", "--dry-run"))
+    lines = [line.split() for line in dry.err.splitlines()]
+    assert ["would", "have", "contract", "6"] in lines
+    assert ["skipped", "contract", "4"] in lines
+    others = members(*chosen("true", "--missing", "--yes", "--format", "json"))
+    assert others.data == [{"persons": 6}]
+    assert recorded(db) == 10
+    none = members(*chosen("true", "--missing", "--yes", "--format", "json"))
+    assert (none.code, none.data) == (0, [{"persons": 0}])
+    assert recorded(db) == 10
+
+
+def test_a_dry_run_records_and_ends_nothing(members: Run, db: Database) -> None:
+    one = ("basis", "record", *CLUB, "--format", "json")
+    dry = members(*one, "--dry-run", stdin="m1@example.org")
+    assert (dry.code, dry.data, recorded(db)) == (0, [], 0)
+    assert "Nothing was changed (--dry-run)." in dry.err
+    number = str(members(*one, stdin="m1@example.org").data[0]["basis_id"])
+    ended = members("basis", "end", number, "--reason", "over", "--dry-run")
+    assert (ended.code, ended.err) == (0, "Nothing was changed (--dry-run).\n")
+    standing = "select status from gdpr.basis where basis_id = %s"
+    assert db.rows(standing, [number], user="dpo_login") == [("holds",)]
+    again = members("basis", "end", "999", "--reason", "over", "--dry-run")
+    assert (again.code, "PR203" in again.err) == (4, True)
+
+
+def test_a_dry_run_decides_no_assessment(members: Run, db: Database) -> None:
+    words = ("--interest", "a", "--necessity", "b", "--balancing", "c", "--review", "2099-12-31")
+    assess = ("basis", "assess", "--purpose", "analytics", *words, "--format", "json")
+    dry = members(*assess, "--dry-run")
+    assert (dry.code, dry.data) == (0, [])
+    number = str(members(*assess).data[0]["assessment_id"])
+    before = members("basis", "assessments", "--format", "json").data
+    assert len(before) == 1
+    dsn = ("--dsn", db.dsn("dpo_login"))
+    for command in (("approve", number), ("reject", number, "--reason", "no")):
+        dry = members("basis", *command, *dsn, "--dry-run")
+        assert (dry.code, dry.err) == (0, "Nothing was changed (--dry-run).\n")
+    assert members("basis", "assessments", "--format", "json").data == before
+
+
 def test_set_asks_unless_told(members: Run, db: Database) -> None:
     outcome = members(*chosen("true"))
     assert outcome.code == 2

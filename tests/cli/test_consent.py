@@ -131,10 +131,16 @@ def test_the_portals_way_and_a_receipt(shop: Run) -> None:
     assert answered.data == [{"purpose": "marketing", "status": "granted"}]
     again = shop("consent", "answer", stdin=token)
     assert (again.code, "PR303" in again.err, token in again.err) == (4, True, False)
-    receipt = json.loads(
-        shop("consent", "receipt", "--subject-id", person, "--purpose", "marketing").out
-    )
+    show = ("consent", "receipt", "--subject-id", person, "--purpose", "marketing", "--format")
+    receipt = shop(*show, "json").data
     assert receipt["pii_processing"][0]["notice"]["form"] == "newsletter"
+    line = json.loads(shop(*show, "jsonl").out)
+    assert line == receipt | {"receipt_created": line["receipt_created"]}
+    table = [line.split() for line in shop(*show, "table").out.splitlines()]
+    assert ["status", "granted"] in table
+    assert ["pii_processing[1].notice.form", "newsletter"] in table
+    assert ["events[2].contact_channels", '["mail"]'] in table
+    assert "events[2].contact_channels" in shop(*show, "csv").out
     history = shop("consent", "history", "--subject-id", person, "--format", "json").data
     assert [row["event"] for row in history] == ["asked", "granted"]
 
@@ -150,3 +156,75 @@ def test_evidence_on_the_command_line(shop: Run) -> None:
     assert shop(*record, "--evidence", evidence, stdin="ada@example.org").code == 0
     listed = shop("consent", "list", "--format", "json", stdin="ada@example.org").data
     assert [(row["status"], row["contact"]) for row in listed] == [("granted", ["phone"])]
+
+
+def test_a_form_that_came_back_is_recorded_by_its_number(shop: Run, db: Database) -> None:
+    asked = shop(
+        "consent", "request", "--purpose", "marketing", "--channel", "email", "--form",
+        "newsletter", "--attach-form", "--format", "json", stdin="ada@example.org",
+    )  # fmt: skip
+    assert asked.code == 0, asked.err
+    assert asked.data[0]["token"] is None
+    assert db.rows("select count(*) from gdpr_internal.token", user="postgres") == [(0,)]
+    number = str(asked.data[0]["request_id"])
+    record = (
+        "consent", "record", "--request-id", number, "--purpose", "marketing", "--granted",
+        "--channel", "paper", "--evidence",
+        json.dumps({"who": "kw", "when": "today", "how": "letter", "reference": number}),
+    )  # fmt: skip
+    assert shop(*record).code == 0
+    listed = shop("consent", "list", "--format", "json", stdin="ada@example.org").data
+    assert [(row["status"], row["channel"]) for row in listed] == [("granted", "paper")]
+    again = shop(*record)
+    assert again.code == 1
+    assert f"question {number} is not open" in again.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("record", "--purpose", "marketing", "--granted", "--channel", "api"),
+        ("withdraw", "--purpose", "marketing", "--channel", "api"),
+        (
+            "request", "--purpose", "marketing", "--channel", "portal", "--format", "json",
+        ),
+    ],
+)  # fmt: skip
+def test_a_dry_run_leaves_consent_as_it_was(shop: Run, command: tuple[str, ...]) -> None:
+    """It is tried with everything that can be refused, and taken back."""
+    before = shop("consent", "board", "--format", "json").data
+    dry = shop("consent", *command, "--dry-run", stdin="ada@example.org")
+    assert dry.code == 0, dry.err
+    assert dry.err.splitlines()[-1] == "Nothing was changed (--dry-run)."
+    assert "Recorded" not in dry.err
+    assert shop("consent", "board", "--format", "json").data == before
+
+
+def test_a_dry_run_is_refused_what_the_deed_would_be(shop: Run) -> None:
+    dry = shop(
+        "consent", "record", "--purpose", "marketing", "--granted", "--channel", "paper",
+        "--dry-run", stdin="ada@example.org",
+    )  # fmt: skip
+    assert (dry.code, "PR304" in dry.err) == (4, True)
+
+
+def test_a_dry_answer_leaves_the_token_alive(shop: Run) -> None:
+    asked = shop(
+        "consent", "request", "--purpose", "marketing", "--channel", "portal", "--format", "json",
+        stdin="ada@example.org",
+    )  # fmt: skip
+    answer = ("consent", "answer", "--granted", "marketing", "--format", "json")
+    token = asked.data[0]["token"]
+    expected = [{"purpose": "marketing", "status": "granted"}]
+    dry = shop(*answer, "--dry-run", stdin=token)
+    assert (dry.data, "Nothing was changed" in dry.err) == (expected, True)
+    assert shop(*answer, stdin=token).data == expected
+    assert shop(*answer, stdin=token).code == 4
+
+
+def test_forms_are_checked_by_a_dry_run_and_not_kept(shop: Run, tmp_path: Path) -> None:
+    before = shop("form", "list", "--format", "json").data
+    dry = shop("form", "load", str(tmp_path / "de.toml"), "--dry-run", "--format", "json")
+    assert dry.data == [{"name": "newsletter", "version": 2, "language": "de"}]
+    assert "Recorded" not in dry.err
+    assert shop("form", "list", "--format", "json").data == before

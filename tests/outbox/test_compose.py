@@ -26,7 +26,7 @@ from gdprdb.outbox.compose import (
 SENDER = Address("Example & Co", "privacy", "example.org")
 LINK = "https://www.example.org/{page}?token={token}"
 REF = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "to": "anna@example.com",
     "token": "t0-ken_",
     "confirm_by": "2031-03-31T12:00:00+02:00",
@@ -83,7 +83,8 @@ def test_each_template_is_there_in_each_language(name: str, language: str) -> No
 
 def test_the_templates_of_a_language_are_complete() -> None:
     found = {path.name for path in BUILT_IN.glob("*.jinja")}
-    assert found == {f"{name}.{language}.jinja" for name in NAMES for language in LANGUAGES}
+    names = (*NAMES, "consent_form")
+    assert found == {f"{name}.{language}.jinja" for name in names for language in LANGUAGES}
 
 
 def test_no_two_languages_say_the_same() -> None:
@@ -232,3 +233,101 @@ def test_whatever_a_template_stumbles_over_is_told_without_values(
         Composer(SENDER, LINK, tmp_path).compose(mail(**content))
     assert "template registration" in str(refusal.value)
     assert not any(value in str(refusal.value) for value in ("12031", "apples", "t0-ken_"))
+
+
+#: What asking by a published form puts into a mail.
+FORM: dict[str, Any] = {
+    "title": "May we <write>?",
+    "privacy_notice": "https://shop.example/privacy",
+    "channels": ["mail", "post"],
+    "reference": "17",
+    "attach_form": False,
+    "controller": {"name": "Shop & Co Ltd", "address": "1 High Street, Ulm", "country": "DE"},
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "channels"),
+    [
+        ("en", "e-mail, post"),
+        ("de", "E-Mail, Post"),
+        ("fr", "e-mail, courrier"),
+        ("ja", "メール、郵便"),
+    ],
+)
+@pytest.mark.parametrize("name", ["consent_request", "consent_reminder"])
+def test_a_mail_that_asks_shows_the_whole_question(name: str, language: str, channels: str) -> None:
+    text, html = parts(Composer(SENDER, LINK), mail(name, language, **FORM))
+    for part in (text, html):
+        assert "https://shop.example/privacy" in part
+        assert channels in part
+    assert "May we <write>?" in text
+    assert "May we &lt;write&gt;?" in html
+
+
+@pytest.mark.parametrize("name", ["consent_request", "consent_reminder"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_attached_form_can_be_answered_and_opens_nothing(name: str, language: str) -> None:
+    """Everything that a person has to know is in it; no link, no token."""
+    content = {**FORM, "attach_form": True, "token": None}
+    message = Composer(SENDER, LINK).compose(mail(name, language, **content))
+    (attachment,) = message.iter_attachments()
+    form = str(attachment.get_content())
+    assert attachment.get_filename() == "consent-17.html"
+    assert attachment.get_content_type() == "text/html"
+    for words in (
+        "May we &lt;write&gt;?", "First line.\nSecond &lt;b&gt;line&lt;/b&gt;.", "<b>17</b>",
+        "News about apples &amp; pears", "&lt;script&gt;", "https://shop.example/privacy",
+        "Shop &amp; Co Ltd", "1 High Street, Ulm", "privacy@example.org", DATES[language],
+    ):  # fmt: skip
+        assert words in form
+    assert form.count("☐") == 2 * len(CONTENT["purposes"]) + len(FORM["channels"])
+    assert "token" not in message.as_string()
+    for kind in ("plain", "html"):
+        body = message.get_body((kind,))
+        assert body is not None
+        assert "consent-17.html" in str(body.get_content())
+        assert "privacy@example.org" in str(body.get_content())
+        assert "example.org/consent" not in str(body.get_content())
+
+
+def test_a_form_of_a_company_without_controller_in_the_policy_comes_from_the_sender() -> None:
+    content = {**FORM, "attach_form": True, "token": None, "controller": None}
+    (attachment,) = (
+        Composer(SENDER, LINK).compose(mail("consent_request", **content)).iter_attachments()
+    )
+    assert "<br>\nExample &amp; Co<br>\nprivacy@example.org<br>" in str(attachment.get_content())
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [("registration", "opt_out"), ("consent_reminder", "withdraw")]
+)
+def test_one_click_says_no(name: str, page: str) -> None:
+    """RFC 8058; the address stands on one line, however long it is."""
+    token = "x" * 43
+    link = f"https://www.example.org/{'long/' * 30}{{page}}?token={{token}}"
+    message = Composer(SENDER, link).compose(mail(name, token=token))
+    address = link.replace("{page}", page).replace("{token}", token)
+    assert message["List-Unsubscribe"] == f"<{address}>"
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert f"<{address}>\r\n".encode() in message.as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("link", "content"),
+    [
+        ("https://www.example.org/?token={token}", {}),
+        (LINK, {"token": None, **FORM, "attach_form": True}),
+    ],
+)
+def test_one_click_is_not_offered_where_it_could_be_a_yes(
+    link: str, content: dict[str, Any]
+) -> None:
+    message = Composer(SENDER, link).compose(mail("consent_request", **content))
+    assert not [name for name in message if name.startswith("List-")]
+
+
+def test_one_click_needs_https() -> None:
+    message = Composer(SENDER, LINK.replace("https", "http")).compose(mail())
+    assert message["List-Unsubscribe"] == "<http://www.example.org/opt_out?token=t0-ken_>"
+    assert message["List-Unsubscribe-Post"] is None

@@ -1711,8 +1711,8 @@ parallel safe
 security invoker
 begin atomic
   select 'gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), '
-    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval), '
-    'gdpr.request_consents(bigint[], text[], text, text, interval), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+    'gdpr.withdraw_consent(bigint, text, text, jsonb), gdpr.request_consent(bigint, text[], text, text, interval, boolean), '
+    'gdpr.request_consents(bigint[], text[], text, text, interval, boolean), gdpr.consent_receipt(bigint, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
@@ -4096,7 +4096,7 @@ begin
   return gdpr_internal.open_value(v_key, -p_registration.id, 0, p_registration.content)::jsonb;
 end
 $function$;
-comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent"}.';
+comment on function gdpr_internal.open_registration(gdpr_internal.registration) is 'What was entered: {"row", "source", "consent", "form"}.';
 
 create or replace function gdpr_internal.empty_registrations(p_registrations bigint[])
 returns void
@@ -4178,7 +4178,7 @@ $function$;
 comment on function gdpr_internal.confirming() is
   'Whether gdpr.confirm() is inserting a row at this moment: the person asked for it, whoever carries it out.';
 
-create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}')
+create or replace function gdpr.submit(p_table text, p_row jsonb, p_source jsonb default null, p_consent text[] default '{}', p_form bigint default null)
 returns jsonb
 language plpgsql
 volatile
@@ -4208,6 +4208,9 @@ begin
   end if;
   perform gdpr_internal.check_source(v_source);
   perform gdpr_internal.require_consent_purpose(n.name) from unnest(p_consent) as n (name);
+  if p_form is not null then
+    perform gdpr_internal.require_form(p_form, coalesce(p_consent, '{}'));
+  end if;
 
   -- what can be known now; duplicates cannot: a form must not tell who is a customer
   v_before := gdpr_internal.before_worker();
@@ -4234,15 +4237,15 @@ begin
   where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
   perform gdpr_internal.put_registration(
     v_table.id, v_digests.digest, v_digests.bare,
-    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}'))), v_to,
+    jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}')), 'form', p_form), v_to,
     gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
     found and not v_blocked
   );
   return jsonb_build_object('status', 'submitted', 'confirm_within', v_settings ->> 'confirm_within');
 end
 $function$;
-comment on function gdpr.submit(text, jsonb, jsonb, text[]) is
-  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302. Art. 7(1), 25(2).';
+comment on function gdpr.submit(text, jsonb, jsonb, text[], bigint) is
+  'Puts a registration for a table aside, encrypted, and sends a mail that asks to confirm it; nothing is in the table yet. p_table: as the policy names it. p_row: {"column": value}. p_source: where it was entered ({"kind": "web_form", "form", "url", "ip", "language", ...}). p_consent: purposes that were ticked, recorded when it is confirmed. p_form: the published text beside the ticks (number of gdpr.consent_form), recorded with them. The answer is always the same: a form does not tell who is known, blocked, has opted out or was written to just now. Errors: PR105 the policy takes no registrations there, PR104 with every problem on a line of the detail, PR004, PR003, PR302, PR305 not such a text. Art. 7(1), 25(2).';
 
 create or replace function gdpr_internal.is_address(p_text text)
 returns boolean
@@ -4443,7 +4446,7 @@ begin
   where r.address = v_registration.address and r.table_id = v_registration.table_id and r.confirmed_at is null;
   perform set_config('gdpr.source', coalesce(v_before, ''), true);
 
-  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source)
+  perform gdpr.record_consent(v_subject, n.purpose, true, 'web_form', v_source, p_form => (v_content ->> 'form')::bigint)
   from jsonb_array_elements_text(v_content -> 'consent') as n (purpose);
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r
@@ -5393,6 +5396,27 @@ $function$;
 comment on function gdpr_internal.consent_purposes(text[]) is
   'The numbers of purposes that rest on consent. Errors: PR003 unknown, PR004 none, PR302 another basis.';
 
+create or replace function gdpr_internal.require_form(p_form bigint, p_purposes text[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.consent_form as f
+    join gdpr_internal.consent_form_version as v on v.name = f.name and v.version = f.version
+    where f.id = p_form and p_purposes <@ f.purposes
+  ) then
+    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for all of the purposes');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_form(bigint, text[]) is
+  'Refuses a form by which nobody can have agreed to these purposes. Error: PR305.';
+
 create or replace function gdpr.record_form(
   p_name text,
   p_language text,
@@ -5871,11 +5895,8 @@ begin
   if p_valid_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'valid_until has passed');
   end if;
-  if p_form is not null and not exists (
-    select from gdpr.consent_form as f
-    where f.form_id = p_form and f.published_at is not null and p_purpose = any (f.purposes)
-  ) then
-    perform gdpr_internal.refuse('form_refused', 'it is not published, or does not ask for this purpose');
+  if p_form is not null then
+    perform gdpr_internal.require_form(p_form, array[p_purpose]);
   end if;
   return gdpr_internal.add_consents(
     p_subject, v_purposes, array[case when p_granted then 'granted' else 'declined' end], p_channel, p_contact, p_form,
@@ -6020,7 +6041,7 @@ comment on function gdpr_internal.respond_until(smallint[], interval) is
 
 create or replace function gdpr_internal.queue_question(
   p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],
-  p_purposes smallint[], p_respond_until timestamptz
+  p_purposes smallint[], p_respond_until timestamptz, p_attach_form boolean
 )
 returns void
 language plpgsql
@@ -6031,6 +6052,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');
   v_purposes text[];
   v_remind_at timestamptz;
   v_messages jsonb[];
@@ -6045,12 +6067,13 @@ begin
     jsonb_build_object(
       'to', u.email, 'token', u.token, 'purposes', v_purposes,
       'respond_by', to_char(timezone(gdpr_internal.time_zone(), p_respond_until), 'YYYY-MM-DD'),
-      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels
+      'title', f.title, 'statement', f.statement, 'privacy_notice', f.privacy_notice, 'channels', f.channels,
+      'reference', u.request_id::text, 'attach_form', p_attach_form, 'controller', v_controller
     )
     order by u.n
   )
   into v_messages
-  from unnest(p_emails, p_tokens, p_forms) with ordinality as u (email, token, form_id, n)
+  from unnest(p_emails, p_tokens, p_forms, p_requests) with ordinality as u (email, token, form_id, request_id, n)
   left join gdpr_internal.consent_form as f on f.id = u.form_id;
   insert into gdpr_internal.consent_mail (mail_id, request_id)
   select q.mail_id, q.request_id
@@ -6066,15 +6089,16 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz) is
-  'Queues the mails that ask, and those that remind where a purpose of the policy says so. All arrays stand in the order of the persons.';
+comment on function gdpr_internal.queue_question(bigint[], bigint[], text[], text[], text[], bigint[], smallint[], timestamptz, boolean) is
+  'Queues the mails that ask, and those that remind where a purpose of the policy says so: with a link or, p_attach_form, with the form to be filled in and no token. All arrays stand in the order of the persons.';
 
 create or replace function gdpr.request_consents(
   p_subjects bigint[],
   p_purposes text[],
   p_channel text,
   p_form text default null,
-  p_respond_within interval default null
+  p_respond_within interval default null,
+  p_attach_form boolean default false
 )
 returns table (subject_id bigint, request_id bigint, respond_until timestamptz, token text)
 language plpgsql
@@ -6097,6 +6121,8 @@ declare
 begin
   if p_channel is null or p_channel not in ('email', 'portal', 'phone', 'paper') then
     perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, portal, phone, paper');
+  elsif p_attach_form is null or p_attach_form and (p_channel <> 'email' or p_form is null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a form is attached to a mail that asks by a published form');
   end if;
   if p_form is not null then
     select f.purposes into v_asks
@@ -6139,12 +6165,13 @@ begin
   )
   select array_agg(a.id order by a.id) into v_requests from asked as a;
   perform gdpr_internal.close_questions(v_subjects);
-  if p_channel in ('email', 'portal') then
+  -- who holds a form in hand needs no link, and a form that is passed on opens nothing
+  if p_channel in ('email', 'portal') and not p_attach_form then
     select array_agg(t.token order by t.reference) into v_tokens
     from gdpr_internal.create_tokens('consent', v_requests, v_subjects, array_fill(v_until, array[cardinality(v_subjects)])) as t;
   end if;
   if p_channel = 'email' then
-    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until);
+    perform gdpr_internal.queue_question(v_subjects, v_requests, v_tokens, v_emails, v_languages, v_forms, v_purposes, v_until, p_attach_form);
     v_tokens := null;
   end if;
   -- asking changes what is allowed only where the policy allows while it waits
@@ -6160,8 +6187,8 @@ begin
   from unnest(v_subjects, v_requests, v_tokens) as u (subject_id, request_id, token);
 end
 $function$;
-comment on function gdpr.request_consents(bigint[], text[], text, text, interval) is
-  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
+comment on function gdpr.request_consents(bigint[], text[], text, text, interval, boolean) is
+  'Asks persons for consent to purposes, once for all of them, by channel email (a mail with a link is queued), portal (the token is returned, for a link), phone or paper; by the published form p_form in each person''s language; to be answered within p_respond_within (else as the policy says; of several purposes, the shortest). p_attach_form: the mail has no link, and the form attached, to be filled in and sent back; it bears the number of the question, and staff record the answer with gdpr.record_consent(). Persons that cannot be asked are left out: unknown, erased, restricted, with an objection, by e-mail without an address. A question asked anew takes the place of the one before. Errors: PR003, PR004, PR302 not a purpose of consent, PR305 not such a form. Art. 7.';
 
 create or replace function gdpr.request_consent(
   p_subject bigint,
@@ -6169,6 +6196,7 @@ create or replace function gdpr.request_consent(
   p_channel text,
   p_form text default null,
   p_respond_within interval default null,
+  p_attach_form boolean default false,
   out request_id bigint,
   out respond_until timestamptz,
   out token text
@@ -6182,7 +6210,7 @@ set debug_print_plan = off
 as $function$
 begin
   select r.request_id, r.respond_until, r.token into request_id, respond_until, token
-  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within) as r;
+  from gdpr.request_consents(array[p_subject], p_purposes, p_channel, p_form, p_respond_within, p_attach_form) as r;
   if request_id is null then
     perform gdpr_internal.require_subject(p_subject);
     perform gdpr_internal.refuse(case
@@ -6193,7 +6221,7 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr.request_consent(bigint, text[], text, text, interval) is
+comment on function gdpr.request_consent(bigint, text[], text, text, interval, boolean) is
   'Asks one person for consent, as request_consents() does; returns the number of the question, its deadline and, for the portal, the token. Errors: PR101, PR603, PR601 restricted, PR602 objected, PR306 no e-mail address, PR003, PR004, PR302, PR305. Art. 7.';
 
 -- 30_consent/70_portal.sql
@@ -10313,7 +10341,6 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_registrations bigint[];
   v_table record;
   v_before text;
   v_changed bigint;
@@ -10329,13 +10356,11 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
   -- before the person, as a confirmation locks them
-  v_registrations := array(
-    select r.id from gdpr_internal.registration as r
-    join gdpr_internal.identifier as i on i.digest = r.address
-    where i.subject_id = p_subject
-    order by r.id
-    for update of r
-  );
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = p_subject
+  order by r.id
+  for update of r;
   -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
   perform from gdpr_internal.subject as s where s.id = p_subject for update;
   if not found then
@@ -10347,7 +10372,6 @@ begin
   end if;
   perform gdpr_internal.forget_mails(p_subject);
   delete from gdpr_internal.token as t where t.subject_id = p_subject;
-  perform gdpr_internal.empty_registrations(v_registrations);
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
@@ -10924,6 +10948,35 @@ end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
 
+-- 90_accountability/05_doctor_mails.sql
+-- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
+-- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_mails()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'mails', o.template, format('mails given up: %s', count(*)),
+    'gdprdb outbox list --dead shows why; gdprdb outbox retry and gdprdb outbox drop decide.'
+  from gdpr_internal.outbox as o
+  where o.dead_at is not null
+  group by o.template
+  union all
+  -- an attempt sets the time of the next one: what is long due was not even taken
+  select 'warning', 'mails', o.template, format('mails due for more than 15 minutes: %s', count(*)),
+    'No sender is running, or it does not keep up: gdprdb outbox send --follow.'
+  from gdpr_internal.outbox as o
+  where o.dead_at is null and o.due_at < statement_timestamp() - interval '15 minutes'
+  group by o.template;
+end;
+comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
+
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
 -- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
@@ -11296,6 +11349,8 @@ begin
     union all
     select * from gdpr_internal.doctor_keys()
     union all
+    select * from gdpr_internal.doctor_mails()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -11363,6 +11418,62 @@ begin atomic
   where exists (select from gdpr_internal.subject_key as s where not exists (select from gdpr_internal.key_encryption_key as k where k.id = s.kek_id));
 end;
 comment on function gdpr_internal.doctor_keys() is 'Findings about keys.';
+
+-- 90_accountability/20_tidy.sql
+-- [code] Tidying: what time has made of no effect is deleted, what it has made slow is made fast again.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin, a nightly job. Correctness never waits for it.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.tidy_tokens(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_deleted integer;
+begin
+  with past as (
+    select t.digest from gdpr_internal.token as t
+    where case
+      -- an answer by phone that comes late still makes the link one that withdraws
+      when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
+      when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
+        select from gdpr_internal.consent_request as q
+        join gdpr_internal.consent_state as c on c.subject_id = q.subject_id and c.purpose_id = any (q.purposes)
+        where q.id = t.reference and c.status in ('granted', 'waiting')
+      )
+    end
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
+  get diagnostics v_deleted = row_count;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_tokens(integer) is
+  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+
+create or replace function gdpr.tidy(p_limit integer default 10000)
+returns table (what text, tidied integer)
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'registrations', gdpr.tidy_registrations(p_limit)
+  union all
+  select 'tokens', gdpr.tidy_tokens(p_limit)
+  union all
+  select 'gates', gdpr.tidy_gates(p_limit);
+end;
+comment on function gdpr.tidy(integer) is
+  'The nightly job: tidy_registrations(), tidy_tokens() and tidy_gates(), up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -11508,7 +11619,7 @@ grant execute on function
   gdpr.end_basis(bigint, text), gdpr.end_bases(bigint[], text), gdpr.record_assessment(text, text, text, text, date),
   gdpr.approve_assessment(bigint, date, text), gdpr.reject_assessment(bigint, text), gdpr.subjects_of(regclass, text[]),
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
-  gdpr.request_consent(bigint, text[], text, text, interval), gdpr.request_consents(bigint[], text[], text, text, interval),
+  gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
@@ -11529,9 +11640,9 @@ grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], 
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
-grant execute on function gdpr.submit(text, jsonb, jsonb, text[]), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
+grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may

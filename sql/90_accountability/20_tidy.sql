@@ -1,0 +1,54 @@
+-- [code] Tidying: what time has made of no effect is deleted, what it has made slow is made fast again.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin, a nightly job. Correctness never waits for it.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.tidy_tokens(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_deleted integer;
+begin
+  with past as (
+    select t.digest from gdpr_internal.token as t
+    where case
+      -- an answer by phone that comes late still makes the link one that withdraws
+      when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
+      when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
+        select from gdpr_internal.consent_request as q
+        join gdpr_internal.consent_state as c on c.subject_id = q.subject_id and c.purpose_id = any (q.purposes)
+        where q.id = t.reference and c.status in ('granted', 'waiting')
+      )
+    end
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
+  get diagnostics v_deleted = row_count;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_tokens(integer) is
+  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+
+create or replace function gdpr.tidy(p_limit integer default 10000)
+returns table (what text, tidied integer)
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'registrations', gdpr.tidy_registrations(p_limit)
+  union all
+  select 'tokens', gdpr.tidy_tokens(p_limit)
+  union all
+  select 'gates', gdpr.tidy_gates(p_limit);
+end;
+comment on function gdpr.tidy(integer) is
+  'The nightly job: tidy_registrations(), tidy_tokens() and tidy_gates(), up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
