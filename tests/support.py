@@ -6,6 +6,8 @@ import itertools
 import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -118,6 +120,42 @@ def cloning(cluster: Cluster) -> Iterator[Clone]:
                 admin.execute(f"drop database {name} with (force)".encode())
 
         yield clone
+
+
+def waiting(
+    connection: psycopg.Connection, run: Callable[[], object]
+) -> Callable[[], BaseException | None]:
+    """Run something that has to wait for another session, until it does wait.
+
+    Returns:
+        A function that waits for its end and gives the error it ended with, or None.
+    """
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            run()
+        except psycopg.Error as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    with psycopg.connect(connection.info.dsn, user="postgres", autocommit=True) as watcher:
+        for _ in range(200):
+            waits = watcher.execute(
+                "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'",
+                [connection.info.backend_pid],
+            ).fetchone()
+            if waits is not None or not thread.is_alive():
+                break
+            time.sleep(0.01)
+
+    def end() -> BaseException | None:
+        thread.join(10)
+        assert not thread.is_alive()
+        return errors[0] if errors else None
+
+    return end
 
 
 def assess(database: Database, purpose: str) -> int:

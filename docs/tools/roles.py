@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from docs.tools.stage import DATABASE, DOCS, OWNER, stage
 from gdprdb import migrate
+from gdprdb.dsn import one
 from gdprdb.server import Cluster
 
 #: Column heading, the login that stands for it, and where it reads customers.
 ROLES = (
     ("application", "crm_app", "gdpr_clear.customer"),
     ("BI", "metabase", "gdpr_bi.customer"),
+    ("portal", "website", "public.customer"),
+    ("sender", "postman", "public.customer"),
     ("DPO", "officer", "gdpr_clear.customer"),
     ("auditor", "auditor", "public.customer"),
     ("admin", "admin", "public.customer"),
@@ -38,7 +41,8 @@ class Action:
     Attributes:
         what: its words in the table.
         statements: what does it; the last one tells by what it returns: null or no row
-            is a no. ``{customer}`` is where the role reads customers, ``{policy}`` the policy.
+            is a no. ``{customer}`` is where the role reads customers, ``{policy}`` the policy,
+            ``{token}`` the token of a question to a person.
         shown: what a value that came back is called, by how it begins.
     """
 
@@ -68,6 +72,11 @@ ACTIONS = (
         "select gdpr.record_consent(1, 'newsletter', true, 'in_person')",
         "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
     )),
+    Action("ask a person for consent", (
+        "select gdpr.request_consent(1, array['newsletter'], 'portal', null, '1 day')",)),
+    Action("answer a question by its token", (
+        "select gdpr.answer_consent('{token}', array['newsletter'])",)),
+    Action("open a mail that waits", ("select gdpr.open_mail(gdpr.next_mail())",)),
     Action("record and end a basis", (
         "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract', 'order'), 'over')",
         "select 1",
@@ -106,30 +115,29 @@ def generate(policy_text: str) -> str:
         policy_text: the policy, as TOML: that of the README.
     """
     with stage() as cluster:
-        document = _prepare(cluster, policy_text)
+        document, token = _prepare(cluster, policy_text)
+        words = {"{policy}": json.dumps(document).replace("'", "''"), "{token}": token}
         lines = [
             f"| | {' | '.join(name for name, _, _ in ROLES)} |",
             f"|---|{'---|' * len(ROLES)}",
         ]
         for action in ACTIONS:
             cells = (
-                attempt(cluster.dsn(DATABASE, login), action, customer, document)
+                attempt(cluster.dsn(DATABASE, login), action, words | {"{customer}": customer})
                 for _, login, customer in ROLES
             )
             lines.append(f"| {action.what} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def attempt(dsn: str, action: Action, customer: str, document: dict[str, Any]) -> str:
+def attempt(dsn: str, action: Action, words: dict[str, str]) -> str:
     """What comes back when a login tries an action; nothing of it stays.
 
     Args:
         dsn: the database, as the login.
         action: what to try.
-        customer: the table or view in which the login reads customers.
-        document: the policy.
+        words: what stands for the words in braces.
     """
-    words = {"{customer}": customer, "{policy}": json.dumps(document).replace("'", "''")}
     row = None
     with psycopg.connect(dsn) as connection:
         try:
@@ -151,8 +159,11 @@ def _filled(statement: str, words: dict[str, str]) -> str:
     return statement
 
 
-def _prepare(cluster: Cluster, policy_text: str) -> dict[str, Any]:
-    """The shop, protected, with its people in several states, and somebody for every part."""
+def _prepare(cluster: Cluster, policy_text: str) -> tuple[dict[str, Any], str]:
+    """The shop, protected, with its people in several states, and somebody for every part.
+
+    Returns the policy, and the token of a question to a person.
+    """
     with psycopg.connect(cluster.dsn(DATABASE, OWNER)) as owner:
         owner.execute((DOCS / "shop.sql").read_bytes())
     migrate.init(cluster.dsn(DATABASE, OWNER))
@@ -163,6 +174,7 @@ def _prepare(cluster: Cluster, policy_text: str) -> dict[str, Any]:
         owner.execute("grant gdpr_dpo to officer")
         owner.execute("grant gdpr_auditor to auditor")
         owner.execute("grant gdpr_admin to admin")
+        owner.execute("grant gdpr_portal to website")
     with psycopg.connect(cluster.dsn(DATABASE, "crm_app")) as application:
         application.execute("update gdpr_clear.customer set city = 'Aalborg' where id = 1")
     with psycopg.connect(cluster.dsn(DATABASE, "officer")) as officer:
@@ -170,9 +182,14 @@ def _prepare(cluster: Cluster, policy_text: str) -> dict[str, Any]:
             "select gdpr.end_basis(basis_id, 'account closed') from gdpr.basis where subject_id = 2"
         )
         officer.execute("select gdpr.restrict(3, 'accuracy_contested')")
+        ask: LiteralString = (
+            "select token from gdpr.request_consent(%s, array['newsletter'], %s, null, '1 day')"
+        )
+        officer.execute(ask, [2, "email"])
+        (token,) = one(officer, ask, [1, "portal"])
     with psycopg.connect(cluster.dsn(DATABASE)) as superuser:
         # a DBA who owns the tables and holds no purpose
         for table in ("customer", "invoice"):
             superuser.execute(f"alter table public.{table} owner to table_owner".encode())
         superuser.execute("grant table_owner to admin")
-    return document
+    return document, token

@@ -16,7 +16,10 @@ DOCS = Path(__file__).parents[1]
 DATABASE, OWNER = "shop", "shop_owner"
 
 #: Logins that hold nothing until the examples give it to them.
-LOGINS = ("crm_app", "mailer", "metabase", "officer", "auditor", "admin", "importer", "table_owner")
+LOGINS = (
+    "crm_app", "mailer", "metabase", "website", "postman", "officer", "auditor", "admin",
+    "importer", "table_owner",
+)  # fmt: skip
 
 
 @contextmanager

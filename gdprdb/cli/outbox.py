@@ -226,7 +226,7 @@ def retry(dsn: str | None, mails: tuple[int, ...], all_dead: bool, dry_run: bool
 def drop(
     dsn: str | None, mails: tuple[int, ...], all_dead: bool, reason: str, dry_run: bool, yes: bool
 ) -> None:
-    """Delete mails that were not sent; that they were, and why, stays on record.
+    """Delete mails that were not sent; which they were, and why, stays on record.
 
     Example:
 

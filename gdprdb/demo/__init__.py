@@ -1,7 +1,8 @@
 """``gdprdb demo``: a CRM full of invented people, protected, and shown at work.
 
 The modules: `people` invents, `crm` builds the application's database, `policy.toml` says what is
-lawful, `stage` is the server, `story` runs statements, `page` shows them, `scenes` is what happens.
+lawful, `stage` is the server, `mailbox` where mails arrive, `story` runs statements, `page` shows
+them, `scenes` is what happens.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from rich.text import Text
 
 from gdprdb import __version__
 from gdprdb.demo import scenes
+from gdprdb.demo.scenes.cast import CAST, OWNER
+from gdprdb.demo.scenes.scene import Scene
 from gdprdb.demo.stage import Stage
 from gdprdb.demo.story import DemoError, Story
 from gdprdb.errors import GdprdbError
@@ -60,10 +63,11 @@ def run(rows: int, keep: bool, console: Console) -> None:
     try:
         _build(story, stage, rows)
         policy = policy_text()
-        scenes.tell(scenes.Scene(story, policy, json.dumps(tomllib.loads(policy))))
+        scenes.tell(Scene(story, policy, json.dumps(tomllib.loads(policy)), stage.send))
         kept = keep
     finally:
         story.close()
+        stage.close()
         if kept:
             stage.cluster.leave_running()
         else:
@@ -93,7 +97,7 @@ def _build(story: Story, stage: Stage, rows: int) -> None:
         )
     with story.step("Installing gdprdb") as done:
         stage.install()
-        done(f"gdprdb {__version__}, installed by {scenes.OWNER.login}, who is no superuser")
+        done(f"gdprdb {__version__}, installed by {OWNER.login}, who is no superuser")
 
 
 def _tolerate_narrow_encodings(console: Console) -> None:
@@ -118,10 +122,10 @@ def _say_how_to_connect(story: Story, stage: Stage) -> None:
     """How to be each of the people of the story, and how to end the server."""
     psql = "psql" if which("psql") else stage.cluster.binaries.program("psql")
     story.note("The server keeps running. Be whom you like:")
-    for actor in scenes.CAST:
+    for actor in CAST:
         story.show(Text(f"     {actor.login}, {actor.who}", style=actor.colour))
         story.command(f'{psql} "{stage.conninfo(actor)}"')
-    names = ", ".join(actor.login for actor in scenes.CAST if actor.unlocks)
+    names = ", ".join(actor.login for actor in CAST if actor.unlocks)
     story.note(f"The key is not in the database: to read plaintext, {names} say first")
     story.command(f"select gdpr.unlock('{stage.key}');", prompt="=>")
     story.note("When you have seen enough, this stops the server and deletes it:")

@@ -70,6 +70,8 @@ def create_logins(superuser: psycopg.Connection[Any], *, database: str) -> None:
         create role crm_owner login createrole;
         create role crm_app login;
         create role mailer login;
+        create role website login;
+        create role postman login;
         create role metabase login;
         create role dpo login;
         create role auditor login;
@@ -147,6 +149,7 @@ def _customer_rows(customers: list[Person], pick: random.Random, today: date) ->
             who.postal_code,
             who.city,
             who.country,
+            who.language,
             pick.choice((0, 500, 1000, 5000)),
             _moment(pick, today, within_days=1500),
         )

@@ -15,6 +15,7 @@ create table crm.customers (
   postal_code   varchar(16),
   city          varchar(80),
   country       char(2)       not null,
+  language      varchar(8)    not null default 'en',
   credit_limit  numeric(10,2) not null default 0 check (credit_limit >= 0),
   created_at    timestamptz   not null default now()
 );

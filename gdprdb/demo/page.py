@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from email.message import EmailMessage
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.panel import Panel
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
@@ -87,6 +90,27 @@ class Grid:
         for row in body:
             table.add_row(*row)
         yield table
+
+
+def text_of(message: EmailMessage) -> str:
+    """The plain text of a mail, its lines ended as terminals expect."""
+    body = message.get_body(("plain",))
+    return "" if body is None else "\n".join(str(body.get_content()).splitlines())
+
+
+def letter(message: EmailMessage) -> RenderableType:
+    """A mail as its reader sees it: three headers and the plain text."""
+    headers = [
+        Text.assemble((f"{name}:  ", "bold"), str(message[name]))
+        for name in ("From", "To", "Subject")
+    ]
+    panel = Panel(
+        Group(*headers, Text(), Text(text_of(message))),
+        box=box.ROUNDED,
+        border_style="bright_black",
+        expand=False,
+    )
+    return Padding(panel, (0, 4, 0, 5))
 
 
 def fit(natural: Sequence[int], available: int) -> list[int]:

@@ -67,6 +67,7 @@ class Person:
     postal_code: str
     city: str
     country: str
+    language: str
     company: str
 
     @property
@@ -173,5 +174,6 @@ def people(count: int, *, seed: int, today: date) -> Iterator[Person]:
             postal_code=postal_code,
             city=city,
             country=pool.locale.country,
+            language=pool.locale.name.partition("_")[0],
             company=pick.choice(pool.companies),
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +13,34 @@ from psycopg.conninfo import make_conninfo
 
 from gdprdb import migrate
 from gdprdb.demo import crm
-from gdprdb.demo.scenes import OWNER
+from gdprdb.demo.mailbox import Mailbox
+from gdprdb.demo.scenes.cast import OWNER, POSTMAN
+from gdprdb.demo.story import DemoError
 
 if TYPE_CHECKING:
     from datetime import date
+    from email.message import EmailMessage
 
     from gdprdb.demo.story import Actor
     from gdprdb.server import Cluster
 
 DATABASE = "crm"
+SENDER = "Bicycle Shop <privacy@shop.example>"
+LINK = "https://shop.example/{page}?token={token}"
 
 
 @dataclass(slots=True)
 class Stage:
-    """One server with the CRM on it.
+    """One server with the CRM on it, and one for its mails.
 
     Attributes:
         cluster: the server.
+        mailbox: where its mails arrive.
         key: the key-encryption key, once there is one. It is nowhere in the database.
     """
 
     cluster: Cluster
+    mailbox: Mailbox = field(default_factory=Mailbox)
     key: str = field(default="", repr=False)
 
     def open(self) -> None:
@@ -50,6 +60,7 @@ class Stage:
         with self.connect(OWNER) as owner:
             owner.execute("grant gdpr_dpo to dpo")
             owner.execute("grant gdpr_auditor to auditor")
+            owner.execute("grant gdpr_portal to website")
             row = owner.execute("select gdpr.create_key('session')").fetchone()
         assert row is not None
         self.key = row[0]
@@ -69,3 +80,38 @@ class Stage:
         if actor.unlocks and self.key:
             connection.execute("select gdpr.unlock(%s)", [self.key])
         return connection
+
+    def send(self, command: str) -> tuple[str, list[EmailMessage]]:
+        """Run a command of gdprdb as the sender of mails.
+
+        Args:
+            command: the command line.
+
+        Returns:
+            What it printed, and the mails that arrived.
+
+        Raises:
+            DemoError: it failed.
+        """
+        environment = {
+            "GDPRDB_DSN": self.conninfo(POSTMAN),
+            "GDPRDB_KEY": self.key,
+            "GDPRDB_SMTP": self.mailbox.url,
+            "GDPRDB_MAIL_FROM": SENDER,
+            "GDPRDB_MAIL_LINK": LINK,
+        }
+        _, *arguments = command.split()
+        done = subprocess.run(
+            [sys.executable, "-m", "gdprdb", *arguments],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise DemoError(f"{command}: {done.stderr.strip()}")
+        return done.stdout.strip(), self.mailbox.empty()
+
+    def close(self) -> None:
+        """Close the mailbox."""
+        self.mailbox.close()

@@ -285,17 +285,23 @@ class Story:
 
     def _exchange(self, actor: Actor, statement: str, answer: RenderableType) -> None:
         """One statement and its answer, held together by a bar in the actor's colour."""
-        who = Text.assemble(
-            (actor.login, f"bold {actor.colour}"),
-            (f"  {actor.who} (search_path {actor.search_path})", "bright_black"),
-        )
+        who = _name(actor, f"{actor.who} (search_path {actor.search_path})")
         content = Group(who, code(statement, "postgresql"), answer)
+        self.show(self.beside(actor, content), "")
+
+    def ran(self, actor: Actor, command: str, printed: str) -> None:
+        """Show a command line that was run, and what it printed."""
+        content = Group(_name(actor, actor.who), Text(f"$ {command}"), Text(printed))
         self.show(self.beside(actor, content), "")
 
     def beside(self, actor: Actor, content: RenderableType) -> Margin:
         """Content with a bar in the actor's colour beside it."""
         bar = "  | " if self.ascii else "  ▌ "
         return Margin(content, actor.colour, bar, bar)
+
+
+def _name(actor: Actor, who: str) -> Text:
+    return Text.assemble((actor.login, f"bold {actor.colour}"), (f"  {who}", "bright_black"))
 
 
 def _answer(answer: Answer) -> RenderableType:

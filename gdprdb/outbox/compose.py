@@ -149,6 +149,9 @@ class Composer:
                 )
         except jinja2.TemplateError as error:
             raise TemplateError(f"template {mail.template}: {error}") from error
+        except Exception as error:
+            # what a template stumbles over may hold values of the person: its kind has to do
+            raise TemplateError(f"template {mail.template}: {type(error).__name__}") from error
         message["From"] = self.sender
         message["To"] = recipient
         message["Date"] = localtime()

@@ -203,7 +203,11 @@ def _open(connection: psycopg.Connection, number: int) -> Mail | None:
     except psycopg.Error as error:
         if error.sqlstate == "PR606":
             return None
-        raise
+        if error.sqlstate != "PR404":
+            raise
+        # one that was altered must not keep the others from leaving
+        connection.execute("select gdpr.mail_failed(%s, true, 'altered')", [number])
+        return None
     if content is None:
         connection.execute("select gdpr.mail_failed(%s, true, 'key destroyed')", [number])
         return None

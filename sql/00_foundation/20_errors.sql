@@ -50,6 +50,7 @@ values
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
   ('drifted', 'PR409', 'the table is not as the policy left it', 'Apply the policy again: gdprdb policy apply.', 'Art. 25'),
+  ('session_changed', 'PR411', 'code in a table has changed the session', 'A trigger, policy or constraint of the table''s owner left it with other settings, or with something that runs later: remove it.', 'Art. 32'),
   ('deferred_trigger', 'PR604', 'a deferred trigger on the table would run with the rights of whoever commits', 'Drop the trigger or make it NOT DEFERRABLE.', 'Art. 32'),
   ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),

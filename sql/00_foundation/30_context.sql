@@ -27,7 +27,7 @@ as $function$
 begin
   -- asked for every row that comes with a source: a few comparisons, no loop over its keys
   if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
-    p_source - array['kind', 'note', 'language', 'registration', 'submitted_at', 'confirmed_at', 'confirmation'] - case p_source ->> 'kind'
+    p_source - array['kind', 'note', 'language'] - case p_source ->> 'kind'
       when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
       when 'import' then array['file', 'line']
       when 'manual' then array['user', 'reason']
@@ -69,7 +69,10 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  perform gdpr_internal.check_source(v_source);
+  -- these are evidence, which gdpr.confirm() alone gives
+  if not v_source ? 'registration' or not gdpr_internal.confirming() then
+    perform gdpr_internal.check_source(v_source);
+  end if;
   return v_source;
 end
 $function$;

@@ -64,15 +64,21 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_token gdpr_internal.token;
-begin
   -- whatever was given, one digest of 43 bytes at the most and one probe of the index; the text and not the bytes it stands
   -- for is digested, so that a token has one spelling
+  v_digest bytea := sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'));
+  v_token gdpr_internal.token;
+begin
+  -- first the person, then the token: as everybody does who asks anew or records an answer, so that they never wait in a ring
+  perform from gdpr_internal.subject as s
+  where s.id = (select t.subject_id from gdpr_internal.token as t where t.digest = v_digest and t.kind = p_kind)
+  for no key update;
   select t.* into v_token
   from gdpr_internal.token as t
-  where t.digest = sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'))
+  where t.digest = v_digest
     and t.kind = p_kind
-    and case when t.used_at is null then t.valid_until > statement_timestamp() else not p_fresh end
+    -- the clock: a statement that began before the deadline and waited is late
+    and case when t.used_at is null then t.valid_until > clock_timestamp() else not p_fresh end
   for update;
   if not found then
     perform gdpr_internal.refuse('token_refused');

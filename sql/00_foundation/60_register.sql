@@ -455,12 +455,13 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_before text;
 begin
   perform gdpr_internal.give_bases(v_id);
   perform gdpr_internal.refresh_table(v_id);
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
 end
 $function$;
 comment on function gdpr_internal.extend_table(name, regclass) is 'See gdpr_policy.extend_table(); takes the role of the caller, which a definer function cannot see.';

@@ -113,6 +113,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_labels text[];
+  v_label text;
 begin
   -- no domain is longer than 253 letters
   if strpos(p_domain, 'xn--') = 0 or length(p_domain) > 253 then
@@ -121,7 +122,11 @@ begin
   v_labels := string_to_array(rtrim(p_domain, '.'), '.');
   for v_i in 1 .. cardinality(v_labels) loop
     if starts_with(v_labels[v_i], 'xn--') then
-      v_labels[v_i] := gdpr_internal.punycode_decode(substr(v_labels[v_i], 5));
+      v_label := gdpr_internal.punycode_decode(substr(v_labels[v_i], 5));
+      -- one that folds to something else is another domain: xn--fa-hia.example is not fass.example
+      if gdpr_internal.fold_text(v_label) = v_label then
+        v_labels[v_i] := v_label;
+      end if;
     end if;
   end loop;
   return gdpr_internal.fold_text(array_to_string(v_labels, '.'));

@@ -88,6 +88,12 @@ declare
   v_claim gdpr_internal.claim;
   v_erased boolean;
 begin
+  -- who is going to change the gate locks it at once as one who does: two who read it first would wait for each other
+  perform from gdpr_internal.subject as s
+  where s.id = p_subject and s.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as o where o.subject_id = p_subject and o.table_id = p_table
+  )
+  for no key update;
   -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
   select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
   into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased
@@ -148,9 +154,14 @@ declare
   v_blocked boolean := false;
   v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
+  v_matching uuid[] := p_digests[1:p_matching];
   v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_source() end;
 begin
   if v_digests > 0 then
+    if gdpr_internal.confirming() then
+      -- who confirms a registration has proved one address; what else was entered may be somebody else's
+      v_matching := array(select d from unnest(v_matching) as d where d = gdpr_internal.confirmed_address());
+    end if;
     -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
     for v_hit in
       select i.digest, i.subject_id, i.blocked_at, i.retired_at
@@ -162,7 +173,7 @@ begin
       v_blocked := v_blocked or v_hit.blocked_at is not null;
       if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
         v_known := v_known + 1;
-        if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
+        if v_subject is null and v_hit.digest = any (v_matching) then
           v_subject := v_hit.subject_id;
         end if;
       end if;
@@ -176,7 +187,7 @@ begin
     perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
     if exists (
       select from gdpr_internal.identifier as i
-      where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
+      where i.digest = any (v_matching) and i.subject_id <> v_subject and i.retired_at is null
     ) then
       -- another session was faster with the same person, who can be seen now
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;

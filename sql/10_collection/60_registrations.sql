@@ -5,7 +5,7 @@
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.put_registration(
-  p_table smallint, p_address uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
+  p_table smallint, p_address uuid, p_mailbox uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
 )
 returns void
 language plpgsql
@@ -27,8 +27,8 @@ begin
   v_wrapped := gdpr_internal.wrap_key((gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), int8send(-v_id), v_key);
   v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, p_content::text);
   -- who asks is not told whether a mail goes out: without one as much is done, and nothing is kept that could be confirmed
-  insert into gdpr_internal.registration (id, table_id, address, content, valid_until)
-  values (v_id, p_table, p_address, case when p_mailed then v_content end, v_until);
+  insert into gdpr_internal.registration (id, table_id, address, mailbox, content, valid_until)
+  values (v_id, p_table, p_address, p_mailbox, case when p_mailed then v_content end, v_until);
   v_mail := jsonb_build_object(
     'to', p_to, 'token', gdpr_internal.create_token('registration', v_id, null, v_until), 'confirm_by', to_char(v_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
   );
@@ -38,11 +38,12 @@ begin
     insert into gdpr_internal.registration_key (registration_id, wrapped) values (v_id, v_wrapped);
     insert into gdpr_internal.outbox (registration_id, template, language, message, due_at, expires_at)
     values (v_id, 'registration', p_language, v_content, statement_timestamp(), v_until);
-    perform pg_notify('gdpr_outbox', '');
   end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
 end
 $function$;
-comment on function gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean) is
+comment on function gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean) is
   'Puts a registration aside under a key of its own, and queues the mail that asks for confirmation (p_mailed).';
 
 create or replace function gdpr_internal.registration_secret(p_registration bigint)
@@ -99,7 +100,7 @@ comment on function gdpr_internal.empty_registrations(bigint[]) is 'Forgets what
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.opted_out(p_address uuid)
+create or replace function gdpr_internal.opted_out(p_mailbox uuid)
 returns boolean
 language sql
 stable
@@ -108,10 +109,43 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select coalesce(
-    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.address = p_address order by r.id desc limit 1), false
+    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.mailbox = p_mailbox order by r.id desc limit 1), false
   );
 end;
-comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of an address wants no mails about registrations.';
+comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of a mailbox wants no mails about registrations.';
+
+create or replace function gdpr_internal.confirmed_address()
+returns uuid
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (select r.address from gdpr_internal.registration as r where r.confirming_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.confirmed_address() is
+  'The digest of the address by which gdpr.confirm() is inserting a row at this moment, else null: all that the person has proved to be theirs.';
+
+create or replace function gdpr_internal.proves_mailbox(p_address text)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_local text := left(p_address, length(p_address) - strpos(reverse(p_address), '@'));
+begin
+  -- domains with the same canonical form are the same domain
+  return gdpr_internal.canonical('email', v_local || '@x') = lower(v_local collate "C") || '@x';
+end
+$function$;
+comment on function gdpr_internal.proves_mailbox(text) is
+  'Whether who reads mails to this spelling of an address owns the mailbox of its canonical form: that folds letters which a mail server may tell apart.';
 
 create or replace function gdpr_internal.confirming()
 returns boolean
@@ -142,6 +176,7 @@ declare
   v_settings jsonb;
   v_source jsonb := coalesce(p_source, '{"kind": "web_form"}');
   v_problems text[] := '{}';
+  v_before text;
   v_to text;
   v_digests record;
   v_blocked boolean;
@@ -162,9 +197,9 @@ begin
   end if;
 
   -- what can be known now; duplicates cannot: a form must not tell who is a customer
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I($1)', 'check_registration_' || v_table.id) into v_problems using p_row;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   v_to := btrim(p_row ->> (v_settings ->> 'address'));
   if not gdpr_internal.is_address(v_to) then
     v_problems := v_problems || format('column %I: is no e-mail address', v_settings ->> 'address');
@@ -174,18 +209,18 @@ begin
   end if;
 
   v_digests := gdpr_internal.identifier_digests('email', v_to);
-  v_blocked := gdpr_internal.opted_out(v_digests.digest) or exists (
+  v_blocked := gdpr_internal.opted_out(v_digests.bare) or exists (
     select from gdpr_internal.identifier as i
     where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
       and not ((v_settings ->> 'lifts_block')::boolean and i.block_reason = 'erased')
   );
-  insert into gdpr_internal.registration_mail as m (address, table_id, mailed_at)
-  values (v_digests.digest, v_table.id, statement_timestamp())
-  on conflict (address, table_id) do update
+  insert into gdpr_internal.registration_mail as m (mailbox, table_id, mailed_at)
+  values (v_digests.bare, v_table.id, statement_timestamp())
+  on conflict (mailbox, table_id) do update
   set mailed_at = excluded.mailed_at
   where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
   perform gdpr_internal.put_registration(
-    v_table.id, v_digests.digest,
+    v_table.id, v_digests.digest, v_digests.bare,
     jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}')), 'form', p_form), v_to,
     gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
     found and not v_blocked
@@ -263,9 +298,9 @@ declare
   v_registration gdpr_internal.registration;
 begin
   v_id := (gdpr_internal.know_token(p_token, 'registration')).reference;
-  -- all of this address, always in the same order: two confirmations at once meet here and not in a deadlock
+  -- all of this mailbox, always in the same order: two confirmations at once meet here and not in a deadlock
   perform from gdpr_internal.registration as r
-  where r.address = (select x.address from gdpr_internal.registration as x where x.id = v_id)
+  where r.mailbox = (select x.mailbox from gdpr_internal.registration as x where x.id = v_id)
   order by r.id
   for update;
   select * into v_registration from gdpr_internal.registration as r where r.id = v_id and r.valid_until > statement_timestamp();
@@ -287,23 +322,38 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_before text := gdpr_internal.before_worker();
   v_subject bigint;
   v_state text;
   v_constraint text;
   v_column text;
 begin
-  perform gdpr_internal.require_worker();
   begin
     execute format('select gdpr_generated.%I($1)', 'insert_registration_' || p_table) into v_subject using p_row;
-  exception when others then
+  exception
+  when transaction_rollback then
+    -- a deadlock or an older snapshot is not the row's fault: the client may try again
+    raise;
+  when others then
     get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
-    -- what the server says of the row may hold values of it: only codes and names go on
+    -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ', 'SQLSTATE ' || v_state, 'constraint ' || nullif(v_constraint, ''), 'column ' || nullif(v_column, ''))
+      concat_ws(', ',
+        'SQLSTATE ' || v_state,
+        (
+          select 'constraint ' || n.name
+          from (
+            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+            union all select 'gdpr_' || e.name from gdpr.error_code as e
+          ) as n (name)
+          where n.name = v_constraint limit 1
+        ),
+        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
+      )
     );
   end;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   return v_subject;
 end
 $function$;
@@ -344,6 +394,7 @@ declare
   v_content jsonb;
   v_source jsonb;
   v_before text := current_setting('gdpr.source', true);
+  v_to text;
   v_subject bigint;
 begin
   v_registration := gdpr_internal.know_registration(p_token);
@@ -360,8 +411,14 @@ begin
   v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
     'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
   ));
+  v_to := btrim(v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+  if not gdpr_internal.proves_mailbox(v_to) and exists (
+    select from gdpr_internal.identifier as i where i.digest = v_registration.address and i.retired_at is null
+  ) then
+    perform gdpr_internal.refuse('registration_known');
+  end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);
@@ -399,17 +456,17 @@ declare
   v_registration gdpr_internal.registration;
 begin
   v_registration := gdpr_internal.know_registration(p_token);
-  if not gdpr_internal.opted_out(v_registration.address) then
-    insert into gdpr_internal.opt_out_record (address, event) values (v_registration.address, 'opted_out');
+  if not gdpr_internal.opted_out(v_registration.mailbox) then
+    insert into gdpr_internal.opt_out_record (mailbox, event) values (v_registration.mailbox, 'opted_out');
   end if;
   perform gdpr_internal.empty_registrations(array(
-    select r.id from gdpr_internal.registration as r where r.address = v_registration.address
+    select r.id from gdpr_internal.registration as r where r.mailbox = v_registration.mailbox
   ));
   return '{"status": "opted_out"}';
 end
 $function$;
 comment on function gdpr.opt_out(text) is
-  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this address until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
+  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this mailbox, with whatever plus-tag, until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
 
 create or replace function gdpr.lift_opt_out(p_value text, p_reason text)
 returns boolean
@@ -420,14 +477,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_address uuid := (gdpr_internal.identifier_digests('email', p_value)).digest;
+  v_mailbox uuid := (gdpr_internal.identifier_digests('email', p_value)).bare;
 begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
-  elsif not gdpr_internal.opted_out(v_address) then
+  elsif not gdpr_internal.opted_out(v_mailbox) then
     return false;
   end if;
-  insert into gdpr_internal.opt_out_record (address, event, reason) values (v_address, 'lifted', p_reason);
+  insert into gdpr_internal.opt_out_record (mailbox, event, reason) values (v_mailbox, 'lifted', p_reason);
   return true;
 end
 $function$;
@@ -456,7 +513,7 @@ begin
   delete from gdpr_internal.token as t where t.kind = 'registration' and t.reference = any (v_past);
   delete from gdpr_internal.registration_mail as m
   using gdpr_internal.registration as r
-  where r.id = any (v_past) and m.address = r.address and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
+  where r.id = any (v_past) and m.mailbox = r.mailbox and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
   delete from gdpr_internal.registration as r where r.id = any (v_past);
   return cardinality(v_past);
 end
@@ -481,9 +538,9 @@ comment on view gdpr.registration is
 create or replace view gdpr.opt_out as
 select o.digest, o.opted_out_at
 from (
-  select distinct on (r.address) r.address as digest, r.recorded_at as opted_out_at, r.event
+  select distinct on (r.mailbox) r.mailbox as digest, r.recorded_at as opted_out_at, r.event
   from gdpr_internal.opt_out_record as r
-  order by r.address, r.id desc
+  order by r.mailbox, r.id desc
 ) as o
 where o.event = 'opted_out';
-comment on view gdpr.opt_out is 'Addresses (keyed digests, as gdpr.digest(''email'', ...) gives them) whose owners want no mails about registrations.';
+comment on view gdpr.opt_out is 'Mailboxes (keyed digests, as gdpr.digest(''email'', ...) gives them for the address without its plus-tag) whose owners want no mails about registrations.';

@@ -43,6 +43,7 @@ declare
   v_of_age date := (statement_timestamp() at time zone gdpr_internal.time_zone())::date - make_interval(years => coalesce(
     (select (s.value #>> '{}')::integer from gdpr_internal.setting as s where s.name = 'child_age'), 16
   ));
+  v_before text;
   v_found bigint[];
   v_children bigint[] := '{}';
 begin
@@ -53,12 +54,12 @@ begin
     where t.unprotected_at is null and c.age
     order by c.id
   loop
-    perform gdpr_internal.require_worker();
+    v_before := gdpr_internal.before_worker();
     execute format(
       'select array_agg(distinct b.subject_id) from gdpr_generated.%I($1) as b where gdpr_internal.born_after(b.subject_id, $2, b.birth, $3)',
       'births_' || v_column.table_id
     ) into v_found using p_subjects, v_column.id, v_of_age;
-    perform gdpr_internal.require_worker();
+    perform gdpr_internal.after_worker(v_before);
     v_children := v_children || coalesce(v_found, '{}');
   end loop;
   return v_children;

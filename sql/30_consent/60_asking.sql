@@ -52,12 +52,17 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'neither the call nor the policy says respond_within');
   elsif v_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'respond_within is a time to come');
+  elsif exists (
+    select from gdpr_internal.purpose as p
+    where p.id = any (p_purposes) and p.while_waiting = 'allow' and v_until > gdpr_internal.after(p.respond_within)
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'data are unlocked while an answer is waited for: no longer than the policy says');
   end if;
   return v_until;
 end
 $function$;
 comment on function gdpr_internal.respond_until(smallint[], interval) is
-  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline.';
+  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline, or with while_waiting = allow one later than the policy''s.';
 
 create or replace function gdpr_internal.queue_question(
   p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],

@@ -62,8 +62,6 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.take_token(p_token, 'consent');
-  -- before looking at what is open: another answer may be on its way
-  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   v_open := gdpr_internal.open_purposes(v_request);
   if v_open = '{}' then
@@ -108,7 +106,6 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.know_token(p_token, 'consent');
-  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   if p_purposes is not null and not gdpr_internal.consent_purposes(p_purposes) <@ v_request.purposes then
     perform gdpr_internal.refuse('invalid_argument', 'purposes: those that were asked');

@@ -135,7 +135,7 @@ end
 $function$;
 comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
 
-create or replace function gdpr_internal.require_worker()
+create or replace function gdpr_internal.require_worker(p_path text default current_setting('search_path'))
 returns void
 language plpgsql
 volatile
@@ -144,6 +144,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- the default is evaluated by the caller: a plain SET in planted code outlives the SET clause of the function that it ran in,
+  -- and the caller would look for its operators and functions there
+  if p_path <> 'pg_catalog, pg_temp' then
+    perform gdpr_internal.refuse('session_changed', 'search_path');
+  end if;
   -- volatile, to see what this very statement has changed.
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
   -- functions. Asked before and after each call, so that no such change is committed.
@@ -157,7 +162,82 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.require_worker() is 'Refuses to go on when functions of gdpr_worker are not what was generated. Error: PR409.';
+comment on function gdpr_internal.require_worker(text) is
+  'Refuses to go on when functions of gdpr_worker are not what was generated, or when code that ran in them changed the search_path of their caller. Errors: PR409, PR411.';
+
+create or replace function gdpr_internal.deferrable_writes()
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(concat_ws(' ',
+      d.relation, pg_stat_get_xact_tuples_inserted(d.relation), pg_stat_get_xact_tuples_updated(d.relation), pg_stat_get_xact_tuples_deleted(d.relation)
+    ), ', ' order by d.relation)
+    from (
+      select distinct g.tgrelid as relation
+      from pg_trigger as g
+      where g.tgdeferrable and (
+        not g.tgisinternal
+        -- foreign keys are checked as the owner of a table, constraints over functions as whoever commits
+        or g.tgfoid = 'unique_key_recheck()'::regprocedure and exists (
+          -- functions of PostgreSQL itself are no dependencies
+          select from pg_depend as x
+          where x.classid = 'pg_class'::regclass and x.objid = g.tgconstrindid
+            and x.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+        )
+      )
+    ) as d
+  );
+end
+$function$;
+comment on function gdpr_internal.deferrable_writes() is
+  'How many rows this transaction wrote in each table from which code can be put off until commit.';
+
+create or replace function gdpr_internal.before_worker()
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker();
+  return gdpr_internal.deferrable_writes();
+end
+$function$;
+comment on function gdpr_internal.before_worker() is
+  'Called before a function of gdpr_worker that touches rows; what it returns is for after_worker(). Error: PR409.';
+
+create or replace function gdpr_internal.after_worker(p_before text, p_path text default current_setting('search_path'))
+returns void
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker(p_path);
+  -- what planted code leaves behind would run later, with the rights of the officer whose session this is
+  if gdpr_internal.deferrable_writes() is distinct from p_before then
+    perform gdpr_internal.refuse('deferred_trigger', 'a table that was written along');
+  elsif exists (select from pg_cursors as c where c.is_holdable and c.creation_time = statement_timestamp()) then
+    perform gdpr_internal.refuse('session_changed', 'cursor');
+  elsif pg_my_temp_schema() <> 0 and exists (
+    select from pg_class as c where c.relnamespace = pg_my_temp_schema() and c.relowner = 'gdpr_worker'::regrole
+  ) then
+    perform gdpr_internal.refuse('session_changed', 'temporary table');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.after_worker(text, text) is
+  'Called right after a function of gdpr_worker that touches rows, with what before_worker() returned: refuses to go on when code planted in a table left something behind that would run with the rights of others. Errors: PR409, PR411, PR604.';
 
 create or replace function gdpr_internal.spread_gate(p_subjects bigint[])
 returns void
@@ -167,10 +247,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
 begin
-  perform gdpr_internal.require_worker();
   perform gdpr_generated.spread_gate(p_subjects);
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
 end
 $function$;
 comment on function gdpr_internal.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table.';
@@ -193,7 +274,8 @@ begin
     set purposes = g.possible, until = g.until
     from gdpr_internal.gate(p_subjects) as g
     where s.id = g.subject_id
-      and (s.purposes, s.until) is distinct from (g.possible, g.until)
+      -- a gate that asks the evidence each time is touched all the same: sessions with an older snapshot have to fail here
+      and ((s.purposes, s.until) is distinct from (g.possible, g.until) or g.until = '-infinity')
     returning s.id
   )
   select array_agg(c.id) into v_changed from changed as c;

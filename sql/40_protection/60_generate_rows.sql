@@ -50,7 +50,7 @@ begin
   from gdpr_internal.subject as s
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
-    and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    and ((t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until) or s.until = '-infinity');
   -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
   set constraints all immediate;
 end

@@ -124,11 +124,12 @@ declare
   v_languages text[];
   v_language_columns integer[];
   v_kek bytea;
+  v_before text;
 begin
   if p_subjects is null then
     return;
   end if;
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   select
     array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)
   into v_ids, v_emails, v_email_columns, v_languages, v_language_columns
@@ -142,7 +143,7 @@ begin
     from gdpr_generated.contacts(p_subjects) as c
     group by c.subject_id
   ) as p;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   if exists (select from unnest(v_emails || v_languages) as v where starts_with(v, 'gdpr1:')) then
     v_kek := (gdpr_internal.keyring()).kek;
   end if;

@@ -57,6 +57,7 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_table record;
+  v_before text;
   v_changed bigint;
   v_kept bigint;
   v_kept_all bigint := 0;
@@ -69,6 +70,12 @@ begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
+  -- before the person, as a confirmation locks them
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = p_subject
+  order by r.id
+  for update of r;
   -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
   perform from gdpr_internal.subject as s where s.id = p_subject for update;
   if not found then
@@ -95,17 +102,17 @@ begin
     order by t.depth desc, t.id
   loop
     -- the generated function's name comes from the register
-    perform gdpr_internal.require_worker();
+    v_before := gdpr_internal.before_worker();
     execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
     into v_changed, v_kept
     using p_subject;
+    perform gdpr_internal.after_worker(v_before);
     v_kept_all := v_kept_all + v_kept;
     v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
       'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
       'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
     ));
   end loop;
-  perform gdpr_internal.require_worker();
 
   if v_kept_all = 0 then
     v_key_destroyed := gdpr_internal.destroy_key(p_subject);
@@ -140,15 +147,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table smallint;
+  v_before text;
   v_subjects bigint[];
 begin
   select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_table) into v_subjects using p_keys;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   return coalesce(v_subjects, '{}');
 end
 $function$;

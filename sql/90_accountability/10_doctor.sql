@@ -272,6 +272,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table record;
+  v_before text;
   v_gates bigint;
   v_orphans bigint;
   v_plain bigint;
@@ -294,10 +295,10 @@ begin
     end if;
     severity := 'error';
     begin
-      perform gdpr_internal.require_worker();
+      v_before := gdpr_internal.before_worker();
       execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
       -- what a planted row policy did as gdpr_worker is undone with this block
-      perform gdpr_internal.require_worker();
+      perform gdpr_internal.after_worker(v_before);
     exception when others then
       topic := 'rows';
       finding := 'the rows cannot be read by gdprdb';

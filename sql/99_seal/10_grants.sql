@@ -82,23 +82,23 @@ grant select on
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
 grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
-do $helpers$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select p.oid::regprocedure from pg_catalog.pg_proc as p
-    where p.pronamespace in ('gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace) and p.proowner = 'gdpr_owner'::regrole
-  loop
-    execute format('grant execute on function %s to gdpr_keyholder', v_function);
-  end loop;
-end
-$helpers$;
+-- what the key holder's functions call: the context, the gate, identifiers, mails
+grant execute on function
+  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
+  gdpr_internal.purpose_inherited(name, text),
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
+  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
@@ -229,7 +229,7 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
-  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;

@@ -116,7 +116,7 @@ def test_a_planted_trigger_cannot_make_the_error_tell_a_value(open_house: World)
         """
         create function mal.tell() returns trigger language plpgsql as $$
           begin raise exception using message = new.note, detail = new.email, hint = new.note,
-            errcode = '23514', constraint = 'some_check'; end $$;
+            errcode = '23514', constraint = new.note, column = new.email; end $$;
         create trigger aaa before insert on mal.lead for each row execute function mal.tell();
         """,
     )
@@ -179,3 +179,132 @@ def test_the_ciphertext_of_a_registration_opens_as_nobody(open_house: World) -> 
         error = attempt(open_house.login(user), "select gdpr.reveal(%s)", [content])
         assert error is not None, user
         assert leaked(told(error), SECRETS) == []
+
+
+def opened_with(world: World, **changes: Any) -> World:
+    """The house with a form for customers; changes of the table's policy."""
+    new = json.loads(POLICY)
+    new["tables"]["crm.customer"] |= {"double_opt_in": {"address": "email"}, **changes}
+    new["roles"]["mailer"] = {"audience": "mail"}
+    world.run("postgres", "grant mallory to db_owner")
+    world.run("db_owner", "select count(*) from gdpr.apply(%s)", [json.dumps(new)])
+    world.run("postgres", "revoke mallory from db_owner")
+    return world
+
+
+def register(world: World, row: dict[str, Any], consent: str = "{}") -> dict[str, Any]:
+    """Submit a form for customers; the mail that it leads to."""
+    world.run(
+        "portal_app",
+        "select gdpr.submit('crm.customer', %s, null, %s)",
+        [json.dumps(row), consent],
+    )
+    return mail(world)
+
+
+def customer(world: World, key: int) -> int:
+    """The number of a customer."""
+    ((number,),) = world.run("dpo_login", f"select gdpr.subject_of('crm.customer', '{key}')")
+    return int(number)
+
+
+def test_nobody_confirms_for_the_owner_of_a_number_that_was_only_entered(world: World) -> None:
+    """She confirms her own address, and Vera's phone number stands in the form: Vera consented to
+    nothing, and mails to Vera go where they went."""
+    opened_with(world, match_on=["email", "phone"])
+    vera = customer(world, 3)
+    consents = world.run("dpo_login", "select count(*) from gdpr.consent_history")
+    token = register(
+        world,
+        {"email": "mallory@evil.example", "phone": "+49711333333", "last_name": "M"},
+        "{marketing}",
+    )["token"]
+    world.run("portal_app", "select gdpr.confirm(%s)", [token])
+    assert world.run(
+        "dpo_login",
+        "select subject_id = %s from gdpr.consent_history order by at desc limit 1",
+        [vera],
+    ) == [(False,)]
+    assert world.run("dpo_login", "select count(*) from gdpr.consent_history") != consents
+    assert world.run("dpo_login", "select gdpr.find_subject('phone', '+49711333333')") == [(vera,)]
+    world.run(
+        "dpo_login",
+        "select gdpr.request_consent(%s, '{marketing}', 'email', null, '1 day')",
+        [vera],
+    )
+    assert mail(world)["to"] == "vera@verasecret.example"
+
+
+@pytest.mark.parametrize(
+    "spelling", ["wei\u00df@a.example", "\uff57eiss@a.example", "weiss@xn--fa-hia.example"]
+)
+def test_nobody_confirms_for_a_mailbox_that_is_only_spelled_alike(
+    open_house: World, spelling: str
+) -> None:
+    """Matching folds letters that mail servers tell apart."""
+    victim = "weiss@fass.example" if "xn--" in spelling else "weiss@a.example"
+    open_house.run("crm_app", "insert into gdpr_clear.lead (email) values (%s)", [victim])
+    open_house.run("portal_app", SUBMIT, [json.dumps({"email": spelling})])
+    message = mail(open_house)
+    assert message["to"] == spelling
+    attempt(open_house.login("portal_app"), "select gdpr.confirm(%s)", [message["token"]])
+    assert (
+        open_house.run(
+            "postgres",
+            "select count(*) from mal.lead group by gdpr_subject_id having count(*) > 1",
+        )
+        == []
+    )
+
+
+def test_plus_tags_are_no_way_around_interval_and_opt_out(open_house: World) -> None:
+    def waiting() -> int:
+        ((count,),) = open_house.run("postgres", "select count(*) from gdpr_internal.outbox")
+        return int(count)
+
+    for tag in ("", "+1", "+2", "+3"):
+        open_house.run("portal_app", SUBMIT, [json.dumps({"email": f"eva{tag}@evasecret.example"})])
+    assert waiting() == 1
+    open_house.run("portal_app", "select gdpr.opt_out(%s)", [mail(open_house)["token"]])
+    assert waiting() == 0
+    open_house.run("postgres", "delete from gdpr_internal.registration_mail")
+    open_house.run("portal_app", SUBMIT, [json.dumps({"email": "eva+4@evasecret.example"})])
+    assert waiting() == 0
+    assert open_house.run(
+        "dpo_login", "select gdpr.lift_opt_out('eva+5@evasecret.example', 'asked')"
+    ) == [(True,)]
+
+
+def test_a_wake_up_does_not_tell_whether_a_mail_goes_out(open_house: World) -> None:
+    """Any login may LISTEN: the blocked address and the other sound the same."""
+    open_house.run("dpo_login", "select gdpr.block('email', 'eva@evasecret.example', 'asked')")
+    listener = open_house.login("outsider")
+    listener.execute("listen gdpr_outbox")
+    calls = []
+    for address in ("eva@evasecret.example", "other@evasecret.example"):
+        open_house.run("portal_app", SUBMIT, [json.dumps({"email": address})])
+        calls.append([(n.channel, n.payload) for n in listener.notifies(timeout=1, stop_after=1)])
+    assert calls[0] == calls[1] == [("gdpr_outbox", "")]
+
+
+@pytest.mark.parametrize("key", ["registration", "submitted_at", "confirmed_at", "confirmation"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select gdpr.set_context(p_source => %s)",
+        (
+            "select set_config('gdpr.source', %s, false);"
+            " insert into gdpr_clear.customer (email, last_name) values ('n@n.example', 'N')"
+        ),
+        "select gdpr.submit('mal.lead', '{\"email\": \"n@n.example\"}', %s)",
+    ],
+)
+def test_nobody_forges_the_evidence_of_a_confirmation(
+    open_house: World, statement: str, key: str
+) -> None:
+    source = json.dumps({"kind": "web_form", key: "2020-01-01"})
+    session = open_house.login("crm_app")
+    for part in statement.split(";"):
+        error = attempt(session, part, [source] if "%s" in part else None)
+    assert error is not None
+    assert error.sqlstate == "PR004"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -20,45 +17,9 @@ from tests.capabilities.crm import (
     refused,
     subject,
 )
-from tests.support import Database
+from tests.support import Database, waiting
 
 INSERT = "insert into gdpr_clear.customer (email, last_name) values (%s, 'N') returning id"
-
-
-def waiting(
-    connection: psycopg.Connection, run: Callable[[], object]
-) -> Callable[[], BaseException | None]:
-    """Run something that has to wait for another session, until it does wait.
-
-    Returns:
-        A function that waits for its end and gives the error it ended with, or None.
-    """
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            run()
-        except psycopg.Error as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    with psycopg.connect(connection.info.dsn, user="postgres", autocommit=True) as watcher:
-        for _ in range(200):
-            waits = watcher.execute(
-                "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'",
-                [connection.info.backend_pid],
-            ).fetchone()
-            if waits is not None or not thread.is_alive():
-                break
-            time.sleep(0.01)
-
-    def end() -> BaseException | None:
-        thread.join(10)
-        assert not thread.is_alive()
-        return errors[0] if errors else None
-
-    return end
 
 
 # ---------------------------------------------------------------- persons

@@ -465,7 +465,7 @@ def test_the_time_zone_of_the_session_moves_no_deadline(news: Database, anna: in
         officer = news.connect("dpo_login", options=f"-c TimeZone={zone}")
         row = officer.execute(
             "select (respond_until - statement_timestamp())::text"
-            " from gdpr.request_consent(%s, '{marketing}', 'paper', null, '200 days')",
+            " from gdpr.request_consent(%s, '{profiling}', 'paper', null, '200 days')",
             [anna],
         ).fetchone()
         assert row is not None

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 from tests.capabilities.crm import refused, subject
-from tests.capabilities.test_10_collection import waiting
-from tests.support import Database
+from tests.support import Database, waiting
 
 COUNT = "select count(*) from gdpr_clear.customer"
 

@@ -59,6 +59,12 @@ def test_the_locales_take_turns(crowd: list[Person]) -> None:
     assert {"DE", "JP"} <= set(countries)
 
 
+def test_everybody_speaks_the_language_of_the_country(crowd: list[Person]) -> None:
+    spoken = {who.country: who.language for who in crowd}
+    assert {"DE": "de", "GB": "en", "JP": "ja", "SE": "sv"}.items() <= spoken.items()
+    assert len(spoken) == len(LOCALES)
+
+
 def test_japanese_people_have_japanese_names_family_name_first(crowd: list[Person]) -> None:
     japanese = [who for who in crowd if who.country == "JP"]
     assert all(not who.last_name.isascii() for who in japanese)

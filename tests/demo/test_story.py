@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
 from decimal import Decimal
@@ -70,6 +71,12 @@ def test_rows_changed_are_counted(tell: Tell) -> None:
     story.fetch(SOMEBODY, "create temporary table t (i integer)")
     assert story.ask(SOMEBODY, "insert into t values (1), (2)").affected == 2
     assert "2 rows changed" in printed(story)
+
+
+def test_a_command_is_shown_with_what_it_printed(tell: Tell) -> None:
+    story = tell()
+    story.ran(SOMEBODY, "gdprdb outbox send", "sent\n1")
+    assert re.search(r"the superuser\n.*\$ gdprdb outbox send\n.* sent\n.* 1\n", printed(story))
 
 
 def test_a_short_variable_is_shown_as_the_literal_that_was_sent(tell: Tell) -> None:

@@ -214,6 +214,27 @@ def test_a_deadline_that_is_a_day_has_no_time() -> None:
     assert "bis 1. April 2031;" in text
 
 
+@pytest.mark.parametrize(
+    ("template", "content"),
+    [
+        (
+            "{% block subject %}{{ confirm_by | moment }}{% endblock %}",
+            {"confirm_by": "12031-03-31"},
+        ),
+        ("{% block subject %}{{ purposes + 1 }}{% endblock %}", {}),
+        ("{% block subject %}{{ 1 / 0 }}{% endblock %}", {}),
+    ],
+)
+def test_whatever_a_template_stumbles_over_is_told_without_values(
+    tmp_path: Path, template: str, content: dict[str, Any]
+) -> None:
+    (tmp_path / "registration.en.jinja").write_text(template)
+    with pytest.raises(TemplateError) as refusal:
+        Composer(SENDER, LINK, tmp_path).compose(mail(**content))
+    assert "template registration" in str(refusal.value)
+    assert not any(value in str(refusal.value) for value in ("12031", "apples", "t0-ken_"))
+
+
 #: What asking by a published form puts into a mail.
 FORM: dict[str, Any] = {
     "title": "May we <write>?",

@@ -398,3 +398,21 @@ def test_threads_end(post: Post, mail_server: MakeServer, settings: Settings, ru
     before = threading.active_count()
     assert run(*SEND, "--workers", "4").code == 0
     assert threading.active_count() == before
+
+
+def test_a_mail_that_was_altered_keeps_no_other_from_leaving(
+    post: Post, mail_server: MakeServer, settings: Settings, run: Run
+) -> None:
+    server = mail_server()
+    settings(server)
+    altered, good = post.queue(), post.queue(2, "hugo@example.com")
+    post.db.rows(
+        "update gdpr_internal.outbox as o set message ="
+        " (select message from gdpr_internal.outbox where id = %s) where id = %s",
+        [good, altered],
+        user="postgres",
+    )
+    outcome = run(*SEND)
+    assert outcome.code == 0, outcome.err
+    assert post.sent() == [good]
+    assert post.states() == [(altered, "dead", 1, "altered")]

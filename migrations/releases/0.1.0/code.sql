@@ -51,6 +51,7 @@ values
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
   ('drifted', 'PR409', 'the table is not as the policy left it', 'Apply the policy again: gdprdb policy apply.', 'Art. 25'),
+  ('session_changed', 'PR411', 'code in a table has changed the session', 'A trigger, policy or constraint of the table''s owner left it with other settings, or with something that runs later: remove it.', 'Art. 32'),
   ('deferred_trigger', 'PR604', 'a deferred trigger on the table would run with the rights of whoever commits', 'Drop the trigger or make it NOT DEFERRABLE.', 'Art. 32'),
   ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
@@ -128,7 +129,7 @@ as $function$
 begin
   -- asked for every row that comes with a source: a few comparisons, no loop over its keys
   if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
-    p_source - array['kind', 'note', 'language', 'registration', 'submitted_at', 'confirmed_at', 'confirmation'] - case p_source ->> 'kind'
+    p_source - array['kind', 'note', 'language'] - case p_source ->> 'kind'
       when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
       when 'import' then array['file', 'line']
       when 'manual' then array['user', 'reason']
@@ -170,7 +171,10 @@ begin
   exception when data_exception then
     v_source := 'null';
   end;
-  perform gdpr_internal.check_source(v_source);
+  -- these are evidence, which gdpr.confirm() alone gives
+  if not v_source ? 'registration' or not gdpr_internal.confirming() then
+    perform gdpr_internal.check_source(v_source);
+  end if;
   return v_source;
 end
 $function$;
@@ -650,15 +654,21 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_token gdpr_internal.token;
-begin
   -- whatever was given, one digest of 43 bytes at the most and one probe of the index; the text and not the bytes it stands
   -- for is digested, so that a token has one spelling
+  v_digest bytea := sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'));
+  v_token gdpr_internal.token;
+begin
+  -- first the person, then the token: as everybody does who asks anew or records an answer, so that they never wait in a ring
+  perform from gdpr_internal.subject as s
+  where s.id = (select t.subject_id from gdpr_internal.token as t where t.digest = v_digest and t.kind = p_kind)
+  for no key update;
   select t.* into v_token
   from gdpr_internal.token as t
-  where t.digest = sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'))
+  where t.digest = v_digest
     and t.kind = p_kind
-    and case when t.used_at is null then t.valid_until > statement_timestamp() else not p_fresh end
+    -- the clock: a statement that began before the deadline and waited is late
+    and case when t.used_at is null then t.valid_until > clock_timestamp() else not p_fresh end
   for update;
   if not found then
     perform gdpr_internal.refuse('token_refused');
@@ -2062,12 +2072,13 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_before text;
 begin
   perform gdpr_internal.give_bases(v_id);
   perform gdpr_internal.refresh_table(v_id);
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I(null)', 'spread_' || v_id);
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
 end
 $function$;
 comment on function gdpr_internal.extend_table(name, regclass) is 'See gdpr_policy.extend_table(); takes the role of the caller, which a definer function cannot see.';
@@ -3448,6 +3459,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_labels text[];
+  v_label text;
 begin
   -- no domain is longer than 253 letters
   if strpos(p_domain, 'xn--') = 0 or length(p_domain) > 253 then
@@ -3456,7 +3468,11 @@ begin
   v_labels := string_to_array(rtrim(p_domain, '.'), '.');
   for v_i in 1 .. cardinality(v_labels) loop
     if starts_with(v_labels[v_i], 'xn--') then
-      v_labels[v_i] := gdpr_internal.punycode_decode(substr(v_labels[v_i], 5));
+      v_label := gdpr_internal.punycode_decode(substr(v_labels[v_i], 5));
+      -- one that folds to something else is another domain: xn--fa-hia.example is not fass.example
+      if gdpr_internal.fold_text(v_label) = v_label then
+        v_labels[v_i] := v_label;
+      end if;
     end if;
   end loop;
   return gdpr_internal.fold_text(array_to_string(v_labels, '.'));
@@ -3648,6 +3664,12 @@ declare
   v_claim gdpr_internal.claim;
   v_erased boolean;
 begin
+  -- who is going to change the gate locks it at once as one who does: two who read it first would wait for each other
+  perform from gdpr_internal.subject as s
+  where s.id = p_subject and s.purposes & p_mask <> p_mask and not exists (
+    select from gdpr_internal.source as o where o.subject_id = p_subject and o.table_id = p_table
+  )
+  for no key update;
   -- the lock makes this row and a withdrawal meet: whoever comes second sees the other
   select s.id, s.ref, s.purposes, s.until, s.erased_at is not null
   into v_claim.subject_id, v_claim.ref, v_claim.purposes, v_claim.until, v_erased
@@ -3708,9 +3730,14 @@ declare
   v_blocked boolean := false;
   v_digests integer := cardinality(array_remove(p_digests, null));
   v_known integer := 0;
+  v_matching uuid[] := p_digests[1:p_matching];
   v_source jsonb := case when p_backfill then '{"kind": "before_gdprdb"}' else gdpr_internal.context_source() end;
 begin
   if v_digests > 0 then
+    if gdpr_internal.confirming() then
+      -- who confirms a registration has proved one address; what else was entered may be somebody else's
+      v_matching := array(select d from unnest(v_matching) as d where d = gdpr_internal.confirmed_address());
+    end if;
     -- whose is it, and is it blocked; the lock is what an eraser of the same person meets
     for v_hit in
       select i.digest, i.subject_id, i.blocked_at, i.retired_at
@@ -3722,7 +3749,7 @@ begin
       v_blocked := v_blocked or v_hit.blocked_at is not null;
       if v_hit.retired_at is null and v_hit.digest = any (p_digests) then
         v_known := v_known + 1;
-        if v_subject is null and v_hit.digest = any (p_digests[1:p_matching]) then
+        if v_subject is null and v_hit.digest = any (v_matching) then
           v_subject := v_hit.subject_id;
         end if;
       end if;
@@ -3736,7 +3763,7 @@ begin
     perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
     if exists (
       select from gdpr_internal.identifier as i
-      where i.digest = any (p_digests[1:p_matching]) and i.subject_id <> v_subject and i.retired_at is null
+      where i.digest = any (v_matching) and i.subject_id <> v_subject and i.retired_at is null
     ) then
       -- another session was faster with the same person, who can be seen now
       delete from gdpr_internal.identifier as i where i.subject_id = v_subject;
@@ -3994,7 +4021,7 @@ comment on view gdpr.subject is 'Persons: numbers and states, nothing that ident
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.put_registration(
-  p_table smallint, p_address uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
+  p_table smallint, p_address uuid, p_mailbox uuid, p_content jsonb, p_to text, p_language text, p_within interval, p_mailed boolean
 )
 returns void
 language plpgsql
@@ -4016,8 +4043,8 @@ begin
   v_wrapped := gdpr_internal.wrap_key((gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), int8send(-v_id), v_key);
   v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -v_id, 0, p_content::text);
   -- who asks is not told whether a mail goes out: without one as much is done, and nothing is kept that could be confirmed
-  insert into gdpr_internal.registration (id, table_id, address, content, valid_until)
-  values (v_id, p_table, p_address, case when p_mailed then v_content end, v_until);
+  insert into gdpr_internal.registration (id, table_id, address, mailbox, content, valid_until)
+  values (v_id, p_table, p_address, p_mailbox, case when p_mailed then v_content end, v_until);
   v_mail := jsonb_build_object(
     'to', p_to, 'token', gdpr_internal.create_token('registration', v_id, null, v_until), 'confirm_by', to_char(v_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
   );
@@ -4027,11 +4054,12 @@ begin
     insert into gdpr_internal.registration_key (registration_id, wrapped) values (v_id, v_wrapped);
     insert into gdpr_internal.outbox (registration_id, template, language, message, due_at, expires_at)
     values (v_id, 'registration', p_language, v_content, statement_timestamp(), v_until);
-    perform pg_notify('gdpr_outbox', '');
   end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
 end
 $function$;
-comment on function gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean) is
+comment on function gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean) is
   'Puts a registration aside under a key of its own, and queues the mail that asks for confirmation (p_mailed).';
 
 create or replace function gdpr_internal.registration_secret(p_registration bigint)
@@ -4088,7 +4116,7 @@ comment on function gdpr_internal.empty_registrations(bigint[]) is 'Forgets what
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.opted_out(p_address uuid)
+create or replace function gdpr_internal.opted_out(p_mailbox uuid)
 returns boolean
 language sql
 stable
@@ -4097,10 +4125,43 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select coalesce(
-    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.address = p_address order by r.id desc limit 1), false
+    (select r.event = 'opted_out' from gdpr_internal.opt_out_record as r where r.mailbox = p_mailbox order by r.id desc limit 1), false
   );
 end;
-comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of an address wants no mails about registrations.';
+comment on function gdpr_internal.opted_out(uuid) is 'Whether the owner of a mailbox wants no mails about registrations.';
+
+create or replace function gdpr_internal.confirmed_address()
+returns uuid
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (select r.address from gdpr_internal.registration as r where r.confirming_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.confirmed_address() is
+  'The digest of the address by which gdpr.confirm() is inserting a row at this moment, else null: all that the person has proved to be theirs.';
+
+create or replace function gdpr_internal.proves_mailbox(p_address text)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_local text := left(p_address, length(p_address) - strpos(reverse(p_address), '@'));
+begin
+  -- domains with the same canonical form are the same domain
+  return gdpr_internal.canonical('email', v_local || '@x') = lower(v_local collate "C") || '@x';
+end
+$function$;
+comment on function gdpr_internal.proves_mailbox(text) is
+  'Whether who reads mails to this spelling of an address owns the mailbox of its canonical form: that folds letters which a mail server may tell apart.';
 
 create or replace function gdpr_internal.confirming()
 returns boolean
@@ -4131,6 +4192,7 @@ declare
   v_settings jsonb;
   v_source jsonb := coalesce(p_source, '{"kind": "web_form"}');
   v_problems text[] := '{}';
+  v_before text;
   v_to text;
   v_digests record;
   v_blocked boolean;
@@ -4151,9 +4213,9 @@ begin
   end if;
 
   -- what can be known now; duplicates cannot: a form must not tell who is a customer
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I($1)', 'check_registration_' || v_table.id) into v_problems using p_row;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   v_to := btrim(p_row ->> (v_settings ->> 'address'));
   if not gdpr_internal.is_address(v_to) then
     v_problems := v_problems || format('column %I: is no e-mail address', v_settings ->> 'address');
@@ -4163,18 +4225,18 @@ begin
   end if;
 
   v_digests := gdpr_internal.identifier_digests('email', v_to);
-  v_blocked := gdpr_internal.opted_out(v_digests.digest) or exists (
+  v_blocked := gdpr_internal.opted_out(v_digests.bare) or exists (
     select from gdpr_internal.identifier as i
     where i.digest in (v_digests.digest, v_digests.bare) and i.blocked_at is not null
       and not ((v_settings ->> 'lifts_block')::boolean and i.block_reason = 'erased')
   );
-  insert into gdpr_internal.registration_mail as m (address, table_id, mailed_at)
-  values (v_digests.digest, v_table.id, statement_timestamp())
-  on conflict (address, table_id) do update
+  insert into gdpr_internal.registration_mail as m (mailbox, table_id, mailed_at)
+  values (v_digests.bare, v_table.id, statement_timestamp())
+  on conflict (mailbox, table_id) do update
   set mailed_at = excluded.mailed_at
   where m.mailed_at <= statement_timestamp() - (v_settings ->> 'resend_after')::interval;
   perform gdpr_internal.put_registration(
-    v_table.id, v_digests.digest,
+    v_table.id, v_digests.digest, v_digests.bare,
     jsonb_build_object('row', p_row, 'source', v_source, 'consent', to_jsonb(coalesce(p_consent, '{}')), 'form', p_form), v_to,
     gdpr_internal.registration_language(v_table.definition, p_row, v_source), (v_settings ->> 'confirm_within')::interval,
     found and not v_blocked
@@ -4252,9 +4314,9 @@ declare
   v_registration gdpr_internal.registration;
 begin
   v_id := (gdpr_internal.know_token(p_token, 'registration')).reference;
-  -- all of this address, always in the same order: two confirmations at once meet here and not in a deadlock
+  -- all of this mailbox, always in the same order: two confirmations at once meet here and not in a deadlock
   perform from gdpr_internal.registration as r
-  where r.address = (select x.address from gdpr_internal.registration as x where x.id = v_id)
+  where r.mailbox = (select x.mailbox from gdpr_internal.registration as x where x.id = v_id)
   order by r.id
   for update;
   select * into v_registration from gdpr_internal.registration as r where r.id = v_id and r.valid_until > statement_timestamp();
@@ -4276,23 +4338,38 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_before text := gdpr_internal.before_worker();
   v_subject bigint;
   v_state text;
   v_constraint text;
   v_column text;
 begin
-  perform gdpr_internal.require_worker();
   begin
     execute format('select gdpr_generated.%I($1)', 'insert_registration_' || p_table) into v_subject using p_row;
-  exception when others then
+  exception
+  when transaction_rollback then
+    -- a deadlock or an older snapshot is not the row's fault: the client may try again
+    raise;
+  when others then
     get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
-    -- what the server says of the row may hold values of it: only codes and names go on
+    -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ', 'SQLSTATE ' || v_state, 'constraint ' || nullif(v_constraint, ''), 'column ' || nullif(v_column, ''))
+      concat_ws(', ',
+        'SQLSTATE ' || v_state,
+        (
+          select 'constraint ' || n.name
+          from (
+            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+            union all select 'gdpr_' || e.name from gdpr.error_code as e
+          ) as n (name)
+          where n.name = v_constraint limit 1
+        ),
+        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
+      )
     );
   end;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   return v_subject;
 end
 $function$;
@@ -4333,6 +4410,7 @@ declare
   v_content jsonb;
   v_source jsonb;
   v_before text := current_setting('gdpr.source', true);
+  v_to text;
   v_subject bigint;
 begin
   v_registration := gdpr_internal.know_registration(p_token);
@@ -4349,8 +4427,14 @@ begin
   v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
     'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
   ));
+  v_to := btrim(v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+  if not gdpr_internal.proves_mailbox(v_to) and exists (
+    select from gdpr_internal.identifier as i where i.digest = v_registration.address and i.retired_at is null
+  ) then
+    perform gdpr_internal.refuse('registration_known');
+  end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_content -> 'row' ->> (v_table.definition #>> '{double_opt_in,address}'));
+    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);
@@ -4388,17 +4472,17 @@ declare
   v_registration gdpr_internal.registration;
 begin
   v_registration := gdpr_internal.know_registration(p_token);
-  if not gdpr_internal.opted_out(v_registration.address) then
-    insert into gdpr_internal.opt_out_record (address, event) values (v_registration.address, 'opted_out');
+  if not gdpr_internal.opted_out(v_registration.mailbox) then
+    insert into gdpr_internal.opt_out_record (mailbox, event) values (v_registration.mailbox, 'opted_out');
   end if;
   perform gdpr_internal.empty_registrations(array(
-    select r.id from gdpr_internal.registration as r where r.address = v_registration.address
+    select r.id from gdpr_internal.registration as r where r.mailbox = v_registration.mailbox
   ));
   return '{"status": "opted_out"}';
 end
 $function$;
 comment on function gdpr.opt_out(text) is
-  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this address until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
+  'By the token of a mail that asks to confirm a registration: what was entered is forgotten, and no registration sends a mail to this mailbox, with whatever plus-tag, until gdpr.lift_opt_out(). Idempotent. Error: PR303. Art. 21(2).';
 
 create or replace function gdpr.lift_opt_out(p_value text, p_reason text)
 returns boolean
@@ -4409,14 +4493,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_address uuid := (gdpr_internal.identifier_digests('email', p_value)).digest;
+  v_mailbox uuid := (gdpr_internal.identifier_digests('email', p_value)).bare;
 begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
-  elsif not gdpr_internal.opted_out(v_address) then
+  elsif not gdpr_internal.opted_out(v_mailbox) then
     return false;
   end if;
-  insert into gdpr_internal.opt_out_record (address, event, reason) values (v_address, 'lifted', p_reason);
+  insert into gdpr_internal.opt_out_record (mailbox, event, reason) values (v_mailbox, 'lifted', p_reason);
   return true;
 end
 $function$;
@@ -4445,7 +4529,7 @@ begin
   delete from gdpr_internal.token as t where t.kind = 'registration' and t.reference = any (v_past);
   delete from gdpr_internal.registration_mail as m
   using gdpr_internal.registration as r
-  where r.id = any (v_past) and m.address = r.address and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
+  where r.id = any (v_past) and m.mailbox = r.mailbox and m.table_id = r.table_id and m.mailed_at <= r.submitted_at;
   delete from gdpr_internal.registration as r where r.id = any (v_past);
   return cardinality(v_past);
 end
@@ -4470,12 +4554,12 @@ comment on view gdpr.registration is
 create or replace view gdpr.opt_out as
 select o.digest, o.opted_out_at
 from (
-  select distinct on (r.address) r.address as digest, r.recorded_at as opted_out_at, r.event
+  select distinct on (r.mailbox) r.mailbox as digest, r.recorded_at as opted_out_at, r.event
   from gdpr_internal.opt_out_record as r
-  order by r.address, r.id desc
+  order by r.mailbox, r.id desc
 ) as o
 where o.event = 'opted_out';
-comment on view gdpr.opt_out is 'Addresses (keyed digests, as gdpr.digest(''email'', ...) gives them) whose owners want no mails about registrations.';
+comment on view gdpr.opt_out is 'Mailboxes (keyed digests, as gdpr.digest(''email'', ...) gives them for the address without its plus-tag) whose owners want no mails about registrations.';
 
 -- 20_lawful_basis/20_bases.sql
 -- [code] Recording and ending lawful bases.
@@ -5182,6 +5266,7 @@ declare
   v_of_age date := (statement_timestamp() at time zone gdpr_internal.time_zone())::date - make_interval(years => coalesce(
     (select (s.value #>> '{}')::integer from gdpr_internal.setting as s where s.name = 'child_age'), 16
   ));
+  v_before text;
   v_found bigint[];
   v_children bigint[] := '{}';
 begin
@@ -5192,12 +5277,12 @@ begin
     where t.unprotected_at is null and c.age
     order by c.id
   loop
-    perform gdpr_internal.require_worker();
+    v_before := gdpr_internal.before_worker();
     execute format(
       'select array_agg(distinct b.subject_id) from gdpr_generated.%I($1) as b where gdpr_internal.born_after(b.subject_id, $2, b.birth, $3)',
       'births_' || v_column.table_id
     ) into v_found using p_subjects, v_column.id, v_of_age;
-    perform gdpr_internal.require_worker();
+    perform gdpr_internal.after_worker(v_before);
     v_children := v_children || coalesce(v_found, '{}');
   end loop;
   return v_children;
@@ -5959,12 +6044,17 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'neither the call nor the policy says respond_within');
   elsif v_until <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'respond_within is a time to come');
+  elsif exists (
+    select from gdpr_internal.purpose as p
+    where p.id = any (p_purposes) and p.while_waiting = 'allow' and v_until > gdpr_internal.after(p.respond_within)
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'data are unlocked while an answer is waited for: no longer than the policy says');
   end if;
   return v_until;
 end
 $function$;
 comment on function gdpr_internal.respond_until(smallint[], interval) is
-  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline.';
+  'The deadline of a question that is asked now, in the time zone of the policy. Error: PR004 no deadline, or with while_waiting = allow one later than the policy''s.';
 
 create or replace function gdpr_internal.queue_question(
   p_subjects bigint[], p_requests bigint[], p_tokens text[], p_emails text[], p_languages text[], p_forms bigint[],
@@ -6219,8 +6309,6 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.take_token(p_token, 'consent');
-  -- before looking at what is open: another answer may be on its way
-  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   v_open := gdpr_internal.open_purposes(v_request);
   if v_open = '{}' then
@@ -6265,7 +6353,6 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.know_token(p_token, 'consent');
-  perform from gdpr_internal.subject as s where s.id = v_token.subject_id for no key update;
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   if p_purposes is not null and not gdpr_internal.consent_purposes(p_purposes) <@ v_request.purposes then
     perform gdpr_internal.refuse('invalid_argument', 'purposes: those that were asked');
@@ -7093,7 +7180,7 @@ end
 $function$;
 comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
 
-create or replace function gdpr_internal.require_worker()
+create or replace function gdpr_internal.require_worker(p_path text default current_setting('search_path'))
 returns void
 language plpgsql
 volatile
@@ -7102,6 +7189,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- the default is evaluated by the caller: a plain SET in planted code outlives the SET clause of the function that it ran in,
+  -- and the caller would look for its operators and functions there
+  if p_path <> 'pg_catalog, pg_temp' then
+    perform gdpr_internal.refuse('session_changed', 'search_path');
+  end if;
   -- volatile, to see what this very statement has changed.
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
   -- functions. Asked before and after each call, so that no such change is committed.
@@ -7115,7 +7207,82 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.require_worker() is 'Refuses to go on when functions of gdpr_worker are not what was generated. Error: PR409.';
+comment on function gdpr_internal.require_worker(text) is
+  'Refuses to go on when functions of gdpr_worker are not what was generated, or when code that ran in them changed the search_path of their caller. Errors: PR409, PR411.';
+
+create or replace function gdpr_internal.deferrable_writes()
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(concat_ws(' ',
+      d.relation, pg_stat_get_xact_tuples_inserted(d.relation), pg_stat_get_xact_tuples_updated(d.relation), pg_stat_get_xact_tuples_deleted(d.relation)
+    ), ', ' order by d.relation)
+    from (
+      select distinct g.tgrelid as relation
+      from pg_trigger as g
+      where g.tgdeferrable and (
+        not g.tgisinternal
+        -- foreign keys are checked as the owner of a table, constraints over functions as whoever commits
+        or g.tgfoid = 'unique_key_recheck()'::regprocedure and exists (
+          -- functions of PostgreSQL itself are no dependencies
+          select from pg_depend as x
+          where x.classid = 'pg_class'::regclass and x.objid = g.tgconstrindid
+            and x.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+        )
+      )
+    ) as d
+  );
+end
+$function$;
+comment on function gdpr_internal.deferrable_writes() is
+  'How many rows this transaction wrote in each table from which code can be put off until commit.';
+
+create or replace function gdpr_internal.before_worker()
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker();
+  return gdpr_internal.deferrable_writes();
+end
+$function$;
+comment on function gdpr_internal.before_worker() is
+  'Called before a function of gdpr_worker that touches rows; what it returns is for after_worker(). Error: PR409.';
+
+create or replace function gdpr_internal.after_worker(p_before text, p_path text default current_setting('search_path'))
+returns void
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.require_worker(p_path);
+  -- what planted code leaves behind would run later, with the rights of the officer whose session this is
+  if gdpr_internal.deferrable_writes() is distinct from p_before then
+    perform gdpr_internal.refuse('deferred_trigger', 'a table that was written along');
+  elsif exists (select from pg_cursors as c where c.is_holdable and c.creation_time = statement_timestamp()) then
+    perform gdpr_internal.refuse('session_changed', 'cursor');
+  elsif pg_my_temp_schema() <> 0 and exists (
+    select from pg_class as c where c.relnamespace = pg_my_temp_schema() and c.relowner = 'gdpr_worker'::regrole
+  ) then
+    perform gdpr_internal.refuse('session_changed', 'temporary table');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.after_worker(text, text) is
+  'Called right after a function of gdpr_worker that touches rows, with what before_worker() returned: refuses to go on when code planted in a table left something behind that would run with the rights of others. Errors: PR409, PR411, PR604.';
 
 create or replace function gdpr_internal.spread_gate(p_subjects bigint[])
 returns void
@@ -7125,10 +7292,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
 begin
-  perform gdpr_internal.require_worker();
   perform gdpr_generated.spread_gate(p_subjects);
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
 end
 $function$;
 comment on function gdpr_internal.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table.';
@@ -7151,7 +7319,8 @@ begin
     set purposes = g.possible, until = g.until
     from gdpr_internal.gate(p_subjects) as g
     where s.id = g.subject_id
-      and (s.purposes, s.until) is distinct from (g.possible, g.until)
+      -- a gate that asks the evidence each time is touched all the same: sessions with an older snapshot have to fail here
+      and ((s.purposes, s.until) is distinct from (g.possible, g.until) or g.until = '-infinity')
     returning s.id
   )
   select array_agg(c.id) into v_changed from changed as c;
@@ -8450,7 +8619,7 @@ begin
   from gdpr_internal.subject as s
   where t.gdpr_subject_id = any (p_subjects)
     and s.id = t.gdpr_subject_id
-    and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
+    and ((t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until) or s.until = '-infinity');
   -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
   set constraints all immediate;
 end
@@ -9015,11 +9184,12 @@ declare
   v_languages text[];
   v_language_columns integer[];
   v_kek bytea;
+  v_before text;
 begin
   if p_subjects is null then
     return;
   end if;
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   select
     array_agg(p.subject_id), array_agg(p.email), array_agg(p.email_column), array_agg(p.language), array_agg(p.language_column)
   into v_ids, v_emails, v_email_columns, v_languages, v_language_columns
@@ -9033,7 +9203,7 @@ begin
     from gdpr_generated.contacts(p_subjects) as c
     group by c.subject_id
   ) as p;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   if exists (select from unnest(v_emails || v_languages) as v where starts_with(v, 'gdpr1:')) then
     v_kek := (gdpr_internal.keyring()).kek;
   end if;
@@ -10194,6 +10364,7 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_table record;
+  v_before text;
   v_changed bigint;
   v_kept bigint;
   v_kept_all bigint := 0;
@@ -10206,6 +10377,12 @@ begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
+  -- before the person, as a confirmation locks them
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = p_subject
+  order by r.id
+  for update of r;
   -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
   perform from gdpr_internal.subject as s where s.id = p_subject for update;
   if not found then
@@ -10232,17 +10409,17 @@ begin
     order by t.depth desc, t.id
   loop
     -- the generated function's name comes from the register
-    perform gdpr_internal.require_worker();
+    v_before := gdpr_internal.before_worker();
     execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
     into v_changed, v_kept
     using p_subject;
+    perform gdpr_internal.after_worker(v_before);
     v_kept_all := v_kept_all + v_kept;
     v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
       'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
       'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
     ));
   end loop;
-  perform gdpr_internal.require_worker();
 
   if v_kept_all = 0 then
     v_key_destroyed := gdpr_internal.destroy_key(p_subject);
@@ -10277,15 +10454,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table smallint;
+  v_before text;
   v_subjects bigint[];
 begin
   select t.id into v_table from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null;
   if v_table is null then
     perform gdpr_internal.refuse('not_protected');
   end if;
-  perform gdpr_internal.require_worker();
+  v_before := gdpr_internal.before_worker();
   execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_table) into v_subjects using p_keys;
-  perform gdpr_internal.require_worker();
+  perform gdpr_internal.after_worker(v_before);
   return coalesce(v_subjects, '{}');
 end
 $function$;
@@ -11096,6 +11274,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table record;
+  v_before text;
   v_gates bigint;
   v_orphans bigint;
   v_plain bigint;
@@ -11118,10 +11297,10 @@ begin
     end if;
     severity := 'error';
     begin
-      perform gdpr_internal.require_worker();
+      v_before := gdpr_internal.before_worker();
       execute format('select * from gdpr_generated.%I()', 'check_' || v_table.id) into v_gates, v_orphans, v_plain;
       -- what a planted row policy did as gdpr_worker is undone with this block
-      perform gdpr_internal.require_worker();
+      perform gdpr_internal.after_worker(v_before);
     exception when others then
       topic := 'rows';
       finding := 'the rows cannot be read by gdprdb';
@@ -11403,23 +11582,23 @@ grant select on
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
 grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
-do $helpers$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select p.oid::regprocedure from pg_catalog.pg_proc as p
-    where p.pronamespace in ('gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace) and p.proowner = 'gdpr_owner'::regrole
-  loop
-    execute format('grant execute on function %s to gdpr_keyholder', v_function);
-  end loop;
-end
-$helpers$;
+-- what the key holder's functions call: the context, the gate, identifiers, mails
+grant execute on function
+  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
+  gdpr_internal.purpose_inherited(name, text),
+  gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
+  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
@@ -11550,7 +11729,7 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
-  gdpr_internal.put_registration(smallint, uuid, jsonb, text, text, interval, boolean),
+  gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
