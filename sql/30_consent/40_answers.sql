@@ -10,6 +10,9 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+-- a plan outlives the statistics it was made with: planned while this table had one page, it would read all of it by now
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $function$
 begin
   return (
@@ -36,19 +39,28 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
   v_closed bigint[];
   v_mails bigint[];
 begin
-  select array_agg(q.id) into v_closed
-  from gdpr_internal.consent_request as q
-  where q.subject_id = any (p_subjects)
-    and (
-      exists (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
-      or exists (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
-    )
-    and gdpr_internal.open_purposes(q) = '{}';
+  -- first the few that something still waits for, found by index one by one: whether a question is open is the dearer look
+  with waited_for as materialized (
+    select q
+    from gdpr_internal.consent_request as q
+    cross join lateral (
+      (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
+      union all
+      (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
+      limit 1
+    ) as waiting
+    where q.subject_id = any (p_subjects)
+  )
+  select array_agg((w.q).id) into v_closed
+  from waited_for as w
+  where gdpr_internal.open_purposes(w.q) = '{}';
   if v_closed is null then
     return;
   end if;
@@ -87,6 +99,9 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- as in open_purposes(), for the checks of foreign keys too
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $function$
 declare
   v_evidence text;

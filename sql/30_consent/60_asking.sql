@@ -10,6 +10,8 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+-- a plan outlives the statistics it was made with: see open_purposes()
+set enable_seqscan = off
 as $function$
 begin
   return (
@@ -73,6 +75,7 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
+set enable_seqscan = off
 as $function$
 declare
   v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');
@@ -130,6 +133,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
+-- one plan for the session: asked one by one, planning took twice as long as asking
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
   v_purposes smallint[] := gdpr_internal.consent_purposes(p_purposes);

@@ -14,6 +14,8 @@ rows 1
 set search_path = pg_catalog, pg_temp
 -- one plan for the session: planning took ten times as long as reading the evidence of one person
 set plan_cache_mode = force_generic_plan
+-- and one that fits when the tables have grown since
+set enable_seqscan = off
 as $function$
 #variable_conflict use_column
 begin

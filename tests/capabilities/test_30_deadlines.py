@@ -197,6 +197,35 @@ def test_asking_many_is_linear() -> None:
     assert times[1] < times[0] * 25
 
 
+def test_many_calls_in_one_transaction_read_no_table_whole(news: Database) -> None:
+    """Plans are made while the tables are as good as empty, and have to fit to the end.
+
+    A session keeps its plans, and in one transaction no statistics are renewed: a table that
+    was read whole when it had a page would be read whole for each of 100,000 persons.
+    """
+    news.rows("vacuum analyze", user="postgres")
+    anna, bela = subject(news, "crm.customer", 1), subject(news, "crm.customer", 2)
+    calls = (
+        "gdpr.request_consent(p, '{marketing}', 'email', 'news')",
+        "gdpr.request_consent(p, '{profiling}', 'portal', 'news')",
+        "gdpr.record_consent(p, 'marketing', true, 'api')",
+        "gdpr.withdraw_consent(p, 'marketing')",
+    )
+    officer = news.connect("dpo_login")
+    for _ in range(40):
+        for call in calls:
+            for person in (anna, bela):
+                officer.execute(f"select {call} from (values (%s::bigint)) as v (p)", [person])
+    officer.execute("select pg_stat_force_next_flush()")
+    officer.close()
+    read = news.rows(
+        "select relname from pg_stat_user_tables where relname = any (%s) and seq_tup_read > 2000",
+        [["consent_request", "consent_record", "consent_mail", "token", "outbox", "basis_record"]],
+        user="postgres",
+    )
+    assert read == []
+
+
 def _ask_many(db: Database, counts: tuple[int, ...]) -> list[float]:
     from gdprdb import migrate
     from tests.capabilities.crm import apply

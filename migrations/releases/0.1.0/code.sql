@@ -5737,6 +5737,9 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+-- a plan outlives the statistics it was made with: planned while this table had one page, it would read all of it by now
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $function$
 begin
   return (
@@ -5763,19 +5766,28 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
   v_closed bigint[];
   v_mails bigint[];
 begin
-  select array_agg(q.id) into v_closed
-  from gdpr_internal.consent_request as q
-  where q.subject_id = any (p_subjects)
-    and (
-      exists (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
-      or exists (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
-    )
-    and gdpr_internal.open_purposes(q) = '{}';
+  -- first the few that something still waits for, found by index one by one: whether a question is open is the dearer look
+  with waited_for as materialized (
+    select q
+    from gdpr_internal.consent_request as q
+    cross join lateral (
+      (select from gdpr_internal.token as t where t.reference = q.id and t.kind = 'consent' and t.used_at is null)
+      union all
+      (select from gdpr_internal.consent_mail as m where m.request_id = q.id)
+      limit 1
+    ) as waiting
+    where q.subject_id = any (p_subjects)
+  )
+  select array_agg((w.q).id) into v_closed
+  from waited_for as w
+  where gdpr_internal.open_purposes(w.q) = '{}';
   if v_closed is null then
     return;
   end if;
@@ -5814,6 +5826,9 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- as in open_purposes(), for the checks of foreign keys too
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $function$
 declare
   v_evidence text;
@@ -5987,6 +6002,8 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+-- a plan outlives the statistics it was made with: see open_purposes()
+set enable_seqscan = off
 as $function$
 begin
   return (
@@ -6050,6 +6067,7 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
+set enable_seqscan = off
 as $function$
 declare
   v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');
@@ -6107,6 +6125,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
+-- one plan for the session: asked one by one, planning took twice as long as asking
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
   v_purposes smallint[] := gdpr_internal.consent_purposes(p_purposes);
@@ -7039,6 +7059,8 @@ rows 1
 set search_path = pg_catalog, pg_temp
 -- one plan for the session: planning took ten times as long as reading the evidence of one person
 set plan_cache_mode = force_generic_plan
+-- and one that fits when the tables have grown since
+set enable_seqscan = off
 as $function$
 #variable_conflict use_column
 begin
