@@ -98,10 +98,15 @@ def _pgbench(script: str, clients: int) -> Take:
             file.write(script.replace("{by_email}", _by_email(site.contender)))
             file.flush()
             command = [
-                str(site.cluster.binaries.program("pgbench")), "--no-vacuum", "--protocol=prepared",
-                f"--client={clients}", f"--time={seconds}", f"--define=people={site.people}",
-                f"--file={file.name}", site.dsn(APP),
-            ]  # fmt: skip
+                str(site.cluster.binaries.program("pgbench")),
+                "--no-vacuum",
+                "--protocol=prepared",
+                f"--client={clients}",
+                f"--time={seconds}",
+                f"--define=people={site.people}",
+                f"--file={file.name}",
+                site.dsn(APP),
+            ]
             with clock.cpu_of_new_backends(postmaster) as spent:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
         transactions, wall_us = read_pgbench(done.stdout, clients)
@@ -184,7 +189,11 @@ def _can_withdraw(site: Site) -> bool:
 _SCANS = (
     Operation(
         Task(
-            "scan_redacted", "scan, redacted view", 1, "cpu", True,
+            "scan_redacted",
+            "scan, redacted view",
+            1,
+            "cpu",
+            True,
             Budget(ratio_to_plain=1.3, times_faster_than_by_hand=5),
         ),
         _scan(BI, lambda contender: contender.redacted),
@@ -192,25 +201,37 @@ _SCANS = (
     ),
     Operation(
         Task(
-            "scan_clear", "scan, clear view, two decrypted columns", 1, "cpu", True,
+            "scan_clear",
+            "scan, clear view, two decrypted columns",
+            1,
+            "cpu",
+            True,
             Budget(us_per_op=12, times_faster_than_by_hand=10),
         ),
         _scan(APP, lambda _: "person"),
         rows=lambda site: site.scan_rows,
     ),
-)  # fmt: skip
+)
 
 _SINGLE_ROWS = (
     Operation(
         Task(
-            "read_by_key", "read by key, clear view", 1, "wall", False,
+            "read_by_key",
+            "read by key, clear view",
+            1,
+            "wall",
+            False,
             Budget(ratio_to_plain=2.2, times_faster_than_by_hand=3),
         ),
         _pgbench(_READ.format(condition="id = :id"), 1),
     ),
     Operation(
         Task(
-            "read_by_email", "read by e-mail, encrypted searchable", 1, "wall", False,
+            "read_by_email",
+            "read by e-mail, encrypted searchable",
+            1,
+            "wall",
+            False,
             Budget(ratio_to_plain=3, times_faster_than_by_hand=3),
         ),
         _pgbench(_READ.format(condition="{by_email}"), 1),
@@ -218,7 +239,11 @@ _SINGLE_ROWS = (
     *(
         Operation(
             Task(
-                "insert", "insert one row", clients, "wall", False,
+                "insert",
+                "insert one row",
+                clients,
+                "wall",
+                False,
                 Budget(ratio_to_plain=1.8, cpu_ratio_to_plain=7, times_faster_than_by_hand=2),
             ),
             _pgbench(_INSERT, clients),
@@ -228,30 +253,42 @@ _SINGLE_ROWS = (
     *(
         Operation(
             Task(
-                "update", "update one row", clients, "wall", False,
+                "update",
+                "update one row",
+                clients,
+                "wall",
+                False,
                 Budget(ratio_to_plain=1.6, cpu_ratio_to_plain=4, times_faster_than_by_hand=2),
             ),
             _pgbench(_UPDATE, clients),
         )
         for clients in (1, 4)
     ),
-)  # fmt: skip
+)
 
 _BULK = (
     Operation(
         Task(
-            "bulk_insert", "bulk insert by one INSERT ... SELECT", 1, "cpu", True,
+            "bulk_insert",
+            "bulk insert by one INSERT ... SELECT",
+            1,
+            "cpu",
+            True,
             Budget(ratio_to_plain=20, times_faster_than_by_hand=4),
         ),
         _bulk_insert,
         rows=lambda site: site.bulk_rows,
     ),
-)  # fmt: skip
+)
 
 _PERSON_BY_PERSON = (
     Operation(
         Task(
-            "withdraw_consent", "withdraw one consent", 1, "wall", False,
+            "withdraw_consent",
+            "withdraw one consent",
+            1,
+            "wall",
+            False,
             Budget(us_per_op=2_000),
         ),
         _each(lambda contender: contender.withdraw),
@@ -259,13 +296,17 @@ _PERSON_BY_PERSON = (
     ),
     Operation(
         Task(
-            "erase", "erase one person with rows in 5 tables", 1, "wall", False,
+            "erase",
+            "erase one person with rows in 5 tables",
+            1,
+            "wall",
+            False,
             Budget(us_per_op=10_000, ratio_to_small=1.3),
         ),
         _each(lambda contender: contender.erase),
         takes_part=lambda _: True,
     ),
-)  # fmt: skip
+)
 
 #: In this order: what reads finds the tables as loaded, what erases comes last.
 OPERATIONS = (*_SCANS, *_SINGLE_ROWS, *_BULK, *_PERSON_BY_PERSON)

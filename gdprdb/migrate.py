@@ -45,9 +45,18 @@ LOCK_TIMEOUT = "5s"
 _ONE_AT_A_TIME = threading.Lock()
 
 _ROLES = (
-    "gdpr_mail", "gdpr_portal", "gdpr_bi", "gdpr_app", "gdpr_auditor", "gdpr_dpo", "gdpr_admin",
-    "gdpr_viewer", "gdpr_worker", "gdpr_keyholder", "gdpr_owner",
-)  # fmt: skip
+    "gdpr_mail",
+    "gdpr_portal",
+    "gdpr_bi",
+    "gdpr_app",
+    "gdpr_auditor",
+    "gdpr_dpo",
+    "gdpr_admin",
+    "gdpr_viewer",
+    "gdpr_worker",
+    "gdpr_keyholder",
+    "gdpr_owner",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +189,7 @@ def script(start: str = "base", end: str = "head", *, lock_timeout: str = LOCK_T
     config.output_buffer = buffer = io.StringIO()
     with _alembic():
         directory = ScriptDirectory.from_config(config)
-        releases = [
-            "base", *(step.revision for step in reversed(list(directory.walk_revisions())))
-        ]  # fmt: skip
+        releases = ["base", *(step.revision for step in reversed(list(directory.walk_revisions())))]
         first, last = (_position(releases, name) for name in (start, end))
         run = command.upgrade if first <= last else command.downgrade
         run(config, f"{releases[first]}:{releases[last]}", sql=True)

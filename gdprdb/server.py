@@ -330,9 +330,17 @@ class Cluster:
 
     def _start(self) -> None:
         done = self._run(
-            "pg_ctl", "start", "-s", "-w", "-t", _PATIENCE, "-D", self.data,
-            "-l", self.directory / "log",
-        )  # fmt: skip
+            "pg_ctl",
+            "start",
+            "-s",
+            "-w",
+            "-t",
+            _PATIENCE,
+            "-D",
+            self.data,
+            "-l",
+            self.directory / "log",
+        )
         if done.returncode:
             raise self._did_not_start()
 
@@ -341,10 +349,14 @@ class Cluster:
         arguments = [str(self.binaries.program("pg_ctl")), str(self.directory), str(second)]
         self._keeper = subprocess.Popen(
             ["/bin/sh", "-c", _KEEPER, "gdprdb-keeper", *arguments, str(_PATIENCE)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            cwd=self.directory, env=_environment(), start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.directory,
+            env=_environment(),
+            start_new_session=True,
             **self._identity(),
-        )  # fmt: skip
+        )
         if self._keeper.stdout is None or self._keeper.stdout.readline() != b"started\n":
             raise self._did_not_start()
 
@@ -390,9 +402,14 @@ class Cluster:
         """Run one of PostgreSQL's programs as the server's account."""
         return subprocess.run(
             [str(self.binaries.program(program)), *map(str, arguments)],
-            check=False, cwd=self.directory, env=_environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, **self._identity(),
-        )  # fmt: skip
+            check=False,
+            cwd=self.directory,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            **self._identity(),
+        )
 
     def _may_enter(self, directory: Path) -> bool:
         """Whether the server's account can enter the directory and read it."""
@@ -400,8 +417,11 @@ class Cluster:
             return True
         done = subprocess.run(
             ["/bin/sh", "-c", 'cd "$1" && ls . >/dev/null', "sh", str(directory)],
-            check=False, cwd="/", capture_output=True, **self._identity(),
-        )  # fmt: skip
+            check=False,
+            cwd="/",
+            capture_output=True,
+            **self._identity(),
+        )
         return done.returncode == 0
 
     def _give(self, path: Path) -> None:

@@ -9,6 +9,11 @@ db
     closed after the test), ``db.rows(sql, params, user=...)``, ``db.name``.
 empty_db
     The same without gdprdb: what an application's database is before.
+shop_template, crm_template (session)
+    Names of databases with the customer tables of `tests.capabilities.crm`, before and under
+    their policy, for cloning.
+run
+    The command line, run in this process: ``run("db", "status").out``. A `tests.support.Outcome`.
 chinook
     ``db`` with the sample shop's tables and rows in schema public; the test is
     skipped where the data are not at hand.
@@ -33,13 +38,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import settings
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from gdprdb import migrate
+from gdprdb.cli import main
 from gdprdb.server import PORT, Cluster
-from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Clone, Database, cloning, serve
+from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
+from tests.support import (
+    AS_SUPERUSER,
+    INSTALLER,
+    OWNER,
+    Clone,
+    Database,
+    Outcome,
+    Run,
+    assess,
+    cloning,
+    serve,
+)
 
 CHINOOK = Path(__file__).parents[2] / "shared" / "data" / "chinook"
 
@@ -184,3 +203,39 @@ create index on public.customer (support_rep_id);
 create index on public.invoice (customer_id);
 create index on public.invoice_line (invoice_id);
 """
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line: ``run("db", "status", stdin="...")``."""
+    for variable in ("GDPRDB_DSN", "DATABASE_URL", "GDPRDB_FORMAT", "GDPRDB_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def call(*arguments: str, stdin: str | None = None) -> Outcome:
+        result = CliRunner().invoke(main, arguments, input=stdin, prog_name="gdprdb")
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shop_template(clone: Clone, installed_template: str) -> Iterator[str]:
+    """Name of a database with the tables and rows of the application, and gdprdb not yet
+    applied."""
+    with clone(installed_template) as database:
+        connection = database.connect()
+        connection.execute(TABLES)
+        connection.execute(ROWS)
+        database.close()
+        yield database.name
+
+
+@pytest.fixture(scope="session")
+def crm_template(clone: Clone, shop_template: str) -> Iterator[str]:
+    """Name of a database with the application under its policy."""
+    with clone(shop_template) as database:
+        apply(database, POLICY)
+        assess(database, "analytics")
+        yield database.name

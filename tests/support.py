@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -181,8 +182,32 @@ def catalog(database: Database) -> str:
     """The schema of a database as pg_dump writes it, without what differs between any two runs."""
     programs = database.cluster.binaries
     done = subprocess.run(
-        [programs.program("pg_dump"), "--schema-only", "--exclude-schema=gdpr_evidence_*",
-         "--exclude-table=gdpr_internal.schema_version", database.dsn("postgres")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            programs.program("pg_dump"),
+            "--schema-only",
+            "--exclude-schema=gdpr_evidence_*",
+            "--exclude-table=gdpr_internal.schema_version",
+            database.dsn("postgres"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return re.sub(r"(?m)^\\(un)?restrict .*$", "", done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """Standard output, read as JSON."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Outcome]

@@ -158,9 +158,15 @@ def checking_binaries() -> Binaries | None:
         quiet = {"DEBIAN_FRONTEND": "noninteractive", **os.environ}
         for command in (
             ["apt-get", "update", "-qq"],
-            ["apt-get", "install", "-qq", "-y", "--no-install-recommends",
-             "postgresql-15-plpgsql-check"],
-        ):  # fmt: skip
+            [
+                "apt-get",
+                "install",
+                "-qq",
+                "-y",
+                "--no-install-recommends",
+                "postgresql-15-plpgsql-check",
+            ],
+        ):
             subprocess.run(command, check=False, env=quiet, stdout=subprocess.DEVNULL)
         found = with_extension()
     return found

@@ -57,52 +57,77 @@ ACTIONS = (
     Action("read the clear view", ("select email from gdpr_clear.customer where id = 1",), _SEEN),
     Action("read the table itself", ("select email from public.customer where id = 1",), _SEEN),
     Action("read the redacted view", ("select email from gdpr_bi.customer where id = 1",), _SEEN),
-    Action("see a person without a basis for the role's purpose", (
-        "select 1 from {customer} where id = 2",)),
-    Action("see a person whose processing is restricted", (
-        "select 1 from {customer} where id = 3",)),
-    Action("write personal data", (
-        "update {customer} set city = 'Odense' where id = 1 returning 1",)),
-    Action("write the columns `gdpr_*`", (
-        "update public.customer set gdpr_purposes = 0 where id = 1 returning 1",)),
+    Action(
+        "see a person without a basis for the role's purpose",
+        ("select 1 from {customer} where id = 2",),
+    ),
+    Action(
+        "see a person whose processing is restricted", ("select 1 from {customer} where id = 3",)
+    ),
+    Action(
+        "write personal data", ("update {customer} set city = 'Odense' where id = 1 returning 1",)
+    ),
+    Action(
+        "write the columns `gdpr_*`",
+        ("update public.customer set gdpr_purposes = 0 where id = 1 returning 1",),
+    ),
     Action("truncate a protected table", ("truncate public.customer cascade", "select 1")),
-    Action("look a person up by identifier", (
-        "select gdpr.find_subject('email', 'ada@example.org')",)),
-    Action("record and withdraw consent", (
-        "select gdpr.record_consent(1, 'newsletter', true, 'in_person')",
-        "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
-    )),
-    Action("ask a person for consent", (
-        "select gdpr.request_consent(1, array['newsletter'], 'portal', null, '1 day')",)),
-    Action("answer a question by its token", (
-        "select gdpr.answer_consent('{token}', array['newsletter'])",)),
+    Action(
+        "look a person up by identifier", ("select gdpr.find_subject('email', 'ada@example.org')",)
+    ),
+    Action(
+        "record and withdraw consent",
+        (
+            "select gdpr.record_consent(1, 'newsletter', true, 'in_person')",
+            "select gdpr.withdraw_consent(1, 'newsletter', 'phone')",
+        ),
+    ),
+    Action(
+        "ask a person for consent",
+        ("select gdpr.request_consent(1, array['newsletter'], 'portal', null, '1 day')",),
+    ),
+    Action(
+        "answer a question by its token",
+        ("select gdpr.answer_consent('{token}', array['newsletter'])",),
+    ),
     Action("open a mail that waits", ("select gdpr.open_mail(gdpr.next_mail())",)),
-    Action("record and end a basis", (
-        "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract', 'order'), 'over')",
-        "select 1",
-    )),
-    Action("restrict, record an objection, erase", (
-        "select gdpr.restrict(1, 'legal_claims')",
-        "select gdpr.object_to(1, 'analytics')",
-        "select gdpr.erase(1)",
-    )),
-    Action("block and unblock an identifier", (
-        "select gdpr.block('email', 'x@example.org', 'test')",
-        "select gdpr.unblock('email', 'x@example.org', 'test')",
-    )),
-    Action("read bases, consents, erasures", (
-        "select 1 from gdpr.basis, gdpr.consent, gdpr.erasure_ledger having count(*) >= 0",)),
-    Action("read who changed what", (
-        "select 1 from gdpr.audit_log where operation = 'UPDATE'",)),
-    Action("read the old values of a change", (
-        "select old ->> 'city' from gdpr.audit_log where operation = 'UPDATE'",)),
-    Action("change or delete evidence", (
-        "delete from gdpr_internal.basis_record", "select 1")),
+    Action(
+        "record and end a basis",
+        (
+            "select gdpr.end_basis(gdpr.record_basis(1, 'orders', 'contract', 'order'), 'over')",
+            "select 1",
+        ),
+    ),
+    Action(
+        "restrict, record an objection, erase",
+        (
+            "select gdpr.restrict(1, 'legal_claims')",
+            "select gdpr.object_to(1, 'analytics')",
+            "select gdpr.erase(1)",
+        ),
+    ),
+    Action(
+        "block and unblock an identifier",
+        (
+            "select gdpr.block('email', 'x@example.org', 'test')",
+            "select gdpr.unblock('email', 'x@example.org', 'test')",
+        ),
+    ),
+    Action(
+        "read bases, consents, erasures",
+        ("select 1 from gdpr.basis, gdpr.consent, gdpr.erasure_ledger having count(*) >= 0",),
+    ),
+    Action("read who changed what", ("select 1 from gdpr.audit_log where operation = 'UPDATE'",)),
+    Action(
+        "read the old values of a change",
+        ("select old ->> 'city' from gdpr.audit_log where operation = 'UPDATE'",),
+    ),
+    Action("change or delete evidence", ("delete from gdpr_internal.basis_record", "select 1")),
     Action("plan and apply a policy", ("select count(*) from gdpr.apply('{policy}')",)),
     Action("create the key", ("select count(gdpr.create_key())",)),
     Action("read key material", ("select 1 from gdpr_internal.subject_key limit 1",)),
     Action("ask the doctor", ("select count(*) from gdpr.doctor()",)),
-)  # fmt: skip
+)
 
 #: What a function says that was reached and had nothing to do.
 _REACHED = {"PR004"}

@@ -165,7 +165,14 @@ def _shell(command: str, cluster: Cluster, work: Path, typed: str = "") -> str:
         "PYTHONWARNINGS": "ignore",
     }
     done = subprocess.run(
-        ["bash", "-c", command], check=False, input=typed, text=True, cwd=work, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
-    )  # fmt: skip
+        ["bash", "-c", command],
+        check=False,
+        input=typed,
+        text=True,
+        cwd=work,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+    )
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())

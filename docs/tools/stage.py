@@ -17,9 +17,17 @@ DATABASE, OWNER = "shop", "shop_owner"
 
 #: Logins that hold nothing until the examples give it to them.
 LOGINS = (
-    "crm_app", "mailer", "metabase", "website", "postman", "officer", "auditor", "admin",
-    "importer", "table_owner",
-)  # fmt: skip
+    "crm_app",
+    "mailer",
+    "metabase",
+    "website",
+    "postman",
+    "officer",
+    "auditor",
+    "admin",
+    "importer",
+    "table_owner",
+)
 
 
 @contextmanager

@@ -65,7 +65,10 @@ def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
                 "key": key.hex(),
                 "wrapped": ask(
                     "select gdpr_internal.wrap_key(%s, %s, %s, %s)",
-                    bytes.fromhex(kek), IV, context, key,
+                    bytes.fromhex(kek),
+                    IV,
+                    context,
+                    key,
                 ),
             }
             for context, key in (((1).to_bytes(8, "big"), DATA_KEY), (b"digest", DIGEST_KEY))
@@ -79,7 +82,11 @@ def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
                 "plaintext": plaintext,
                 "value": ask(
                     "select gdpr_internal.seal_value(%s, %s, %s::bigint, %s::integer, %s)",
-                    DATA_KEY, IV, subject, column, plaintext,
+                    DATA_KEY,
+                    IV,
+                    subject,
+                    column,
+                    plaintext,
                 ),
             }
             for subject, column, plaintext in VALUES
@@ -90,10 +97,18 @@ def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
                 "kind": kind,
                 "value": value,
                 "canonical": ask("select gdpr_internal.canonical(%s, %s)", kind, value),
-                "digest": str(ask(
-                    "select gdpr_internal.keyed_digest(%s, %s, gdpr_internal.canonical(%s, %s))",
-                    DIGEST_KEY, kind, kind, value,
-                )),
+                "digest": str(
+                    ask(
+                        (
+                            "select gdpr_internal.keyed_digest(%s, %s,"
+                            " gdpr_internal.canonical(%s, %s))"
+                        ),
+                        DIGEST_KEY,
+                        kind,
+                        kind,
+                        value,
+                    )
+                ),
             }
             for kind, value in IDENTIFIERS
         ],
@@ -104,4 +119,4 @@ def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
             }
             for canonical in ("ada+news@example.org", "ada@example.org")
         ],
-    }  # fmt: skip
+    }

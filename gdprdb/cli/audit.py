@@ -17,9 +17,16 @@ from gdprdb.cli.output import Rows, output
 from gdprdb.dsn import one
 
 _COLUMNS = (
-    "id", "at", "table_name", "operation", "subject_id", "purpose", "actor", "login",
+    "id",
+    "at",
+    "table_name",
+    "operation",
+    "subject_id",
+    "purpose",
+    "actor",
+    "login",
     "changed",
-)  # fmt: skip
+)
 
 #: Seconds between two looks of --follow.
 _INTERVAL = 1.0
@@ -38,9 +45,13 @@ def audit() -> None:
 @audit.command()
 @dsn_option
 @click.option(
-    "--lines", "-n", type=click.IntRange(min=0), default=20, show_default=True,
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
     help="How many records to show, the latest.",
-)  # fmt: skip
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on and show records as they come.")
 @click.option("--table", "table_name", help="Only this table, as schema.table.")
 @click.option("--subject-id", type=int, help="Only this person.")

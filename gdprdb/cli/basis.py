@@ -31,13 +31,25 @@ from gdprdb.cli.output import Rows, fetched, output, progress
 from gdprdb.cli.persons import persons_where
 
 GROUNDS = (
-    "contract", "legal_obligation", "vital_interests", "public_task", "legitimate_interests",
-)  # fmt: skip
+    "contract",
+    "legal_obligation",
+    "vital_interests",
+    "public_task",
+    "legitimate_interests",
+)
 
 CONDITIONS = (
-    "explicit_consent", "employment_law", "vital_interests", "not_for_profit", "made_public",
-    "legal_claims", "public_interest", "health_care", "public_health", "archiving",
-)  # fmt: skip
+    "explicit_consent",
+    "employment_law",
+    "vital_interests",
+    "not_for_profit",
+    "made_public",
+    "legal_claims",
+    "public_interest",
+    "health_care",
+    "public_health",
+    "archiving",
+)
 
 #: The arguments of gdpr.record_basis() and gdpr.record_bases() after the persons.
 DECISION = (

@@ -120,9 +120,11 @@ def _table(result: Rows, console: Console | None = None) -> None:
     if result.live:
         for row in result.rows:
             console.print(
-                "  ".join(_plain(value) for value in row), markup=False, highlight=False,
+                "  ".join(_plain(value) for value in row),
+                markup=False,
+                highlight=False,
                 soft_wrap=True,
-            )  # fmt: skip
+            )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in result.columns:

@@ -19,16 +19,16 @@ from tests.attacks.world import LOGINS, POLICY, TABLES, World
 from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Clone
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def logins(cluster: Cluster) -> None:
-    """The attackers' logins: made once, without any right."""
+    """The attackers' logins: made once and before any database, without any right."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         for login in LOGINS:
             connection.execute(sql.SQL("create role {} login").format(sql.Identifier(login)))
 
 
 @pytest.fixture(scope="session")
-def world_template(clone: Clone, logins: None) -> Iterator[str]:  # noqa: ARG001 (made first)
+def world_template(clone: Clone) -> Iterator[str]:
     """Name of the database that each test gets a copy of."""
     with clone() as database:
         migrate.init(database.dsn(INSTALLER))

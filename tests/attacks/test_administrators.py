@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Administrators want data: gdpr_admin applies policies and keeps keys, and sees no person.
 
 What an administrator may do at all (bind a role, change a mask) is on record; what is not
@@ -28,14 +27,17 @@ STEPS = {
     "begin to unprotect": "select gdpr_policy.begin_unprotect('crm.invoice')",
     "finish to unprotect": "select gdpr_policy.finish_unprotect('crm.invoice')",
     "register a table of gdprdb": (
-        "select gdpr_policy.register_table((select c.oid from pg_class as c where c.relname = 'subject_key'), "
-        "'{{\"subject\": \"self\", \"purposes\": [\"orders\"], \"columns\": {{}}, \"mode\": \"enforce\", \"blocklist\": \"refuse\"}}')"
+        "select gdpr_policy.register_table((select c.oid from pg_class as c where"
+        " c.relname = 'subject_key'), "
+        '\'{{"subject": "self", "purposes": ["orders"], "columns": {{}}, "mode":'
+        ' "enforce", "blocklist": "refuse"}}\')'
     ),
     "register somebody's table": (
         "select gdpr_policy.register_table('mal.loot', "
-        "'{{\"subject\": \"self\", \"purposes\": [\"orders\"], \"columns\": {{}}, \"mode\": \"enforce\", \"blocklist\": \"refuse\"}}')"
+        '\'{{"subject": "self", "purposes": ["orders"], "columns": {{}}, "mode":'
+        ' "enforce", "blocklist": "refuse"}}\')'
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -80,9 +82,10 @@ def test_binding_that_the_policy_would_refuse(world: World, binding: dict[str, o
 def test_binding_of_a_role_that_the_policy_would_refuse(world: World, role: str) -> None:
     admin = world.login("admin_login", autocommit=False)
     error = attempt(
-        admin, "select gdpr_policy.bind_role(%s, %s::jsonb)",
+        admin,
+        "select gdpr_policy.bind_role(%s, %s::jsonb)",
         [role, json.dumps({"audience": "clear", "purposes": ["orders"], "may": []})],
-    )  # fmt: skip
+    )
     admin.rollback()
     if role == "dpo_login":
         return  # an ordinary login: his to bind, on record
@@ -97,7 +100,8 @@ def test_binding_oneself_is_on_record(world: World) -> None:
     admin = world.login("admin_login", autocommit=False)
     admin.execute("select count(*) from gdpr.apply(%s::jsonb)", [json.dumps(policy)])
     found = admin.execute(
-        "select count(*) from pg_auth_members where member = 'admin_login'::regrole and roleid = 'gdpr_app'::regrole"
+        "select count(*) from pg_auth_members where member = 'admin_login'::regrole and"
+        " roleid = 'gdpr_app'::regrole"
     ).fetchall()
     admin.rollback()
     assert found == [(1,)]
@@ -105,13 +109,17 @@ def test_binding_oneself_is_on_record(world: World) -> None:
 
 def ciphertexts(world: World) -> list[tuple[int, int, str]]:
     """Subject, column and ciphertext of every invoice's note: what a backup tape holds."""
-    return world.run("postgres", """
+    return world.run(
+        "postgres",
+        """
         select t.gdpr_subject_id, c.id, t.note
         from crm.invoice as t
         join gdpr_internal.protected_column as c on c.column_name = 'note'
-        join gdpr_internal.protected_table as p on p.id = c.table_id and p.relation = 'crm.invoice'::regclass
+        join gdpr_internal.protected_table as p on p.id = c.table_id and p.relation =
+          'crm.invoice'::regclass
         order by t.id
-    """)  # fmt: skip
+    """,
+    )
 
 
 @pytest.mark.parametrize("table", ["crm.invoice", "mal.lead"])
@@ -122,9 +130,11 @@ def test_decrypting_under_cover_of_unprotect(world: World, table: str) -> None:
     if attempt(admin, f"select gdpr_policy.begin_unprotect('{table}')") is not None:
         admin.rollback()
     try:
-        found = str(admin.execute(
-            "select gdpr_policy.decrypt_for_unprotect(%s, %s, %s)", [subject, column, value]
-        ).fetchall())  # fmt: skip
+        found = str(
+            admin.execute(
+                "select gdpr_policy.decrypt_for_unprotect(%s, %s, %s)", [subject, column, value]
+            ).fetchall()
+        )
     except psycopg.Error as error:
         found = told(error)
     assert not leaked(found)
@@ -142,7 +152,7 @@ def test_unprotect_that_is_rolled_back_leaves_a_trace(world: World) -> None:
 
 
 def test_definer_function_in_a_session_of_the_owner(world: World) -> None:
-    """An administrator's own SECURITY DEFINER function runs as the administrator in the owner's session."""
+    """An administrator's own SECURITY DEFINER function runs as her in the owner's session."""
     subject, column, value = ciphertexts(world)[0]
     world.run("postgres", "grant gdpr_admin to mallory")
     try:
@@ -153,19 +163,24 @@ def test_definer_function_in_a_session_of_the_owner(world: World) -> None:
             begin
               begin
                 perform gdpr_policy.begin_unprotect('crm.invoice');
-                insert into mal.loot (what) values (gdpr_policy.decrypt_for_unprotect({subject}, {column}, '{value}'));
+                insert into mal.loot (what) values (gdpr_policy.decrypt_for_unprotect({subject},
+                  {column}, '{value}'));
               exception when others then
                 insert into mal.loot (what) values ('refused: ' || sqlstate);
               end;
               return null;
             end $f$;
-            create trigger planted after insert or update or delete on mal.lead for each row execute function mal.deputy();
+            create trigger planted after insert or update or delete on mal.lead for each row
+              execute function mal.deputy();
         """,
         )
         # the owner of crm.invoice is an officer too, and restricts somebody
         world.run(
             OWNER,
-            "select gdpr.restrict((select gdpr.find_subject('email', 'other@lead.example')), 'other')",
+            (
+                "select gdpr.restrict((select gdpr.find_subject('email', 'other@lead.example')),"
+                " 'other')"
+            ),
         )
     finally:
         world.run("postgres", "revoke gdpr_admin from mallory")
@@ -187,16 +202,34 @@ def test_decrypting_without_unprotecting(world: World, function: str) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["table crm.customer", "table gdpr_clear.customer", "table gdpr_bi.customer",
-     "select gdpr.reveal('gdpr1:')", "select gdpr.digest('email', 'x')",
-     "table gdpr.audit_log", "table gdpr.source", "table gdpr.consent", "table gdpr.blocklist",
-     "table gdpr_internal.key_encryption_key", "table gdpr_internal.current_key",
-     "table gdpr_internal.opened_key", "select gdpr_internal.keyring()",
-     "set role gdpr_owner", "set role gdpr_keyholder", "set role gdpr_worker", "set role gdpr_dpo",
-     "set session authorization postgres", "grant gdpr_app to admin_login", "grant gdpr_dpo to admin_login",
-     "select gdpr.erase(1)", "select gdpr.restrict(1, 'other')", "select gdpr_generated.erase_1(1)",
-     "select gdpr_generated.spread_gate('{1}')", "select gdpr_generated.subjects_of_1('{1}')"],
-)  # fmt: skip
+    [
+        "table crm.customer",
+        "table gdpr_clear.customer",
+        "table gdpr_bi.customer",
+        "select gdpr.reveal('gdpr1:')",
+        "select gdpr.digest('email', 'x')",
+        "table gdpr.audit_log",
+        "table gdpr.source",
+        "table gdpr.consent",
+        "table gdpr.blocklist",
+        "table gdpr_internal.key_encryption_key",
+        "table gdpr_internal.current_key",
+        "table gdpr_internal.opened_key",
+        "select gdpr_internal.keyring()",
+        "set role gdpr_owner",
+        "set role gdpr_keyholder",
+        "set role gdpr_worker",
+        "set role gdpr_dpo",
+        "set session authorization postgres",
+        "grant gdpr_app to admin_login",
+        "grant gdpr_dpo to admin_login",
+        "select gdpr.erase(1)",
+        "select gdpr.restrict(1, 'other')",
+        "select gdpr_generated.erase_1(1)",
+        "select gdpr_generated.spread_gate('{1}')",
+        "select gdpr_generated.subjects_of_1('{1}')",
+    ],
+)
 def test_administrator_is_no_reader(world: World, statement: str) -> None:
     error = attempt(world.login("admin_login"), statement)
     assert error is not None
@@ -221,16 +254,41 @@ def test_policy_document_with_code_in_every_place(world: World) -> None:
         {"roles": {"crm_app": {"audience": "clear", "purposes": [code], "may": [code]}}},
         {"tables": {"mal.lead": {**lead, "mode": code}}},
         {"tables": {"mal.lead": {**lead, "subject": {"via": code, "references": code}}}},
-        {"tables": {"mal.lead": {**lead, "erase": {"keep_until": f"1 year after {code}", "then": code}}}},
-        {"tables": {"mal.lead": {**lead, "columns": {
-            **lead["columns"],
-            "mood": {"category": code, "erase": {"value": code}},
-            "last_name": {"category": code, "identifier": code, "mask": code, "canonical": code, "encrypt": code},
-        }}}},
-        {"tables": {"mal.lead": {**lead, "columns": {
-            **lead["columns"], "last_name": {"category": code, "erase": {"value": code}},
-        }}}},
-    ]  # fmt: skip
+        {
+            "tables": {
+                "mal.lead": {**lead, "erase": {"keep_until": f"1 year after {code}", "then": code}}
+            }
+        },
+        {
+            "tables": {
+                "mal.lead": {
+                    **lead,
+                    "columns": {
+                        **lead["columns"],
+                        "mood": {"category": code, "erase": {"value": code}},
+                        "last_name": {
+                            "category": code,
+                            "identifier": code,
+                            "mask": code,
+                            "canonical": code,
+                            "encrypt": code,
+                        },
+                    },
+                }
+            }
+        },
+        {
+            "tables": {
+                "mal.lead": {
+                    **lead,
+                    "columns": {
+                        **lead["columns"],
+                        "last_name": {"category": code, "erase": {"value": code}},
+                    },
+                }
+            }
+        },
+    ]
     world.run("postgres", "grant gdpr_admin to mallory")
     try:
         mallory = world.login("mallory", autocommit=False)
@@ -246,9 +304,20 @@ def test_policy_document_with_code_in_every_place(world: World) -> None:
             )
             mallory.rollback()
         for kind in ("identifier", "category", "canonical", "mask", "encrypt", "erase"):
-            crafted = {**lead, "columns": {**lead["columns"], "last_name": {
-                "category": "x", "encrypt": "no", "sensitive": False, "mask": "show", "canonical": "identifier", kind: code,
-            }}}  # fmt: skip
+            crafted = {
+                **lead,
+                "columns": {
+                    **lead["columns"],
+                    "last_name": {
+                        "category": "x",
+                        "encrypt": "no",
+                        "sensitive": False,
+                        "mask": "show",
+                        "canonical": "identifier",
+                        kind: code,
+                    },
+                },
+            }
             for step in (
                 "select gdpr_policy.register_table('mal.lead', %s::jsonb)",
                 "select gdpr_policy.generate_functions('mal.lead') where %s <> ''",

@@ -30,7 +30,7 @@ DECISIONS = (
     "select * from gdpr.basis",
     "select * from gdpr.would_lock",
     "select * from gdpr_internal.ground",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("statement", DECISIONS)

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """The door must not tell an erased person from a duplicate, nor a hidden one from nobody."""
 
 from __future__ import annotations
@@ -14,9 +13,15 @@ def seen(error: psycopg.Error | None) -> dict[str, str | None]:
     assert error is not None
     d = error.diag
     return {
-        "sqlstate": d.sqlstate, "message": d.message_primary, "detail": d.message_detail, "hint": d.message_hint,
-        "constraint": d.constraint_name, "table": d.table_name, "schema": d.schema_name, "column": d.column_name,
-    }  # fmt: skip
+        "sqlstate": d.sqlstate,
+        "message": d.message_primary,
+        "detail": d.message_detail,
+        "hint": d.message_hint,
+        "constraint": d.constraint_name,
+        "table": d.table_name,
+        "schema": d.schema_name,
+        "column": d.column_name,
+    }
 
 
 @pytest.mark.parametrize("relation", ["gdpr_clear.customer", "crm.customer"])
@@ -84,9 +89,17 @@ def test_identifier_of_a_hidden_person_opens_nothing(world: World) -> None:
 def test_plus_tags_and_spellings_of_an_erased_person(world: World) -> None:
     world.run("dpo_login", "select gdpr.erase(gdpr.subject_of('crm.customer', '3'), 'asked')")
     app = world.login("crm_app")
-    for spelling in ("vera@verasecret.example", " VERA@verasecret.EXAMPLE ", "vera+2@verasecret.example",
-                     "ve\u200bra@verasecret.example", "\uff56era@verasecret.example", "vera@verasecret.example.",
-                     "vera@verasecret\u3002example", "ve\u00adra@verasecret.example", "vera\u2060@verasecret.example"):  # fmt: skip
+    for spelling in (
+        "vera@verasecret.example",
+        " VERA@verasecret.EXAMPLE ",
+        "vera+2@verasecret.example",
+        "ve\u200bra@verasecret.example",
+        "\uff56era@verasecret.example",
+        "vera@verasecret.example.",
+        "vera@verasecret\u3002example",
+        "ve\u00adra@verasecret.example",
+        "vera\u2060@verasecret.example",
+    ):
         error = attempt(
             app, "insert into gdpr_clear.customer (email, last_name) values (%s, 'x')", [spelling]
         )

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Ciphertext, tickets, settings and digests that are copied, moved, altered or made up."""
 
 from __future__ import annotations
@@ -86,13 +85,24 @@ def test_ciphertext_of_a_victim_planted_by_insert(world: World) -> None:
     app = world.login("crm_app")
     for statement, parameters in (
         ("insert into crm.customer (email, last_name) values (%s, 'x') returning *", [stolen]),
-        ("insert into crm.customer (email, last_name, gdpr_subject_id) values (%s, 'x', %s) returning *", [stolen, subject]),
-        ("insert into crm.customer (email, phone, last_name, gdpr_subject_id) values ('m@m.example', %s, 'x', %s) returning *",
-         [value(world, 2, "phone")[1], subject]),
+        (
+            (
+                "insert into crm.customer (email, last_name, gdpr_subject_id) values (%s, 'x',"
+                " %s) returning *"
+            ),
+            [stolen, subject],
+        ),
+        (
+            (
+                "insert into crm.customer (email, phone, last_name, gdpr_subject_id) values"
+                " ('m@m.example', %s, 'x', %s) returning *"
+            ),
+            [value(world, 2, "phone")[1], subject],
+        ),
         ("update crm.customer set email = %s where id = 1", [stolen]),
         ("update crm.customer set phone = email where id = 1", None),
         ("update crm.customer set last_name = %s where id = 1", [stolen[:40]]),
-    ):  # fmt: skip
+    ):
         attempt(app, statement, parameters)
     said = str(app.execute("table gdpr_clear.customer").fetchall())
     assert not leaked(said, ["hugo", "49711222222", "1982-02-12"])
@@ -105,35 +115,68 @@ def test_ciphertext_of_an_own_row_planted_for_another_person(world: World) -> No
     """Values of visible persons cannot be moved either: who copies, writes plaintext."""
     app = world.login("crm_app")
     for statement in (
-        "update crm.customer as c set email = o.email from crm.customer as o where c.id = 3 and o.id = 1",
-        "update crm.customer as c set phone = o.phone from crm.customer as o where c.id = 3 and o.id = 1",
-        "insert into crm.customer (email, last_name, gdpr_subject_id) select email, 'x', 3 from crm.customer where id = 1",
-        "insert into crm.invoice (customer_id, note) select 3, note from crm.invoice where customer_id = 1",
+        (
+            "update crm.customer as c set email = o.email from crm.customer as o where c.id ="
+            " 3 and o.id = 1"
+        ),
+        (
+            "update crm.customer as c set phone = o.phone from crm.customer as o where c.id ="
+            " 3 and o.id = 1"
+        ),
+        (
+            "insert into crm.customer (email, last_name, gdpr_subject_id) select email, 'x',"
+            " 3 from crm.customer where id = 1"
+        ),
+        (
+            "insert into crm.invoice (customer_id, note) select 3, note from crm.invoice"
+            " where customer_id = 1"
+        ),
     ):
         error = attempt(app, statement)
         assert error is not None
         assert error.sqlstate in ("PR405", "22001")
 
 
-@pytest.mark.parametrize("column", ["gdpr_subject_id", "gdpr_subject_ref", "gdpr_purposes", "gdpr_until",
-                                    "gdpr_email_digest", "gdpr_email_mask"])  # fmt: skip
+@pytest.mark.parametrize(
+    "column",
+    [
+        "gdpr_subject_id",
+        "gdpr_subject_ref",
+        "gdpr_purposes",
+        "gdpr_until",
+        "gdpr_email_digest",
+        "gdpr_email_mask",
+    ],
+)
 def test_control_columns_are_not_written(world: World, column: str) -> None:
     app = world.login("crm_app")
-    values = {"gdpr_subject_id": "2", "gdpr_subject_ref": "gen_random_uuid()", "gdpr_purposes": "-1",
-              "gdpr_until": "'infinity'", "gdpr_email_digest": "gen_random_uuid()", "gdpr_email_mask": "'x'"}  # fmt: skip
+    values = {
+        "gdpr_subject_id": "2",
+        "gdpr_subject_ref": "gen_random_uuid()",
+        "gdpr_purposes": "-1",
+        "gdpr_until": "'infinity'",
+        "gdpr_email_digest": "gen_random_uuid()",
+        "gdpr_email_mask": "'x'",
+    }
     if column != "gdpr_until":  # it is infinite already
         error = attempt(app, f"update crm.customer set {column} = {values[column]}")
         assert error is not None
         assert error.sqlstate == "PR406"
     app.execute(
-        f"insert into crm.customer (email, last_name, {column}) values ('c@c.example', 'c', {values[column]})".encode()
+        (
+            f"insert into crm.customer (email, last_name, {column}) values ('c@c.example',"
+            f" 'c', {values[column]})"
+        ).encode()
     )
     made = world.run(
         "postgres",
         """
-        select gdpr_subject_id > 3, gdpr_purposes & (1::bigint << 1) = 0, gdpr_email_mask, s.ref = gdpr_subject_ref,
-          gdpr_email_digest = (select i.digest from gdpr_internal.identifier as i where i.subject_id = s.id)
-        from crm.customer as c join gdpr_internal.subject as s on s.id = c.gdpr_subject_id where city is null
+        select gdpr_subject_id > 3, gdpr_purposes & (1::bigint << 1) = 0, gdpr_email_mask, s.ref =
+          gdpr_subject_ref,
+          gdpr_email_digest = (select i.digest from gdpr_internal.identifier as i where
+            i.subject_id = s.id)
+        from crm.customer as c join gdpr_internal.subject as s on s.id = c.gdpr_subject_id where
+          city is null
     """,
     )
     assert made == [(True, True, made[0][2], True, True)]
@@ -176,10 +219,12 @@ def locked(clone: Clone) -> Iterator[LockedWorld]:
         owner.execute("grant all on public.person to crm_app")
         owner.execute("insert into public.person values (1, 'anna@annasecret.example', 'x')")
         owner.execute("select gdpr.unlock(%s)", [world.key])
-        owner.execute("""select count(*) from gdpr.apply('{"purposes": {"orders": {"basis": "contract"}},
+        owner.execute("""select count(*) from gdpr.apply('{
+          "purposes": {"orders": {"basis": "contract"}},
           "roles": {"crm_app": {"audience": "clear", "purposes": ["orders"]}},
           "tables": {"public.person": {"subject": "self", "purposes": ["orders"], "columns": {
-            "email": {"category": "contact", "identifier": "email", "encrypt": "searchable"}}}}}')""")
+            "email": {"category": "contact", "identifier": "email", "encrypt":
+              "searchable"}}}}}')""")
         yield world
 
 
@@ -195,13 +240,23 @@ def test_ticket_of_another_session(locked: LockedWorld) -> None:
     assert locked.key not in ticket[0]
     raw = base64.b64decode(ticket[0])
     for forged in (
-        raw, raw[:80], raw[80:], raw[::-1], b"", raw[:80] + bytes(32), bytes(112), raw[:-1] + bytes([raw[-1] ^ 1])
-    ):  # fmt: skip
+        raw,
+        raw[:80],
+        raw[80:],
+        raw[::-1],
+        b"",
+        raw[:80] + bytes(32),
+        bytes(112),
+        raw[:-1] + bytes([raw[-1] ^ 1]),
+    ):
         second.execute(
             "select set_config('gdpr.unlocked', %s, false)", [base64.b64encode(forged).decode()]
         )
-        for statement in ("table gdpr_clear.person", "select gdpr.digest('email', 'x')",
-                          "select gdpr.reveal((select email from public.person))"):  # fmt: skip
+        for statement in (
+            "table gdpr_clear.person",
+            "select gdpr.digest('email', 'x')",
+            "select gdpr.reveal((select email from public.person))",
+        ):
             error = attempt(second, statement)
             assert error is not None
             assert error.sqlstate == "PR402", told(error)
@@ -230,14 +285,19 @@ def test_key_in_plans_notices_and_contexts(locked: LockedWorld) -> None:
     app.add_notice_handler(
         lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}")
     )
-    for statement in ("set client_min_messages = debug5", "set debug_print_plan = on",
-                      "set debug_print_rewritten = on", "set plan_cache_mode = force_custom_plan",
-                      "set log_parameter_max_length_on_error = -1"):  # fmt: skip
+    for statement in (
+        "set client_min_messages = debug5",
+        "set debug_print_plan = on",
+        "set debug_print_rewritten = on",
+        "set plan_cache_mode = force_custom_plan",
+        "set log_parameter_max_length_on_error = -1",
+    ):
         app.execute(statement.encode())
     for _ in range(2):
         app.execute("select gdpr.unlock($1)".replace("$1", "%s"), [key])
         app.execute(
-            "insert into gdpr_clear.person values (2 + (random() * 1e6)::int, 'vera' || '@verasecret.example', 'v')"
+            "insert into gdpr_clear.person values (2 + (random() * 1e6)::int, 'vera' ||"
+            " '@verasecret.example', 'v')"
         )
         app.execute(
             "update gdpr_clear.person set email = 'hugo' || '@hugosecret.example' where id <> 1"
@@ -246,8 +306,10 @@ def test_key_in_plans_notices_and_contexts(locked: LockedWorld) -> None:
         app.execute("select gdpr.reveal(email) from public.person").fetchall()
         app.execute("delete from gdpr_clear.person where id <> 1")
     text = "\n".join(said)
-    kek = b"".join(hmac.new(key.encode(), label, hashlib.sha256).digest()
-                   for label in (b"gdprdb/1/encrypt", b"gdprdb/1/authenticate"))  # fmt: skip
+    kek = b"".join(
+        hmac.new(key.encode(), label, hashlib.sha256).digest()
+        for label in (b"gdprdb/1/encrypt", b"gdprdb/1/authenticate")
+    )
     numbers = " ".join(str(b if b < 128 else b - 256) for b in kek[:8])
     told_key = [line for line in said if numbers in line or kek[:8].hex() in line]
     assert "PLANNEDSTMT" in text

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Mallory plants code that changes the session it runs in, or leaves something there for later.
 
 What she plants in her table runs as gdpr_worker while an officer restricts, asks or erases. It must
@@ -32,11 +31,14 @@ create function mal.cardinality(bigint[]) returns integer language plpgsql as
 #: Where code can be planted; %s is what it does.
 PLACES = {
     "a trigger": """
-        create function mal.plant() returns trigger language plpgsql as $p$ begin %s; return coalesce(new, old); end $p$;
-        create trigger aaa before update or delete on mal.lead for each row execute function mal.plant();
+        create function mal.plant() returns trigger language plpgsql as $p$ begin %s; return
+          coalesce(new, old); end $p$;
+        create trigger aaa before update or delete on mal.lead for each row execute function
+          mal.plant();
     """,
     "a policy": """
-        create function mal.plant() returns boolean language plpgsql as $p$ begin %s; return true; end $p$;
+        create function mal.plant() returns boolean language plpgsql as $p$ begin %s; return true;
+          end $p$;
         create policy planted on mal.lead as restrictive using (mal.plant());
     """,
 }
@@ -87,7 +89,10 @@ def test_a_search_path_set_by_planted_code_reaches_no_function_of_gdprdb(
 LATER = {
     "a cursor": (
         "",
-        "begin execute 'declare later cursor with hold for select mal.thief()'; exception when duplicate_cursor then null; end",
+        (
+            "begin execute 'declare later cursor with hold for select mal.thief()'; exception"
+            " when duplicate_cursor then null; end"
+        ),
     ),
     "a trigger that puts itself off": (
         """
@@ -95,9 +100,11 @@ LATER = {
         grant all on mal.other to public;
         create function mal.late() returns trigger language plpgsql as $f$ begin
           perform mal.thief();
-          if current_user = 'gdpr_worker' then set constraints all deferred; insert into mal.other values (2); end if;
+          if current_user = 'gdpr_worker' then set constraints all deferred; insert into mal.other
+            values (2); end if;
           return null; end $f$;
-        create constraint trigger planted after insert on mal.other deferrable initially deferred for each row execute function mal.late();
+        create constraint trigger planted after insert on mal.other deferrable initially deferred
+          for each row execute function mal.late();
         """,
         "insert into mal.other values (1)",
     ),
@@ -107,9 +114,13 @@ LATER = {
         grant all on mal.other to public;
         create function mal.same(bigint) returns bigint language plpgsql immutable as
           $f$ begin perform mal.thief(); return 1; end $f$;
-        alter table mal.other add exclude using btree (mal.same(id) with =) deferrable initially deferred;
+        alter table mal.other add exclude using btree (mal.same(id) with =) deferrable initially
+          deferred;
         """,
-        "set constraints all deferred; delete from mal.other; insert into mal.other values (1), (2); delete from mal.other where id = 1",
+        (
+            "set constraints all deferred; delete from mal.other; insert into mal.other"
+            " values (1), (2); delete from mal.other where id = 1"
+        ),
     ),
     "a trigger made on the way": (
         """
@@ -117,17 +128,22 @@ LATER = {
         grant all on mal.other to public;
         create function mal.late() returns trigger language plpgsql as $f$ begin
           perform mal.thief();
-          if current_user = 'gdpr_worker' then set constraints all deferred; insert into mal.other values (2); end if;
+          if current_user = 'gdpr_worker' then set constraints all deferred; insert into mal.other
+            values (2); end if;
           return null; end $f$;
         create function mal.arm() returns void language plpgsql security definer as $f$ begin
-          create constraint trigger planted after insert on mal.other deferrable initially deferred for each row execute function mal.late();
+          create constraint trigger planted after insert on mal.other deferrable initially deferred
+            for each row execute function mal.late();
         exception when duplicate_object or object_in_use then null; end $f$;
         """,
         "perform mal.arm(); insert into mal.other values (1)",
     ),
     "a view over a name of the officer's": (
         "",
-        "begin execute 'create temp view subject as select mal.thief()'; grant select on pg_temp.subject to public; exception when duplicate_table then null; end",
+        (
+            "begin execute 'create temp view subject as select mal.thief()'; grant select on"
+            " pg_temp.subject to public; exception when duplicate_table then null; end"
+        ),
     ),
 }
 
@@ -156,8 +172,10 @@ def test_deferred_triggers_of_the_officers_own_transaction_are_her_own(world: Wo
         """
         create table mal.other (id bigint);
         grant all on mal.other to public;
-        create function mal.late() returns trigger language plpgsql as $f$ begin return null; end $f$;
-        create constraint trigger harmless after insert on mal.other deferrable initially deferred for each row execute function mal.late();
+        create function mal.late() returns trigger language plpgsql as $f$ begin return null; end
+          $f$;
+        create constraint trigger harmless after insert on mal.other deferrable initially deferred
+          for each row execute function mal.late();
         """,
     )
     number = anna(world)

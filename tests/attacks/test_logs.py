@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """The server's log, as talkative as an administrator can make it, holds no stored value.
 
 What a client writes into its own statements is logged if the administrator says so; gdprdb
@@ -14,11 +13,19 @@ import pytest
 from tests.attacks.world import ENCRYPTED, World, attempt, leaked
 
 SETTINGS = {
-    "log_statement": "all", "log_min_error_statement": "error", "log_min_messages": "debug1",
-    "log_error_verbosity": "verbose", "log_min_duration_statement": "0", "log_parameter_max_length": "-1",
-    "log_parameter_max_length_on_error": "-1", "debug_print_plan": "on", "debug_print_parse": "on",
-    "debug_print_rewritten": "on", "log_lock_waits": "on", "plan_cache_mode": "force_custom_plan",
-}  # fmt: skip
+    "log_statement": "all",
+    "log_min_error_statement": "error",
+    "log_min_messages": "debug1",
+    "log_error_verbosity": "verbose",
+    "log_min_duration_statement": "0",
+    "log_parameter_max_length": "-1",
+    "log_parameter_max_length_on_error": "-1",
+    "debug_print_plan": "on",
+    "debug_print_parse": "on",
+    "debug_print_rewritten": "on",
+    "log_lock_waits": "on",
+    "plan_cache_mode": "force_custom_plan",
+}
 
 
 @pytest.fixture
@@ -46,30 +53,38 @@ def test_log_holds_no_stored_value(world: World, log: Callable[[], str]) -> None
     app, dpo, owner = world.login("crm_app"), world.login("dpo_login"), world.login("db_owner")
     auditor = world.login("auditor_login")
     for statement in (
-        "table gdpr_clear.customer", "select gdpr.reveal(email) from crm.customer",
+        "table gdpr_clear.customer",
+        "select gdpr.reveal(email) from crm.customer",
         "update gdpr_clear.customer set city = 'Köln'",
         "update gdpr_clear.customer set email = 'm' || id || '@m.example', phone = '1' || id",
-        "update gdpr_clear.customer set last_name = null", "update gdpr_clear.customer set email = null",
+        "update gdpr_clear.customer set last_name = null",
+        "update gdpr_clear.customer set email = null",
         "update gdpr_clear.customer set birth_date = (phone || 'x')::date",
         "insert into gdpr_clear.invoice (customer_id, note) values (2, 'n'), (1, 'n')",
         "update gdpr_clear.invoice set customer_id = 3 where customer_id = 1",
         "insert into gdpr_clear.customer (id, email, last_name) values (1, 'd@d.example', 'd')",
         "delete from gdpr_clear.invoice where id = 3",
-        "set gdpr.source = '{\"kind\": \"api\"}'", "select gdpr.digest('email', email) from gdpr_clear.customer",
-    ):  # fmt: skip
+        'set gdpr.source = \'{"kind": "api"}\'',
+        "select gdpr.digest('email', email) from gdpr_clear.customer",
+    ):
         attempt(app, statement)
     for statement in (
         "select gdpr.find_subject('email', (select email from gdpr_clear.customer where id = 2))",
         "select gdpr.is_blocked('email', (select email from gdpr_clear.customer where id = 2))",
         "select gdpr.block('email', (select email from gdpr_clear.customer where id = 2), 'x')",
-        "table gdpr.audit_log", "table gdpr.source", "select gdpr.erase(gdpr.subject_of('crm.customer', '3'))",
-    ):  # fmt: skip
+        "table gdpr.audit_log",
+        "table gdpr.source",
+        "select gdpr.erase(gdpr.subject_of('crm.customer', '3'))",
+    ):
         attempt(dpo, statement)
     attempt(auditor, "table gdpr.audit_log")
     # a value that was tampered with, a rewrite, and the way back
     world.run(
         "postgres",
-        "alter table crm.customer disable trigger user; update crm.customer set phone = overlay(phone placing 'AA' from 60)",
+        (
+            "alter table crm.customer disable trigger user; update crm.customer set phone ="
+            " overlay(phone placing 'AA' from 60)"
+        ),
     )
     attempt(app, "table gdpr_clear.customer")
     attempt(owner, "select gdpr.unprotect('crm.invoice')")
@@ -87,10 +102,13 @@ def test_log_holds_no_value_of_an_import(world: World, log: Callable[[], str]) -
     owner.execute("create table crm.old (id int primary key, email varchar(60) unique, note text)")
     with owner.cursor().copy("copy crm.old from stdin") as copy:
         copy.write(
-            "1\tanna@annasecret.example\thugos-note-secret\n2\tANNA@annasecret.example\tveras-note-secret\n"
+            "1\tanna@annasecret.example\thugos-note-secret\n"
+            "2\tANNA@annasecret.example\tveras-note-secret\n"
         )
-    policy = """(gdpr.policy() - 'tables') || '{"tables": {"crm.old": {"subject": "self", "purposes": ["orders"],
-      "columns": {"email": {"category": "contact", "identifier": "email", "encrypt": "searchable"}, "note": {"category": "x", "encrypt": true}}}}}'"""
+    policy = """(gdpr.policy() - 'tables') || '{"tables": {"crm.old": {
+      "subject": "self", "purposes": ["orders"],
+      "columns": {"email": {"category": "contact", "identifier": "email", "encrypt": "searchable"},
+        "note": {"category": "x", "encrypt": true}}}}}'"""
     attempt(owner, f"select * from gdpr.plan({policy})")
     attempt(owner, f"select * from gdpr.apply({policy})")
     attempt(owner, "delete from crm.old where id = 2")

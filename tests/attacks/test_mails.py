@@ -134,17 +134,30 @@ def test_a_form_reaches_no_table_that_the_policy_did_not_open(open_house: World)
     refusals = {
         told(attempt(portal, "select gdpr.submit(%s, '{}')", [table]))
         for table in (
-            "crm.customer", "crm.invoice", "mal.loot", "gdpr_internal.setting", "no.where", "",
+            "crm.customer",
+            "crm.invoice",
+            "mal.loot",
+            "gdpr_internal.setting",
+            "no.where",
+            "",
         )
-    }  # fmt: skip
+    }
     assert len(refusals) == 1
     assert "PR105" in refusals.pop()
 
 
 def test_what_waits_is_read_by_nobody_but_the_sender(open_house: World) -> None:
     open_house.run("portal_app", SUBMIT, [json.dumps(EVA)])
-    for user in ("crm_app", "metabase", "portal_app", "dpo_login", "auditor_login", "mallory",
-                 "admin_login", "mailer"):  # fmt: skip
+    for user in (
+        "crm_app",
+        "metabase",
+        "portal_app",
+        "dpo_login",
+        "auditor_login",
+        "mallory",
+        "admin_login",
+        "mailer",
+    ):
         connection = open_house.login(user)
         for table in ("outbox", "registration", "registration_key", "token", "mail_record"):
             error = attempt(connection, f"select * from gdpr_internal.{table}")

@@ -1,5 +1,4 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
-"""Whatever else is open: grants, ownership, sequences, large objects, locks, publications, dumps."""
+"""Whatever else is open: grants, owners, sequences, large objects, locks, publications, dumps."""
 
 from __future__ import annotations
 
@@ -20,36 +19,78 @@ EVERYBODY = (
 )
 
 GRABS = (
-    "grant gdpr_keyholder to {user}", "grant gdpr_owner to {user}", "grant gdpr_worker to {user}",
-    "grant gdpr_dpo to {user}", "grant gdpr_app to {user}", "grant gdpr_admin to {user}",
-    "grant select on gdpr_internal.subject_key to {user}", "grant usage on schema gdpr_internal to {user}",
-    "grant execute on function gdpr.erase(bigint, text) to {user}", "alter role gdpr_owner login",
-    "alter function gdpr.reveal(text) owner to {user}", "alter function gdpr.reveal(text) security definer",
-    "alter table gdpr_internal.subject_key owner to {user}", "alter table crm.customer owner to {user}",
-    "alter table crm.customer disable row level security", "alter table crm.customer disable trigger all",
-    "alter policy gdpr_40_gate on crm.customer using (true)", "drop policy gdpr_40_gate on crm.customer",
-    "create policy p on crm.customer using (true)", "create trigger t before insert on crm.customer for each row execute function suppress_redundant_updates_trigger()",
-    "create rule r as on insert to crm.customer do instead nothing", "truncate crm.customer",
-    "alter system set gdpr.purpose = 'compliance'", "alter role {user} set session_replication_role = replica",
-    "set session_replication_role = replica", "set local session_replication_role = replica",
-    "alter database {database} set row_security = off", "create publication p for table crm.customer",
-    "create subscription s connection 'x' publication p", "create event trigger e on ddl_command_end execute function x()",
-    "create extension dblink", "create extension file_fdw", "create extension pg_stat_statements", "load 'auto_explain'",
-    "copy crm.customer to '/tmp/x'", "copy (select 1) to program 'true'", "select pg_read_file('/etc/passwd')",
-    "select lo_import('/etc/passwd')", "select pg_ls_dir('.')", "select * from pg_authid", "table pg_statistic",
-    "select pg_logical_slot_get_changes('x', null, null)", "select pg_create_logical_replication_slot('x', 'test_decoding')",
-    "vacuum full gdpr_internal.subject_key", "cluster gdpr_internal.subject_key", "reindex table gdpr_internal.subject_key",
-    "lock table gdpr_internal.subject_key", "lock table crm.customer in access exclusive mode nowait",
-    "comment on table gdpr_internal.subject_key is 'x'", "analyze gdpr_internal.subject_key",
-    "select nextval('gdpr_internal.subject_id_seq')", "select setval('gdpr_internal.subject_id_seq', 1)",
-    "create index on crm.customer (lower(last_name))", "create statistics s on last_name, city from crm.customer",
-    "create table public.c (like crm.customer including all)", "create table public.c () inherits (crm.customer)",
-    "create table public.c (id bigint references crm.customer)", "create materialized view public.m as table crm.customer",
+    "grant gdpr_keyholder to {user}",
+    "grant gdpr_owner to {user}",
+    "grant gdpr_worker to {user}",
+    "grant gdpr_dpo to {user}",
+    "grant gdpr_app to {user}",
+    "grant gdpr_admin to {user}",
+    "grant select on gdpr_internal.subject_key to {user}",
+    "grant usage on schema gdpr_internal to {user}",
+    "grant execute on function gdpr.erase(bigint, text) to {user}",
+    "alter role gdpr_owner login",
+    "alter function gdpr.reveal(text) owner to {user}",
+    "alter function gdpr.reveal(text) security definer",
+    "alter table gdpr_internal.subject_key owner to {user}",
+    "alter table crm.customer owner to {user}",
+    "alter table crm.customer disable row level security",
+    "alter table crm.customer disable trigger all",
+    "alter policy gdpr_40_gate on crm.customer using (true)",
+    "drop policy gdpr_40_gate on crm.customer",
+    "create policy p on crm.customer using (true)",
+    (
+        "create trigger t before insert on crm.customer for each row execute function"
+        " suppress_redundant_updates_trigger()"
+    ),
+    "create rule r as on insert to crm.customer do instead nothing",
+    "truncate crm.customer",
+    "alter system set gdpr.purpose = 'compliance'",
+    "alter role {user} set session_replication_role = replica",
+    "set session_replication_role = replica",
+    "set local session_replication_role = replica",
+    "alter database {database} set row_security = off",
+    "create publication p for table crm.customer",
+    "create subscription s connection 'x' publication p",
+    "create event trigger e on ddl_command_end execute function x()",
+    "create extension dblink",
+    "create extension file_fdw",
+    "create extension pg_stat_statements",
+    "load 'auto_explain'",
+    "copy crm.customer to '/tmp/x'",
+    "copy (select 1) to program 'true'",
+    "select pg_read_file('/etc/passwd')",
+    "select lo_import('/etc/passwd')",
+    "select pg_ls_dir('.')",
+    "select * from pg_authid",
+    "table pg_statistic",
+    "select pg_logical_slot_get_changes('x', null, null)",
+    "select pg_create_logical_replication_slot('x', 'test_decoding')",
+    "vacuum full gdpr_internal.subject_key",
+    "cluster gdpr_internal.subject_key",
+    "reindex table gdpr_internal.subject_key",
+    "lock table gdpr_internal.subject_key",
+    "lock table crm.customer in access exclusive mode nowait",
+    "comment on table gdpr_internal.subject_key is 'x'",
+    "analyze gdpr_internal.subject_key",
+    "select nextval('gdpr_internal.subject_id_seq')",
+    "select setval('gdpr_internal.subject_id_seq', 1)",
+    "create index on crm.customer (lower(last_name))",
+    "create statistics s on last_name, city from crm.customer",
+    "create table public.c (like crm.customer including all)",
+    "create table public.c () inherits (crm.customer)",
+    "create table public.c (id bigint references crm.customer)",
+    "create materialized view public.m as table crm.customer",
     "alter default privileges for role gdpr_owner grant all on tables to public",
-    "reassign owned by gdpr_owner to {user}", "drop owned by gdpr_owner", "drop owned by gdpr_keyholder",
-    "do $$ begin set local role gdpr_worker; end $$", "drop extension pgcrypto cascade", "alter extension pgcrypto set schema public",
-    "drop schema gdpr_internal cascade", "drop function gdpr.erase(bigint, text)", "security label on table crm.customer is 'x'",
-)  # fmt: skip
+    "reassign owned by gdpr_owner to {user}",
+    "drop owned by gdpr_owner",
+    "drop owned by gdpr_keyholder",
+    "do $$ begin set local role gdpr_worker; end $$",
+    "drop extension pgcrypto cascade",
+    "alter extension pgcrypto set schema public",
+    "drop schema gdpr_internal cascade",
+    "drop function gdpr.erase(bigint, text)",
+    "security label on table crm.customer is 'x'",
+)
 
 #: What a role may by its own rights; no rule of gdprdb's is met by it.
 OWN_RIGHTS = {
@@ -81,8 +122,9 @@ def test_nobody_who_logs_in_acts_as_an_owner(world: World) -> None:
         """
         select u.rolname, r.rolname from pg_roles as r join pg_roles as u
           on u.rolcanlogin and not u.rolsuper
-          -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
-          and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end)
+          -- from version 16 on the creator of a role may hand it on, but not act as it
+          and pg_has_role(u.oid, r.oid, case
+            when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end)
         where r.rolname = any (%s)
     """,
         [[*MACHINERY, "gdpr_viewer"]],
@@ -95,7 +137,8 @@ def test_functions_that_anybody_may_call(world: World) -> None:
     callable_ = world.run(
         "postgres",
         """
-        select p.oid::regprocedure::text from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+        select p.oid::regprocedure::text from pg_proc as p join pg_namespace as n on n.oid =
+          p.pronamespace
         where n.nspname ~ '^gdpr' and has_function_privilege('outsider', p.oid, 'execute')
           and has_schema_privilege('outsider', n.oid, 'usage')
     """,
@@ -116,11 +159,13 @@ def test_every_callable_function_with_nothing_in_it(world: World, user: str) -> 
         "postgres",
         f"""
         select format('select %s(%s)', p.oid::regproc, (
-          select coalesce(string_agg(format('null::%s', format_type(t, null)), ', '), '') from unnest(p.proargtypes) as t
+          select coalesce(string_agg(format('null::%s', format_type(t, null)), ', '), '') from
+            unnest(p.proargtypes) as t
         ))
         from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
         where n.nspname ~ '^gdpr' and p.prokind = 'f' and p.prorettype <> 'trigger'::regtype
-          and has_function_privilege('{user}', p.oid, 'execute') and has_schema_privilege('{user}', n.oid, 'usage')
+          and has_function_privilege('{user}', p.oid, 'execute') and has_schema_privilege('{user}',
+            n.oid, 'usage')
           and not exists (select from unnest(p.proargtypes) as t where t = 'anyelement'::regtype)
     """,
     )
@@ -146,7 +191,7 @@ def test_locks_that_anybody_can_hold(world: World) -> None:
 
 
 def test_bases_come_back_by_another_table(world: World) -> None:
-    """A row in another table must not open what the officer closed: restriction and objection stay."""
+    """A row in another table does not open what the officer closed: restriction, objection."""
     dpo = world.login("dpo_login")
     dpo.execute("select gdpr.object_to(gdpr.subject_of('crm.customer', '3'), 'orders')")
     app = world.login("crm_app")
@@ -179,7 +224,10 @@ def test_large_values_and_deep_json(world: World) -> None:
     """Exhausting the machinery makes it fail, not talk."""
     app = world.login("crm_app")
     for statement in (
-        "insert into gdpr_clear.invoice (customer_id, note) select 1, repeat('annas-note' || '-secret', 100000)",
+        (
+            "insert into gdpr_clear.invoice (customer_id, note) select 1, repeat('annas-note'"
+            " || '-secret', 100000)"
+        ),
         "select gdpr.digest('email', repeat('a', 1000000))",
         "select gdpr.reveal('gdpr1:' || repeat('A', 1000000))",
         "select set_config('gdpr.source', repeat('[', 100000), false)",

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """The owner of a protected table plants code where gdprdb's own functions will run it.
 
 She may do anything to her table (that is what an owner is); she must not get the rights of
@@ -15,7 +14,8 @@ from tests.attacks.world import MACHINERY, POLICY, World, attempt, leaked
 
 CHANGE_LEADS = """
 insert into gdpr_clear.lead (email, note, mood) values ('new@lead.example', 'n', 'good');
-update gdpr_clear.lead set mood = 'bad', email = 'newer@lead.example' where email = 'new@lead.example';
+update gdpr_clear.lead set mood = 'bad', email = 'newer@lead.example' where email =
+  'new@lead.example';
 delete from gdpr_clear.lead where email = 'newer@lead.example';
 """
 
@@ -23,7 +23,7 @@ delete from gdpr_clear.lead where email = 'newer@lead.example';
 def touch_leads(world: World) -> None:
     """The application inserts, updates and deletes leads, the officer spreads a gate and erases."""
     app = world.login("crm_app")
-    for statement in CHANGE_LEADS.strip().split("\n"):
+    for statement in filter(str.strip, CHANGE_LEADS.split(";")):
         attempt(app, statement)
     dpo = world.login("dpo_login")
     subject = "gdpr.subject_of('mal.lead', '1')"
@@ -65,9 +65,15 @@ def test_cast_of_a_column_type(world: World, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("column", "type_"),
-    [("gdpr_until", "timestamptz"), ("gdpr_purposes", "bigint"), ("gdpr_subject_ref", "uuid"),
-     ("gdpr_email_digest", "uuid"), ("email", "text"), ("note", "text")],
-)  # fmt: skip
+    [
+        ("gdpr_until", "timestamptz"),
+        ("gdpr_purposes", "bigint"),
+        ("gdpr_subject_ref", "uuid"),
+        ("gdpr_email_digest", "uuid"),
+        ("email", "text"),
+        ("note", "text"),
+    ],
+)
 def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type_: str) -> None:
     world.plant_thief()
     world.run(
@@ -100,7 +106,7 @@ def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type
     ["id", "last_name", "email", "note", "gdpr_subject_id", "gdpr_until", "gdpr_email_digest"],
 )
 def test_cast_of_a_type_that_came_after_apply(world: World, column: str, target: str) -> None:
-    """The functions were generated for the types of that day; the owner changes them the day after."""
+    """The functions were made for the types of that day; the owner changes them the day after."""
     world.plant_thief()
     world.run(
         "mallory",
@@ -150,8 +156,10 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
         columns = world.run(
             "postgres",
             """
-            select string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum)
-            from pg_attribute where attrelid = 'crm.customer'::regclass and attnum > 0 and not attisdropped
+            select string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', '
+              order by attnum)
+            from pg_attribute where attrelid = 'crm.customer'::regclass and attnum > 0 and not
+              attisdropped
         """,
         )[0][0]
         world.plant_thief()
@@ -166,7 +174,10 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
         """.encode()
         )
         mallory.execute(
-            "insert into mal.forged (id, email, birth_date, gdpr_subject_id) values (1, %s, %s, %s)",
+            (
+                "insert into mal.forged (id, email, birth_date, gdpr_subject_id) values (1, %s,"
+                " %s, %s)"
+            ),
             [email, birth_date, victim],
         )
         mallory.execute("create table mal.stolen (id bigint, email text, birth_date text)")
@@ -185,7 +196,10 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
             for statement in (
                 f"update mal.forged set gdpr_subject_id = {own}",
                 "update mal.forged set phone = '1'",
-                f"insert into mal.forged (id, email, birth_date, gdpr_subject_id) select 2, email, birth_date, {victim} from mal.stolen",
+                (
+                    f"insert into mal.forged (id, email, birth_date, gdpr_subject_id) select 2,"
+                    f" email, birth_date, {victim} from mal.stolen"
+                ),
                 "insert into mal.forged (id, email) values (3, 'x@x.example')",
                 "delete from mal.forged where id = 1",
             )
@@ -261,7 +275,8 @@ begin
   end;
   return null;
 end $f$;
-create trigger planted after insert or update or delete on mal.lead for each row execute function mal.peek();
+create trigger planted after insert or update or delete on mal.lead for each row execute function
+  mal.peek();
 """
 
 
@@ -291,7 +306,8 @@ def test_trigger_writes_another_owners_rows_on_record(world: World) -> None:
     recorded = world.run(
         "postgres",
         """
-        select count(*) from gdpr_internal.audit_record where operation = 'UPDATE' and 'last_name' = any (changed)
+        select count(*) from gdpr_internal.audit_record where operation = 'UPDATE' and 'last_name'
+          = any (changed)
     """,
     )[0][0]
     assert recorded == forged
@@ -329,7 +345,8 @@ DEFERRED = {
           deferrable initially deferred for each row execute function mal.late();
         create function mal.relay() returns trigger language plpgsql security definer as
           $f$ begin insert into mal.other values (1); return null; end $f$;
-        create trigger planted after insert or update or delete on mal.lead for each row execute function mal.relay();
+        create trigger planted after insert or update or delete on mal.lead for each row execute
+          function mal.relay();
     """,
     "by way of a policy": """
         create table mal.other (id bigint);
@@ -346,15 +363,17 @@ DEFERRED = {
         create constraint trigger planted after insert on mal.other
           deferrable initially immediate for each row execute function mal.late();
         create function mal.relay() returns trigger language plpgsql as
-          $f$ begin set constraints mal.planted deferred; insert into mal.other values (1); return null; end $f$;
-        create trigger planted after insert or update or delete on mal.lead for each row execute function mal.relay();
+          $f$ begin set constraints mal.planted deferred; insert into mal.other values (1); return
+            null; end $f$;
+        create trigger planted after insert or update or delete on mal.lead for each row execute
+          function mal.relay();
     """,
 }
 
 
 @pytest.mark.parametrize("way", DEFERRED)
 def test_deferred_trigger_waits_for_the_officer(world: World, way: str) -> None:
-    """A deferred trigger fires at commit, when the definer function is long left: as the officer."""
+    """A deferred trigger fires at commit, the definer function long left: as the officer."""
     world.run("mallory", LATE + DEFERRED[way])
     dpo = world.login("dpo_login")
     attempt(dpo, "select gdpr.subject_of('mal.lead', '2')")
@@ -429,9 +448,17 @@ def test_policy_reads_the_registers_with_the_rights_of_the_views_owner(
 
 #: Names that a generator might mistake for its own syntax.
 NAMES = (
-    "$body$;select mal.thief();select $body$", "$code$;select mal.thief();select $code$",
-    "x$body$", "%I%s%1$L", "it's", 'say "no"', "a\nb", "\\", "new", "v_claim",
-)  # fmt: skip
+    "$body$;select mal.thief();select $body$",
+    "$code$;select mal.thief();select $code$",
+    "x$body$",
+    "%I%s%1$L",
+    "it's",
+    'say "no"',
+    "a\nb",
+    "\\",
+    "new",
+    "v_claim",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -445,13 +472,21 @@ def test_names_that_are_code(world: World, name: str, what: str) -> None:
         table, column = (quoted, "v") if what == "table" else ("odd", quoted)
         policy = {
             **{part: value for part, value in json.loads(POLICY).items() if part != "tables"},
-            "tables": {f"mal.{table}": {
-                "subject": "self", "purposes": ["orders"],
-                "columns": {name if what == "column" else "v": {
-                    "category": "contact", "identifier": "text", "encrypt": "searchable", "mask": "initial",
-                }},
-            }},
-        }  # fmt: skip
+            "tables": {
+                f"mal.{table}": {
+                    "subject": "self",
+                    "purposes": ["orders"],
+                    "columns": {
+                        name if what == "column" else "v": {
+                            "category": "contact",
+                            "identifier": "text",
+                            "encrypt": "searchable",
+                            "mask": "initial",
+                        }
+                    },
+                }
+            },
+        }
         mallory.execute("set check_function_bodies = off")
         mallory.execute(f"create table mal.{table} (id int primary key, {column} text)".encode())
         mallory.execute("delete from mal.loot")

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Operators, functions and temporary objects of Mallory's, found where a built-in one was meant."""
 
 from __future__ import annotations
@@ -28,22 +27,26 @@ def test_operator_of_the_same_name_in_public(world: World, type_: str) -> None:
     app.execute("update gdpr_clear.customer set last_name = 'Annanew', city = 'x' where id = 1")
     app.execute("insert into gdpr_clear.customer (email, last_name) values ('five@x.example', 'f')")
     app.execute(
-        "update crm.customer set email = 'five2@x.example', last_name = 'g' where last_name = 'f'::text"
+        "update crm.customer set email = 'five2@x.example', last_name = 'g' where"
+        " last_name = 'f'::text"
     )
     app.execute("delete from gdpr_clear.customer where id = 4")
     assert world.loot() == []
 
 
 TEMPORARY = """
-create temp table subject (id bigint, ref uuid, purposes bigint, until timestamptz, erased_at timestamptz);
+create temp table subject (id bigint, ref uuid, purposes bigint, until timestamptz, erased_at
+  timestamptz);
 create temp table pg_class (oid oid, relname name);
 create temp table pg_roles (rolname name, rolsuper boolean);
 create temp table key_encryption_key (id int, material bytea);
 create domain pg_temp.text as pg_catalog.text check (value <> 'x');
 create domain pg_temp.bytea as pg_catalog.bytea;
 create domain pg_temp.bigint as pg_catalog.int8;
-create function pg_temp.hmac(bytea, bytea, text) returns bytea language plpgsql as 'begin raise exception ''stolen %'', $2; end';
-create function pg_temp.decrypt_iv(bytea, bytea, bytea, text) returns bytea language plpgsql as 'begin raise exception ''stolen %'', $2; end';
+create function pg_temp.hmac(bytea, bytea, text) returns bytea language plpgsql as
+  'begin raise exception ''stolen %'', $2; end';
+create function pg_temp.decrypt_iv(bytea, bytea, bytea, text) returns bytea language plpgsql as
+  'begin raise exception ''stolen %'', $2; end';
 create function pg_temp.keyring() returns text language sql as 'select 1::text';
 create function pg_temp.refuse(text, text) returns boolean language sql as 'select true';
 create function pg_temp.pg_has_role(name, oid, text) returns boolean language sql as 'select true';
@@ -89,7 +92,11 @@ def test_objects_beside_the_machinery(world: World) -> None:
             "gdpr_bi",
         ):
             for statement in (
-                f"create function {schema}.hmac(text, bytea, text) returns bytea language sql as 'select $2'",
+                (
+                    f"create function {schema}.hmac(text, bytea, text)"
+                    f" returns bytea language sql as"
+                    f" 'select $2'"
+                ),
                 f"create table {schema}.t (a int)",
                 f"alter schema {schema} owner to {user}",
                 f"alter function gdpr.digest(text, text) set schema {schema}",
@@ -108,7 +115,10 @@ def test_views_of_the_machinery_are_not_altered(world: World) -> None:
             "drop view gdpr_clear.customer",
             "alter view gdpr_clear.customer owner to mallory",
             "create rule r as on select to gdpr_bi.customer do instead select 1",
-            "create trigger t instead of insert on gdpr_clear.customer for each row execute function suppress_redundant_updates_trigger()",
+            (
+                "create trigger t instead of insert on gdpr_clear.customer for each row execute"
+                " function suppress_redundant_updates_trigger()"
+            ),
             "comment on view gdpr_clear.customer is 'x'",
         ):
             error = attempt(connection, statement)

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Roles of PostgreSQL that read or write everything, granted to backups and BI tools alike."""
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ def every_relation(world: World) -> list[str]:
         for (name,) in world.run(
             "postgres",
             """
-            select c.oid::regclass::text from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+            select c.oid::regclass::text from pg_class as c join pg_namespace as n on n.oid =
+              c.relnamespace
             where c.relkind in ('r', 'p', 'v') and (n.nspname ~ '^gdpr' or n.nspname = 'crm')
         """,
         )
@@ -58,9 +58,24 @@ def test_reading_all_data_shows_no_key_and_no_person(world: World, member: str) 
     assert keys == [(0,)]
 
 
-@pytest.mark.parametrize("table", ["key_encryption_key", "subject_key", "role_purpose", "role_binding",
-                                   "consent_record", "basis_record", "audit_record", "subject", "identifier",
-                                   "protected_table", "protected_column", "fold", "setting"])  # fmt: skip
+@pytest.mark.parametrize(
+    "table",
+    [
+        "key_encryption_key",
+        "subject_key",
+        "role_purpose",
+        "role_binding",
+        "consent_record",
+        "basis_record",
+        "audit_record",
+        "subject",
+        "identifier",
+        "protected_table",
+        "protected_column",
+        "fold",
+        "setting",
+    ],
+)
 def test_writing_all_data_changes_no_evidence(world: World, table: str) -> None:
     name = f"gdpr_internal.{table}"
     before = world.run("postgres", f"select r::text from {name} as r order by 1")
@@ -88,7 +103,10 @@ def test_doctor_names_members_that_do_not_inherit(world: World) -> None:
     """NOINHERIT or through another role: SET ROLE is enough to act as the keyholder."""
     world.run(
         "postgres",
-        "create role quiet nologin; grant gdpr_keyholder to quiet; grant quiet to outsider; alter role outsider noinherit",
+        (
+            "create role quiet nologin; grant gdpr_keyholder to quiet; grant quiet to"
+            " outsider; alter role outsider noinherit"
+        ),
     )
     try:
         findings = world.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import psycopg
 import pytest
@@ -78,6 +79,14 @@ def test_an_old_snapshot_writes_nothing_after_the_end_of_a_basis(
     assert error.sqlstate == "40001", error
 
 
+def insert(session: psycopg.Connection, start: threading.Barrier, key: int) -> psycopg.Error | None:
+    """Inserts an invoice of the customer at the moment when all the others do."""
+    start.wait()
+    return attempt(
+        session, "insert into gdpr_clear.invoice (customer_id, total) values (%s, 5)", [key]
+    )
+
+
 def test_first_rows_of_a_person_at_once(world: World) -> None:
     """Each brings the bases of its table: who reads the gate and changes it then must not meet
     another who does the same."""
@@ -96,17 +105,9 @@ def test_first_rows_of_a_person_at_once(world: World) -> None:
             [str(key)],
         )
         start = threading.Barrier(len(sessions))
-
-        def insert(session: psycopg.Connection) -> psycopg.Error | None:
-            start.wait()  # noqa: B023
-            return attempt(
-                session,
-                "insert into gdpr_clear.invoice (customer_id, total) values (%s, 5)",
-                [key],  # noqa: B023
-            )
-
         with ThreadPoolExecutor(len(sessions)) as threads:
-            assert list(threads.map(insert, sessions)) == [None] * len(sessions)
+            met = set(threads.map(insert, sessions, repeat(start), repeat(key)))
+        assert met == {None}
 
 
 def test_nobody_unlocks_data_by_asking_for_an_answer_in_a_hundred_years(world: World) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Settings that anybody may change must not change what gdprdb's functions do."""
 
 from __future__ import annotations
@@ -8,18 +7,40 @@ import pytest
 from tests.attacks.world import ENCRYPTED, World, attempt, leaked, told
 
 HOSTILE = {
-    "standard_conforming_strings": "off", "backslash_quote": "on", "escape_string_warning": "off",
-    "transform_null_equals": "on", "array_nulls": "off", "quote_all_identifiers": "on",
-    "bytea_output": "escape", "extra_float_digits": "-15", "datestyle": "German, DMY",
-    "intervalstyle": "sql_standard", "timezone": "Asia/Kathmandu", "xmloption": "document",
-    "check_function_bodies": "off", "plan_cache_mode": "force_generic_plan", "client_encoding": "LATIN1",
-    "search_path": "mal, pg_temp, public, pg_catalog", "default_transaction_deferrable": "on",
-    "join_collapse_limit": "1", "enable_nestloop": "off", "enable_seqscan": "off",
-    "plpgsql.check_asserts": "off", "plpgsql.extra_warnings": "all", "plpgsql.extra_errors": "all",
-    "lc_numeric": "C", "gdpr.unlocked": "x", "gdpr.actor": "'; drop table x; --", "application_name": "anna",
-    "constraint_exclusion": "on", "default_table_access_method": "heap", "default_toast_compression": "pglz",
-    "createrole_self_grant": "set", "idle_session_timeout": "0", "vacuum_cost_delay": "0",
-}  # fmt: skip
+    "standard_conforming_strings": "off",
+    "backslash_quote": "on",
+    "escape_string_warning": "off",
+    "transform_null_equals": "on",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "datestyle": "German, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Kathmandu",
+    "xmloption": "document",
+    "check_function_bodies": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "client_encoding": "LATIN1",
+    "search_path": "mal, pg_temp, public, pg_catalog",
+    "default_transaction_deferrable": "on",
+    "join_collapse_limit": "1",
+    "enable_nestloop": "off",
+    "enable_seqscan": "off",
+    "plpgsql.check_asserts": "off",
+    "plpgsql.extra_warnings": "all",
+    "plpgsql.extra_errors": "all",
+    "lc_numeric": "C",
+    "gdpr.unlocked": "x",
+    "gdpr.actor": "'; drop table x; --",
+    "application_name": "anna",
+    "constraint_exclusion": "on",
+    "default_table_access_method": "heap",
+    "default_toast_compression": "pglz",
+    "createrole_self_grant": "set",
+    "idle_session_timeout": "0",
+    "vacuum_cost_delay": "0",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -34,18 +55,23 @@ def test_setting_of_the_application(world: World, name: str) -> None:
         "select id, email, phone, birth_date from gdpr_clear.customer order by id"
     ).fetchall()
     assert [row[:3] for row in seen] == [
-        (1, "anna@annasecret.example", "+49711111111"), (3, "vera@verasecret.example", "+49711333333"),
-    ]  # fmt: skip
+        (1, "anna@annasecret.example", "+49711111111"),
+        (3, "vera@verasecret.example", "+49711333333"),
+    ]
     app.execute(
         "insert into gdpr_clear.customer (email, phone, last_name, birth_date) values "
         "('Back\\slash''x@x.example', '+1', 'x', date '2001-02-03')"
     )
     app.execute(
-        "update gdpr_clear.customer set birth_date = birth_date + 1, phone = '+2' where last_name = 'x'"
+        "update gdpr_clear.customer set birth_date = birth_date + 1, phone = '+2' where"
+        " last_name = 'x'"
     )
     duplicate = attempt(
         app,
-        "insert into gdpr_clear.customer (email, last_name) values ('BACK\\SLASH''X@x.example', 'x')",
+        (
+            "insert into gdpr_clear.customer (email, last_name) values"
+            " ('BACK\\SLASH''X@x.example', 'x')"
+        ),
     )
     assert duplicate is not None
     assert duplicate.sqlstate == "23505", told(duplicate)
@@ -110,8 +136,15 @@ def test_row_security_off_for_the_officer(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-@pytest.mark.parametrize("statement", ["gdpr.erase(3)", "gdpr.restrict(3, 'other')", "gdpr.object_to(3, 'orders')",
-                                       "gdpr.withdraw_consent(3, 'marketing')"])  # fmt: skip
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "gdpr.erase(3)",
+        "gdpr.restrict(3, 'other')",
+        "gdpr.object_to(3, 'orders')",
+        "gdpr.withdraw_consent(3, 'marketing')",
+    ],
+)
 def test_closing_under_an_old_snapshot(world: World, level: str, statement: str) -> None:
     dpo = world.login("dpo_login", autocommit=False)
     dpo.execute(f"set transaction isolation level {level}".encode())
@@ -121,18 +154,30 @@ def test_closing_under_an_old_snapshot(world: World, level: str, statement: str)
 
 
 def test_errors_of_functions_hold_no_argument(world: World) -> None:
-    """Values given to gdprdb's functions as parameters are not told back, also not with parameters logged."""
+    """Values given as parameters are not told back, also not where parameters are logged."""
     said: list[str] = []
     dpo = world.login("dpo_login")
     dpo.add_notice_handler(
         lambda d: said.append(f"{d.message_primary} {d.message_detail} {d.context}")
     )
     dpo.execute("set client_min_messages = debug5")
-    for statement in ("select gdpr.find_subject('email', %s)", "select gdpr.block('email', %s, 'x')", "select gdpr.unblock('email', %s, 'x')",
-                      "select gdpr.is_blocked('nonsense', %s)", "select gdpr.subject_of('crm.customer', %s)",
-                      "select gdpr.record_consent(1, 'marketing', true, 'nonsense', jsonb_build_object('a', %s::text))",
-                      "select gdpr.record_consent(99, 'marketing', true, 'in_person', jsonb_build_object('a', %s::text))",
-                      "select gdpr.unlock(%s)", "select gdpr.reveal(%s)"):  # fmt: skip
+    for statement in (
+        "select gdpr.find_subject('email', %s)",
+        "select gdpr.block('email', %s, 'x')",
+        "select gdpr.unblock('email', %s, 'x')",
+        "select gdpr.is_blocked('nonsense', %s)",
+        "select gdpr.subject_of('crm.customer', %s)",
+        (
+            "select gdpr.record_consent(1, 'marketing', true, 'nonsense',"
+            " jsonb_build_object('a', %s::text))"
+        ),
+        (
+            "select gdpr.record_consent(99, 'marketing', true, 'in_person',"
+            " jsonb_build_object('a', %s::text))"
+        ),
+        "select gdpr.unlock(%s)",
+        "select gdpr.reveal(%s)",
+    ):
         said += [told(attempt(dpo, statement, ["anna@annasecret.example"]))]
     assert not leaked("\n".join(said), ENCRYPTED)
 
@@ -145,6 +190,7 @@ def test_last_value_is_not_the_applications(world: World) -> None:
     assert error is not None
     assert error.sqlstate == "42501"
     made = app.execute(
-        "insert into gdpr_clear.customer (email, last_name) values ('m@l.example', 'l') returning id"
+        "insert into gdpr_clear.customer (email, last_name) values ('m@l.example', 'l')"
+        " returning id"
     )
     assert made.fetchall() == [(5,)]

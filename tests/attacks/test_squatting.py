@@ -9,8 +9,6 @@ from gdprdb import migrate
 from gdprdb.errors import GdprdbError
 from tests.support import AS_SUPERUSER, INSTALLER, Database
 
-pytestmark = pytest.mark.usefixtures("logins")
-
 
 def prepare(database: Database, schema: str, *, pgcrypto: bool = False) -> None:
     """mallory owns a schema of gdprdb's name, and may be kind enough to bring pgcrypto."""

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """Sessions that keep what they have once been allowed: cursors, plans, transactions, partitions."""
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ def test_plan_of_another_role(world: World) -> None:
         assert names(session, "execute p") == ["Annaname", "Veraname"]
         session.execute(
             "create function pg_temp.f() returns setof text language plpgsql as "
-            "$f$ begin return query select last_name::text from gdpr_clear.customer order by id; end $f$"
+            "$f$ begin return query select last_name::text from gdpr_clear.customer order by"
+            " id; end $f$"
         )
         assert names(session, "select pg_temp.f()") == ["Annaname", "Veraname"]
         for role in ("metabase", "none"):
@@ -62,7 +62,8 @@ def test_function_plan_after_a_change_of_purpose(world: World) -> None:
     app = world.login("crm_app")
     app.execute(
         "create function pg_temp.f() returns setof text language plpgsql stable as "
-        "$f$ begin return query select last_name::text from gdpr_clear.customer order by id; end $f$"
+        "$f$ begin return query select last_name::text from gdpr_clear.customer order by"
+        " id; end $f$"
     )
     for _ in range(7):
         assert names(app, "select pg_temp.f()") == ["Annaname", "Veraname"]
@@ -85,7 +86,8 @@ def test_consent_that_ends_while_a_cursor_is_open(world: World) -> None:
     """Expiry needs no new snapshot: rows not fetched yet stay where they are."""
     world.run(
         "dpo_login",
-        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'in_person',"
+        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing',"
+        " true, 'in_person',"
         " null, clock_timestamp() + interval '700 ms')",
     )
     app = world.login("crm_app", autocommit=False)
@@ -100,7 +102,8 @@ def test_consent_that_ends_while_a_cursor_is_open(world: World) -> None:
 def test_repeatable_read_does_not_outlive_expiry(world: World) -> None:
     world.run(
         "dpo_login",
-        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true, 'in_person',"
+        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing',"
+        " true, 'in_person',"
         " null, clock_timestamp() + interval '700 ms')",
     )
     app = world.login("crm_app", autocommit=False)
@@ -116,15 +119,20 @@ def parted(world: World) -> World:
     """A partitioned table of persons, protected; a partition of 2027 comes later."""
     owner = world.login("db_owner")
     owner.execute("""
-        create table crm.visitor (id int, year int, email text, name text, primary key (id, year)) partition by list (year);
+        create table crm.visitor (id int, year int, email text, name text, primary key (id, year))
+          partition by list (year);
         create table crm.visitor_2025 partition of crm.visitor for values in (2025);
         create table crm.visitor_2026 partition of crm.visitor for values in (2026);
-        insert into crm.visitor values (1, 2025, 'anna@annasecret.example', 'Annaname'), (2, 2026, 'hugo@hugosecret.example', 'Hugoname');
-        grant select, insert, update, delete, truncate on crm.visitor, crm.visitor_2025, crm.visitor_2026 to crm_app, metabase;
+        insert into crm.visitor values (1, 2025, 'anna@annasecret.example', 'Annaname'), (2, 2026,
+          'hugo@hugosecret.example', 'Hugoname');
+        grant select, insert, update, delete, truncate on crm.visitor, crm.visitor_2025,
+          crm.visitor_2026 to crm_app, metabase;
     """)
     owner.execute("""
-        select count(*) from gdpr.apply((gdpr.policy() - 'tables') || '{"tables": {"crm.visitor": {"subject": "self",
-          "match_on": ["email"], "purposes": ["orders"], "columns": {"email": {"category": "contact", "identifier": "email",
+        select count(*) from gdpr.apply((gdpr.policy() - 'tables') ||
+          '{"tables": {"crm.visitor": {"subject": "self",
+          "match_on": ["email"], "purposes": ["orders"], "columns": {"email": {"category":
+            "contact", "identifier": "email",
           "encrypt": true}, "name": {"category": "identity"}}}}}')
     """)
     return world
@@ -148,7 +156,10 @@ def test_partitions_addressed_directly(parted: World) -> None:
     ]
     error = attempt(
         app,
-        "insert into crm.visitor_2026 (id, year, email, name) values (3, 2026, 'hugo@hugosecret.example', 'x')",
+        (
+            "insert into crm.visitor_2026 (id, year, email, name) values (3, 2026,"
+            " 'hugo@hugosecret.example', 'x')"
+        ),
     )
     assert error is not None
     assert error.sqlstate == "PR601"
@@ -160,7 +171,10 @@ def test_partition_that_came_later_is_found(parted: World) -> None:
     )
     found = parted.run(
         "db_owner",
-        "select d::text from gdpr.doctor() as d where d.object = 'crm.visitor_2027' and d.severity = 'error'",
+        (
+            "select d::text from gdpr.doctor() as d where d.object = 'crm.visitor_2027' and"
+            " d.severity = 'error'"
+        ),
     )
     assert "row_security" in str(found)
 

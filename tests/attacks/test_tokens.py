@@ -51,12 +51,23 @@ def test_one_answer_to_every_token_that_is_none(world: World, call: str) -> None
     answers = {
         told(attempt(portal, f"select gdpr.{call}", [wrong]))
         for wrong in (
-            None, "", "x", good[:-1], good + "=", good.upper(), f" {good}",
+            None,
+            "",
+            "x",
+            good[:-1],
+            good + "=",
+            good.upper(),
+            f" {good}",
             secrets.token_urlsafe(32),
-            "A" * 1_000_000, "\u202e" * 43, "' or true --", good.encode().hex(), late, dead,
+            "A" * 1_000_000,
+            "\u202e" * 43,
+            "' or true --",
+            good.encode().hex(),
+            late,
+            dead,
             other,
         )
-    }  # fmt: skip
+    }
     assert len(answers) == 1
     assert "gdpr_token_refused" in answers.pop()
     assert events(world) == before
@@ -76,17 +87,22 @@ def test_the_portal_can_do_nothing_else(world: World) -> None:
     ask(world, 1)
     portal = world.login("portal_app")
     for statement in (
-        "table gdpr.consent", "table gdpr.consent_history", "table gdpr.subject",
-        "table gdpr_internal.token", "table gdpr_internal.consent_request",
+        "table gdpr.consent",
+        "table gdpr.consent_history",
+        "table gdpr.subject",
+        "table gdpr_internal.token",
+        "table gdpr_internal.consent_request",
         "select gdpr_internal.create_token('consent', 1, 1, 'infinity')",
         "select gdpr_internal.take_token('x', 'consent')",
         "select gdpr.request_consent(1, '{marketing}', 'portal')",
         "select gdpr.record_consent(1, 'marketing', true, 'portal')",
         "select gdpr.withdraw_consent(1, 'marketing')",
         "select gdpr.consent_receipt(1, 'marketing')",
-        "select gdpr.may_contact(1, 'mail', 'marketing')", "select gdpr.find_subject('email', 'x')",
-        "table crm.customer", "table gdpr_clear.customer",
-    ):  # fmt: skip
+        "select gdpr.may_contact(1, 'mail', 'marketing')",
+        "select gdpr.find_subject('email', 'x')",
+        "table crm.customer",
+        "table gdpr_clear.customer",
+    ):
         error = attempt(portal, statement)
         assert error is not None, statement
         assert error.sqlstate == "42501", statement
@@ -97,10 +113,13 @@ def test_answers_that_were_not_asked_for(world: World) -> None:
     token = ask(world, 3)
     portal = world.login("portal_app")
     for call in (
-        "answer_consent(%s, '{marketing,orders}')", "answer_consent(%s, '{nonsense}')",
-        "answer_consent(%s, null)", "answer_consent(%s, array[null])",
-        "answer_consent(%s, '{marketing}', '{fax}')", "portal_withdraw(%s, '{orders}')",
-    ):  # fmt: skip
+        "answer_consent(%s, '{marketing,orders}')",
+        "answer_consent(%s, '{nonsense}')",
+        "answer_consent(%s, null)",
+        "answer_consent(%s, array[null])",
+        "answer_consent(%s, '{marketing}', '{fax}')",
+        "portal_withdraw(%s, '{orders}')",
+    ):
         error = attempt(portal, f"select gdpr.{call}", [token])
         assert error is not None, call
         assert error.sqlstate in ("PR003", "PR004", "PR302"), (call, error)
@@ -130,10 +149,12 @@ def test_no_token_in_the_log(world: World) -> None:
     path = world.db.cluster.directory / "log"
     start = path.stat().st_size
     quiet = {
-        "log_statement": "none", "log_min_duration_statement": "-1",
-        "log_min_error_statement": "panic", "log_parameter_max_length": "0",
+        "log_statement": "none",
+        "log_min_duration_statement": "-1",
+        "log_min_error_statement": "panic",
+        "log_parameter_max_length": "0",
         "log_parameter_max_length_on_error": "0",
-    }  # fmt: skip
+    }
     for name, value in (SETTINGS | quiet).items():
         world.run("postgres", f"alter database {world.db.name} set {name} = '{value}'")
     token = ask(world, 3)

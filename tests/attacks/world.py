@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (statements stand as Mallory types them)
 """The tables, persons and roles of the attacks, and words to describe an attack with."""
 
 from __future__ import annotations
@@ -19,10 +18,19 @@ LOGINS = ("mallory", "outsider", "admin_login")
 #: Plaintexts that only the clear audience may see. Anna (1) may be processed for orders and
 #: marketing, Hugo (2) is restricted, Vera (3) withdrew marketing.
 ENCRYPTED = (
-    "anna@annasecret.example", "hugo@hugosecret.example", "vera@verasecret.example",
-    "49711111111", "49711222222", "49711333333", "1981-01-11", "1982-02-12", "1983-03-13",
-    "annas-note-secret", "hugos-note-secret", "veras-note-secret",
-)  # fmt: skip
+    "anna@annasecret.example",
+    "hugo@hugosecret.example",
+    "vera@verasecret.example",
+    "49711111111",
+    "49711222222",
+    "49711333333",
+    "1981-01-11",
+    "1982-02-12",
+    "1983-03-13",
+    "annas-note-secret",
+    "hugos-note-secret",
+    "veras-note-secret",
+)
 
 #: Plaintexts of columns that are not encrypted: hidden from the bi audience.
 HIDDEN = ("Annaname", "Hugoname", "Veraname")
@@ -73,46 +81,61 @@ grant select, insert on mal.loot to public;
 reset role;
 """
 
-POLICY = json.dumps({
-    "purposes": {
-        "orders": {"basis": "contract"},
-        "marketing": {"basis": "consent", "valid_for": "2 years", "grace": False},
-        "analytics": {"basis": "legitimate_interests"},
-    },
-    "roles": {
-        "crm_app": {"audience": "clear", "purposes": ["orders", "marketing"]},
-        "metabase": {"audience": "bi", "purposes": ["analytics"]},
-    },
-    "tables": {
-        "crm.customer": {
-            "subject": "self", "match_on": ["email"],
-            "purposes": ["orders", "marketing", "analytics"],
-            "columns": {
-                "id": {"category": "key"},
-                "email": {"category": "contact", "identifier": "email", "encrypt": "searchable", "mask": "email"},
-                "phone": {"category": "contact", "identifier": "phone", "encrypt": True},
-                "last_name": {"category": "identity", "sensitive": True, "mask": "initial"},
-                "birth_date": {"category": "demographic", "encrypt": True, "mask": "year"},
-                "city": {"category": "contact"},
+POLICY = json.dumps(
+    {
+        "purposes": {
+            "orders": {"basis": "contract"},
+            "marketing": {"basis": "consent", "valid_for": "2 years", "grace": False},
+            "analytics": {"basis": "legitimate_interests"},
+        },
+        "roles": {
+            "crm_app": {"audience": "clear", "purposes": ["orders", "marketing"]},
+            "metabase": {"audience": "bi", "purposes": ["analytics"]},
+        },
+        "tables": {
+            "crm.customer": {
+                "subject": "self",
+                "match_on": ["email"],
+                "purposes": ["orders", "marketing", "analytics"],
+                "columns": {
+                    "id": {"category": "key"},
+                    "email": {
+                        "category": "contact",
+                        "identifier": "email",
+                        "encrypt": "searchable",
+                        "mask": "email",
+                    },
+                    "phone": {"category": "contact", "identifier": "phone", "encrypt": True},
+                    "last_name": {"category": "identity", "sensitive": True, "mask": "initial"},
+                    "birth_date": {"category": "demographic", "encrypt": True, "mask": "year"},
+                    "city": {"category": "contact"},
+                },
+            },
+            "crm.invoice": {
+                "subject": {"via": "customer_id"},
+                "purposes": ["orders"],
+                "columns": {
+                    "total": {"category": "transaction"},
+                    "note": {"category": "other", "encrypt": True},
+                },
+            },
+            "mal.lead": {
+                "subject": "self",
+                "match_on": ["email"],
+                "purposes": ["orders", "analytics"],
+                "columns": {
+                    "email": {
+                        "category": "contact",
+                        "identifier": "email",
+                        "encrypt": "searchable",
+                    },
+                    "note": {"category": "other", "encrypt": True},
+                    "mood": {"category": "other"},
+                },
             },
         },
-        "crm.invoice": {
-            "subject": {"via": "customer_id"}, "purposes": ["orders"],
-            "columns": {
-                "total": {"category": "transaction"},
-                "note": {"category": "other", "encrypt": True},
-            },
-        },
-        "mal.lead": {
-            "subject": "self", "match_on": ["email"], "purposes": ["orders", "analytics"],
-            "columns": {
-                "email": {"category": "contact", "identifier": "email", "encrypt": "searchable"},
-                "note": {"category": "other", "encrypt": True},
-                "mood": {"category": "other"},
-            },
-        },
-    },
-})  # fmt: skip
+    }
+)
 
 #: The roles that nobody logs in as.
 MACHINERY = {"gdpr_owner", "gdpr_keyholder", "gdpr_worker"}

@@ -7,29 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
-from tests.support import Clone, Database, assess
-
-
-@pytest.fixture(scope="session")
-def shop_template(clone: Clone, installed_template: str) -> Iterator[str]:
-    """Name of a database with the tables and rows of the application, and gdprdb not yet
-    applied."""
-    with clone(installed_template) as database:
-        connection = database.connect()
-        connection.execute(TABLES)
-        connection.execute(ROWS)
-        database.close()
-        yield database.name
-
-
-@pytest.fixture(scope="session")
-def crm_template(clone: Clone, shop_template: str) -> Iterator[str]:
-    """Name of a database with the application under its policy."""
-    with clone(shop_template) as database:
-        apply(database, POLICY)
-        assess(database, "analytics")
-        yield database.name
+from tests.support import Clone, Database
 
 
 @pytest.fixture

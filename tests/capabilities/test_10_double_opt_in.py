@@ -13,9 +13,13 @@ from tests.capabilities.crm import POLICY, apply, policy, problems, refused
 from tests.support import Database
 
 SOURCE = {
-    "kind": "web_form", "form": "newsletter", "url": "https://shop.example/join",
-    "ip": "203.0.113.7", "referrer": "https://search.example/", "language": "fr",
-}  # fmt: skip
+    "kind": "web_form",
+    "form": "newsletter",
+    "url": "https://shop.example/join",
+    "ip": "203.0.113.7",
+    "referrer": "https://search.example/",
+    "language": "fr",
+}
 DORA = {"email": "Dora@example.com", "last_name": "Dietz", "birth_date": "1990-05-06"}
 
 
@@ -243,8 +247,9 @@ def test_a_check_of_the_table_is_asked_at_once(forms: Database) -> None:
     with refused("PR104", "registration_refused") as error:
         submit(forms, {**DORA, "city": "Ulm", "last_name": "DIETZ"})
     assert (error.value.diag.message_detail or "").splitlines() == [
-        "constraint customer_city_check", "constraint customer_last_name_check",
-    ]  # fmt: skip
+        "constraint customer_city_check",
+        "constraint customer_last_name_check",
+    ]
     # a column that was not given has its default, which nobody knows yet
     submit(forms)
 

@@ -12,15 +12,21 @@ from tests.capabilities.crm import apply, policy, problems, refused
 from tests.support import Database
 
 DETAILS: list[dict[str, Any]] = [
-    {"kind": "web_form", "form": "join", "url": "https://shop.example/join", "ip": "203.0.113.7",
-     "referrer": "https://search.example/", "user_agent": "Firefox"},
+    {
+        "kind": "web_form",
+        "form": "join",
+        "url": "https://shop.example/join",
+        "ip": "203.0.113.7",
+        "referrer": "https://search.example/",
+        "user_agent": "Firefox",
+    },
     {"kind": "web_form", "ip": "2001:db8::1"},
     {"kind": "import", "file": "fair.csv", "line": 17},
     {"kind": "manual", "user": "jo", "reason": "phone call"},
     {"kind": "api", "service": "shop", "ip": "203.0.113.7"},
     {"kind": "integration", "system": "ERP", "record": "4711"},
     {"kind": "migration", "system": "old CRM", "record": "17"},
-]  # fmt: skip
+]
 
 
 def insert(db: Database, source: dict[str, Any] | None, address: str = "zoe@example.com") -> str:
@@ -105,8 +111,9 @@ def test_a_change_is_noted_when_it_tells_where_it_comes_from(crm: Database) -> N
         connection.execute(f"update crm.customer set city = city where id = {key}".encode())
         connection.commit()
     assert [row[:2] for row in source_of(crm, "crm.customer", key)] == [
-        ("created", "web_form"), ("changed", "integration"),
-    ]  # fmt: skip
+        ("created", "web_form"),
+        ("changed", "integration"),
+    ]
     assert source_of(crm, "crm.customer", key)[1][2] == {"system": "ERP", "record": 2}
     assert crm.rows(
         "select count(*) from gdpr.source where event = 'changed'", user="dpo_login"

@@ -23,14 +23,16 @@ def fresh(shop: Database) -> Database:
 
 def states(crm: Database) -> list[tuple[int, str]]:
     """Version and status of the assessments."""
-    return crm.rows("select version, status from gdpr.assessment order by version",
-                    user="auditor_login")  # fmt: skip
+    return crm.rows(
+        "select version, status from gdpr.assessment order by version", user="auditor_login"
+    )
 
 
 def test_without_an_approved_assessment_there_is_no_such_basis(fresh: Database) -> None:
     assert fresh.rows(SEEN, user="metabase") == [(0,)]
-    assert fresh.rows("select count(*) from gdpr.basis where purpose = 'analytics'",
-                      user="dpo_login") == [(0,)]  # fmt: skip
+    assert fresh.rows(
+        "select count(*) from gdpr.basis where purpose = 'analytics'", user="dpo_login"
+    ) == [(0,)]
     ((number,),) = fresh.rows(RECORD)
     assert states(fresh) == [(1, "draft")]
     assert fresh.rows(SEEN, user="metabase") == [(0,)]
@@ -63,10 +65,12 @@ def test_approval_opens_what_rests_on_it_for_old_and_new_rows(fresh: Database) -
         user="crm_app",
     )
     assert fresh.rows(SEEN, user="metabase") == [(4,)]
-    fresh.rows("select gdpr.record_basis(1, 'analytics', 'legitimate_interests', 'x')",
-               user="dpo_login")  # fmt: skip
-    assert fresh.rows("select assessment_id from gdpr.basis where reason = 'x'",
-                      user="dpo_login") == [(number,)]  # fmt: skip
+    fresh.rows(
+        "select gdpr.record_basis(1, 'analytics', 'legitimate_interests', 'x')", user="dpo_login"
+    )
+    assert fresh.rows(
+        "select assessment_id from gdpr.basis where reason = 'x'", user="dpo_login"
+    ) == [(number,)]
     assert {topic for topic, _ in findings(fresh)} == set()
     assert apply(fresh, POLICY) == []
 
@@ -78,8 +82,10 @@ def test_when_the_review_is_due_the_basis_no_longer_holds_and_renewal_brings_it_
     number = assess(fresh, "analytics")
     soon = "statement_timestamp() + interval '700 ms'"
     # a day is the shortest that the functions take
-    fresh.rows(f"update gdpr_internal.purpose set assessed_until = {soon} where name = 'analytics'",
-               user="postgres")  # fmt: skip
+    fresh.rows(
+        f"update gdpr_internal.purpose set assessed_until = {soon} where name = 'analytics'",
+        user="postgres",
+    )
     fresh.rows(
         "alter table gdpr_internal.assessment_decision disable trigger gdpr_50_append_only;"
         f"update gdpr_internal.assessment_decision set review_at = {soon};"
@@ -109,8 +115,9 @@ def test_when_the_review_is_due_the_basis_no_longer_holds_and_renewal_brings_it_
     assert app.execute(SEEN).fetchone() == (0,)
     fresh.rows("select gdpr.tidy_gates()")
     assert app.execute(SEEN).fetchone() == (0,)
-    fresh.rows("select gdpr.approve_assessment(%s, '2098-12-31', 'reviewed')", [number],
-               user="dpo_login")  # fmt: skip
+    fresh.rows(
+        "select gdpr.approve_assessment(%s, '2098-12-31', 'reviewed')", [number], user="dpo_login"
+    )
     assert app.execute(SEEN).fetchone() == (5,)
     assert states(fresh) == [(1, "in_force")]
 

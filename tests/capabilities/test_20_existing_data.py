@@ -130,8 +130,9 @@ def test_what_enforcement_would_hide_is_told_before_it_does(shop: Database) -> N
         ("marketing", "restricted", 1, True),
         ("orders", "restricted", 1, True),
     ]
-    shop.rows("select gdpr.record_consent(%s, 'marketing', false, 'phone')", [chie],
-              user="dpo_login")  # fmt: skip
+    shop.rows(
+        "select gdpr.record_consent(%s, 'marketing', false, 'phone')", [chie], user="dpo_login"
+    )
     assert ("marketing", "no_basis", 1, True) in shop.rows(told, user="dpo_login")
     new["tables"]["crm.customer"]["mode"] = "enforce"
     apply(shop, new)
@@ -140,8 +141,11 @@ def test_what_enforcement_would_hide_is_told_before_it_does(shop: Database) -> N
 
 def test_a_basis_that_continues_another_locks_at_the_end_of_both(shop: Database) -> None:
     apply(shop, policy())
-    for begins, ends in (("now()", "'2090-01-01'"), ("'2089-12-31'", "'2091-01-01'"),
-                         ("'2092-01-01'", "'2093-01-01'")):  # fmt: skip
+    for begins, ends in (
+        ("now()", "'2090-01-01'"),
+        ("'2089-12-31'", "'2091-01-01'"),
+        ("'2092-01-01'", "'2093-01-01'"),
+    ):
         shop.rows(
             f"select gdpr.record_basis(1, 'marketing', 'contract', 'x', {ends},"
             f" p_valid_from => {begins})",
@@ -157,8 +161,9 @@ def test_a_basis_that_continues_another_locks_at_the_end_of_both(shop: Database)
 def test_the_overview_counts_persons_by_table_purpose_basis_and_status(shop: Database) -> None:
     apply(shop, LAZY)
     anna = subject(shop, "crm.customer", 1)
-    shop.rows("select gdpr.record_consent(%s, 'marketing', false, 'phone')", [anna],
-              user="dpo_login")  # fmt: skip
+    shop.rows(
+        "select gdpr.record_consent(%s, 'marketing', false, 'phone')", [anna], user="dpo_login"
+    )
     assert shop.rows(
         "select purpose, basis, status, persons, first_end is null from gdpr.basis_overview"
         " where table_name::text = 'crm.customer' order by 1, 2, 3",

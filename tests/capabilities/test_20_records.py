@@ -32,8 +32,16 @@ def test_a_record_says_who_why_from_when_until_when_and_shows_what(crm: Database
         "select basis, reason, valid_from::date::text, valid_until::date::text, holds, status,"
         " recorded_by, actor, evidence from gdpr.basis where basis_id = %s"
     )
-    record = ("contract", "club member", "2020-01-01", "2099-01-01", True, "holds",
-              "dpo_login", "Olga")  # fmt: skip
+    record = (
+        "contract",
+        "club member",
+        "2020-01-01",
+        "2099-01-01",
+        True,
+        "holds",
+        "dpo_login",
+        "Olga",
+    )
     assert crm.rows(question, [number], user="dpo_login") == [(*record, {"letter": "L-17"})]
     assert crm.rows(question, [number], user="auditor_login") == [(*record, None)]
     ((stored,),) = crm.rows(
@@ -115,8 +123,9 @@ def test_one_call_for_each_row_of_a_query(crm: Database) -> None:
 
 
 def test_many_ends_in_one_statement(crm: Database) -> None:
-    crm.rows("select gdpr.record_bases('{1,2,3}', 'marketing', 'contract', 'club')",
-             user="dpo_login")  # fmt: skip
+    crm.rows(
+        "select gdpr.record_bases('{1,2,3}', 'marketing', 'contract', 'club')", user="dpo_login"
+    )
     numbers = "array(select basis_id from gdpr.basis where reason = 'club' and subject_id < 3)"
     assert crm.rows(f"select gdpr.end_bases({numbers}, 'over')", user="dpo_login") == [(2,)]
     assert marketing(crm) == [3]
@@ -128,15 +137,21 @@ def test_many_ends_in_one_statement(crm: Database) -> None:
     ("arguments", "code", "name"),
     [
         ("1, 'orders', 'undetermined', 'x'", "PR202", "basis_refused"),
-        ("1, 'orders', 'contract', 'x', '2099-01-01', null, '2099-01-02'", "PR202",
-         "basis_refused"),
+        (
+            "1, 'orders', 'contract', 'x', '2099-01-01', null, '2099-01-02'",
+            "PR202",
+            "basis_refused",
+        ),
         ("1, 'orders', 'contract', 'x', p_assessment => 1", "PR202", "basis_refused"),
         ("1, 'orders', 'contract', 'x', p_condition => 'curiosity'", "PR202", "basis_refused"),
         ("1, 'orders', 'legitimate_interests', 'x'", "PR205", "assessment_missing"),
-        ("1, 'analytics', 'legitimate_interests', 'x', p_assessment => 99", "PR205",
-         "assessment_missing"),
+        (
+            "1, 'analytics', 'legitimate_interests', 'x', p_assessment => 99",
+            "PR205",
+            "assessment_missing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_nothing_half_said_is_recorded(crm: Database, arguments: str, code: str, name: str) -> None:
     with refused(code, name):
         crm.rows(f"select gdpr.record_basis({arguments})", user="dpo_login")

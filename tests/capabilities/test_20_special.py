@@ -99,13 +99,14 @@ def test_a_purpose_can_have_a_condition_for_everybody(clinic: Database) -> None:
 
 
 def test_explicit_consent_is_the_persons_and_not_the_policys(clinic: Database) -> None:
-    apply(clinic, special(
-        purposes__marketing={"basis": "consent", "condition": "explicit_consent"}
-    ))  # fmt: skip
+    apply(
+        clinic, special(purposes__marketing={"basis": "consent", "condition": "explicit_consent"})
+    )
     person = subject(clinic, "crm.customer", 1)
     assert diets(clinic, "marketing") == [None] * 3
-    clinic.rows("select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [person],
-                user="dpo_login")  # fmt: skip
+    clinic.rows(
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [person], user="dpo_login"
+    )
     assert diets(clinic, "marketing") == ["vegan", None, None]
     assert diets(clinic, "orders") == [None] * 3
     clinic.rows("select gdpr.withdraw_consent(%s, 'marketing')", [person], user="dpo_login")

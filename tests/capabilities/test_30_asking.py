@@ -49,13 +49,16 @@ def test_from_pending_to_withdrawn(news: Database, anna: int) -> None:
     story = news.rows(
         "select purpose, event, channel from gdpr.consent_history where subject_id = %s"
         " order by at, purpose",
-        [anna], user="auditor_login",
-    )  # fmt: skip
+        [anna],
+        user="auditor_login",
+    )
     assert story == [
-        ("marketing", "asked", "portal"), ("profiling", "asked", "portal"),
-        ("marketing", "granted", "portal"), ("profiling", "declined", "portal"),
+        ("marketing", "asked", "portal"),
+        ("profiling", "asked", "portal"),
+        ("marketing", "granted", "portal"),
+        ("profiling", "declined", "portal"),
         ("marketing", "withdrawn", "portal"),
-    ]  # fmt: skip
+    ]
 
 
 def test_each_status_has_its_term_in_the_vocabulary(news: Database, anna: int) -> None:
@@ -203,10 +206,13 @@ def test_the_portal_shows_what_was_asked_in_the_persons_language(news: Database)
     assert shown[1]["statement"] == "Dürfen wir?\nYes or no."
     assert shown[1]["purposes"] == [
         {
-            "name": "marketing", "description": "Newsletters and offers", "status": "waiting",
-            "channels": None, "answerable": True,
+            "name": "marketing",
+            "description": "Newsletters and offers",
+            "status": "waiting",
+            "channels": None,
+            "answerable": True,
         }
-    ]  # fmt: skip
+    ]
     assert not any(word in json.dumps(shown) for word in ("Ahrens", "anna@", "subject"))
 
 
@@ -348,23 +354,27 @@ def test_a_mail_is_called_back_when_the_person_is_asked_anew(news: Database, ann
         ("request_consent(ID, '{marketing}', 'paper', 'none')", "PR305", "form_refused"),
         (
             "request_consent(ID, '{marketing}', 'email', p_attach_form => true)",
-            "PR004", "invalid_argument",
+            "PR004",
+            "invalid_argument",
         ),
         (
             "request_consent(ID, '{marketing}', 'paper', 'news', p_attach_form => true)",
-            "PR004", "invalid_argument",
+            "PR004",
+            "invalid_argument",
         ),
         (
             "request_consent(ID, '{marketing}', 'paper', null, '-1 day')",
-            "PR004", "invalid_argument",
+            "PR004",
+            "invalid_argument",
         ),
         ("record_consent(ID, 'marketing', true, 'api', p_form => 0)", "PR305", "form_refused"),
         (
             "record_consent(ID, 'marketing', true, 'api', p_contact => '{fax}')",
-            "PR004", "invalid_argument",
+            "PR004",
+            "invalid_argument",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_question_that_cannot_be_asked(
     news: Database, anna: int, call: str, code: str, name: str
 ) -> None:
@@ -383,9 +393,11 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
     )[0][0]
     call = "select gdpr.request_consent(%s, '{marketing}', 'email')"
     for person, code, name in (
-        (anna, "PR601", "restricted"), (bela, "PR602", "objected"), (chie, "PR603", "erased"),
+        (anna, "PR601", "restricted"),
+        (bela, "PR602", "objected"),
+        (chie, "PR603", "erased"),
         (nobody, "PR306", "no_address"),
-    ):  # fmt: skip
+    ):
         with refused(code, name):
             news.rows(call, [person], user="dpo_login")
     dora = subject(news, "crm.lead", 2)
@@ -402,11 +414,26 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
     [
         ({"purposes__orders__remind": "1 day"}, "remind, valid_for and while_waiting are for"),
         ({"purposes__marketing__remind": "1 day"}, "no deadline to remind of"),
-        ({"purposes__marketing": {
-            "basis": "consent", "remind": "3 days", "respond_within": "2 days"}},
-         "shorter than respond_within"),
-        ({"purposes__marketing": {
-            "basis": "consent", "remind": "soon", "respond_within": "2 days"}}, "not a duration"),
+        (
+            {
+                "purposes__marketing": {
+                    "basis": "consent",
+                    "remind": "3 days",
+                    "respond_within": "2 days",
+                }
+            },
+            "shorter than respond_within",
+        ),
+        (
+            {
+                "purposes__marketing": {
+                    "basis": "consent",
+                    "remind": "soon",
+                    "respond_within": "2 days",
+                }
+            },
+            "not a duration",
+        ),
         ({"tables__crm.customer__columns__city": {"language": "de"}}, "language: true or false"),
         (
             {"tables__crm.customer__columns__birth_date": {"language": True}},
@@ -416,7 +443,7 @@ def test_who_may_not_be_asked(news: Database, anna: int) -> None:
         ({"settings__controller": {"name": "X", "fax": "1"}}, "unknown setting"),
         ({"settings__controller": "X"}, "table of settings"),
     ],
-)  # fmt: skip
+)
 def test_a_policy_that_asks_wrongly(crm: Database, changes: dict[str, Any], reason: str) -> None:
     assert any(reason in line for line in problems(crm, policy(**changes)))
 

@@ -12,8 +12,11 @@ from tests.support import Database
 
 AGED = policy()
 AGED["tables"]["crm.customer"]["columns"]["birth_date"] = {
-    "category": "demographic", "encrypt": True, "mask": "year", "age": True,
-}  # fmt: skip
+    "category": "demographic",
+    "encrypt": True,
+    "mask": "year",
+    "age": True,
+}
 PLAIN = policy()
 PLAIN["tables"]["crm.customer"]["columns"]["birth_date"] = {"age": True}
 CONSENT = "select gdpr.record_consent(%s, 'marketing', true, 'in_person', %s)"
@@ -38,12 +41,18 @@ def person(shop: Database, birth: datetime.date | None, new: dict[str, Any] = AG
 @pytest.mark.parametrize("new", [AGED, PLAIN])
 def test_a_child_needs_a_guardian(shop: Database, new: dict[str, Any]) -> None:
     anna = person(shop, born(16, days=-1), new)
-    for evidence in (None, "{}", '{"guardian": "Ada"}', '{"guardian": {"name": "Ada"}}',
-                     '{"guardian": {"name": "", "verified": "x"}}'):  # fmt: skip
+    for evidence in (
+        None,
+        "{}",
+        '{"guardian": "Ada"}',
+        '{"guardian": {"name": "Ada"}}',
+        '{"guardian": {"name": "", "verified": "x"}}',
+    ):
         with refused("PR310", "guardian_missing"):
             shop.rows(CONSENT, [anna, evidence], user="dpo_login")
-    shop.rows("select gdpr.record_consent(%s, 'marketing', false, 'phone')", [anna],
-              user="dpo_login")  # fmt: skip
+    shop.rows(
+        "select gdpr.record_consent(%s, 'marketing', false, 'phone')", [anna], user="dpo_login"
+    )
     shop.rows(CONSENT, [anna, GUARDIAN], user="dpo_login")
     shop.rows("select gdpr.withdraw_consent(%s, 'marketing')", [anna], user="dpo_login")
 
@@ -87,8 +96,9 @@ def test_a_child_in_one_table_is_a_child_everywhere(shop: Database) -> None:
 
 
 def test_without_the_mark_a_birth_date_is_only_a_date(crm: Database) -> None:
-    crm.rows("update gdpr_clear.customer set birth_date = current_date where id = 1",
-             user="crm_app")  # fmt: skip
+    crm.rows(
+        "update gdpr_clear.customer set birth_date = current_date where id = 1", user="crm_app"
+    )
     crm.rows(CONSENT, [subject(crm, "crm.customer", 1), None], user="dpo_login")
 
 
@@ -99,8 +109,11 @@ def test_no_birth_date_comes_out(shop: Database) -> None:
         shop.rows(CONSENT, [anna, None], user="dpo_login")
     told = str(error.value.diag.message_detail) + str(error.value.diag.context)
     assert str(born(10)) not in told
-    for call in ("gdpr_generated.births_1('{1}')", "gdpr_internal.children('{1}')",
-                 "gdpr_internal.born_after(1, 1, 'x', now()::date)"):  # fmt: skip
+    for call in (
+        "gdpr_generated.births_1('{1}')",
+        "gdpr_internal.children('{1}')",
+        "gdpr_internal.born_after(1, 1, 'x', now()::date)",
+    ):
         for user in ("crm_app", "metabase", "dpo_login"):
             with refused("42501"):
                 shop.rows(f"select * from {call}", user=user)

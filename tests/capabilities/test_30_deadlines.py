@@ -52,9 +52,11 @@ def test_all_sessions_agree_on_a_deadline(news: Database) -> None:
     ask(news, anna, channel="paper", within="1500 ms")
     older.execute(f"declare open_before cursor for {ANNA}".encode())
     reads = [
-        *((session, ANNA) for session in sessions), (older, ANNA), (prepared, "execute q"),
+        *((session, ANNA) for session in sessions),
+        (older, ANNA),
+        (prepared, "execute q"),
         (older, "fetch 1 from open_before"),
-    ]  # fmt: skip
+    ]
     before = [session.execute(read.encode()).fetchone() for session, read in reads]
     assert before == [(1,)] * 5
     time.sleep(1.6)
@@ -72,10 +74,17 @@ def standby_of(primary: Cluster, directory: Path) -> Iterator[Cluster]:
     standby.stop()
     shutil.rmtree(standby.data)
     subprocess.run(
-        [primary.binaries.program("pg_basebackup"), "--dbname", primary.dsn(),
-         "--pgdata", standby.data, "--write-recovery-conf", "--checkpoint=fast"],
+        [
+            primary.binaries.program("pg_basebackup"),
+            "--dbname",
+            primary.dsn(),
+            "--pgdata",
+            standby.data,
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        ],
         check=True,
-    )  # fmt: skip
+    )
     owner = standby.directory.stat()
     for path in (standby.data, *standby.data.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
@@ -246,14 +255,16 @@ def _ask_many(db: Database, counts: tuple[int, ...]) -> list[float]:
             "purposes": {"news": {"basis": "consent", "respond_within": "14 days", "grace": False}},
             "tables": {
                 "public.person": {
-                    "subject": "self", "match_on": ["email"], "purposes": ["news"],
+                    "subject": "self",
+                    "match_on": ["email"],
+                    "purposes": ["news"],
                     "columns": {
                         "email": {"category": "contact", "identifier": "email", "encrypt": True}
                     },
                 }
             },
         },
-    )  # fmt: skip
+    )
     db.rows("vacuum analyze", user="postgres")
     times = []
     officer = db.connect("dpo_login")

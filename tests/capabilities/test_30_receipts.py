@@ -28,10 +28,13 @@ def news(crm: Database) -> Database:
     return set_up(
         crm,
         settings__controller={
-            "name": "Radhaus GmbH", "address": "Hauptstr. 1, Ulm", "country": "DE",
-            "email": "privacy@shop.example", "url": "https://shop.example",
+            "name": "Radhaus GmbH",
+            "address": "Hauptstr. 1, Ulm",
+            "country": "DE",
+            "email": "privacy@shop.example",
+            "url": "https://shop.example",
         },
-    )  # fmt: skip
+    )
 
 
 def receipt(news: Database, person: int, user: str = "dpo_login") -> dict[str, Any]:

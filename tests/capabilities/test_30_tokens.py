@@ -53,17 +53,36 @@ def test_every_token_that_is_none_gets_one_answer(db: Database) -> None:
     last = alphabet.index(token[-1])
     answers = set()
     for wrong in (
-        None, "", "x", token[:-1], token + "A", token.swapcase(), " " + token, token + "\n",
-        token[:-1] + alphabet[last ^ 1], token.encode().hex(), "é" * 43, "A" * 1_000_000,
-        "'; drop table gdpr_internal.token; --", other, late, used,
-    ):  # fmt: skip
+        None,
+        "",
+        "x",
+        token[:-1],
+        token + "A",
+        token.swapcase(),
+        " " + token,
+        token + "\n",
+        token[:-1] + alphabet[last ^ 1],
+        token.encode().hex(),
+        "é" * 43,
+        "A" * 1_000_000,
+        "'; drop table gdpr_internal.token; --",
+        other,
+        late,
+        used,
+    ):
         with pytest.raises(psycopg.Error) as caught:
             db.rows(TAKE, [wrong, "consent"], user="postgres")
         diag = caught.value.diag
         answers.add(
-            (diag.sqlstate, diag.message_primary, diag.message_detail, diag.message_hint,
-             diag.constraint_name, diag.context)
-        )  # fmt: skip
+            (
+                diag.sqlstate,
+                diag.message_primary,
+                diag.message_detail,
+                diag.message_hint,
+                diag.constraint_name,
+                diag.context,
+            )
+        )
     assert len(answers) == 1
     with refused("PR303", "token_refused"):
         db.rows(TAKE, [token, None], user="postgres")

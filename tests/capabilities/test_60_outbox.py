@@ -59,8 +59,10 @@ def test_a_mail_is_taken_opened_and_gone_after_it_was_sent(post: Database) -> No
         opened = sender.execute("select * from gdpr.open_mail(%s)", [mail]).fetchone()
         assert opened is not None
         assert opened[:3] == (
-            "registration", "de", {"to": "anna@example.com", "token": "t0ken", "n": 1},
-        )  # fmt: skip
+            "registration",
+            "de",
+            {"to": "anna@example.com", "token": "t0ken", "n": 1},
+        )
         sender.execute("select gdpr.mail_sent(%s)", [mail])
     assert post.rows("select * from gdpr.outbox") == []
     assert post.rows(
@@ -96,7 +98,7 @@ def test_a_person_without_a_key_gets_no_mail(post: Database) -> None:
         ("reminder", "de", {"to": ["a@b.example", "c@d.example"]}),
         ("reminder", "de", {"to": "a@b.example", "text": "x" * 100_001}),
     ],
-)  # fmt: skip
+)
 def test_what_nobody_could_send_is_not_queued(
     post: Database, template: str, language: str, message: dict[str, Any]
 ) -> None:
@@ -243,8 +245,9 @@ def test_a_cancelled_mail_is_gone_and_one_being_sent_is_left(post: Database) -> 
     sender.execute("select gdpr.mail_sent(%s)", [kept])
     sender.commit()
     assert post.rows("select mail_id, event from gdpr.mail_log order by mail_id") == [
-        (kept, "sent"), (gone, "dropped"),
-    ]  # fmt: skip
+        (kept, "sent"),
+        (gone, "dropped"),
+    ]
 
 
 def test_who_waits_is_woken_without_a_word(post: Database) -> None:

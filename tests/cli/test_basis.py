@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
-from tests.support import Database
+from tests.support import Database, Run
 
 POLICY = """\
 [settings]
@@ -54,8 +53,9 @@ def members(db: Database, on_db: Run, tmp_path: Path) -> Run:
 
 def recorded(db: Database) -> int:
     """How many bases were recorded by somebody."""
-    ((count,),) = db.rows("select count(*) from gdpr.basis where by_table is null",
-                          user="dpo_login")  # fmt: skip
+    ((count,),) = db.rows(
+        "select count(*) from gdpr.basis where by_table is null", user="dpo_login"
+    )
     return int(count)
 
 
@@ -78,9 +78,17 @@ def test_set_records_in_chunks_for_the_rows_that_meet_a_condition(
 ) -> None:
     """The condition sees plaintext: it is asked of the clear view."""
     outcome = members(
-        *chosen("email like 'm1%' or n = 2", "--chunk", "2", "--valid-until", "2099-03-31",
-                "--yes", "--format", "json")
-    )  # fmt: skip
+        *chosen(
+            "email like 'm1%' or n = 2",
+            "--chunk",
+            "2",
+            "--valid-until",
+            "2099-03-31",
+            "--yes",
+            "--format",
+            "json",
+        )
+    )
     assert (outcome.code, outcome.data) == (0, [{"persons": 3}]), outcome.err
     assert db.rows(
         "select count(*), min(valid_until) = timestamptz '2099-04-01 00:00 Europe/Berlin',"
@@ -178,9 +186,20 @@ def test_a_table_that_is_not_protected_is_named(members: Run, db: Database) -> N
 
 def test_a_day_is_a_whole_day_of_the_policy(members: Run, db: Database) -> None:
     outcome = members(
-        "basis", "record", "--subject-id", "1", *CLUB, "--valid-from", "2026-03-29",
-        "--valid-until", "2099-10-31", "--evidence", '{"letter": 7}', "--format", "json",
-    )  # fmt: skip
+        "basis",
+        "record",
+        "--subject-id",
+        "1",
+        *CLUB,
+        "--valid-from",
+        "2026-03-29",
+        "--valid-until",
+        "2099-10-31",
+        "--evidence",
+        '{"letter": 7}',
+        "--format",
+        "json",
+    )
     assert outcome.code == 0, outcome.err
     assert db.rows(
         "select valid_from = timestamptz '2026-03-29 00:00 Europe/Berlin',"
@@ -194,18 +213,34 @@ def test_a_day_is_a_whole_day_of_the_policy(members: Run, db: Database) -> None:
 
 def test_several_bases_end_together(members: Run, db: Database) -> None:
     numbers = [
-        str(members("basis", "record", "--subject-id", person, *CLUB, "--format", "json")
-            .data[0]["basis_id"])
+        str(
+            members("basis", "record", "--subject-id", person, *CLUB, "--format", "json").data[0][
+                "basis_id"
+            ]
+        )
         for person in ("1", "2")
-    ]  # fmt: skip
+    ]
     assert members("basis", "end", *numbers, "--reason", "over").code == 0
-    assert db.rows("select count(*) from gdpr.basis where end_reason = 'over'",
-                   user="dpo_login") == [(2,)]  # fmt: skip
+    assert db.rows(
+        "select count(*) from gdpr.basis where end_reason = 'over'", user="dpo_login"
+    ) == [(2,)]
 
 
 def test_overview_counts_and_says_what_would_be_locked(members: Run) -> None:
-    assert members("consent", "record", "--subject-id", "3", "--purpose", "marketing",
-                   "--refused", "--channel", "phone").code == 0  # fmt: skip
+    assert (
+        members(
+            "consent",
+            "record",
+            "--subject-id",
+            "3",
+            "--purpose",
+            "marketing",
+            "--refused",
+            "--channel",
+            "phone",
+        ).code
+        == 0
+    )
     counted = members("basis", "overview", "--format", "json").data
     assert [(row["purpose"], row["basis"], row["status"], row["persons"]) for row in counted] == [
         ("analytics", "none", "none", 10),
@@ -225,9 +260,21 @@ def test_an_assessment_is_written_approved_and_rejected(
     members: Run, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = members(
-        "basis", "assess", "--purpose", "analytics", "--interest", "i", "--necessity", "n",
-        "--balancing", "b", "--review", "2099-12-31", "--format", "json",
-    )  # fmt: skip
+        "basis",
+        "assess",
+        "--purpose",
+        "analytics",
+        "--interest",
+        "i",
+        "--necessity",
+        "n",
+        "--balancing",
+        "b",
+        "--review",
+        "2099-12-31",
+        "--format",
+        "json",
+    )
     number = str(written.data[0]["assessment_id"])
     refused = members("basis", "approve", number)
     assert (refused.code, "PR206" in refused.err) == (4, True)

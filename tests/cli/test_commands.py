@@ -13,8 +13,7 @@ import pytest
 
 from gdprdb import __version__
 from gdprdb.server import Cluster
-from tests.cli.conftest import Run
-from tests.support import INSTALLER, Database
+from tests.support import INSTALLER, Database, Run
 
 POLICY = """\
 [purposes.orders]
@@ -200,9 +199,16 @@ def test_erasure_shows_an_exact_plan_then_a_receipt(crm: Run, db: Database) -> N
     assert "public.customer" in dry.err
     assert db.rows("select count(*) from gdpr_clear.customer", user="crm_app") == [(1,)]
     done = crm(
-        "subject", "erase", "--subject-id", person, "--reason", "request", "--yes",
-        "--format", "json",
-    )  # fmt: skip
+        "subject",
+        "erase",
+        "--subject-id",
+        person,
+        "--reason",
+        "request",
+        "--yes",
+        "--format",
+        "json",
+    )
     assert done.code == 0, done.err
     assert "public.customer" in json.dumps(done.data)
     assert "ada@example.org" not in done.out + done.err
@@ -219,24 +225,47 @@ def test_consent_is_recorded_and_withdrawn(crm: Run) -> None:
         return str({row["purpose"]: row["status"] for row in listed}.get("marketing"))
 
     recorded = crm(
-        "consent", "record", "--subject-id", person, "--purpose", "marketing", "--granted",
-        "--channel", "web_form", "--evidence", '{"form": 7}', "--valid-until", "2999-01-01",
-    )  # fmt: skip
+        "consent",
+        "record",
+        "--subject-id",
+        person,
+        "--purpose",
+        "marketing",
+        "--granted",
+        "--channel",
+        "web_form",
+        "--evidence",
+        '{"form": 7}',
+        "--valid-until",
+        "2999-01-01",
+    )
     assert recorded.code == 0, recorded.err
     assert status() == "granted"
     withdrawn = crm(
-        "consent", "withdraw", "--purpose", "marketing", "--channel", "phone",
+        "consent",
+        "withdraw",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "phone",
         stdin="ada@example.org",
-    )  # fmt: skip
+    )
     assert withdrawn.code == 0, withdrawn.err
     assert status() == "withdrawn"
 
 
 def test_evidence_and_times_are_checked_before_anything_happens(crm: Run) -> None:
     base = (
-        "consent", "record", "--subject-id", "1", "--purpose", "marketing", "--granted",
-        "--channel", "web_form",
-    )  # fmt: skip
+        "consent",
+        "record",
+        "--subject-id",
+        "1",
+        "--purpose",
+        "marketing",
+        "--granted",
+        "--channel",
+        "web_form",
+    )
     assert crm(*base, "--evidence", "{").code == 2
     assert crm(*base, "--valid-until", "soon").code == 2
 
@@ -244,9 +273,19 @@ def test_evidence_and_times_are_checked_before_anything_happens(crm: Run) -> Non
 def test_a_basis_is_recorded_listed_and_ended(crm: Run) -> None:
     person = number(crm)
     recorded = crm(
-        "basis", "record", "--subject-id", person, "--purpose", "marketing",
-        "--basis", "contract", "--reason", "existing customer", "--format", "json",
-    )  # fmt: skip
+        "basis",
+        "record",
+        "--subject-id",
+        person,
+        "--purpose",
+        "marketing",
+        "--basis",
+        "contract",
+        "--reason",
+        "existing customer",
+        "--format",
+        "json",
+    )
     assert recorded.code == 0, recorded.err
     basis = str(recorded.data[0]["basis_id"])
     listed = crm("basis", "list", "--subject-id", person, "--format", "json").data
@@ -284,10 +323,24 @@ def test_audit_tail_shows_the_latest_records_of_a_table(crm: Run, db: Database) 
 
 def test_audit_tail_follows(crm: Run, db: Database) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, "audit", "tail", "-n", "1", "--follow",
-         "--operation", "UPDATE", "--format", "jsonl"],
-        env={**os.environ, "GDPRDB_DSN": db.dsn()}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTIBLE,
+            "audit",
+            "tail",
+            "-n",
+            "1",
+            "--follow",
+            "--operation",
+            "UPDATE",
+            "--format",
+            "jsonl",
+        ],
+        env={**os.environ, "GDPRDB_DSN": db.dsn()},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with process:
         assert process.stdout is not None
         for name in ("one", "two"):
@@ -300,9 +353,15 @@ def test_audit_tail_follows(crm: Run, db: Database) -> None:
 
 def test_errors_of_the_database_come_with_hint_and_sqlstate(crm: Run) -> None:
     outcome = crm(
-        "consent", "withdraw", "--subject-id", "999999", "--purpose", "marketing",
-        "--channel", "phone",
-    )  # fmt: skip
+        "consent",
+        "withdraw",
+        "--subject-id",
+        "999999",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "phone",
+    )
     assert (outcome.code, outcome.out) == (4, "")
     assert "Hint: " in outcome.err
     assert "SQLSTATE: PR101" in outcome.err
@@ -325,8 +384,10 @@ def test_server_start_status_psql_stop_remove(run: Run, reachable: Path) -> None
         assert (status.code, status.data[0]["running"]) == (0, True)
         psql = subprocess.run(
             [sys.executable, "-m", "gdprdb", "server", "psql", *place, "-AtXc", "select 6 * 7"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (psql.returncode, psql.stdout) == (0, "42\n")
         assert run("server", "stop", *place).code == 0
         assert run("server", "status", *place).code == 1

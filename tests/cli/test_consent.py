@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gdprdb import forms
-from tests.cli.conftest import Run
-from tests.support import Database
+from tests.support import Database, Run
 
 POLICY = """\
 [purposes.orders]
@@ -89,9 +88,7 @@ def test_a_file_that_is_no_form_is_refused(shop: Run, tmp_path: Path) -> None:
 def test_publishing_shows_the_texts_first(shop: Run, tmp_path: Path) -> None:
     path = tmp_path / "en.toml"
     assert shop("form", "load", str(path)).code == 0
-    dry = shop(
-        "form", "publish", "--name", "newsletter", "--default-language", "en", "--dry-run"
-    )  # fmt: skip
+    dry = shop("form", "publish", "--name", "newsletter", "--default-language", "en", "--dry-run")
     assert dry.code == 0
     assert "May we write to you?" in dry.err
     listed = shop("form", "list", "--format", "json").data
@@ -100,9 +97,19 @@ def test_publishing_shows_the_texts_first(shop: Run, tmp_path: Path) -> None:
 
 def test_everybody_pending_is_asked_by_mail_once(shop: Run, db: Database) -> None:
     everybody = (
-        "consent", "request", "--status", "pending", "--purpose", "marketing",
-        "--channel", "email", "--form", "newsletter", "--format", "json",
-    )  # fmt: skip
+        "consent",
+        "request",
+        "--status",
+        "pending",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "email",
+        "--form",
+        "newsletter",
+        "--format",
+        "json",
+    )
     dry = shop(*everybody, "--dry-run")
     assert (dry.code, dry.data) == (0, [])
     assert "3" in dry.err
@@ -118,16 +125,33 @@ def test_everybody_pending_is_asked_by_mail_once(shop: Run, db: Database) -> Non
 
 def test_the_portals_way_and_a_receipt(shop: Run) -> None:
     asked = shop(
-        "consent", "request", "--purpose", "marketing", "--channel", "portal",
-        "--form", "newsletter", "--respond-within", "2 days", "--format", "json",
+        "consent",
+        "request",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "portal",
+        "--form",
+        "newsletter",
+        "--respond-within",
+        "2 days",
+        "--format",
+        "json",
         stdin="ada@example.org",
-    )  # fmt: skip
+    )
     assert asked.code == 0, asked.err
     person, token = str(asked.data[0]["subject_id"]), asked.data[0]["token"]
     answered = shop(
-        "consent", "answer", "--granted", "marketing", "--contact", "mail", "--format", "json",
+        "consent",
+        "answer",
+        "--granted",
+        "marketing",
+        "--contact",
+        "mail",
+        "--format",
+        "json",
         stdin=token,
-    )  # fmt: skip
+    )
     assert answered.data == [{"purpose": "marketing", "status": "granted"}]
     again = shop("consent", "answer", stdin=token)
     assert (again.code, "PR303" in again.err, token in again.err) == (4, True, False)
@@ -147,9 +171,16 @@ def test_the_portals_way_and_a_receipt(shop: Run) -> None:
 
 def test_evidence_on_the_command_line(shop: Run) -> None:
     record = (
-        "consent", "record", "--purpose", "marketing", "--granted", "--channel", "phone",
-        "--contact", "phone",
-    )  # fmt: skip
+        "consent",
+        "record",
+        "--purpose",
+        "marketing",
+        "--granted",
+        "--channel",
+        "phone",
+        "--contact",
+        "phone",
+    )
     refused = shop(*record, stdin="ada@example.org")
     assert (refused.code, "PR304" in refused.err) == (4, True)
     evidence = '{"who": "kw", "when": "today", "how": "call", "reference": "T-1"}'
@@ -160,18 +191,36 @@ def test_evidence_on_the_command_line(shop: Run) -> None:
 
 def test_a_form_that_came_back_is_recorded_by_its_number(shop: Run, db: Database) -> None:
     asked = shop(
-        "consent", "request", "--purpose", "marketing", "--channel", "email", "--form",
-        "newsletter", "--attach-form", "--format", "json", stdin="ada@example.org",
-    )  # fmt: skip
+        "consent",
+        "request",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "email",
+        "--form",
+        "newsletter",
+        "--attach-form",
+        "--format",
+        "json",
+        stdin="ada@example.org",
+    )
     assert asked.code == 0, asked.err
     assert asked.data[0]["token"] is None
     assert db.rows("select count(*) from gdpr_internal.token", user="postgres") == [(0,)]
     number = str(asked.data[0]["request_id"])
     record = (
-        "consent", "record", "--request-id", number, "--purpose", "marketing", "--granted",
-        "--channel", "paper", "--evidence",
+        "consent",
+        "record",
+        "--request-id",
+        number,
+        "--purpose",
+        "marketing",
+        "--granted",
+        "--channel",
+        "paper",
+        "--evidence",
         json.dumps({"who": "kw", "when": "today", "how": "letter", "reference": number}),
-    )  # fmt: skip
+    )
     assert shop(*record).code == 0
     listed = shop("consent", "list", "--format", "json", stdin="ada@example.org").data
     assert [(row["status"], row["channel"]) for row in listed] == [("granted", "paper")]
@@ -186,10 +235,16 @@ def test_a_form_that_came_back_is_recorded_by_its_number(shop: Run, db: Database
         ("record", "--purpose", "marketing", "--granted", "--channel", "api"),
         ("withdraw", "--purpose", "marketing", "--channel", "api"),
         (
-            "request", "--purpose", "marketing", "--channel", "portal", "--format", "json",
+            "request",
+            "--purpose",
+            "marketing",
+            "--channel",
+            "portal",
+            "--format",
+            "json",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_dry_run_leaves_consent_as_it_was(shop: Run, command: tuple[str, ...]) -> None:
     """It is tried with everything that can be refused, and taken back."""
     before = shop("consent", "board", "--format", "json").data
@@ -202,17 +257,31 @@ def test_a_dry_run_leaves_consent_as_it_was(shop: Run, command: tuple[str, ...])
 
 def test_a_dry_run_is_refused_what_the_deed_would_be(shop: Run) -> None:
     dry = shop(
-        "consent", "record", "--purpose", "marketing", "--granted", "--channel", "paper",
-        "--dry-run", stdin="ada@example.org",
-    )  # fmt: skip
+        "consent",
+        "record",
+        "--purpose",
+        "marketing",
+        "--granted",
+        "--channel",
+        "paper",
+        "--dry-run",
+        stdin="ada@example.org",
+    )
     assert (dry.code, "PR304" in dry.err) == (4, True)
 
 
 def test_a_dry_answer_leaves_the_token_alive(shop: Run) -> None:
     asked = shop(
-        "consent", "request", "--purpose", "marketing", "--channel", "portal", "--format", "json",
+        "consent",
+        "request",
+        "--purpose",
+        "marketing",
+        "--channel",
+        "portal",
+        "--format",
+        "json",
         stdin="ada@example.org",
-    )  # fmt: skip
+    )
     answer = ("consent", "answer", "--granted", "marketing", "--format", "json")
     token = asked.data[0]["token"]
     expected = [{"purpose": "marketing", "status": "granted"}]

@@ -85,8 +85,11 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         if isinstance(parameter, click.Argument)
     }
     assert {argument[-1] for argument in named} == {
-        "file", "basis_id", "assessment_id", "arguments",
-    }  # fmt: skip
+        "file",
+        "basis_id",
+        "assessment_id",
+        "arguments",
+    }
 
 
 def test_help_shows_the_exit_codes() -> None:

@@ -8,8 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from gdprdb import dsn
 from gdprdb.errors import GdprdbError
-from tests.cli.conftest import Run
-from tests.support import Database
+from tests.support import Database, Run
 
 
 @pytest.fixture(autouse=True)

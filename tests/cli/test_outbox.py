@@ -7,8 +7,7 @@ import json
 import pytest
 
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
-from tests.cli.conftest import Run
-from tests.support import Database
+from tests.support import Database, Run
 
 
 @pytest.fixture
@@ -35,8 +34,9 @@ def waiting(db: Database, on_db: Run) -> Run:
 def test_list_shows_who_and_never_what(waiting: Run) -> None:
     outcome = waiting("outbox", "list", "--format", "json")
     assert [(mail["mail_id"], mail["subject_id"], mail["state"]) for mail in outcome.data] == [
-        (1, 1, "dead"), (2, 2, "waiting"),
-    ]  # fmt: skip
+        (1, 1, "dead"),
+        (2, 2, "waiting"),
+    ]
     assert "anna" not in outcome.out
     dead = waiting("outbox", "list", "--dead", "--format", "json").data
     assert [mail["failure"] for mail in dead] == ["550 5.1.1 recipient"]
@@ -46,8 +46,9 @@ def test_status_counts(waiting: Run) -> None:
     assert waiting("outbox", "drop", "--mail-id", "2", "--reason", "test", "-y").code == 0
     counts = waiting("outbox", "status", "--format", "json").data
     assert {(row["template"], row["state"], row["mails"]) for row in counts} == {
-        ("registration", "dead", 1), ("registration", "dropped", 1),
-    }  # fmt: skip
+        ("registration", "dead", 1),
+        ("registration", "dropped", 1),
+    }
 
 
 def test_retry(waiting: Run, db: Database) -> None:

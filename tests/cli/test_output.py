@@ -25,7 +25,7 @@ ROWS = Rows(
         (1, 'Ünal, "B"', ["a", "b"], MOMENT, None),
         (2, "[bold]x[/bold]", [], None, True),
     ],
-)  # fmt: skip
+)
 
 
 def call(rows: Rows, *arguments: str) -> Any:
@@ -42,9 +42,12 @@ def call(rows: Rows, *arguments: str) -> Any:
 def test_json_is_one_document() -> None:
     first, second = json.loads(call(ROWS, "--format", "json").stdout)
     assert first == {
-        "id": 1, "name": 'Ünal, "B"', "tags": ["a", "b"], "at": "2027-01-31 12:00:00+00:00",
+        "id": 1,
+        "name": 'Ünal, "B"',
+        "tags": ["a", "b"],
+        "at": "2027-01-31 12:00:00+00:00",
         "gone": None,
-    }  # fmt: skip
+    }
     assert second["gone"] is True
 
 

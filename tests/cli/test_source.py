@@ -7,8 +7,7 @@ import json
 import pytest
 
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
-from tests.cli.conftest import Run
-from tests.support import Database
+from tests.support import Database, Run
 
 
 @pytest.fixture

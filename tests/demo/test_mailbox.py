@@ -54,9 +54,10 @@ def test_what_was_taken_out_is_gone(mailbox: Mailbox) -> None:
 
 
 def test_a_letter_shows_headers_and_text_and_no_html() -> None:
-    console = Console(file=io.StringIO(), width=60, color_system=None)
+    page = io.StringIO()
+    console = Console(file=page, width=60, color_system=None)
     console.print(letter(mail("Hello Ada")))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = page.getvalue()
     for part in ("From:  Shop <shop@example.org>", "Subject:  Dürfen wir?", "Hello Ada"):
         assert part in text
     assert "HTML" not in text

@@ -186,18 +186,20 @@ def test_values_look_as_in_psql() -> None:
 
 
 def test_the_widest_column_gives_way_first() -> None:
-    console = Console(file=io.StringIO(), width=40, color_system=None)
+    page = io.StringIO()
+    console = Console(file=page, width=40, color_system=None)
     console.print(Grid(["id", "text"], [(1, "x" * 90), (22, "y")]))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = page.getvalue().splitlines()
     assert lines[0].split() == ["id", "text"]
     assert lines[2].startswith(" 1  xxx")
     assert lines[2].rstrip().endswith("…")
 
 
 def test_prose_is_wrapped_and_ciphertext_is_cut() -> None:
-    console = Console(file=io.StringIO(), width=50, color_system=None)
+    page = io.StringIO()
+    console = Console(file=page, width=50, color_system=None)
     console.print(Grid(["cipher", "prose"], [("gdpr1:" + "A" * 60, "some words " * 6)]))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = page.getvalue()
     assert text.count("words") == 6
     assert "A…" in text
 

@@ -120,9 +120,13 @@ def test_the_pages_name_no_function_that_is_not_there(db: Database) -> None:
 def test_no_session_stumbles(path: Path) -> None:
     """A refusal is what a session wants to show; these are accidents."""
     for accident in (
-        "transaction is aborted", "does not exist", "syntax error", "Traceback",
-        '"severity": "error"', "hold plaintext",
-    ):  # fmt: skip
+        "transaction is aborted",
+        "does not exist",
+        "syntax error",
+        "Traceback",
+        '"severity": "error"',
+        "hold plaintext",
+    ):
         for block in re.findall(r"(?ms)^```console\n(.*?)^```$", read(path)):
             assert accident not in block
 

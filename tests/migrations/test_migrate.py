@@ -27,8 +27,11 @@ def psql(
     """Run a script through psql."""
     return subprocess.run(
         [database.cluster.binaries.program("psql"), "-qX", database.dsn(user)],
-        input=script, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def memberships(database: Database, login: str) -> set[str]:
@@ -73,12 +76,13 @@ def test_a_downgrade_keeps_the_evidence(bare: Database) -> None:
     assert bare.rows(tables.format("like 'gdpr_evidence_%'")) == registers
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         bare.rows(
-            "select * from " + bare.rows(
+            "select * from "
+            + bare.rows(
                 "select format('%I.%I', schemaname, tablename) from pg_tables"
                 " where schemaname like 'gdpr_evidence_%' limit 1"
             )[0][0],
             user="crm_app",
-        )  # fmt: skip
+        )
 
 
 def test_a_downgrade_is_refused_while_a_table_is_protected(protected: Database) -> None:

@@ -25,8 +25,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = sources.parent / "wheels"
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, sources],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode and "Could not find a version that satisfies" in done.stderr:
         pytest.skip("the build backend cannot be fetched: no network")
     assert done.returncode == 0, done.stderr
@@ -56,7 +58,11 @@ def test_the_installed_wheel_installs_gdprdb(wheel: Path, bare: Database, tmp_pa
     )
     done = subprocess.run(
         [sys.executable, "-c", program, bare.dsn(INSTALLER)],
-        cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert bare.rows("select gdpr.release()", user=INSTALLER) == [(__version__,)]

@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply, policy
-from tests.cli.conftest import run  # noqa: F401 (a fixture)
 from tests.support import Clone, Database
 
 

@@ -156,13 +156,25 @@ def test_a_huge_subject_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "anna@example.com\nBcc: all@example.com", "anna@example.com, all@example.com",
-        "<anna@example.com>", "Anna <anna@example.com>", "anna", "@example.com", "anna@",
-        "anna@exam ple.com", "anna@example..com", "a@b@example.com", "anna\x00@example.com",
-        "an\u202ena@example.com", '"a b"@example.com', f"{'a' * 250}@example.com",
-        "anna@[127.0.0.1]", "anna@" + "x" * 64 + ".com", "",
+        "anna@example.com\nBcc: all@example.com",
+        "anna@example.com, all@example.com",
+        "<anna@example.com>",
+        "Anna <anna@example.com>",
+        "anna",
+        "@example.com",
+        "anna@",
+        "anna@exam ple.com",
+        "anna@example..com",
+        "a@b@example.com",
+        "anna\x00@example.com",
+        "an\u202ena@example.com",
+        '"a b"@example.com',
+        f"{'a' * 250}@example.com",
+        "anna@[127.0.0.1]",
+        "anna@" + "x" * 64 + ".com",
+        "",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address_of_one_person_is_refused(address: str) -> None:
     with pytest.raises(AddressError) as error:
         parse_address(address)
@@ -276,10 +288,17 @@ def test_an_attached_form_can_be_answered_and_opens_nothing(name: str, language:
     assert attachment.get_filename() == "consent-17.html"
     assert attachment.get_content_type() == "text/html"
     for words in (
-        "May we &lt;write&gt;?", "First line.\nSecond &lt;b&gt;line&lt;/b&gt;.", "<b>17</b>",
-        "News about apples &amp; pears", "&lt;script&gt;", "https://shop.example/privacy",
-        "Shop &amp; Co Ltd", "1 High Street, Ulm", "privacy@example.org", DATES[language],
-    ):  # fmt: skip
+        "May we &lt;write&gt;?",
+        "First line.\nSecond &lt;b&gt;line&lt;/b&gt;.",
+        "<b>17</b>",
+        "News about apples &amp; pears",
+        "&lt;script&gt;",
+        "https://shop.example/privacy",
+        "Shop &amp; Co Ltd",
+        "1 High Street, Ulm",
+        "privacy@example.org",
+        DATES[language],
+    ):
         assert words in form
     assert form.count("☐") == 2 * len(CONTENT["purposes"]) + len(FORM["channels"])
     assert "token" not in message.as_string()

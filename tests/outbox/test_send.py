@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
 from tests.outbox.conftest import MailServer, MakeServer, Post
+from tests.support import Run
 
 Settings = Callable[[MailServer], dict[str, str]]
 
@@ -36,8 +36,10 @@ def sending(*options: str) -> Iterator[subprocess.Popen[str]]:
     """A process that sends, with the settings of the environment; killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gdprdb", "outbox", "send", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         yield process
     finally:

@@ -26,7 +26,6 @@ from hypothesis.stateful import (
 )
 from psycopg.types.datetime import TimestamptzLoader
 
-from tests.capabilities.conftest import crm_template, shop_template  # noqa: F401 (fixtures)
 from tests.capabilities.consents import EVIDENCE, set_up
 from tests.capabilities.crm import subject
 from tests.support import Clone
@@ -275,8 +274,9 @@ class Consents(RuleBasedStateMachine):
         for purpose in question.purposes:
             if purpose not in said:
                 assert row[0][purpose] in {
-                    person.status(purpose, before), person.status(purpose, self.now()),
-                }  # fmt: skip
+                    person.status(purpose, before),
+                    person.status(purpose, self.now()),
+                }
         self.say(question.person, said, ["withdrawn"] * len(said))
 
     @rule(key=people_drawn, purpose=purposes_drawn, granted=st.booleans(), valid=instants)
@@ -375,7 +375,7 @@ class Consents(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def news_template(clone: Clone, crm_template: str) -> Iterator[str]:  # noqa: F811
+def news_template(clone: Clone, crm_template: str) -> Iterator[str]:
     """Name of a database that can ask."""
     with clone(crm_template) as database:
         set_up(database)

@@ -15,10 +15,19 @@ from hypothesis import strategies as some
 from tests.support import Clone
 
 ZONES = (
-    "UTC", "Europe/Berlin", "America/New_York", "America/Havana", "America/Sao_Paulo",
-    "Africa/Cairo", "Asia/Beirut", "Asia/Tehran", "Australia/Lord_Howe", "Pacific/Auckland",
-    "Pacific/Apia", "Asia/Kathmandu",
-)  # fmt: skip
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Havana",
+    "America/Sao_Paulo",
+    "Africa/Cairo",
+    "Asia/Beirut",
+    "Asia/Tehran",
+    "Australia/Lord_Howe",
+    "Pacific/Auckland",
+    "Pacific/Apia",
+    "Asia/Kathmandu",
+)
 SECOND = datetime.timedelta(seconds=1)
 
 
@@ -46,8 +55,9 @@ def test_a_day_ends_with_its_last_second(
     session: psycopg.Connection, zone: str, theirs: str, day: datetime.date
 ) -> None:
     """One second before its end it is still that day there; from the end on it never is again."""
-    session.execute("select count(*) from gdpr.apply(%s)",
-                    [json.dumps({"settings": {"time_zone": zone}})])  # fmt: skip
+    session.execute(
+        "select count(*) from gdpr.apply(%s)", [json.dumps({"settings": {"time_zone": zone}})]
+    )
     session.execute("select set_config('TimeZone', %s, false)", [theirs])
     ((end,),) = session.execute("select gdpr.until(%s)", [day]).fetchall()
     there = zoneinfo.ZoneInfo(zone)
