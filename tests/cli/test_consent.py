@@ -37,7 +37,7 @@ def shop(db: Database, on_db: Run, tmp_path: Path) -> Run:
     """The command line on a database with three customers, and the example forms published."""
     db.rows("create table public.customer (id int primary key, email text, lang text)")
     db.rows("grant select, insert on public.customer to crm_app")
-    db.rows("grant gdpr_portal to db_owner", user="postgres")
+    db.rows("grant gdpr_portal to portal_app", user="postgres")
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
     assert on_db("policy", "apply", str(policy), "--yes").code == 0
@@ -123,7 +123,8 @@ def test_everybody_pending_is_asked_by_mail_once(shop: Run, db: Database) -> Non
     assert {row["status"]: row["persons"] for row in board} == {"waiting": 2, "pending": 1}
 
 
-def test_the_portals_way_and_a_receipt(shop: Run) -> None:
+def test_the_portals_way_and_a_receipt(shop: Run, db: Database) -> None:
+    portal = ("--dsn", db.dsn("portal_app"))
     asked = shop(
         "consent",
         "request",
@@ -144,6 +145,7 @@ def test_the_portals_way_and_a_receipt(shop: Run) -> None:
     answered = shop(
         "consent",
         "answer",
+        *portal,
         "--granted",
         "marketing",
         "--contact",
@@ -152,8 +154,9 @@ def test_the_portals_way_and_a_receipt(shop: Run) -> None:
         "json",
         stdin=token,
     )
+    assert answered.code == 0, answered.err
     assert answered.data == [{"purpose": "marketing", "status": "granted"}]
-    again = shop("consent", "answer", stdin=token)
+    again = shop("consent", "answer", *portal, stdin=token)
     assert (again.code, "PR303" in again.err, token in again.err) == (4, True, False)
     show = ("consent", "receipt", "--subject-id", person, "--purpose", "marketing", "--format")
     receipt = shop(*show, "json").data
@@ -270,7 +273,7 @@ def test_a_dry_run_is_refused_what_the_deed_would_be(shop: Run) -> None:
     assert (dry.code, "PR304" in dry.err) == (4, True)
 
 
-def test_a_dry_answer_leaves_the_token_alive(shop: Run) -> None:
+def test_a_dry_answer_leaves_the_token_alive(shop: Run, db: Database) -> None:
     asked = shop(
         "consent",
         "request",
@@ -282,7 +285,8 @@ def test_a_dry_answer_leaves_the_token_alive(shop: Run) -> None:
         "json",
         stdin="ada@example.org",
     )
-    answer = ("consent", "answer", "--granted", "marketing", "--format", "json")
+    answer = ("consent", "answer", "--dsn", db.dsn("portal_app"))
+    answer += ("--granted", "marketing", "--format", "json")
     token = asked.data[0]["token"]
     expected = [{"purpose": "marketing", "status": "granted"}]
     dry = shop(*answer, "--dry-run", stdin=token)
