@@ -285,8 +285,8 @@ def test_a_dry_answer_leaves_the_token_alive(shop: Run, db: Database) -> None:
         "json",
         stdin="ada@example.org",
     )
-    answer = ("consent", "answer", "--dsn", db.dsn("portal_app"))
-    answer += ("--granted", "marketing", "--format", "json")
+    portal = ("--dsn", db.dsn("portal_app"))
+    answer = ("consent", "answer", *portal, "--granted", "marketing", "--format", "json")
     token = asked.data[0]["token"]
     expected = [{"purpose": "marketing", "status": "granted"}]
     dry = shop(*answer, "--dry-run", stdin=token)
