@@ -69,16 +69,23 @@ _COPY = "postgresql"
 #: Starts the server, says so, and waits: for the word "leave", or for the end of
 #: its input, which comes when the process that started it is gone.
 _KEEPER = """
-trap : INT TERM HUP
+pg_ctl=$1 cluster=$2 sockets=$3
+clear_up() {
+    trap '' INT TERM HUP
+    "$pg_ctl" stop -s -w -m immediate -D "$cluster/data" >/dev/null 2>&1
+    cd /
+    rm -rf -- "$cluster" "$sockets"
+    exit
+}
+# the trap does the work itself: one that only ended the reading would be lost before it began
+trap clear_up INT TERM HUP
 trap '' PIPE
-"$1" start -s -w -t "$4" -D "$2/data" -l "$2/log" </dev/null >/dev/null || exit 1
+"$pg_ctl" start -s -w -t "$4" -D "$cluster/data" -l "$cluster/log" </dev/null >/dev/null || exit 1
 echo started
 word=
 read -r word
 [ "$word" = leave ] && exit 0
-"$1" stop -s -w -m immediate -D "$2/data" >/dev/null 2>&1
-cd /
-rm -rf -- "$2" "$3"
+clear_up
 """
 
 
