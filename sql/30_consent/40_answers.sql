@@ -12,6 +12,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- a plan outlives the statistics it was made with: planned while this table had one page, it would read all of it by now
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
 begin
@@ -40,6 +42,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
 declare
@@ -102,6 +106,8 @@ set search_path = pg_catalog, pg_temp
 -- as in open_purposes(), for the checks of foreign keys too
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 declare
   v_evidence text;

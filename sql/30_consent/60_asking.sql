@@ -12,6 +12,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- a plan outlives the statistics it was made with: see open_purposes()
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 begin
   return (
@@ -76,6 +78,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 declare
   v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');

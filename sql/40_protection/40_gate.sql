@@ -16,6 +16,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- and one that fits when the tables have grown since
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 #variable_conflict use_column
 begin

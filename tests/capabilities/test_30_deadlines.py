@@ -80,11 +80,14 @@ def standby_of(primary: Cluster, directory: Path) -> Iterator[Cluster]:
             primary.dsn(),
             "--pgdata",
             standby.data,
-            "--write-recovery-conf",
             "--checkpoint=fast",
         ],
         check=True,
     )
+    # in our own words: pg_basebackup names options that an older libpq beside the server lacks
+    (standby.data / "standby.signal").touch()
+    with (standby.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"primary_conninfo = '{primary.dsn()}'\n")
     owner = standby.directory.stat()
     for path in (standby.data, *standby.data.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
@@ -93,8 +96,14 @@ def standby_of(primary: Cluster, directory: Path) -> Iterator[Cluster]:
 
 
 def catch_up(news: Database, copy: Database, seconds: float) -> None:
-    """Wait until the standby has replayed all that is written now; fail after that time."""
-    ((position,),) = news.rows("select pg_current_wal_insert_lsn()", user="postgres")
+    """Wait until the standby has replayed all that is written now; fail after that time.
+
+    The message is committed at once: what else is written, a server without durability keeps to
+    itself for a while.
+    """
+    superuser = news.connect("postgres")
+    superuser.execute("set synchronous_commit = on")
+    ((position,),) = superuser.execute("select pg_logical_emit_message(true, 'catch up', '')")
     replayed = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
     deadline = time.monotonic() + seconds
     while copy.rows(replayed, [position], user="postgres") != [(True,)]:

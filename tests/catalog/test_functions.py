@@ -92,6 +92,18 @@ def test_definer_functions_are_fixed_to_a_search_path(crm_database: Database) ->
         assert re.fullmatch(r"search_path=pg_catalog(, \"?[^,]+\"?)?, pg_temp", paths[0]), name
 
 
+def test_plans_that_count_as_dear_are_not_compiled(db: Database) -> None:
+    """With a kind of plan switched off the estimate may pass the threshold of JIT, which then
+    takes sixty milliseconds over a statement of half a one."""
+    found = db.rows(
+        f"select name, proconfig from ({OURS}) as f"
+        " where exists (select from unnest(proconfig) as c where c like 'enable%%=off')",
+        user="postgres",
+    )
+    assert found
+    assert [name for name, settings in found if "jit=off" not in settings] == []
+
+
 def test_invoker_functions_with_a_body_of_text_are_fixed_too(db: Database) -> None:
     """A body that is text is looked up at run time; one that is bound at creation needs no path."""
     question = (

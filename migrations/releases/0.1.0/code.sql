@@ -5739,6 +5739,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- a plan outlives the statistics it was made with: planned while this table had one page, it would read all of it by now
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
 begin
@@ -5767,6 +5769,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $function$
 declare
@@ -5829,6 +5833,8 @@ set search_path = pg_catalog, pg_temp
 -- as in open_purposes(), for the checks of foreign keys too
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 declare
   v_evidence text;
@@ -6004,6 +6010,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- a plan outlives the statistics it was made with: see open_purposes()
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 begin
   return (
@@ -6068,6 +6076,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 declare
   v_controller jsonb := (select s.value from gdpr_internal.setting as s where s.name = 'controller');
@@ -7061,6 +7071,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- and one that fits when the tables have grown since
 set enable_seqscan = off
+-- a plan that counts as dear would be compiled, at a hundred times the cost of running it
+set jit = off
 as $function$
 #variable_conflict use_column
 begin
