@@ -52,6 +52,7 @@ values
   ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
+  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -1208,10 +1209,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays'
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
     || array_remove(array[
+    (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
+    (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
+    (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -10971,6 +10976,46 @@ $function$;
 comment on function gdpr.complete_request(bigint, text, jsonb) is
   'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
 
+create or replace function gdpr_internal.name_request(p_request bigint)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := coalesce(current_setting('gdpr.request', true), '');
+begin
+  perform set_config('gdpr.request', coalesce(p_request::text, ''), true);
+  return v_before;
+end
+$function$;
+comment on function gdpr_internal.name_request(bigint) is
+  'Names the request that the next steps fulfil, for functions that do so themselves; returns what the caller''s context said, for end_request().';
+
+create or replace function gdpr_internal.end_request(p_request bigint, p_before text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  -- what somebody has to decide stays open
+  if v_request.id is not null and gdpr_internal.request_misses(v_request) is null then
+    perform gdpr.complete_request(p_request);
+  end if;
+  perform set_config('gdpr.request', p_before, true);
+end
+$function$;
+comment on function gdpr_internal.end_request(bigint, text) is
+  'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
+
 -- 60_subject_rights/24_request_views.sql
 -- [code] What officers and auditors see of requests.
 -- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
@@ -11893,6 +11938,490 @@ from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
   'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
 
+-- 60_subject_rights/70_sign_in.sql
+-- [code] Signing in to the portal: a link by mail, once, for a session that ends.
+-- GDPR Art. 12(2), 12(6), Art. 32(1)(b). Called by: gdpr_portal. Who asks for a link learns nothing about the address: known or
+-- not, blocked or written to a minute ago, the answer and the work are the same.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_sign_in(p_subject bigint, p_to text, p_language text, p_until timestamptz)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_owner bigint := coalesce(p_subject, 0);
+  v_wrapped bytea;
+  v_message text;
+  v_mail jsonb;
+begin
+  -- of nobody there is no key: one is made, and thrown away, so that as much is done
+  v_wrapped := gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), int8send(v_owner), gdpr_internal.gen_random_bytes(64));
+  v_wrapped := coalesce((select k.wrapped from gdpr_internal.subject_key as k where k.subject_id = v_owner), v_wrapped);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('sign_in', v_owner, p_subject, p_until),
+    'sign_in_by', to_char(p_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('rights_sign_in', p_language, v_mail);
+  v_message := gdpr_internal.seal_value(
+    gdpr_internal.unwrap_key(v_kek, int8send(v_owner), v_wrapped), gdpr_internal.gen_random_bytes(16), v_owner, 0, v_mail::text
+  );
+  if p_subject is not null then
+    insert into gdpr_internal.outbox (subject_id, template, language, message, due_at, expires_at)
+    values (p_subject, 'rights_sign_in', p_language, v_message, statement_timestamp(), p_until);
+  end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
+end
+$function$;
+comment on function gdpr_internal.put_sign_in(bigint, text, text, timestamptz) is
+  'Makes a token for signing in and queues the mail that carries it; p_subject null: does as much, and nothing comes of it. Errors: PR004, PR401, PR402.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_time(p_name text)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select (s.value ->> p_name)::interval from gdpr_internal.setting as s where s.name = 'portal'),
+    case p_name when 'link' then interval '30 minutes' when 'resend' then interval '5 minutes' when 'session' then interval '1 hour' end
+  );
+end;
+comment on function gdpr_internal.portal_time(text) is
+  'settings.portal: link (how long one works), resend (one mail to a mailbox in this time), session (how long it lasts).';
+
+create or replace function gdpr.portal_request_sign_in(p_email text, p_language text default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_to text := btrim(p_email);
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('link');
+  v_digests record;
+  v_subject bigint;
+begin
+  if not gdpr_internal.is_address(v_to) then
+    perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
+  end if;
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
+  values (v_digests.bare, statement_timestamp())
+  on conflict (mailbox) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  perform gdpr_internal.put_sign_in(
+    -- to the spelling that was entered: only if whoever reads it owns the mailbox of the one that is known
+    case when found and gdpr_internal.proves_mailbox(v_to) then v_subject end, v_to, p_language, v_until
+  );
+  return jsonb_build_object('status', 'sent_if_known', 'link_for', gdpr_internal.portal_time('link')::text);
+end
+$function$;
+comment on function gdpr.portal_request_sign_in(text, text) is
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+
+create or replace function gdpr.portal_sign_in(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('session');
+begin
+  v_subject := (gdpr_internal.take_token(p_token, 'sign_in')).subject_id;
+  if not exists (select from gdpr_internal.subject as s where s.id = v_subject and s.erased_at is null) then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  perform gdpr_internal.audit_event('SIGN_IN', v_subject, '{}');
+  return jsonb_build_object('session', gdpr_internal.create_token('session', v_subject, v_subject, v_until), 'valid_until', v_until);
+end
+$function$;
+comment on function gdpr.portal_sign_in(text) is
+  'Takes the token of a link, once, and returns {"session", "valid_until"}: the secret by which the other portal_ functions know the person, until then (settings.portal.session) or gdpr.portal_sign_out(). Call it on POST alone: programs that look at links before the person does send GET. Keep the session in a cookie (Secure, HttpOnly, SameSite), never in an address. Error: PR303, the same for every token that is none. Art. 12(6), 32(1)(b).';
+
+create or replace function gdpr_internal.session_subject(p_session text)
+returns bigint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+begin
+  select t.subject_id into v_subject
+  from gdpr_internal.token as t
+  join gdpr_internal.subject as s on s.id = t.subject_id
+  where t.digest = sha256(convert_to(case when octet_length(p_session) = 43 then p_session else '' end, 'UTF8'))
+    and t.kind = 'session' and t.valid_until > clock_timestamp() and s.erased_at is null;
+  if not found then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.session_subject(text) is
+  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+
+create or replace function gdpr.portal_sign_out(p_session text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.session_subject(p_session);
+  delete from gdpr_internal.token as t where t.digest = sha256(convert_to(p_session, 'UTF8'));
+end
+$function$;
+comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
+
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests');
+  end if;
+  return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
+end
+$function$;
+comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
+  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+
+create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.request_state as r
+    where r.subject_id = p_subject and r.kind = p_kind and r.channel = 'portal' and r.state = 'completed'
+      and gdpr_internal.local_day(r.closed_at) = gdpr_internal.local_day(statement_timestamp())
+  ) then
+    return null;
+  end if;
+  return gdpr_internal.portal_open(p_subject, p_kind);
+end
+$function$;
+comment on function gdpr_internal.portal_answered(bigint, text) is
+  'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
+
+create or replace function gdpr.portal_data(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_report jsonb;
+begin
+  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_report;
+end
+$function$;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_copy jsonb;
+begin
+  v_copy := gdpr.portable_copy(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_copy;
+end
+$function$;
+comment on function gdpr.portal_copy(text) is
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+
+create or replace function gdpr.portal_purposes(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'purpose', p.name,
+      'description', p.description,
+      'allowed', g.allowed & (1::bigint << p.id) <> 0,
+      'bases', b.bases,
+      'consent', c.status,
+      'channels', c.contact,
+      'consent_until', nullif(c.valid_until, 'infinity'),
+      'respond_until', case when c.status = 'waiting' then c.respond_until end,
+      'objection', o.status,
+      'direct_marketing', p.direct_marketing,
+      'open_to_objection', o.status is null and (
+        p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
+      )
+    )) order by p.id), '[]')
+    from gdpr_internal.gate(array[v_subject]) as g
+    cross join gdpr_internal.purpose as p
+    left join gdpr.consent as c on c.subject_id = v_subject and c.purpose = p.name
+    left join lateral (
+      select array_agg(distinct h.basis) as bases from gdpr_internal.held_basis as h
+      where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
+    ) as b on true
+    left join lateral (
+      select x.status from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+    ) as o on true
+    where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
+  );
+end
+$function$;
+comment on function gdpr.portal_purposes(text) is
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+
+create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint;
+  v_before text;
+begin
+  perform gdpr_internal.consent_purposes(array[p_purpose]);
+  if exists (
+    select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
+  ) then
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_before := gdpr_internal.name_request(v_request);
+    perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
+    perform gdpr_internal.end_request(v_request, v_before);
+  end if;
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_withdraw_consent(text, text) is
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+
+create or replace function gdpr.portal_answer_consent(
+  p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
+)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_purpose smallint := (gdpr_internal.consent_purposes(array[p_purpose]))[1];
+  v_asked record;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_granted is null then
+    perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
+  end if;
+  -- a question that another session answers meanwhile is closed when it is looked at
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select c.status, f.channels into v_asked
+  from gdpr_internal.consent_state as c
+  left join gdpr_internal.consent_request as q on q.id = c.request_id
+  left join gdpr_internal.consent_form as f on f.id = q.form_id
+  where c.subject_id = v_subject and c.purpose_id = v_purpose;
+  if v_asked.status is distinct from 'waiting' then
+    perform gdpr_internal.refuse('invalid_argument', 'this purpose was not asked, or not in time');
+  elsif not p_channels <@ v_asked.channels then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_subject, array[v_purpose], array[case when p_granted then 'granted' else 'declined' end], 'portal', p_channels, null, p_evidence, null
+  );
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_answer_consent(text, text, boolean, text[], jsonb) is
+  'Grants or declines a purpose that the person was asked for and that waits for an answer. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all). p_evidence: how the answer was given, kept encrypted. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR004 not asked, PR005, PR302, PR310. Art. 7, 8.';
+
+create or replace function gdpr.portal_object(p_session text, p_purpose text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
+  v_before text := gdpr_internal.name_request(v_request);
+begin
+  perform gdpr.object_to(v_subject, p_purpose, p_details);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_request;
+end
+$function$;
+comment on function gdpr.portal_object(text, text, jsonb) is
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+
+create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_ground is null or p_ground not in ('accuracy_contested', 'unlawful_processing', 'legal_claims') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is accuracy_contested, unlawful_processing or legal_claims; see portal_object() for objections');
+  end if;
+  return gdpr_internal.portal_open(
+    gdpr_internal.session_subject(p_session), 'restriction', coalesce(p_details, '{}') || jsonb_build_object('ground', p_ground)
+  );
+end
+$function$;
+comment on function gdpr.portal_restrict(text, text, jsonb) is
+  'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
+
+create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
+  end if;
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+end
+$function$;
+comment on function gdpr.portal_correct(text, jsonb) is
+  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+
+create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'erasure', p_details);
+end
+$function$;
+comment on function gdpr.portal_erase(text, jsonb) is
+  'Asks to be erased. An officer carries it out, or says why not. p_details: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 17.';
+
+create or replace function gdpr.portal_requests(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request', r.id, 'kind', r.kind, 'state', r.state, 'channel', r.channel, 'received_at', r.received_at,
+      'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
+      'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
+      'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
+      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+    )) order by r.id desc), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = v_subject
+  );
+end
+$function$;
+comment on function gdpr.portal_requests(text) is
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
@@ -12451,6 +12980,7 @@ begin
   with past as (
     select t.digest from gdpr_internal.token as t
     where case
+      when t.kind in ('sign_in', 'session') then t.valid_until < statement_timestamp()
       -- an answer by phone that comes late still makes the link one that withdraws
       when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
       when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
@@ -12464,11 +12994,13 @@ begin
   )
   delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
   get diagnostics v_deleted = row_count;
+  delete from gdpr_internal.sign_in_mail as m
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
   return v_deleted;
 end
 $function$;
 comment on function gdpr.tidy_tokens(integer) is
-  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+  'Deletes up to p_limit tokens and returns how many: sign-ins and sessions of the portal that are over, those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
 
 create or replace function gdpr.tidy(p_limit integer default 10000)
 returns table (what text, tidied integer)
@@ -12677,6 +13209,12 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+-- and who is signed in, says the session
+grant execute on function
+  gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
+  gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -12731,6 +13269,7 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -848,6 +848,20 @@ create table gdpr_internal.request_event (
 create index request_event_request on gdpr_internal.request_event (request_id, id);
 comment on table gdpr_internal.request_event is
   'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
+
+-- 60_subject_rights/13_sign_ins.sql
+-- [state] When a mailbox was last sent a link to the portal.
+-- GDPR Art. 12(2), Art. 32(1)(b). Written by gdpr.portal_request_sign_in() alone, for addresses known and unknown.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.sign_in_mail (
+  mailbox uuid primary key,
+  mailed_at timestamptz not null
+);
+create index sign_in_mail_mailed_at on gdpr_internal.sign_in_mail (mailed_at);
+comment on table gdpr_internal.sign_in_mail is
+  'When somebody last asked for a link to the portal under an address (keyed digest without its plus-tag): one mail for each interval. Nobody can tell from it who is known. Deleted by gdpr.tidy_tokens() once of no effect.';
 
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
