@@ -78,7 +78,7 @@ grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -97,6 +97,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -144,6 +145,8 @@ grant execute on function
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
@@ -220,6 +223,8 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),

@@ -597,6 +597,17 @@ $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
 
+create or replace function gdpr_internal.utc(p_at timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case when isfinite(p_at) then to_char(timezone('UTC', p_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end;
+end;
+comment on function gdpr_internal.utc(timestamptz) is 'An instant as documents have it: ISO 8601 in UTC; null for one that never comes.';
+
 -- 00_foundation/35_tokens.sql
 -- [code] One-time tokens: made, known, taken.
 -- GDPR Art. 32(1)(b). Called by: asking for consent, double opt-in, the portal. A token leaves the database once, in the mail
@@ -832,7 +843,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'direct_marketing']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -857,6 +871,9 @@ begin
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
+    end if;
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
     end if;
     -- false is as good as nothing said
     v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
@@ -968,7 +985,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1013,6 +1030,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -1065,7 +1085,8 @@ begin
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
-    'special', p_in ->> 'special'
+    'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end
   ));
 end
 $function$;
@@ -1714,7 +1735,8 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   insert into gdpr_internal.purpose (
-    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, direct_marketing
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, automated_decision,
+    direct_marketing
   )
   values (
     coalesce(
@@ -1724,13 +1746,14 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition',
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition', p_definition ->> 'automated_decision',
     coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition, direct_marketing = excluded.direct_marketing;
+    grace = excluded.grace, condition = excluded.condition, automated_decision = excluded.automated_decision,
+    direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -2015,11 +2038,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
+    not d.value ? 'provided', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2027,7 +2051,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2345,7 +2369,7 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition,
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
     'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
@@ -2410,6 +2434,7 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
@@ -6836,6 +6861,34 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_payload(bytea, bigint, text) is
+  'The old values in the payload of an audit record, encrypted columns opened too.';
+
 create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
 returns jsonb
 language plpgsql
@@ -6847,26 +6900,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_key bytea;
-  v_changes jsonb;
-  v_column text;
-  v_value text;
 begin
   if p_value is null then
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is null then
-    return null;
-  end if;
-  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
-    end if;
-  end loop;
-  return v_changes;
+  return case when v_key is not null then gdpr_internal.open_payload(v_key, p_subject, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_changes(bigint, text) is
@@ -8853,6 +8892,7 @@ $code$,
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_access(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -8952,9 +8992,10 @@ $code$,
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
+  perform gdpr_generated.generate_access_dispatch();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate() and contacts(): one static call for each protected table.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and access_rows(): one static call for each protected table.';
 
 create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
 returns text
@@ -9104,7 +9145,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9518,6 +9559,192 @@ end
 $function$;
 comment on function gdpr_generated.generate_registrations(smallint) is
   'Generates the functions that check and insert registered rows of a table whose policy says double_opt_in, drops them elsewhere.';
+
+-- 40_protection/67_generate_access.sql
+-- [code] The generator of functions that read everything a person has in a table, for the person.
+-- GDPR Art. 15, 20. They belong to gdpr_worker and return rows as stored; gdpr_keyholder opens what is encrypted afterwards.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_access(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_columns text;
+  v_key text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
+  into v_columns
+  from pg_attribute as a
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into v_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_relation and x.indisprimary;
+
+  -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
+returns setof jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $body$
+#variable_conflict use_variable
+begin
+  if p_places is null then
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    order by %4$s;
+  else
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
+    where t.gdpr_subject_id = p_subject
+    order by %4$s;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_' || p_table, v_relation, v_columns, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
+    format('A person''s rows in %s as stored: all, or those at some places of a partition. Generated by gdpr.apply().', v_relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_size integer)
+returns table (part oid, places tid[])
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $body$
+#variable_conflict use_variable
+begin
+  return query
+  select p.gdpr_part, array_agg(p.ctid order by p.n)
+  from (
+    select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
+    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+  ) as p
+  group by p.gdpr_part, (p.n - 1) / p_size
+  order by p.gdpr_part, (p.n - 1) / p_size;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_pages_' || p_table, v_relation, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
+    format('Where a person''s rows in %s are, so many at a time. Generated by gdpr.apply().', v_relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_access(smallint) is
+  'Generates the functions that read all rows of a person in a protected table, at once or by their places.';
+
+create or replace function gdpr_generated.generate_access_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rows text;
+  v_pages text;
+begin
+  select
+    string_agg(format(
+      E'  if p_tables is null or %1$s = any (p_tables) then\n'
+      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '  end if;\n',
+      t.id, 'access_' || t.id
+    ), '' order by t.depth, t.id),
+    string_agg(format(
+      E'  return query select %1$s::smallint, p.part, p.places from gdpr_generated.%2$I(p_subject, p_size) as p;\n',
+      t.id, 'access_pages_' || t.id
+    ), '' order by t.depth, t.id)
+  into v_rows, v_pages
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_rows, '')
+  ));
+  comment on function gdpr_generated.access_rows(bigint, smallint[], oid, tid[]) is
+    'A person''s rows as stored, in some protected tables (null: all), or at some places of one. Generated by gdpr.apply().';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_pages, '')
+  ));
+  comment on function gdpr_generated.access_pages(bigint, integer) is
+    'Where a person''s rows are in every protected table, so many at a time. Generated by gdpr.apply().';
+  grant execute on function
+    gdpr_generated.access_rows(bigint, smallint[], oid, tid[]), gdpr_generated.access_pages(bigint, integer) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_access_dispatch() is
+  'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -11938,6 +12165,708 @@ from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
   'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
 
+-- 60_subject_rights/60_access_rows.sql
+-- [code] What is stored about a person, opened: rows, sources and history, at once or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr.access_report(), gdpr.portable_copy(), gdpr.access_rows(). gdpr_worker reads the rows; they
+-- are opened here only after it is done. A page names places, not rows: what it gives is asked of the person again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.about_columns(p_definition jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+end;
+comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+
+create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.about_columns(t.definition) || array(
+    select a.attname::text
+    from pg_attribute as a
+    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and case when t.definition -> 'columns' ? a.attname::text
+        then t.definition -> 'columns' -> a.attname::text ? 'provided'
+        -- rows without their keys would no longer belong together
+        else not exists (
+          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        )
+      end
+    order by a.attnum
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.hidden_columns(smallint, boolean) is
+  'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.json_value(p_type text, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set debug_print_plan = off
+as $function$
+declare
+  v_type text := gdpr_internal.base_type(p_type);
+  v_value jsonb;
+begin
+  if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
+    return to_jsonb(p_value);
+  end if;
+  -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
+  begin
+    if v_type in ('smallint', 'integer', 'bigint', 'numeric') then
+      v_value := to_jsonb(p_value::numeric);
+    elsif v_type = 'date' then
+      v_value := to_jsonb(p_value::date);
+    elsif v_type = 'timestamp with time zone' then
+      v_value := to_jsonb(p_value::timestamptz);
+    else
+      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+    end if;
+  exception when data_exception then
+    v_value := to_jsonb(p_value);
+  end;
+  return v_value;
+end
+$function$;
+comment on function gdpr_internal.json_value(text, text) is
+  'An opened value as JSON, as to_jsonb() writes the type that the column had; text where it does not fit.';
+
+create or replace function gdpr_internal.opened_rows(
+  p_subject bigint, p_tables smallint[], p_portable boolean, p_part oid default null, p_places tid[] default null
+)
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_tables smallint[];
+  v_rows jsonb[];
+  v_key bytea;
+begin
+  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
+  perform gdpr_internal.after_worker(v_before);
+  if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
+  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  join (
+    select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
+    from gdpr_internal.protected_table as t where t.id = any (v_tables)
+    offset 0
+  ) as h on h.id = r.table_id
+  cross join lateral (
+    select jsonb_object_agg(
+      c.column_name,
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+    ) as opened
+    from gdpr_internal.protected_column as c
+    where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
+      and c.column_name::text <> all (h.hidden)
+  ) as o
+  order by r.n;
+end
+$function$;
+comment on function gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]) is
+  'A person''s rows in plaintext and their original types, in the order of their primary keys: those of some tables, or those at some places of one; columns that are not the person''s to see are left out. Errors: PR402 key locked, PR404 altered value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.opened_sources(p_subject bigint, p_ids bigint[] default null)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.details is not null) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(s.recorded_at), 'table', t.relation::text, 'event', s.event, 'kind', s.kind,
+    -- who typed it in is data about the member of staff
+    'details', case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, s.details)::jsonb - 'user' end
+  ))
+  from (
+    select x.* from gdpr_internal.source as x where p_ids is null and x.subject_id = p_subject
+    union all
+    select x.* from gdpr_internal.source as x where x.id = any (p_ids) and x.subject_id = p_subject
+  ) as s
+  left join gdpr_internal.protected_table as t on t.id = s.table_id
+  order by s.id;
+end
+$function$;
+comment on function gdpr_internal.opened_sources(bigint, bigint[]) is
+  'Where a person''s data came from: when, which table, created or changed, kind and details. Art. 15(1)(g).';
+
+create or replace function gdpr_internal.opened_history(
+  p_subject bigint, p_from timestamptz default '-infinity', p_from_id bigint default 0, p_to timestamptz default 'infinity',
+  p_to_id bigint default 0
+)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at between p_from and p_to and a.table_id is not null and a.payload is not null
+  ) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(a.at), 'operation', a.operation, 'table', t.relation::text,
+    'purpose', coalesce(p.name, case when a.table_id is null then a.payload::jsonb ->> 'purpose' end),
+    -- which system, not which member of staff (CJEU, C-579/21)
+    'by', (
+      select b.role_name from gdpr_internal.role_binding as b
+      where b.role_name = a.role or pg_has_role(to_regrole(quote_ident(a.role))::oid, to_regrole(quote_ident(b.role_name))::oid, 'usage')
+      order by b.role_name <> a.role, b.role_name
+      limit 1
+    ),
+    'changed', to_jsonb(c.changed)
+  ))
+  || case when c.old is null then '{}' else jsonb_build_object('before', c.old) end
+  from gdpr_internal.audit_record as a
+  left join gdpr_internal.protected_table as t on t.id = a.table_id
+  left join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral (
+    select
+      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      case when v_key is not null and a.table_id is not null and a.payload is not null
+        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+      end as old
+    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    offset 0
+  ) as c
+  where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)
+  order by a.at, a.id;
+end
+$function$;
+comment on function gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint) is
+  'What happened to a person''s data: when, what, in which table, for which purpose, by which role of the policy, which columns changed and what they held before. Members of staff are not named.';
+
+-- 60_subject_rights/62_access_facts.sql
+-- [code] What a person is told besides the data: purposes and bases, categories, consents, restrictions, mails.
+-- GDPR Art. 15(1), 15(2). Called by: gdpr.access_report(), gdpr.portable_copy(). Facts only: words are the letter's.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'table', t.relation::text,
+    'description', obj_description(t.relation, 'pg_class'),
+    'kept_for', t.definition -> 'erase' ->> 'keep_until'
+  )) || jsonb_build_object(
+    'columns', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+      )) order by a.attnum), '[]')
+      from pg_attribute as a
+      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
+        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
+    ),
+    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.described_table(smallint, boolean) is
+  'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
+
+create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'iso_8601'
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p.name, 'description', p.description, 'basis', p.basis,
+    'article', case p.basis
+      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+    end,
+    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+    'objected_at', gdpr_internal.utc(o.recorded_at)
+  )) || jsonb_build_object(
+    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+    'tables', t.names,
+    'bases', b.bases
+  ) order by p.id), '[]')
+  from gdpr_internal.purpose as p
+  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
+  cross join lateral (
+    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+    from gdpr_internal.protected_table as t
+    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+  ) as t
+  cross join lateral (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+      ),
+      'valid_from', gdpr_internal.utc(x.valid_from),
+      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+    )) order by x.id), '[]') as bases
+    from gdpr_internal.basis_record as x
+    left join gdpr_internal.held_basis as h on h.id = x.id
+    left join gdpr_internal.basis_end as e on e.basis_id = x.id
+    where x.subject_id = p_subject and x.purpose_id = p.id
+  ) as b
+  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
+end;
+comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
+  'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
+
+create or replace function gdpr_internal.category_facts(p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'category', c.category, 'special_category', c.special, 'columns', c.columns
+  )) order by c.category, c.special), '[]')
+  from (
+    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+    group by c.category, c.special
+  ) as c;
+end;
+comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
+
+create or replace function gdpr_internal.consent_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+    -- who took the answer, and a guardian, are other persons
+    'evidence', e.evidence - array['who', 'guardian']
+  )) order by e.id, p.id), '[]')
+  from (
+    select
+      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+      null::jsonb as evidence
+    from gdpr_internal.consent_request as q
+    cross join lateral unnest(q.purposes) as u (purpose_id)
+    where q.subject_id = p_subject
+    union all
+    select
+      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+    from gdpr_internal.consent_record as r
+    where r.subject_id = p_subject
+  ) as e
+  join gdpr_internal.purpose as p on p.id = e.purpose_id
+  left join gdpr_internal.consent_form as f on f.id = e.form_id;
+end;
+comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
+
+create or replace function gdpr_internal.standing_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+  )) || jsonb_build_object(
+    'identifiers', (
+      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+      where i.subject_id = s.id and i.retired_at is null
+    ),
+    'restrictions', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+      )) order by r.id), '[]')
+      from gdpr_internal.restriction_record as r
+      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+      where r.subject_id = s.id
+    ),
+    'mails', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+      ) order by m.id), '[]')
+      from gdpr_internal.mail_record as m where m.subject_id = s.id
+    )
+  )
+  from gdpr_internal.subject as s
+  where s.id = p_subject;
+end;
+comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+-- 60_subject_rights/63_access_pages.sql
+-- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo, in one transaction at REPEATABLE READ (gdprdb subject export).
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_pages jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('table_id', p.table_id, 'part', p.part, 'places', p.places::text)) into v_pages
+  from gdpr_generated.access_pages(p_subject, p_size) as p;
+  perform gdpr_internal.after_worker(v_before);
+  return query
+  select (p.value ->> 'table_id')::smallint, (p.value ->> 'part')::oid, (p.value ->> 'places')::tid[]
+  from jsonb_array_elements(v_pages) with ordinality as p (value, n)
+  order by p.n;
+end
+$function$;
+comment on function gdpr_internal.row_pages(bigint, integer) is 'Where a person''s rows are: table, partition and places, p_size at a time.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.access_pages(p_subject bigint, p_portable boolean default false, p_size integer default 1000)
+returns table (section text, table_name text, page jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_tables smallint[];
+begin
+  if p_size is null or p_size not between 1 and 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'p_size is 1 to 100000');
+  end if;
+  perform gdpr_internal.note_access(p_subject, case when p_portable then 'portable_copy' else 'access_report' end);
+  if p_portable then
+    v_tables := gdpr_internal.portable_tables(p_subject);
+  end if;
+  return query
+  select 'rows', t.relation::text, jsonb_build_object('table', p.table_id, 'part', p.part, 'places', p.places::text, 'portable', p_portable)
+  from gdpr_internal.row_pages(p_subject, p_size) with ordinality as p (table_id, part, places, n)
+  join gdpr_internal.protected_table as t on t.id = p.table_id
+  where v_tables is null or p.table_id = any (v_tables)
+  order by p.table_id, p.n;
+  if p_portable then
+    return;
+  end if;
+  return query
+  select 'sources', null::text, jsonb_build_object('sources', jsonb_agg(s.id order by s.id))
+  from (
+    select x.id, row_number() over (order by x.id) as n from gdpr_internal.source as x where x.subject_id = p_subject
+  ) as s
+  group by (s.n - 1) / p_size
+  order by (s.n - 1) / p_size;
+  return query
+  select 'history', null::text, jsonb_build_object(
+    'from', min(h.at), 'from_id', (array_agg(h.id order by h.n))[1], 'to', max(h.at), 'to_id', (array_agg(h.id order by h.n desc))[1]
+  )
+  from (
+    select x.at, x.id, row_number() over (order by x.at, x.id) as n from gdpr_internal.audit_record as x where x.subject_id = p_subject
+  ) as h
+  group by (h.n - 1) / p_size
+  order by (h.n - 1) / p_size;
+end
+$function$;
+comment on function gdpr.access_pages(bigint, boolean, integer) is
+  'The pages of an access report (p_portable: of a portable copy), p_size entries each, for gdpr.access_rows(): section rows (with table_name), sources, history. In one transaction at REPEATABLE READ with the pages, else rows that change in between are missed. Recorded in the audit log. Errors: PR101 unknown person, PR004. Art. 15, 20.';
+
+create or replace function gdpr.access_rows(p_subject bigint, p_page jsonb)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_portable boolean := coalesce((p_page ->> 'portable')::boolean, false);
+begin
+  perform gdpr_internal.note_access(p_subject, case when v_portable then 'portable_copy' else 'access_report' end);
+  if p_page ? 'places' then
+    return query
+    select r.content
+    from gdpr_internal.opened_rows(
+      p_subject, array[(p_page ->> 'table')::smallint], v_portable, (p_page ->> 'part')::oid, (p_page ->> 'places')::tid[]
+    ) as r;
+  elsif p_page ? 'sources' then
+    return query
+    select s from gdpr_internal.opened_sources(p_subject, array(select jsonb_array_elements_text(p_page -> 'sources')::bigint)) as s;
+  elsif p_page ? 'to_id' then
+    return query
+    select h from gdpr_internal.opened_history(
+      p_subject, (p_page ->> 'from')::timestamptz, (p_page ->> 'from_id')::bigint, (p_page ->> 'to')::timestamptz, (p_page ->> 'to_id')::bigint
+    ) as h;
+  else
+    perform gdpr_internal.refuse('invalid_argument', 'a page is what gdpr.access_pages() returned');
+  end if;
+end
+$function$;
+comment on function gdpr.access_rows(bigint, jsonb) is
+  'The entries of one page that gdpr.access_pages() named, as in gdpr.access_report(): rows of a table, sources or history. Whatever the page says, only what belongs to this person. Recorded in the audit log, once for each transaction. Errors: PR101 unknown person, PR004 no such page, PR402 key locked, PR404. Art. 15, 20.';
+
+-- 60_subject_rights/64_access_report.sql
+-- [code] The answer to a person who asks what is stored: access reports and portable copies, whole or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo; the portal and the sender of mails through 66_downloads.sql. Each reading is in the
+-- audit log. docs/access-report.schema.json and docs/portable-copy.schema.json describe the documents.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.note_access(p_subject bigint, p_document text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (select from gdpr_internal.subject as s where s.id = p_subject) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  if not exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'ACCESS' and a.payload::jsonb ->> 'document' = p_document
+  ) then
+    -- the line in the server's log stays when the transaction, and its audit record, is rolled back
+    raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
+    perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_access(bigint, text) is
+  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+
+create or replace function gdpr_internal.portable_tables(p_subject bigint)
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(t.id), '{}')
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+    union all
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+  );
+end;
+comment on function gdpr_internal.portable_tables(bigint) is
+  'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
+
+create or replace function gdpr_internal.document_head(p_document text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object(
+    'document', p_document,
+    'version', 1,
+    'created_at', gdpr_internal.utc(statement_timestamp()),
+    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+  );
+end;
+comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
+
+create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_rows then
+    return (
+      select coalesce(jsonb_agg(
+        gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n, 'rows', r.contents) order by r.table_id
+      ), '[]')
+      from (
+        select o.table_id, count(*) as n, jsonb_agg(o.content order by o.n) as contents
+        from gdpr_internal.opened_rows(p_subject, p_tables, p_portable) with ordinality as o (table_id, content, n)
+        group by o.table_id
+      ) as r
+    );
+  end if;
+  return (
+    select coalesce(jsonb_agg(
+      gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n) order by r.table_id
+    ), '[]')
+    from (
+      select p.table_id, sum(cardinality(p.places)) as n
+      from gdpr_internal.row_pages(p_subject, 1000) as p
+      where p_tables is null or p.table_id = any (p_tables)
+      group by p.table_id
+    ) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.table_documents(bigint, smallint[], boolean, boolean) is
+  'The tables in which a person has rows, described, with the rows or only their number.';
+
+create or replace function gdpr_internal.access_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_tables jsonb;
+  v_ids smallint[];
+begin
+  perform gdpr_internal.note_access(p_subject, 'access_report');
+  v_tables := gdpr_internal.table_documents(p_subject, null, false, p_rows);
+  select coalesce(array_agg(t.id), '{}') into v_ids
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and v_tables @> jsonb_build_array(jsonb_build_object('table', t.relation::text));
+  return gdpr_internal.document_head('access_report')
+    || jsonb_build_object(
+      'subject', gdpr_internal.standing_facts(p_subject),
+      'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
+      'categories', gdpr_internal.category_facts(v_ids),
+      'consents', gdpr_internal.consent_facts(p_subject),
+      'rights', to_jsonb(array[
+        'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
+      ]),
+      'tables', v_tables
+    )
+    || case when p_rows then jsonb_build_object(
+      'sources', (
+        select coalesce(jsonb_agg(s.entry order by s.n), '[]') from gdpr_internal.opened_sources(p_subject) with ordinality as s (entry, n)
+      ),
+      'history', (
+        select coalesce(jsonb_agg(h.entry order by h.n), '[]') from gdpr_internal.opened_history(p_subject) with ordinality as h (entry, n)
+      )
+    ) else '{}' end;
+end
+$function$;
+comment on function gdpr_internal.access_document(bigint, boolean) is 'See gdpr.access_report().';
+
+create or replace function gdpr_internal.portable_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.note_access(p_subject, 'portable_copy');
+  return gdpr_internal.document_head('portable_copy') || jsonb_build_object(
+    'tables', gdpr_internal.table_documents(p_subject, gdpr_internal.portable_tables(p_subject), true, p_rows)
+  );
+end
+$function$;
+comment on function gdpr_internal.portable_document(bigint, boolean) is 'See gdpr.portable_copy().';
+
+create or replace function gdpr.access_report(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.access_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.access_report(bigint, boolean) is
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+
+create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.portable_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.portable_copy(bigint, boolean) is
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+
 -- 60_subject_rights/70_sign_in.sql
 -- [code] Signing in to the portal: a link by mail, once, for a session that ends.
 -- GDPR Art. 12(2), 12(6), Art. 32(1)(b). Called by: gdpr_portal. Who asks for a link learns nothing about the address: known or
@@ -13100,7 +14029,7 @@ grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -13119,6 +14048,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -13166,6 +14096,8 @@ grant execute on function
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
@@ -13242,6 +14174,8 @@ grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
