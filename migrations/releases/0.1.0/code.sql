@@ -8145,7 +8145,9 @@ end
 $function$;
 comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
 
-create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+create or replace function gdpr_internal.change_source(
+  p_table smallint, p_subject bigint, p_key text, p_keys gdpr_internal.keyring, p_data_key bytea
+)
 returns void
 language plpgsql
 volatile
@@ -8154,18 +8156,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
-declare
-  v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is not null then
+  if p_data_key is not null then
     perform gdpr_internal.add_source(
-      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+      p_subject, p_table, gdpr_internal.keyed_digest((p_keys).digest_key, 'row ' || p_table, p_key), gdpr_internal.context_source(), p_data_key, 'changed'
     );
   end if;
 end
 $function$;
-comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+comment on function gdpr_internal.change_source(smallint, bigint, text, gdpr_internal.keyring, bytea) is
+  'Records where a change of a row came from; nothing of a person whose data key is gone. Art. 14(2)(f).';
 
 set local role gdpr_owner;
 
@@ -10301,6 +10301,7 @@ set debug_print_plan = off
 declare
   v_role name := gdpr_internal.acting_role();
   v_changed text[];
+  v_keys gdpr_internal.keyring;
   v_kek bytea;
   v_audit_key bytea;
   v_wrapped bytea;
@@ -10321,7 +10322,7 @@ begin
       return null;
     end if;
     if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
-      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+      v_keys := gdpr_internal.keyring();
     end if;
   else
 %6$s  end if;
@@ -10332,7 +10333,7 @@ begin
   where e.retired_at is null;
   if v_wrapped is not null then
     if v_kek is null then
-      v_kek := (gdpr_internal.keyring()).kek;
+      v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
     end if;
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
@@ -10346,6 +10347,12 @@ begin
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
+    if (v_keys).kek is not null then
+      perform gdpr_internal.change_source(
+        %12$s::smallint, new.gdpr_subject_id, %13$s, v_keys,
+        case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
+      );
+    end if;
 %10$s  else
 %11$s  end if;
   return null;
