@@ -92,7 +92,6 @@ def test_an_objection_to_marketing_is_done_at_once(house: Database) -> None:
     house.rows(
         "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna], user="dpo_login"
     )
-    apply(house, policy(**PURPOSES | MAIL | {"purposes__marketing__direct_marketing": True}))
     assert sees(house, 1, "marketing")
     number = portal(house, "object", session, "marketing", {"why": "enough"})
     assert not sees(house, 1, "marketing")
