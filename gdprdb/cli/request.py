@@ -221,9 +221,7 @@ def verify(
 @details_option
 @dry_run_option
 @output
-def extend(
-    dsn: str | None, number: int, reason: str, details: Jsonb | None, dry_run: bool
-) -> Rows:
+def extend(dsn: str | None, number: int, reason: str, details: Jsonb | None, dry_run: bool) -> Rows:
     """Extend the time by two months, once, within the first. Tell the person why.
 
     Example:
@@ -240,9 +238,7 @@ def extend(
 @details_option
 @dry_run_option
 @output
-def refuse(
-    dsn: str | None, number: int, ground: str, details: Jsonb | None, dry_run: bool
-) -> Rows:
+def refuse(dsn: str | None, number: int, ground: str, details: Jsonb | None, dry_run: bool) -> Rows:
     """Close a request without doing what it asks, on a ground of the law.
 
     Example:

@@ -1,4 +1,4 @@
-"""What Mallory does at the portal: without a session, with a token for something else, with hers."""
+"""What Mallory does at the portal: without a session, with a token for something else, with one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CALLS = (
     "portal_answer_consent(%s, 'marketing', true)",
     "portal_object(%s, 'analytics')",
     "portal_restrict(%s, 'legal_claims')",
-    "portal_correct(%s, '{\"words\": \"x\"}')",
+    'portal_correct(%s, \'{"words": "x"}\')',
     "portal_erase(%s)",
 )
 
@@ -224,7 +224,7 @@ def test_as_much_is_done_for_an_address_that_nobody_has(world: World) -> None:
         from pg_stat_xact_all_tables
         where schemaname = 'gdpr_internal' order by relname
     """
-    done = {}
+    done: dict[tuple[str, int], set[tuple[Any, ...]]] = {}
     for address in ("anna@annasecret.example", "nobody@x.example", "anna@annasecret.example"):
         portal = world.login("portal_app", autocommit=False)
         # plans are made once in each session

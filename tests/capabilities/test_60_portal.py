@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.capabilities.consents import ask as ask_consent
 from tests.capabilities.consents import PURPOSES, sees, set_up
+from tests.capabilities.consents import ask as ask_consent
 from tests.capabilities.crm import apply, policy, refused, subject
 from tests.capabilities.test_60_requests import ask, state, steps
 from tests.support import Database, assess

@@ -21,6 +21,7 @@ from tests.capabilities.crm import (
 from tests.capabilities.test_40_protection import Value, unwrap
 from tests.support import Database
 
+
 def erase(crm: Database, person: int) -> dict[str, Any]:
     """The receipt of an erasure by the officer."""
     receipt = crm.rows("select gdpr.erase(%s, 'asked by letter')", [person], user="dpo_login")[0][0]

@@ -50,8 +50,7 @@ def test_from_a_letter_to_the_proof(office: Run, monkeypatch: pytest.MonkeyPatch
     assert row(office, "complete", number)["state"] == "completed"
     assert office("request", "board", "--format", "json").data == []
     steps = office("request", "show", number, "--format", "json").data
-    assert [step["event"] for step in steps][0] == "received"
-    assert [step["event"] for step in steps][-1] == "completed"
+    assert (steps[0]["event"], steps[-1]["event"]) == ("received", "completed")
 
 
 def test_somebody_unknown(office: Run) -> None:
