@@ -179,8 +179,9 @@ class Composer:
         variables["sender_address"] = self.sender.addr_spec
         variables["language"] = language
         variables.setdefault("attach_form", False)
-        if variables["attach_form"]:
+        if mail.content.get("token") is None:
             variables["link"] = None
+        if variables["attach_form"]:
             variables["attachment"] = f"consent-{variables['reference']}.html"
         if mail.content.get("token") is not None and self._link is not None:
             variables["link"] = self._page(mail, mail.template.partition("_")[0])

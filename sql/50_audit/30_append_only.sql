@@ -30,7 +30,13 @@ begin
     'mail_record',
     'opt_out_record',
     'hold',
-    'hold_end'
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',

@@ -24,6 +24,7 @@ begin
     -- the line in the server's log stays when the transaction, and its audit record, is rolled back
     raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
     perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
   end if;
 end
 $function$;

@@ -75,6 +75,7 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -187,6 +188,13 @@ grant execute on function
   gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+-- 8c. recipients and what they were told: officers keep the register; nobody else opens a notice
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -213,6 +221,7 @@ set local role gdpr_keyholder;
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -262,6 +271,7 @@ grant execute on function
   gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;

@@ -71,6 +71,10 @@ values
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
+  ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
+  ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
+  ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -1187,6 +1191,71 @@ $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
+-- 00_foundation/41_read_adequacy.sql
+-- [code] What a policy says about countries with an adequacy decision.
+-- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.countries()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_to_array(
+    'AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD CF CG CH CI '
+    'CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ '
+    'GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS '
+    'LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG '
+    'PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK '
+    'TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW',
+    ' '
+  );
+end;
+comment on function gdpr_internal.countries() is 'The country codes of ISO 3166-1 (alpha-2).';
+
+create or replace function gdpr_internal.adequacy_problems(p_adequacy jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_entry jsonb;
+  v_where text;
+  v_setting text;
+  v_problems text[] := '{}';
+begin
+  if p_adequacy is null then
+    return '{}';
+  elsif jsonb_typeof(p_adequacy) <> 'array' then
+    return array['settings.adequacy: has to be a list of tables, [[settings.adequacy]]'];
+  end if;
+  for v_entry in select e.value from jsonb_array_elements(p_adequacy) as e loop
+    v_where := format('settings.adequacy.%s', coalesce(to_json(v_entry ->> 'country')::text, '?'));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_entry, array['country', 'scope', 'from', 'until', 'source']);
+    continue when jsonb_typeof(v_entry) <> 'object';
+    if coalesce(v_entry ->> 'country', '') <> all (gdpr_internal.countries()) then
+      v_problems := v_problems || format('%s.country: two letters of ISO 3166-1, as "GB"', v_where);
+    end if;
+    if coalesce(v_entry ->> 'source', '') = '' then
+      v_problems := v_problems || format('%s.source: the decision, as "(EU) 2026/179"', v_where);
+    end if;
+    foreach v_setting in array array['from', 'until'] loop
+      if v_entry ->> v_setting !~ '^\d{4}-\d{2}-\d{2}$' or v_setting = 'from' and not v_entry ? 'from' then
+        v_problems := v_problems || format('%s.%s: a day, as "2026-01-31"', v_where, v_setting);
+      end if;
+    end loop;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.adequacy_problems(jsonb) is 'What is wrong with settings.adequacy of a policy.';
+
 -- 00_foundation/42_read_settings.sql
 -- [code] Reading the settings of a policy.
 -- GDPR Art. 25. Called by: gdpr_internal.read_policy(), and gdpr_policy.put_settings(), which anybody in gdpr_admin can call.
@@ -1231,10 +1300,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal'
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || array_remove(array[
     (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
@@ -10629,7 +10699,13 @@ begin
     'mail_record',
     'opt_out_record',
     'hold',
-    'hold_end'
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -10682,6 +10758,7 @@ begin
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.queue_notices(array[p_subject], 'restriction');
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
   perform gdpr_internal.note_request(p_subject, 'restriction', jsonb_build_object('restriction_id', v_id));
   return v_id;
@@ -10740,7 +10817,7 @@ begin
       perform gdpr_internal.refuse('no_address');
     end if;
     v_mail := gdpr_internal.queue_mail(
-      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[2] from '^[a-z]{2,3}$'),
       jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
     );
   end if;
@@ -11744,6 +11821,8 @@ begin
   if found then
     return v_receipt;
   end if;
+  -- recipients know the person by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(array[p_subject], 'erasure');
   perform gdpr_internal.forget_mails(p_subject);
   delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
@@ -11948,11 +12027,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -12030,9 +12111,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -12119,6 +12203,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -12232,6 +12319,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -12251,10 +12339,10 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';
 
 -- 60_subject_rights/60_access_rows.sql
 -- [code] What is stored about a person, opened: rows, sources and history, at once or page by page.
@@ -12789,6 +12877,7 @@ begin
     -- the line in the server's log stays when the transaction, and its audit record, is rolled back
     raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
     perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
   end if;
 end
 $function$;
@@ -13507,6 +13596,865 @@ begin
 end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
+
+-- 70_sharing/20_transfers.sql
+-- [code] Where data may go: the EEA, countries with an adequacy decision, and what a transfer elsewhere rests on.
+-- GDPR Art. 44 to 49. Called by: gdpr.record_recipient(), disclosures, the doctor. The operator keeps the list up to date in the policy:
+-- decisions are taken, annulled and run out between two releases.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.safeguards()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'adequacy', 'standard_clauses', 'binding_rules', 'code_of_conduct', 'certification', 'public_instrument', 'authorised_clauses', 'derogation'
+  ];
+end;
+comment on function gdpr_internal.safeguards() is
+  'What a transfer to a third country can rest on: adequacy (Art. 45, a decision limited in scope that covers the recipient), Art. 46(2) (c) standard_clauses, (b) binding_rules, (e) code_of_conduct, (f) certification, (a) public_instrument, 46(3)(a) authorised_clauses, and derogation (Art. 49).';
+
+create or replace function gdpr_internal.derogations()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'contract', 'contract_in_interest', 'public_interest', 'legal_claims', 'vital_interests', 'public_register',
+    'compelling_interests'
+  ];
+end;
+comment on function gdpr_internal.derogations() is 'The grounds of Art. 49(1), (a) to (g) and its second subparagraph.';
+
+create or replace view gdpr.adequacy as
+with shipped (country, scope, valid_from, valid_until, source) as (
+  select m.country, null, null::date, null::date, 'EEA'
+  from unnest(string_to_array(
+    'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK', ' '
+  )) as m (country)
+  union all
+  values
+    ('AD', null, date '2010-10-19', null::date, '2010/625/EU'),
+    ('AR', null, date '2003-06-30', null, '2003/490/EC'),
+    ('BR', null, date '2026-01-26', null, '(EU) 2026/179'),
+    ('CA', 'commercial organisations (PIPEDA)', date '2001-12-20', null, '2002/2/EC'),
+    ('CH', null, date '2000-07-26', null, '2000/518/EC'),
+    ('FO', null, date '2010-03-05', null, '2010/146/EU'),
+    ('GB', null, date '2021-06-28', date '2031-12-27', '(EU) 2021/1772, as extended in December 2025'),
+    ('GG', null, date '2003-11-21', null, '2003/821/EC'),
+    ('IL', null, date '2011-01-31', null, '2011/61/EU'),
+    ('IM', null, date '2004-04-28', null, '2004/411/EC'),
+    ('JE', null, date '2008-05-08', null, '2008/393/EC'),
+    ('JP', null, date '2019-01-23', null, '(EU) 2019/419'),
+    ('KR', null, date '2021-12-17', null, '(EU) 2022/254'),
+    ('NZ', null, date '2012-12-19', null, '2013/65/EU'),
+    ('US', 'organisations certified under the EU-US Data Privacy Framework', date '2023-07-10', null, '(EU) 2023/1795'),
+    ('UY', null, date '2012-08-21', null, '2012/484/EU')
+),
+own as (
+  select e.value ->> 'country' as country, e.value ->> 'scope' as scope, (e.value ->> 'from')::date as valid_from,
+    (e.value ->> 'until')::date as valid_until, e.value ->> 'source' as source
+  from gdpr_internal.setting as s
+  cross join lateral jsonb_array_elements(s.value) as e
+  where s.name = 'adequacy'
+)
+select s.country, s.scope, s.valid_from, s.valid_until, s.source from shipped as s
+where not exists (select from own as o where o.country = s.country)
+union all
+select o.country, o.scope, o.valid_from, o.valid_until, o.source from own as o;
+comment on view gdpr.adequacy is
+  'Countries where personal data may go without a safeguard: the EEA, and those of an adequacy decision (Art. 45) from its day to its last. scope: it covers only such recipients. State of the list: November 2026; entries of settings.adequacy in the policy replace those of the same country. valid_until in the past ends one.';
+
+create or replace function gdpr_internal.transfer_problem(p_recipient gdpr_internal.recipient_record)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parent gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  if p_recipient.valid_until <= statement_timestamp() then
+    return 'its entry in the register has ended';
+  end if;
+  if p_recipient.parent_id is not null then
+    select r.* into v_parent from gdpr_internal.recipient_record as r
+    where r.recipient_id = p_recipient.parent_id order by r.id desc limit 1;
+    v_problem := gdpr_internal.transfer_problem(v_parent);
+    if v_problem is not null then
+      return format('%s, for which it works: %s', v_parent.name, v_problem);
+    end if;
+  end if;
+  if exists (
+    select from gdpr.adequacy as a
+    where a.country = p_recipient.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+  ) then
+    return null;
+  end if;
+  return case
+    when p_recipient.safeguard is null then format('a transfer to %s needs a safeguard', p_recipient.country)
+    when p_recipient.safeguard_until <= statement_timestamp() then 'the safeguard of the transfer has ended'
+    when p_recipient.safeguard = 'adequacy' and not exists (
+      select from gdpr.adequacy as a
+      where a.country = p_recipient.country and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    ) then format('no adequacy decision for %s is in force', p_recipient.country)
+  end;
+end
+$function$;
+comment on function gdpr_internal.transfer_problem(gdpr_internal.recipient_record) is
+  'Why nothing may be disclosed to a recipient at this statement, or null: it has ended, or its transfer, or that of the processor it works for, rests on nothing. Art. 44.';
+
+create or replace function gdpr_internal.adequate_now(p_from date, p_until date)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (statement_timestamp() at time zone gdpr_internal.time_zone())::date
+    between coalesce(p_from, '-infinity') and coalesce(p_until, 'infinity');
+end;
+comment on function gdpr_internal.adequate_now(date, date) is 'Whether a decision with these days is in force today, in the time zone of the policy.';
+
+-- 70_sharing/30_recipients.sql
+-- [code] The register of recipients.
+-- GDPR Art. 13(1)(e), 26, 28, 30(1)(d), 44 to 49. Called by: gdpr_dpo; read by disclosures, exports and access reports.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.recipient_now as
+select distinct on (r.recipient_id) r.*
+from gdpr_internal.recipient_record as r
+order by r.recipient_id, r.id desc;
+comment on view gdpr_internal.recipient_now is 'The version of each recipient that holds.';
+
+create or replace function gdpr_internal.check_recipient(p_recipient gdpr_internal.recipient_record)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  v_problem := case
+    when coalesce(p_recipient.name, '') = '' then 'a recipient has a name'
+    when p_recipient.role is null or p_recipient.role <> all (array['controller', 'joint_controller', 'processor', 'sub_processor', 'authority'])
+      then 'role is one of controller, joint_controller, processor, sub_processor, authority'
+    when p_recipient.country is null or p_recipient.country <> all (gdpr_internal.countries())
+      then 'country is two capital letters of ISO 3166-1, as GB'
+    when p_recipient.safeguard <> all (gdpr_internal.safeguards())
+      then format('safeguard is one of %s', array_to_string(gdpr_internal.safeguards(), ', '))
+    when p_recipient.safeguard = 'derogation' and (p_recipient.ground is null or p_recipient.ground <> all (gdpr_internal.derogations()))
+      then format('a derogation has a ground: %s', array_to_string(gdpr_internal.derogations(), ', '))
+    when p_recipient.safeguard = 'adequacy' and p_recipient.safeguard_reference is null
+      then 'a decision limited in scope needs a reference that shows that the recipient is covered'
+    when p_recipient.ground is not null and p_recipient.safeguard is distinct from 'derogation' then 'a ground is for a derogation'
+    when p_recipient.role in ('joint_controller', 'processor', 'sub_processor') and p_recipient.contract is null
+      then 'joint controllers and processors work under a contract (Art. 26, 28): name it'
+    when (p_recipient.role = 'sub_processor') <> (p_recipient.parent_id is not null)
+      then 'a sub-processor, and nobody else, works for a registered processor'
+    when p_recipient.address is not null and not gdpr_internal.is_address(p_recipient.address) then 'address is a mail address, of the organisation and not of a person'
+    when p_recipient.language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then 'language is a tag such as de or pt-BR'
+  end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('invalid_argument', v_problem);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_recipient(gdpr_internal.recipient_record) is 'Refuses an entry of the register that is none. Error: PR004.';
+
+create or replace function gdpr.record_recipient(
+  p_name text,
+  p_role text,
+  p_country text,
+  p_safeguard text default null,
+  p_contract text default null,
+  p_address text default null,
+  p_parent text default null,
+  p_valid_until timestamptz default null,
+  p_ground text default null,
+  p_safeguard_reference text default null,
+  p_safeguard_until timestamptz default null,
+  p_language text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new gdpr_internal.recipient_record;
+  v_ancestor bigint;
+  v_problem text;
+begin
+  -- two who register the same name at once make one recipient
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.recipient', 0));
+  v_new.name := p_name;
+  v_new.role := p_role;
+  v_new.country := p_country;
+  v_new.safeguard := p_safeguard;
+  v_new.ground := p_ground;
+  v_new.safeguard_reference := p_safeguard_reference;
+  v_new.safeguard_until := p_safeguard_until;
+  v_new.contract := p_contract;
+  v_new.address := p_address;
+  v_new.language := p_language;
+  v_new.valid_until := coalesce(p_valid_until, 'infinity');
+  select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_name;
+  select r.recipient_id into v_new.parent_id
+  from gdpr_internal.recipient_now as r
+  where r.name = p_parent and r.role in ('processor', 'sub_processor');
+  perform gdpr_internal.check_recipient(v_new);
+  v_ancestor := v_new.parent_id;
+  while v_ancestor is not null loop
+    if v_ancestor = v_new.recipient_id then
+      perform gdpr_internal.refuse('invalid_argument', 'a processor cannot work for itself');
+    end if;
+    select r.parent_id into v_ancestor from gdpr_internal.recipient_now as r where r.recipient_id = v_ancestor;
+  end loop;
+  -- an entry that ends here and now needs no safeguard any more
+  v_problem := case when v_new.valid_until > statement_timestamp() then gdpr_internal.transfer_problem(v_new) end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  insert into gdpr_internal.recipient_record (
+    recipient_id, name, role, country, safeguard, ground, safeguard_reference, safeguard_until, contract, address, language, parent_id, valid_until
+  )
+  values (
+    coalesce(v_new.recipient_id, (select coalesce(max(r.recipient_id), 0) + 1 from gdpr_internal.recipient_record as r)),
+    v_new.name, v_new.role, v_new.country, v_new.safeguard, v_new.ground, v_new.safeguard_reference, v_new.safeguard_until, v_new.contract,
+    v_new.address, v_new.language, v_new.parent_id, v_new.valid_until
+  )
+  returning recipient_id into v_new.recipient_id;
+  perform gdpr_internal.audit_event('RECIPIENT', null, jsonb_build_object('recipient', v_new.recipient_id, 'name', p_name, 'role', p_role, 'country', p_country));
+  return v_new.recipient_id;
+end
+$function$;
+comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
+  'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
+
+create or replace function gdpr_internal.require_recipient(p_name text)
+returns gdpr_internal.recipient_record
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_recipient gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  select * into v_recipient from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_recipient.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  v_problem := gdpr_internal.transfer_problem(v_recipient);
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  return v_recipient;
+end
+$function$;
+comment on function gdpr_internal.require_recipient(text) is
+  'The recipient of this name, to whom something may be disclosed now. Errors: PR702 unknown, PR701 it has ended, or its transfer rests on nothing.';
+
+create or replace view gdpr.recipient as
+select
+  r.recipient_id,
+  r.name,
+  r.role,
+  r.country,
+  coalesce((
+    select case when a.source = 'EEA' then 'EEA' else 'adequacy' end
+    from gdpr.adequacy as a
+    where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    limit 1
+  ), r.safeguard) as transfer,
+  r.ground,
+  r.safeguard_reference,
+  r.safeguard_until,
+  r.contract,
+  r.address,
+  r.language,
+  p.name as works_for,
+  r.valid_until,
+  gdpr_internal.transfer_problem(t) as problem,
+  (select count(*) from gdpr_internal.recipient_record as v where v.recipient_id = r.recipient_id) as versions,
+  r.recorded_at,
+  r.recorded_by
+from gdpr_internal.recipient_now as r
+join gdpr_internal.recipient_record as t on t.id = r.id
+left join gdpr_internal.recipient_now as p on p.recipient_id = r.parent_id;
+comment on view gdpr.recipient is
+  'Recipients of personal data as registered last. transfer: what the data may go there on (EEA, adequacy, a safeguard). problem: why nothing may be disclosed to it now. Art. 30(1)(d), (e).';
+
+create or replace view gdpr.recipient_history as
+select
+  r.id, r.recipient_id, r.name, r.role, r.country, r.safeguard, r.ground, r.safeguard_reference, r.safeguard_until, r.contract, r.address,
+  r.language, r.parent_id, r.valid_until, r.recorded_at, r.recorded_by
+from gdpr_internal.recipient_record as r;
+comment on view gdpr.recipient_history is 'All versions of the recipients, oldest first by id: who changed what about them, when. Art. 5(2).';
+
+-- 70_sharing/40_disclosures.sql
+-- [code] Disclosures: who was told what about whom, recorded in sets, and only of persons who may be shared.
+-- GDPR Art. 5(1)(b), 5(2), 6, 15(1)(c), 18(2), 19. Called by: gdpr_dpo, roles with may = ["disclose"], gdpr.export_rows().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.sharable(p_subjects bigint[], p_mask bigint)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint[];
+begin
+  -- a withdrawal or an erasure and this meet on the person's row: whoever comes second sees the other
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  select coalesce(array_agg(s.id order by s.id), '{}') into v_allowed
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects)
+    and s.erased_at is null
+    and s.purposes & p_mask <> 0
+    and (s.until > statement_timestamp() or gdpr_internal.still_allowed(s.id, p_mask));
+  return v_allowed;
+end
+$function$;
+comment on function gdpr_internal.sharable(bigint[], bigint) is
+  'Those of the persons who may be processed for the purpose of p_mask at this statement, each once, locked against a change until the end of the transaction.';
+
+create or replace function gdpr_internal.disclosing_purpose(p_purpose text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_purpose smallint;
+begin
+  v_purpose := gdpr_internal.purpose_id(p_purpose);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif not pg_has_role(v_role, 'gdpr_dpo', 'usage') and not exists (
+    select from gdpr_internal.role_purpose as rp
+    where rp.purpose_id = v_purpose and pg_has_role(v_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(v_role)));
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.disclosing_purpose(text) is
+  'The number of a purpose for which the session''s role may disclose: one of its own; officers, any. Errors: PR003, PR204 built in, 42501.';
+
+create or replace function gdpr_internal.put_disclosure(
+  p_disclosure gdpr_internal.disclosure_record, p_subjects bigint[], p_references text[] default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+begin
+  insert into gdpr_internal.disclosure_record (recipient_id, purpose_id, audience, table_id, columns, categories, reason, persons, disclosed_at)
+  values (
+    p_disclosure.recipient_id, p_disclosure.purpose_id, p_disclosure.audience, p_disclosure.table_id, p_disclosure.columns,
+    p_disclosure.categories, p_disclosure.reason, cardinality(p_subjects), coalesce(p_disclosure.disclosed_at, statement_timestamp())
+  )
+  returning id into v_id;
+  insert into gdpr_internal.disclosure_person (subject_id, disclosure_id, reference)
+  select s.id, v_id, case when s.reference is not null then gdpr_internal.seal_evidence(s.id, s.reference) end
+  from unnest(p_subjects, p_references) as s (id, reference);
+  perform gdpr_internal.audit_event('DISCLOSE', null, jsonb_build_object(
+    'disclosure', v_id, 'recipient', p_disclosure.recipient_id, 'persons', cardinality(p_subjects)
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.put_disclosure(gdpr_internal.disclosure_record, bigint[], text[]) is
+  'Records a disclosure of these persons, each named once, and returns its number.';
+
+create or replace function gdpr_internal.check_columns(p_table regclass, p_columns text[], p_categories text[], out columns name[], out categories text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint;
+begin
+  if p_table is null then
+    if p_columns is not null then
+      perform gdpr_internal.refuse('invalid_argument', 'columns are those of p_table');
+    end if;
+    categories := p_categories;
+  else
+    v_table := gdpr_internal.table_id(p_table);
+    columns := p_columns::name[];
+    if exists (
+      select from unnest(p_columns) as c (name)
+      where not exists (
+        select from pg_attribute as a where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+      )
+    ) then
+      perform gdpr_internal.refuse('invalid_argument', 'the table has no such column');
+    end if;
+    select coalesce(p_categories, array_agg(distinct c.category order by c.category)) into categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_table and (p_columns is null or c.column_name = any (p_columns));
+  end if;
+  if columns is null and categories is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say what was disclosed: categories, or a table and its columns');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_columns(regclass, text[], text[]) is
+  'What was disclosed: columns that the table has, and their categories as the policy classifies them. Errors: PR002, PR004.';
+
+create or replace function gdpr.record_disclosure(
+  p_recipient text,
+  p_subjects bigint[],
+  p_purpose text,
+  p_table regclass default null,
+  p_columns text[] default null,
+  p_categories text[] default null,
+  p_reason text default null,
+  p_locked text default 'refuse',
+  p_references text[] default null,
+  p_disclosed_at timestamptz default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_new gdpr_internal.disclosure_record;
+  v_what record;
+  v_persons bigint[];
+  v_references text[];
+  v_asked bigint;
+  v_id bigint;
+begin
+  if p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_subjects is null or cardinality(p_references) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('invalid_argument', 'the persons are needed, and as many references where there are some');
+  elsif p_disclosed_at > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'a disclosure is recorded when it is made, or afterwards');
+  end if;
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(p_purpose);
+  v_what := gdpr_internal.check_columns(p_table, p_columns, p_categories);
+  v_new.columns := v_what.columns;
+  v_new.categories := v_what.categories;
+  v_new.table_id := (select t.id from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null);
+  v_new.reason := p_reason;
+  v_new.disclosed_at := p_disclosed_at;
+  v_asked := (select count(distinct s.id) from unnest(p_subjects) as s (id));
+  if p_disclosed_at < statement_timestamp() then
+    -- it has happened: whether it should have, the record does not change
+    select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_recipient;
+    if v_new.recipient_id is null then
+      perform gdpr_internal.refuse('unknown_recipient');
+    end if;
+    perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+    select coalesce(array_agg(s.id), '{}') into v_persons
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects) and s.erased_at is null;
+  else
+    v_new.recipient_id := (gdpr_internal.require_recipient(p_recipient)).recipient_id;
+    v_persons := gdpr_internal.sharable(p_subjects, 1::bigint << v_new.purpose_id);
+  end if;
+  if cardinality(v_persons) < v_asked and p_locked = 'refuse' then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', v_asked - cardinality(v_persons), v_asked));
+  end if;
+  if cardinality(v_persons) > 0 then
+    if p_references is not null then
+      select array_agg(r.reference order by r.n) into v_references
+      from (
+        select max(a.reference) as reference, v.n
+        from unnest(p_subjects, p_references) as a (id, reference)
+        join unnest(v_persons) with ordinality as v (id, n) on v.id = a.id
+        group by v.n
+      ) as r;
+    end if;
+    v_id := gdpr_internal.put_disclosure(v_new, v_persons, v_references);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('disclosure', v_id, 'persons', cardinality(v_persons), 'left_out', v_asked - cardinality(v_persons)));
+end
+$function$;
+comment on function gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz) is
+  'Records that data of persons go to a recipient; before they do. p_subjects: as gdpr.subjects_of() finds them by rows. p_purpose: one for which each of them may be processed now. What: p_table with p_columns (null: all; their categories follow), or p_categories. p_locked: refuse all when a person may not be shared (erased, restricted, no basis), or leave_out those. p_references: what the recipient knows each person by (a customer number), kept as ciphertext; else it is the subject_ref of redacted views. p_disclosed_at: of a disclosure that was made earlier, of persons who may be locked by now. p_reason must not hold personal data. Returns {"disclosure", "persons", "left_out"}. For gdpr_dpo and roles with may = ["disclose"]. Errors: PR701, PR702, PR703, PR003, PR004, 42501. Art. 5(2), 15(1)(c), 19.';
+
+create or replace view gdpr.disclosure as
+select
+  d.id as disclosure_id,
+  r.name as recipient,
+  p.name as purpose,
+  d.audience,
+  t.relation as table_name,
+  d.columns,
+  d.categories,
+  d.persons,
+  d.reason,
+  d.disclosed_at,
+  d.recorded_at,
+  d.recorded_by
+from gdpr_internal.disclosure_record as d
+join gdpr_internal.recipient_now as r on r.recipient_id = d.recipient_id
+join gdpr_internal.purpose as p on p.id = d.purpose_id
+left join gdpr_internal.protected_table as t on t.id = d.table_id;
+comment on view gdpr.disclosure is
+  'Disclosures: to whom, for what purpose, which data of how many persons, when. audience: recorded by an export itself. Of one person: gdpr.recipients_of(). Art. 5(2), 30(1)(d).';
+
+create or replace function gdpr.recipients_of(p_subject bigint)
+returns table (
+  recipient text, role text, country text, transfer text, purposes text[], categories text[], disclosures bigint,
+  first_disclosed_at timestamptz, last_disclosed_at timestamptz
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select
+    r.name, r.role, r.country, r.transfer, array_agg(distinct p.name order by p.name),
+    array_agg(distinct c.category order by c.category) filter (where c.category is not null),
+    count(distinct d.id), min(d.disclosed_at), max(d.disclosed_at)
+  from gdpr_internal.disclosure_person as x
+  join gdpr_internal.disclosure_record as d on d.id = x.disclosure_id
+  join gdpr.recipient as r on r.recipient_id = d.recipient_id
+  join gdpr_internal.purpose as p on p.id = d.purpose_id
+  left join lateral unnest(d.categories) as c (category) on true
+  where x.subject_id = p_subject
+  group by r.name, r.role, r.country, r.transfer
+  order by r.name;
+end
+$function$;
+comment on function gdpr.recipients_of(bigint) is
+  'The recipients to whom data of a person were disclosed: who they are, where, on what a transfer rests, for which purposes, which categories of data, how often and when. Art. 15(1)(c), 15(2), 19.';
+
+-- 70_sharing/50_notices.sql
+-- [code] Notices to recipients: what was rectified, erased or restricted here has to be so there.
+-- GDPR Art. 19. Queued by whatever rectifies, erases or restricts; sent by gdprdb outbox send or by hand, settled by gdpr_dpo.
+-- What a notice says is sealed under a key of its own: the recipient still has to know whom it is about when here nobody can.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.seal_notice(
+  p_notice bigint, p_head jsonb, p_language text, p_subjects bigint[], p_refs uuid[], p_sealed text[]
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_message jsonb;
+  v_content text;
+begin
+  select p_head || jsonb_build_object('references', jsonb_agg(distinct coalesce(gdpr_internal.open_evidence(r.subject_id, r.sealed), r.ref::text)))
+  into v_message
+  from unnest(p_subjects, p_refs, p_sealed) as r (subject_id, ref, sealed);
+  v_wrapped := gdpr_internal.wrap_key(
+    (gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), 'notice'::bytea || int8send(p_notice), v_key
+  );
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -p_notice, 0, v_message::text);
+  insert into gdpr_internal.notice_key (notice_id, wrapped) values (p_notice, v_wrapped);
+  insert into gdpr_internal.notice_content (notice_id, message) values (p_notice, v_content);
+  if p_head ? 'to' then
+    perform gdpr_internal.check_mail('notice', p_language, v_message);
+    insert into gdpr_internal.outbox (notice_id, template, language, message, due_at)
+    values (p_notice, 'notice', p_language, v_content, statement_timestamp());
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]) is
+  'Seals what a notice says: p_head ({"recipient", "event", ...; "to": it leaves by mail}) and, of each person, the agreed reference (p_sealed, under the person''s key) or the pseudonym. Errors: PR402.';
+
+create or replace function gdpr_internal.notice_secret(p_notice bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  return case when v_wrapped is not null
+    then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, 'notice'::bytea || int8send(p_notice), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.notice_secret(bigint) is 'The key of a notice, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (
+    select gdpr_internal.open_value(gdpr_internal.notice_secret(p_notice), -p_notice, 0, c.message)::jsonb
+    from gdpr_internal.notice_content as c where c.notice_id = p_notice
+  );
+end
+$function$;
+comment on function gdpr_internal.open_notice(bigint) is 'What a notice says; null once it was sent.';
+
+create or replace function gdpr_internal.forget_notice(p_notice bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  delete from gdpr_internal.notice_content as c where c.notice_id = p_notice;
+end
+$function$;
+comment on function gdpr_internal.forget_notice(bigint) is 'Deletes what a notice said, and its key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.queue_notices(p_subjects bigint[], p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- planned while the evidence was small and run when it has grown
+set enable_seqscan = off
+set jit = off
+as $function$
+declare
+  v_chunk record;
+  v_notice bigint;
+  v_persons bigint[];
+  v_queued bigint := 0;
+begin
+  if p_event is null or p_event <> all (array['rectification', 'erasure', 'restriction']) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of rectification, erasure, restriction');
+  end if;
+  for v_chunk in
+    with told as (
+      select distinct d.recipient_id, p.subject_id, p.reference
+      from gdpr_internal.disclosure_person as p
+      join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+      where p.subject_id = any (p_subjects)
+    ),
+    numbered as (
+      -- a mail that names all persons of a large batch could not be sent: so many in one
+      select t.recipient_id, t.subject_id, t.reference, s.ref, (dense_rank() over (partition by t.recipient_id order by t.subject_id) - 1) / 500 as n
+      from told as t
+      join gdpr_internal.subject as s on s.id = t.subject_id
+    )
+    select r.recipient_id, r.name, r.address, r.language, array_agg(x.subject_id) as subjects, array_agg(x.ref) as refs, array_agg(x.reference) as sealed
+    from numbered as x
+    join gdpr_internal.recipient_now as r on r.recipient_id = x.recipient_id
+    group by r.recipient_id, r.name, r.address, r.language, x.n
+    order by r.recipient_id, x.n
+  loop
+    v_notice := nextval('gdpr_internal.notice_record_id_seq');
+    v_persons := array(select distinct u from unnest(v_chunk.subjects) as u);
+    insert into gdpr_internal.notice_record (id, recipient_id, event, details, persons)
+    values (v_notice, v_chunk.recipient_id, p_event, p_details, cardinality(v_persons));
+    insert into gdpr_internal.notice_person (subject_id, notice_id) select u, v_notice from unnest(v_persons) as u;
+    perform gdpr_internal.seal_notice(
+      v_notice,
+      jsonb_strip_nulls(jsonb_build_object(
+        'notice', v_notice, 'recipient', v_chunk.name, 'event', p_event, 'columns', p_details -> 'columns', 'to', v_chunk.address
+      )),
+      v_chunk.language, v_chunk.subjects, v_chunk.refs, v_chunk.sealed
+    );
+    v_queued := v_queued + 1;
+  end loop;
+  return v_queued;
+end
+$function$;
+comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
+  'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
+
+create or replace view gdpr.notice as
+select
+  n.id as notice_id,
+  r.name as recipient,
+  n.event,
+  n.details,
+  n.persons,
+  coalesce(e.event, 'due') as state,
+  case when e.event is null then coalesce(o.state, 'by hand') end as delivery,
+  n.queued_at,
+  e.recorded_at as settled_at,
+  e.channel,
+  e.reason,
+  e.recorded_by as settled_by
+from gdpr_internal.notice_record as n
+join gdpr_internal.recipient_now as r on r.recipient_id = n.recipient_id
+left join lateral (
+  select x.event, x.channel, x.reason, x.recorded_at, x.recorded_by
+  from gdpr_internal.notice_event as x where x.notice_id = n.id order by x.id desc limit 1
+) as e on true
+left join gdpr.outbox as o on o.notice_id = n.id;
+comment on view gdpr.notice is
+  'Notices to recipients. state: due, sent, confirmed by the recipient, impossible. delivery of those due: the state of the mail, or by hand where the recipient has no address or the mail was dropped. settled_at, channel, reason: of the last step. Art. 19.';
+
+create or replace view gdpr.notice_due as
+select n.notice_id, n.recipient, n.event, n.details, n.persons, n.delivery, n.queued_at
+from gdpr.notice as n
+where n.state = 'due';
+comment on view gdpr.notice_due is 'Notices that recipients have not got yet: gdpr.open_notice() shows what to tell, gdpr.notice_sent() settles. Art. 19.';
+
+create or replace function gdpr_internal.settle_notice(p_notice bigint, p_event text, p_channel text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text;
+begin
+  perform from gdpr_internal.notice_record as n where n.id = p_notice for update;
+  if not found then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  select e.event into v_before from gdpr_internal.notice_event as e where e.notice_id = p_notice order by e.id desc limit 1;
+  if v_before is not null and not (v_before = 'sent' and p_event = 'confirmed') then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.forget_notice(p_notice);
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
+end
+$function$;
+comment on function gdpr_internal.settle_notice(bigint, text, text, text) is
+  'A notice was sent, confirmed, or cannot be: on record, and what it said is deleted. Error: PR704 there is none that is due (or, to be confirmed, sent).';
+
+create or replace function gdpr.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_message jsonb := gdpr_internal.open_notice(p_notice);
+begin
+  if v_message is null then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'opened', true));
+  return v_message;
+end
+$function$;
+comment on function gdpr.open_notice(bigint) is
+  'What a due notice says, to be told by other means than mail: {"notice", "recipient", "event", "columns", "references": by which the recipient knows the persons}. On record. Errors: PR704 not due, PR402 key locked. Art. 19.';
+
+create or replace function gdpr.notice_sent(p_notice bigint, p_channel text, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_channel, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a channel is needed, as phone or post');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'sent', p_channel, p_reason);
+end
+$function$;
+comment on function gdpr.notice_sent(bigint, text, text) is
+  'A recipient was told by other means than the mail of the outbox: on record, what the notice said is deleted, a mail that waits is dropped. No personal data in p_reason. Errors: PR704, PR004. Art. 19.';
+
+create or replace function gdpr.confirm_notice(p_notice bigint, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.settle_notice(p_notice, 'confirmed', null, p_reason);
+end
+$function$;
+comment on function gdpr.confirm_notice(bigint, text) is
+  'A recipient said that it has done what the notice told, or that it has nothing (p_reason, without personal data). Error: PR704. Art. 19, 28(3)(h).';
+
+create or replace function gdpr.notice_impossible(p_notice bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'impossible', null, p_reason);
+end
+$function$;
+comment on function gdpr.notice_impossible(bigint, text) is
+  'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -14343,6 +15291,7 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -14455,6 +15404,13 @@ grant execute on function
   gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+-- 8c. recipients and what they were told: officers keep the register; nobody else opens a notice
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -14481,6 +15437,7 @@ set local role gdpr_keyholder;
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -14530,6 +15487,7 @@ grant execute on function
   gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
