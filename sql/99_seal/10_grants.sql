@@ -188,12 +188,15 @@ grant execute on function
   gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
--- 8c. recipients and what they were told: officers keep the register; nobody else opens a notice
+
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
   gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
   gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
   gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
 to gdpr_dpo;
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
