@@ -184,7 +184,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname

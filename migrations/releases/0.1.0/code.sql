@@ -60,6 +60,8 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
   ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
   ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
   ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
@@ -214,6 +216,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -296,6 +300,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -321,6 +326,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -334,6 +340,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -359,7 +387,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -370,7 +402,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -439,7 +471,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end
@@ -549,6 +585,39 @@ begin atomic
   ];
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';
 
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
@@ -901,17 +970,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -933,12 +1007,12 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose'] then
+      problems := problems || format('roles.%s.may: "basis", "consent" and "disclose"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
@@ -1119,7 +1193,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
@@ -1787,6 +1861,18 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -1804,8 +1890,10 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -1817,6 +1905,9 @@ begin
   end if;
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1839,7 +1930,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), p_role
   );
 end
 $function$;
@@ -2209,7 +2301,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
@@ -2269,7 +2361,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -3213,7 +3305,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -8813,6 +8905,7 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
@@ -9066,7 +9159,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -11071,6 +11164,35 @@ comment on view gdpr.mail_log is
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
 
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.redacted_columns(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(
+      case
+        when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+      end, E',\n' order by a.attnum
+    )
+    from pg_attribute as a
+    left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
+      and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+  );
+end
+$function$;
+comment on function gdpr_internal.redacted_columns(smallint) is
+  'The columns of a table as redacted views show them, as the select list of a query over the table as t: the same names and types, masked, or NULL.';
+
 set local role gdpr_viewer;
 
 create or replace function gdpr_generated.generate_redacted_view(p_table smallint, p_audience name)
@@ -11087,17 +11209,7 @@ declare
   v_columns text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select string_agg(
-    case
-      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
-    end, E',\n' order by a.attnum
-  )
-  into v_columns
-  from pg_attribute as a
-  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  v_columns := gdpr_internal.redacted_columns(p_table);
   perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
@@ -11992,6 +12104,216 @@ $function$;
 comment on function gdpr.notice_impossible(bigint, text) is
   'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
 
+-- 70_sharing/60_generate_export.sql
+-- [code] The generator of the functions by which rows of a table leave as redacted views show them.
+-- GDPR Art. 5(1)(c), 5(2). They belong to gdpr_worker, as all that reads rows for somebody else; who may be shared, gdpr_owner decides in between.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_export(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint)
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subjects bigint[];
+begin
+  if p_keys is null then
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from %2$s as t
+    where (t.gdpr_purposes & p_mask) <> 0 and t.gdpr_subject_id is not null;
+  else
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from unnest(p_keys) as k (key)
+    join %2$s as t on %3$s
+    where (t.gdpr_purposes & p_mask) <> 0 and t.gdpr_subject_id is not null;
+  end if;
+  set constraints all immediate;
+  return v_subjects;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'exported_' || p_table, v_relation, v_named
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint) is %L', 'exported_' || p_table,
+    format('The persons of rows of %s that may be used for a purpose: all, or those of these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint) to gdpr_owner', 'exported_' || p_table);
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint, p_subjects bigint[])
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_keys is null then
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_subjects) as s (id)
+    join %2$s as t on t.gdpr_subject_id = s.id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0;
+  else
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_keys) with ordinality as k (key, n)
+    join %2$s as t on %3$s
+    join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0
+    order by k.n;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
+    format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint, bigint[]) to gdpr_owner', 'export_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_export(smallint) is
+  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+
+-- 70_sharing/70_exports.sql
+-- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
+-- GDPR Art. 5(2), 15(1)(c), 19, 30(1)(d). Called by: roles of audience export, api or integration; gdpr_dpo; gdprdb share export.
+-- A SELECT cannot write: a role that is bound to a recipient therefore reads no view, but calls this.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.exporter(p_role name)
+returns gdpr_internal.role_binding
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_binding gdpr_internal.role_binding;
+begin
+  select * into v_binding
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences())
+    and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+  -- who is bound to a recipient in one way is so in every way
+  order by (b.recipient is null), (b.role_name <> p_role), b.role_name
+  limit 1;
+  if v_binding.role_name is null then
+    if not pg_has_role(p_role, 'gdpr_dpo', 'usage') then
+      perform gdpr_internal.refuse('export_refused', format('role %s', quote_ident(p_role)));
+    end if;
+    v_binding.audience := 'export';
+  end if;
+  return v_binding;
+end
+$function$;
+comment on function gdpr_internal.exporter(name) is
+  'How a role exports: its binding to audience export, api or integration; an officer without one exports as audience export. Error: gdpr_export_refused (42501).';
+
+create or replace function gdpr.export_rows(
+  p_table text,
+  p_keys text[] default null,
+  p_recipient text default null,
+  p_purpose text default null,
+  p_locked text default 'leave_out',
+  p_reason text default null
+)
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_exporter gdpr_internal.role_binding := gdpr_internal.exporter(gdpr_internal.acting_role());
+  v_new gdpr_internal.disclosure_record;
+  v_purpose text;
+  v_before text;
+  v_mask bigint;
+  v_found bigint[];
+  v_persons bigint[];
+begin
+  select t.id into v_new.table_id
+  from gdpr_internal.protected_table as t
+  where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  if v_new.table_id is null then
+    perform gdpr_internal.refuse('not_protected');
+  elsif p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_recipient <> v_exporter.recipient then
+    perform gdpr_internal.refuse('invalid_argument', 'the policy binds this role to another recipient');
+  end if;
+  v_new.recipient_id := (gdpr_internal.require_recipient(coalesce(v_exporter.recipient, p_recipient))).recipient_id;
+  v_purpose := coalesce(p_purpose, gdpr_internal.context_setting('purpose'), (
+    select p.name from gdpr_internal.role_purpose as rp
+    join gdpr_internal.purpose as p on p.id = rp.purpose_id
+    where rp.role_name = v_exporter.role_name
+    order by rp.position limit 1
+  ));
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
+  v_mask := 1::bigint << v_new.purpose_id;
+
+  v_before := gdpr_internal.before_worker();
+  -- the names of generated functions come from the register
+  execute format('select gdpr_generated.%I($1, $2)', 'exported_' || v_new.table_id) into v_found using p_keys, v_mask;
+  perform gdpr_internal.after_worker(v_before);
+  v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
+  if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', cardinality(v_found) - cardinality(v_persons), cardinality(v_found)));
+  end if;
+  if cardinality(v_persons) > 0 then
+    v_new.audience := v_exporter.audience;
+    v_new.reason := p_reason;
+    select array_agg(c.column_name order by c.position), array_agg(distinct c.category) into v_new.columns, v_new.categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_new.table_id and c.mask <> 'hide';
+    perform gdpr_internal.put_disclosure(v_new, v_persons);
+  end if;
+  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.export_rows(text, text[], text, text, text, text) is
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
 -- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
@@ -12434,7 +12756,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
@@ -12766,7 +13088,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -12780,7 +13102,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -12789,10 +13111,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -12881,7 +13210,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -12922,6 +13252,7 @@ grant execute on function
   gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
   gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
 to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
@@ -12943,7 +13274,8 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -12965,6 +13297,7 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
