@@ -56,10 +56,11 @@ declare
   v_purpose text;
   v_before text;
   v_mask bigint;
+  v_usable bigint;
   v_found bigint[];
   v_persons bigint[];
 begin
-  select t.id into v_new.table_id
+  select t.id, t.purpose_mask into v_new.table_id, v_usable
   from gdpr_internal.protected_table as t
   where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
   if v_new.table_id is null then
@@ -79,9 +80,12 @@ begin
   v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
   v_mask := 1::bigint << v_new.purpose_id;
 
+  if v_usable & v_mask = 0 then
+    perform gdpr_internal.refuse('purpose_of_table', v_purpose);
+  end if;
   v_before := gdpr_internal.before_worker();
   -- the names of generated functions come from the register
-  execute format('select gdpr_generated.%I($1, $2)', 'exported_' || v_new.table_id) into v_found using p_keys, v_mask;
+  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
   perform gdpr_internal.after_worker(v_before);
   v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
   if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
@@ -100,4 +104,4 @@ begin
 end
 $function$;
 comment on function gdpr.export_rows(text, text[], text, text, text, text) is
-  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
