@@ -21,6 +21,7 @@ begin
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
+  perform gdpr_internal.generate_addresses();
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
@@ -132,6 +133,7 @@ begin
   values (
     p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
   );
+  perform gdpr_internal.make_probe_counter(p_role);
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);

@@ -103,7 +103,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
@@ -173,8 +173,12 @@ grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- how often, never which: who keeps the blocklist and who administers see tries of a form
+grant select on gdpr.probe to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
 grant execute on function

@@ -1231,6 +1231,67 @@ $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
+-- 00_foundation/41_read_addresses.sql
+-- [code] What a policy says about addresses that mean the same mailbox, and how long the blocklist remembers.
+-- GDPR Art. 17, 5(1)(e). Called by: gdpr_internal.settings_problems().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.address_problems(p_addresses jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_domain text;
+  v_rule jsonb;
+  v_where text;
+  v_problems text[] := '{}';
+begin
+  if p_addresses is null then
+    return '{}';
+  elsif jsonb_typeof(p_addresses) <> 'object' then
+    return array['settings.addresses: has to be a table of domains'];
+  end if;
+  for v_domain, v_rule in select key, value from jsonb_each(p_addresses) loop
+    v_where := format('settings.addresses.%s', to_json(v_domain));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_rule, array['tag', 'ignore_dots', 'same_as']);
+    continue when jsonb_typeof(v_rule) <> 'object';
+    if v_domain !~ '^[^@\s.]+(\.[^@\s.]+)+$' or gdpr_internal.canonical('email', 'x@' || v_domain) <> 'x@' || v_domain then
+      v_problems := v_problems || format('%s: a domain in its canonical form, as "gmail.com"', v_where);
+    end if;
+    if v_rule ->> 'tag' !~ '^[-+=_%#]?$' then
+      v_problems := v_problems || format('%s.tag: the character that begins a tag, one of + - = _ %% #, or "" for none', v_where);
+    end if;
+    if jsonb_typeof(coalesce(v_rule -> 'ignore_dots', 'false')) <> 'boolean' then
+      v_problems := v_problems || format('%s.ignore_dots: true or false', v_where);
+    end if;
+    if v_rule ? 'same_as' and (
+      v_rule ?| array['tag', 'ignore_dots'] or v_rule ->> 'same_as' = v_domain or not p_addresses ? (v_rule ->> 'same_as')
+      or p_addresses -> (v_rule ->> 'same_as') ? 'same_as'
+    ) then
+      v_problems := v_problems || format('%s.same_as: another domain of this list, whose rules hold for both', v_where);
+    end if;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.address_problems(jsonb) is 'What is wrong with settings.addresses of a policy.';
+
+create or replace function gdpr_internal.retain_problem(p_retain jsonb)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select (gdpr_internal.read_interval('settings.blocklist_retain', p_retain #>> '{}')).problem where p_retain is not null;
+end;
+comment on function gdpr_internal.retain_problem(jsonb) is 'What is wrong with settings.blocklist_retain of a policy, or null.';
+
 -- 00_foundation/41_read_adequacy.sql
 -- [code] What a policy says about countries with an adequacy decision.
 -- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
@@ -1310,10 +1371,12 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller', 'adequacy'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller', 'adequacy', 'addresses', 'blocklist_retain'])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
+    || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
+    gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -1784,6 +1847,7 @@ begin
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
+  perform gdpr_internal.generate_addresses();
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
@@ -1895,6 +1959,7 @@ begin
   values (
     p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
   );
+  perform gdpr_internal.make_probe_counter(p_role);
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -3709,21 +3774,71 @@ $function$;
 comment on function gdpr_internal.canonical(text, text) is
   'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
 
+create or replace function gdpr_internal.generate_addresses()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_local text := 'split_part(p_canonical, ''@'', 1)';
+  v_domain text := 'substr(p_canonical, strpos(p_canonical, ''@'') + 1)';
+  v_rules text;
+begin
+  -- asked for every address that comes in: the policy as code, which the planner puts into the triggers
+  select string_agg(
+    format(
+      'when %s = %L then %s || %L', v_domain, d.domain,
+      case when (d.rule ->> 'ignore_dots')::boolean then format('replace(%s, %L, %L)', l.part, '.', '') else l.part end,
+      '@' || d.same_as
+    ), ' ' order by d.domain
+  )
+  into v_rules
+  from (
+    select a.key as domain, coalesce(a.value ->> 'same_as', a.key) as same_as,
+      '{"tag": "+"}' || case when a.value ? 'same_as' then s.value -> (a.value ->> 'same_as') else a.value end as rule
+    from gdpr_internal.setting as s
+    cross join lateral jsonb_each(s.value) as a
+    where s.name = 'addresses'
+  ) as d
+  cross join lateral (
+    select case
+      when d.rule ->> 'tag' = '' then v_local
+      else format('case when strpos(%1$s, %2$L) > 1 then split_part(%1$s, %2$L, 1) else %1$s end', v_local, d.rule ->> 'tag')
+    end as part
+  ) as l;
+  execute format(
+    'create or replace function gdpr_generated.bare_address(p_canonical text) returns text language sql stable parallel safe '
+    'security invoker begin atomic select case %s when strpos(%2$s, %3$L) > 1 then split_part(%2$s, %3$L, 1) || substr(p_canonical, strpos(p_canonical, %4$L)) '
+    'else p_canonical end; end',
+    v_rules, v_local, '+', '@'
+  );
+  comment on function gdpr_generated.bare_address(text) is
+    'The mailbox that a canonical address means: without its plus-tag, or by the rules of settings.addresses. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.bare_address(text) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_internal.generate_addresses() is 'Generates gdpr_generated.bare_address() from settings.addresses of the policy.';
+
+do $addresses$
+begin
+  perform gdpr_internal.generate_addresses();
+end
+$addresses$;
+
 create or replace function gdpr_internal.bare_form(p_kind text, p_canonical text)
 returns text
 language sql
-immutable
-strict
+stable
 parallel safe
 security invoker
 begin atomic
-  select case
-    when p_kind = 'email' and strpos(p_canonical, '+') > 1 and strpos(p_canonical, '+') < strpos(p_canonical, '@')
-      then split_part(p_canonical, '+', 1) || substr(p_canonical, strpos(p_canonical, '@'))
-    else p_canonical
-  end;
+  select case when p_kind = 'email' then gdpr_generated.bare_address(p_canonical) else p_canonical end;
 end;
-comment on function gdpr_internal.bare_form(text, text) is 'The canonical address without its plus-tag: what the blocklist checks and blocks besides the address itself.';
+comment on function gdpr_internal.bare_form(text, text) is
+  'The mailbox that a canonical address means, without tags and what else its domain ignores: what the blocklist checks and blocks besides the address itself.';
 
 create or replace function gdpr_policy.canonical_of(p_kind text, p_value text)
 returns text
@@ -3978,7 +4093,7 @@ comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
 language plpgsql
-stable
+volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -3986,6 +4101,9 @@ as $function$
 declare
   v_relation record;
 begin
+  if p_blocklist <> 'backfill' then
+    perform gdpr_internal.count_probe();
+  end if;
   if p_blocklist = 'warn' then
     raise warning using
       errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
@@ -4176,6 +4294,137 @@ select
   ) as restricted
 from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 10_collection/50_probes.sql
+-- [code] Tries with blocked identifiers are counted, by role and time, and nothing about them is kept: no digest, no row.
+-- GDPR Art. 5(1)(e), 32(1)(d). Counted by: gdpr_internal.meet_blocked(); read by officers, the counters by gdpr.tidy_blocklist().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.make_probe_counter(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_n integer;
+begin
+  insert into gdpr_internal.probe_counter (role_name) values (p_role)
+  on conflict (role_name) do nothing
+  returning n into v_n;
+  if v_n is not null then
+    execute format('create sequence gdpr_internal.%I owned by gdpr_internal.probe_counter.n', 'probes_' || v_n);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.make_probe_counter(name) is 'Gives a role of the policy a counter of its own, once.';
+
+create or replace function gdpr_internal.count_probe()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_n integer;
+begin
+  select c.n into v_n
+  from gdpr_internal.probe_counter as c
+  where c.role_name in (v_role, '') or pg_has_role(v_role, to_regrole(quote_ident(c.role_name))::oid, 'usage')
+    -- a superuser is a member of everything
+    and not (select r.rolsuper from pg_roles as r where r.rolname = v_role)
+  order by (c.role_name <> v_role), (c.role_name = ''), c.role_name
+  limit 1;
+  perform nextval(format('gdpr_internal.%I', 'probes_' || v_n)::regclass);
+end
+$function$;
+comment on function gdpr_internal.count_probe() is 'Counts a try with a blocked identifier, for the role of the session; the count outlives the refusal.';
+
+create or replace function gdpr_internal.probe_totals()
+returns table (role_name name, total bigint)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select c.role_name, coalesce(pg_sequence_last_value(format('gdpr_internal.%I', 'probes_' || c.n)::regclass), 0)
+  from gdpr_internal.probe_counter as c;
+end
+$function$;
+comment on function gdpr_internal.probe_totals() is 'All tries with blocked identifiers so far, by role.';
+
+create or replace view gdpr.probe as
+with readings as (
+  select r.role_name, r.read_at, r.total from gdpr_internal.probe_reading as r
+  union all
+  select t.role_name, statement_timestamp(), t.total from gdpr_internal.probe_totals() as t
+)
+select
+  coalesce(nullif(r.role_name, ''), '(other roles)') as role,
+  lag(r.read_at) over w as counted_from,
+  r.read_at as counted_until,
+  r.total - coalesce(lag(r.total) over w, 0) as tries
+from readings as r
+window w as (partition by r.role_name order by r.read_at);
+comment on view gdpr.probe is
+  'How many rows with blocked identifiers were refused (or warned about), by role, from one nightly gdpr.tidy() to the next. Which identifiers they were is not kept. A crash of the server may add up to 32 to a counter. Art. 32(1)(d).';
+
+create or replace function gdpr.tidy_blocklist(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_retain interval := (select (s.value #>> '{}')::interval from gdpr_internal.setting as s where s.name = 'blocklist_retain');
+  v_deleted integer;
+begin
+  insert into gdpr_internal.probe_reading (role_name, total)
+  select t.role_name, t.total
+  from gdpr_internal.probe_totals() as t
+  where t.total > coalesce((select max(r.total) from gdpr_internal.probe_reading as r where r.role_name = t.role_name), 0)
+  on conflict (role_name, read_at) do nothing;
+  if v_retain is null then
+    return 0;
+  end if;
+  with past as (
+    select i.digest from gdpr_internal.identifier as i
+    where i.blocked_at < statement_timestamp() - v_retain
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.identifier as i using past as p where i.digest = p.digest;
+  get diagnostics v_deleted = row_count;
+  if v_deleted > 0 then
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object('reason', 'blocklist_retain', 'identifiers', v_deleted));
+  end if;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_blocklist(integer) is
+  'Reads the counters of gdpr.probe, and deletes up to p_limit blocked identifiers that are older than settings.blocklist_retain of the policy, on record; returns how many. Without that setting they stay. Art. 5(1)(e).';
+
+do $counters$
+declare
+  v_role name;
+begin
+  perform gdpr_internal.make_probe_counter('');
+  for v_role in select b.role_name from gdpr_internal.role_binding as b loop
+    perform gdpr_internal.make_probe_counter(v_role);
+  end loop;
+end
+$counters$;
 
 -- 10_collection/60_registrations.sql
 -- [code] Double opt-in: a registration is put aside, encrypted, until the person confirms it by mail.
@@ -4540,7 +4789,7 @@ $function$;
 comment on function gdpr_internal.insert_registration(smallint, jsonb) is
   'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
 
-create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+create or replace function gdpr_internal.lift_own_block(p_registration bigint, p_address uuid, p_to text)
 returns void
 language plpgsql
 volatile
@@ -4552,11 +4801,13 @@ begin
   delete from gdpr_internal.identifier as i
   where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
   if found then
-    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object(
+      'kind', 'email', 'reason', 'confirmed by the owner of the address', 'found', true, 'registration', p_registration
+    ));
   end if;
 end
 $function$;
-comment on function gdpr_internal.lift_own_block(uuid, text) is
+comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
@@ -4598,7 +4849,7 @@ begin
     perform gdpr_internal.refuse('registration_known');
   end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
+    perform gdpr_internal.lift_own_block(v_registration.id, v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);
@@ -7989,8 +8240,8 @@ parallel safe
 security invoker
 as $function$
   select case when (p_column).identifier = 'email' then format(
-    'case when strpos(v_canonical_%1$s, ''+'') > 0 '
-    'then gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) else v_digest_%1$s end',
+    'case gdpr_internal.bare_form(%2$L, v_canonical_%1$s) when v_canonical_%1$s then v_digest_%1$s '
+    'else gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) end',
     (p_column).n, (p_column).canonical
   ) else format('v_digest_%s', (p_column).n) end;
 $function$;
@@ -8430,7 +8681,9 @@ begin
       v_matching := v_matching + v_column.matches::integer;
       v_constraint := coalesce(v_constraint, v_column.unique_name);
       if v_column.identifier = 'email' then
-        v_plain := v_plain || format('coalesce(strpos(v_canonical_%s, ''+''), 0) = 0', v_column.n);
+        v_plain := v_plain || format(
+          'coalesce(gdpr_internal.bare_form(%2$L, v_canonical_%1$s) = v_canonical_%1$s, true)', v_column.n, v_column.canonical
+        );
       end if;
     end if;
     v_store := v_store || gdpr_internal.store_value_code(v_column, v_random * 16 + 1);
@@ -13123,10 +13376,12 @@ begin atomic
   union all
   select 'tokens', gdpr.tidy_tokens(p_limit)
   union all
-  select 'gates', gdpr.tidy_gates(p_limit);
+  select 'gates', gdpr.tidy_gates(p_limit)
+  union all
+  select 'blocklist', gdpr.tidy_blocklist(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens() and tidy_gates(), up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates() and tidy_blocklist(), up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -13234,7 +13489,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
@@ -13304,8 +13559,12 @@ grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- how often, never which: who keeps the blocklist and who administers see tries of a form
+grant select on gdpr.probe to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
 grant execute on function
@@ -13423,6 +13682,7 @@ begin
   -- the load has made and granted gdpr_worker's functions anew
   perform gdpr_internal.remember_worker();
   perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.generate_addresses();
   for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
