@@ -445,6 +445,33 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
+create or replace function gdpr_internal.follow_references(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.relation <> p_relation
+      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
+  loop
+    perform gdpr_internal.generate_worker(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_references(regclass) is
+  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -492,6 +519,7 @@ declare
 begin
   perform gdpr_internal.generate_triggers(v_id);
   perform gdpr_internal.generate_worker(v_id);
+  perform gdpr_internal.follow_references(p_relation);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;

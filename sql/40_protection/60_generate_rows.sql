@@ -163,6 +163,7 @@ $code$,
   perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -307,6 +308,34 @@ begin atomic
 end;
 comment on function gdpr_generated.erase_columns(smallint) is 'The columns that anonymisation empties, and how.';
 
+create or replace function gdpr_generated.erase_assignments(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
+  from (
+    select a.attnum, a.attname,
+      case
+        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+        when a.attname = 'gdpr_purposes' then '9223372036854775807'
+        when a.attname = 'gdpr_until' then '''infinity'''
+        when a.attname = any (t.via_columns) and not a.attnotnull then 'null'
+        else (
+          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
+        )
+      end as value
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    where t.id = p_table
+  ) as a
+  where a.value is not null;
+end;
+comment on function gdpr_generated.erase_assignments(smallint) is 'The SET list of an anonymisation: the row belongs to nobody afterwards.';
+
 create or replace function gdpr_generated.generate_erasure(p_table smallint)
 returns void
 language plpgsql
@@ -320,7 +349,6 @@ declare
   v_method text;
   v_keep text := '';
   v_keep_until text;
-  v_assign text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -341,24 +369,6 @@ begin
     );
     v_keep_until := format(' and (%s <= statement_timestamp()) is not false', v_keep_until);
   end if;
-  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
-  into v_assign
-  from (
-    select a.attnum, a.attname,
-      case
-        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-        when a.attname = 'gdpr_purposes' then '9223372036854775807'
-        when a.attname = 'gdpr_until' then '''infinity'''
-        when a.attname = any (v_table.via_columns) and not a.attnotnull then 'null'
-        else (
-          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
-        )
-      end as value
-    from pg_attribute as a
-    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-  ) as a
-  where a.value is not null;
-
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, out v_changed bigint, out v_kept bigint)
@@ -384,7 +394,7 @@ $code$,
     'erase_' || p_table, v_keep,
     case v_method
       when 'delete' then format('delete from %s as t', v_table.relation)
-      else format('update %s as t set %s', v_table.relation, v_assign)
+      else format('update %s as t set %s', v_table.relation, gdpr_generated.erase_assignments(p_table))
     end,
     coalesce(v_keep_until, ''), v_schema, v_table.relation, v_table.relation,
     case when v_keep <> '' then format(' and t.gdpr_purposes <> %s', 1::bigint << 62) else '' end
@@ -414,7 +424,8 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
+        'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);

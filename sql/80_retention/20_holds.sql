@@ -62,9 +62,14 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_before text := gdpr_internal.before_worker();
+  v_subjects bigint[];
+  v_rows text[];
 begin
-  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  execute format('select array_agg(k.subject_id), array_agg(k.row_key) from gdpr_generated.%I($1, $2) as k', 'keys_' || p_table)
+  into v_subjects, v_rows
+  using p_subjects, p_keys;
   perform gdpr_internal.after_worker(v_before);
+  return query select r.subject_id, r.row_key from unnest(v_subjects, v_rows) as r (subject_id, row_key);
 end
 $function$;
 comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is

@@ -61,6 +61,7 @@ values
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
+  ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -1282,9 +1283,10 @@ declare
   v_method text;
   v_interval record;
   v_opt_in record;
+  v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1375,11 +1377,15 @@ begin
       and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
   end if;
 
+  v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
+  problems := problems || v_retain.problems;
+
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
-  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -1519,7 +1525,7 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
@@ -1527,6 +1533,191 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';
+
+-- 00_foundation/52_read_retention.sql
+-- [code] Reading the retention rules of a table: what is kept for how long, counted from when.
+-- GDPR Art. 5(1)(e). Called by: gdpr_internal.read_table().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.empty_value(p_relation regclass, p_column name, p_encrypted boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when not a.attnotnull then 'null'
+    -- a value that cannot be told from others would be emptied again and again
+    when p_encrypted or n.value ~ '[()]' or exists (
+      select from pg_index as x where x.indrelid = p_relation and x.indisunique and a.attnum = any (x.indkey)
+    ) then null
+    else n.value
+  end
+  from pg_attribute as a
+  cross join lateral (select gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) as value) as n
+  where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped;
+end;
+comment on function gdpr_internal.empty_value(regclass, name, boolean) is
+  'The SQL of what retention leaves in a column whose time is over: NULL, else a neutral constant; null where neither can be stored and recognised.';
+
+create or replace function gdpr_internal.is_date_column(p_relation regclass, p_column text, p_columns jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(p_columns -> p_column ->> 'encrypt', 'no') = 'no' and exists (
+    select from pg_attribute as a
+    where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+  );
+end;
+comment on function gdpr_internal.is_date_column(regclass, text, jsonb) is 'Whether retention can count from a column: a date or timestamp that is not encrypted.';
+
+create or replace function gdpr_internal.is_key_column(p_relation regclass, p_column text)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = any (k.conkey)
+    where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attname = p_column
+  );
+end;
+comment on function gdpr_internal.is_key_column(regclass, text) is 'Whether a column is part of a primary or foreign key.';
+
+create or replace function gdpr_internal.read_retention_rule(
+  p_where text, p_relation regclass, p_in jsonb, p_columns jsonb, p_purposes text[], out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_period record := gdpr_internal.read_interval(p_where || '.for', p_in ->> 'for');
+  v_after text := p_in ->> 'after';
+  v_columns text[] := gdpr_internal.text_array(p_in -> 'columns');
+  v_name text;
+begin
+  problems := gdpr_internal.unknown_keys(p_where, p_in, array['columns', 'for', 'after', 'purpose']);
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  if not p_in ? 'for' then
+    problems := problems || format('%s.for: how long, as "2 years"', p_where);
+  end if;
+  problems := array_remove(problems || v_period.problem, null);
+  if not coalesce(v_after = 'last_basis' or gdpr_internal.is_date_column(p_relation, v_after, p_columns), false) then
+    problems := problems || format('%s.after: a date or timestamp column that is not encrypted, or "last_basis"', p_where);
+  end if;
+  if p_in ? 'purpose' and (v_after is distinct from 'last_basis' or not coalesce(p_in ->> 'purpose' = any (p_purposes), false)) then
+    problems := problems || format('%s.purpose: one of the table''s purposes, with after = "last_basis"', p_where);
+  end if;
+  if p_in ? 'columns' and coalesce(v_columns, '{}') = '{}' then
+    problems := problems || format('%s.columns: at least one; without it the rule is for the rest of the row', p_where);
+  end if;
+  foreach v_name in array coalesce(v_columns, '{}') loop
+    if not p_columns ? v_name or gdpr_internal.is_key_column(p_relation, v_name) then
+      problems := problems || format('%s.columns: %s has to be classified, and no part of a key', p_where, to_json(v_name));
+    elsif gdpr_internal.empty_value(p_relation, v_name, p_columns -> v_name ->> 'encrypt' <> 'no') is null then
+      problems := problems || format('%s.columns: %s cannot be emptied; let it be null', p_where, to_json(v_name));
+    end if;
+  end loop;
+  definition := jsonb_strip_nulls(jsonb_build_object(
+    'columns', to_jsonb(v_columns), 'for', v_period.value::text, 'after', v_after, 'purpose', p_in -> 'purpose'
+  ));
+end
+$function$;
+comment on function gdpr_internal.read_retention_rule(text, regclass, jsonb, jsonb, text[]) is 'One retention rule in normal form, and its problems.';
+
+create or replace function gdpr_internal.read_retention(
+  p_where text, p_relation regclass, p_in jsonb, p_columns jsonb, p_purposes text[], out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_in jsonb;
+  v_rule record;
+  v_n integer := 0;
+  v_facts jsonb;
+begin
+  problems := '{}';
+  if p_in is null then
+    return;
+  elsif jsonb_typeof(p_in) <> 'array' or jsonb_array_length(p_in) not between 1 and 30 then
+    problems := array[format('%s.retain: a list of rules, 30 at the most', p_where)];
+    return;
+  end if;
+  definition := '[]';
+  for v_in in select r.rule from jsonb_array_elements(p_in) as r (rule) loop
+    v_n := v_n + 1;
+    v_rule := gdpr_internal.read_retention_rule(format('%s.retain[%s]', p_where, v_n), p_relation, v_in, p_columns, p_purposes);
+    problems := problems || v_rule.problems;
+    definition := definition || jsonb_build_array(v_rule.definition);
+  end loop;
+  if (select count(*) <> count(distinct c.name) from jsonb_array_elements(definition) as r (rule), jsonb_array_elements_text(r.rule -> 'columns') as c (name)) then
+    problems := problems || format('%s.retain: a column is named by one rule', p_where);
+  end if;
+  if exists (
+    select from jsonb_array_elements(definition) as r (rule), jsonb_array_elements(definition) as o (rule) where o.rule -> 'columns' ? (r.rule ->> 'after')
+  ) then
+    problems := problems || format('%s.retain: a column that rules count from stays as long as the row', p_where);
+  end if;
+  case (select count(*) from jsonb_array_elements(definition) as r (rule) where not r.rule ? 'columns')
+    when 0 then null;
+    when 1 then
+      if v_n > 1 then
+        v_facts := jsonb_build_object('columns', p_columns, 'retain', definition);
+        problems := problems || gdpr_internal.anonymise_problems(p_where, p_relation, p_columns) || (
+          select coalesce(array_agg(format('%s.retain: %s cannot be emptied before the row goes; let it be null, or name it in a rule', p_where, to_json(c.name))), '{}')
+          from unnest(gdpr_internal.rest_columns(p_relation, v_facts)) as c (name)
+          where gdpr_internal.empty_value(p_relation, c.name, p_columns -> c.name::text ->> 'encrypt' <> 'no') is null
+        );
+      end if;
+    else
+      problems := problems || format('%s.retain: one rule without columns, for the rest of the row', p_where);
+  end case;
+end
+$function$;
+comment on function gdpr_internal.read_retention(text, regclass, jsonb, jsonb, text[]) is 'The retention rules of a table in normal form, and their problems.';
+
+create or replace function gdpr_internal.retention_order_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(distinct format(
+    'tables.%s.retain: deletes rows that %s refers to, which is not protected; protect it too, or say erase = "anonymise"', to_json(t.key), k.conrelid::regclass
+  )), '{}')
+  from jsonb_each(p_tables) as t
+  join pg_constraint as k on k.confrelid = gdpr_internal.find_table(t.key)
+  where k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
+    and gdpr_internal.erasure_method(t.value) = 'delete'
+    and exists (select from jsonb_array_elements(t.value -> 'retain') as r (rule) where not r.rule ? 'columns')
+    and not p_tables ? k.conrelid::regclass::text
+    and not exists (select from gdpr_internal.protected_table as o where o.relation = k.conrelid and o.unprotected_at is null);
+end;
+comment on function gdpr_internal.retention_order_problems(jsonb) is
+  'Tables whose rows would stand in the way of rows that retention deletes, or go along, and of which gdprdb knows nothing.';
 
 -- 00_foundation/55_read_collection.sql
 -- [code] What a policy says about how rows come into a table.
@@ -2063,6 +2254,33 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
+create or replace function gdpr_internal.follow_references(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.relation <> p_relation
+      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
+  loop
+    perform gdpr_internal.generate_worker(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_references(regclass) is
+  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -2110,6 +2328,7 @@ declare
 begin
   perform gdpr_internal.generate_triggers(v_id);
   perform gdpr_internal.generate_worker(v_id);
+  perform gdpr_internal.follow_references(p_relation);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
@@ -2154,6 +2373,59 @@ begin atomic
   select gdpr_internal.generate_views(current_user, p_relation);
 end;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
+
+-- 00_foundation/64_retention_rules.sql
+-- [code] The retention rules that are in force, as the policy and its purposes give them.
+-- GDPR Art. 5(1)(e). Read by: the generator of retention, gdpr.retention_plan(), gdpr.run_retention().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.rest_columns(p_relation regclass, p_definition jsonb)
+returns name[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(a.attname order by a.attnum), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = c.key and not a.attisdropped
+  where gdpr_internal.erase_rule(p_relation, c.key, c.value) <> 'keep'
+    and not gdpr_internal.is_key_column(p_relation, c.key)
+    and not exists (
+      select from jsonb_array_elements(p_definition -> 'retain') as r (rule)
+      where coalesce(r.rule -> 'columns' ? c.key, false) or r.rule ->> 'after' = c.key
+    );
+end;
+comment on function gdpr_internal.rest_columns(regclass, jsonb) is
+  'The columns of a retention rule that names none: those that anonymising would empty, but for the ones that other rules name or count from.';
+
+create or replace view gdpr_internal.retention_rule as
+select
+  t.id as table_id,
+  (r.n - 1)::integer as n,
+  r.rule ? 'columns' as named,
+  case
+    when r.rule ? 'columns' then gdpr_internal.text_array(r.rule -> 'columns')::name[]
+    else gdpr_internal.rest_columns(t.relation, t.definition)
+  end as columns,
+  (r.rule ->> 'for')::interval as period,
+  nullif(r.rule ->> 'after', 'last_basis')::name as after_column,
+  coalesce(1::bigint << p.id, t.purpose_mask) as purpose_mask,
+  true as in_force
+from gdpr_internal.protected_table as t
+cross join lateral jsonb_array_elements(t.definition -> 'retain') with ordinality as r (rule, n)
+left join gdpr_internal.purpose as p on p.name = r.rule ->> 'purpose'
+where t.unprotected_at is null
+union all
+select
+  t.id, 0, false, '{}'::name[], null, null, t.purpose_mask,
+  not exists (select from gdpr_internal.purpose as p where p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0 and p.retain is null)
+from gdpr_internal.protected_table as t
+where t.unprotected_at is null and not t.definition ? 'retain';
+comment on view gdpr_internal.retention_rule is
+  'Rules of a table, numbered from 0. named: for the columns it names; else for the rest of the row, which goes when every rule''s time is over. after_column null: counted from the end of the last basis for the purposes of purpose_mask. period null: each purpose''s own. A table without rules has the one of its purposes, in force when each of them says how long it retains.';
 
 -- 00_foundation/65_controls.sql
 -- [code] What apply() left on a table, and the policy in force as people read it.
@@ -3289,6 +3561,7 @@ begin
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
+  perform gdpr_internal.follow_references(p_relation);
 end
 $function$;
 comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
@@ -8745,6 +9018,7 @@ $code$,
   perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -8889,6 +9163,34 @@ begin atomic
 end;
 comment on function gdpr_generated.erase_columns(smallint) is 'The columns that anonymisation empties, and how.';
 
+create or replace function gdpr_generated.erase_assignments(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
+  from (
+    select a.attnum, a.attname,
+      case
+        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+        when a.attname = 'gdpr_purposes' then '9223372036854775807'
+        when a.attname = 'gdpr_until' then '''infinity'''
+        when a.attname = any (t.via_columns) and not a.attnotnull then 'null'
+        else (
+          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
+        )
+      end as value
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    where t.id = p_table
+  ) as a
+  where a.value is not null;
+end;
+comment on function gdpr_generated.erase_assignments(smallint) is 'The SET list of an anonymisation: the row belongs to nobody afterwards.';
+
 create or replace function gdpr_generated.generate_erasure(p_table smallint)
 returns void
 language plpgsql
@@ -8902,7 +9204,6 @@ declare
   v_method text;
   v_keep text := '';
   v_keep_until text;
-  v_assign text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -8923,24 +9224,6 @@ begin
     );
     v_keep_until := format(' and (%s <= statement_timestamp()) is not false', v_keep_until);
   end if;
-  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
-  into v_assign
-  from (
-    select a.attnum, a.attname,
-      case
-        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-        when a.attname = 'gdpr_purposes' then '9223372036854775807'
-        when a.attname = 'gdpr_until' then '''infinity'''
-        when a.attname = any (v_table.via_columns) and not a.attnotnull then 'null'
-        else (
-          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
-        )
-      end as value
-    from pg_attribute as a
-    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-  ) as a
-  where a.value is not null;
-
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, out v_changed bigint, out v_kept bigint)
@@ -8966,7 +9249,7 @@ $code$,
     'erase_' || p_table, v_keep,
     case v_method
       when 'delete' then format('delete from %s as t', v_table.relation)
-      else format('update %s as t set %s', v_table.relation, v_assign)
+      else format('update %s as t set %s', v_table.relation, gdpr_generated.erase_assignments(p_table))
     end,
     coalesce(v_keep_until, ''), v_schema, v_table.relation, v_table.relation,
     case when v_keep <> '' then format(' and t.gdpr_purposes <> %s', 1::bigint << 62) else '' end
@@ -8996,7 +9279,8 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
+        'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9059,6 +9343,355 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/63_generate_retention.sql
+-- [code] The generator of the functions that find rows whose time is over, count them, empty their columns, delete them.
+-- GDPR Art. 5(1)(e). They belong to gdpr_worker. What a person's bases say and which rows are held, their caller tells them.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.retention_moments(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+begin atomic
+  -- counted where the policy is: whatever zone the session has, a day is a day there
+  select coalesce(string_agg(
+    case a.atttypid
+      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(p_zone, v_now - interval %L);\n', r.n, r.period)
+      when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
+      else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
+    end, '' order by r.n), '')
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.protected_table as t on t.id = r.table_id
+  join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
+  where r.table_id = p_table;
+end;
+comment on function gdpr_generated.retention_moments(smallint) is 'Declarations of the moments before which rows are due, one for each rule that counts from a column.';
+
+create or replace function gdpr_generated.retention_left(p_table smallint, p_rule gdpr_internal.retention_rule)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(
+    case e.value
+      when 'null' then format('t.%I is not null', c.column_name)
+      else format('t.%I is distinct from %s', c.column_name, e.value)
+    end, ' or ' order by c.position), 'false')
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
+  where c.table_id = p_table and c.column_name = any ((p_rule).columns)
+    -- alone, the rule is for the row: nothing is emptied before it goes
+    and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table));
+end;
+comment on function gdpr_generated.retention_left(smallint, gdpr_internal.retention_rule) is 'The SQL that says whether row t still has something in the columns of a rule.';
+
+create or replace function gdpr_generated.referring_rows(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(k.condition, ' or ' order by k.oid), 'false')
+  from (
+    select k.oid, format('exists (select from %s as c where %s)', k.conrelid::regclass,
+      string_agg(format('c.%I = x.%I', f.attname, p.attname), ' and ' order by u.n)) as condition
+    from pg_constraint as k
+    cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
+    join pg_attribute as f on f.attrelid = k.conrelid and f.attnum = u.child
+    join pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
+    where k.confrelid = p_relation and k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
+      and exists (select from gdpr_internal.protected_table as o where o.relation = k.conrelid and o.unprotected_at is null)
+    group by k.oid, k.conrelid
+  ) as k;
+end;
+comment on function gdpr_generated.referring_rows(regclass) is 'The SQL that says whether other rows refer to row x, which deleting it would meet or take along.';
+
+create or replace function gdpr_generated.retention_rows(p_table smallint, p_more text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_due text;
+  v_left text;
+  v_over text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(
+      case when r.after_column is null then format('(d.bits & %s)', 1 << r.n)
+      else format('case when t.%I <= v_moment_%s then %s else 0 end', r.after_column, r.n, 1 << r.n) end, ' | ' order by r.n),
+    string_agg(format('case when %s then %s else 0 end', gdpr_generated.retention_left(p_table, r), 1 << r.n), ' | ' order by r.n),
+    case when bool_and(r.named) then 'false' else format('x.gdpr_due & %1$s = %1$s', sum(1 << r.n)) end
+  into v_due, v_left, v_over
+  from gdpr_internal.retention_rule as r
+  where r.table_id = p_table;
+  return format(
+    $code$
+select x.gdpr_place as place, x.gdpr_part as part, x.gdpr_due & x.gdpr_left as emptying, x.gdpr_held as held, %5$s as over,
+  %6$s as referred%7$s
+from (
+  select t.*, t.ctid as gdpr_place, t.tableoid as gdpr_part, %2$s as gdpr_due, %3$s as gdpr_left,
+    coalesce(hs.bits, 0) | coalesce(hk.bits, 0) as gdpr_held
+  from %1$s as t
+  join unnest(p_subjects, p_due) as d (subject_id, bits) on d.subject_id = t.gdpr_subject_id
+  left join (
+    select h.subject_id, bit_or(h.bits) as bits from unnest(p_held_subjects, p_held_bits) as h (subject_id, bits) group by h.subject_id
+  ) as hs on hs.subject_id = t.gdpr_subject_id
+  left join (
+    select h.row_key, bit_or(h.bits) as bits from unnest(p_held_keys, p_held_key_bits) as h (row_key, bits) group by h.row_key
+  ) as hk on hk.row_key = %4$s
+) as x
+$code$,
+    v_table.relation, v_due, v_left, gdpr_internal.key_text(v_table.relation, 't'), v_over,
+    case gdpr_internal.erasure_method(v_table.definition)
+      when 'delete' then gdpr_generated.referring_rows(v_table.relation) else 'false'
+    end,
+    p_more
+  );
+end
+$function$;
+comment on function gdpr_generated.retention_rows(smallint, text) is
+  'The SQL that judges the rows of persons: due: bits of the rules whose time has come; emptying: of those whose columns still hold something; held: what holds forbid; over: the row''s time is over; referred: other rows refer to it. p_more: more columns.';
+
+create or replace function gdpr_generated.generate_candidates(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_condition text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('%s and (%s)', d.due, gdpr_generated.retention_left(p_table, d.rule)), ' or ' order by d.n)
+    || case when bool_and(d.named) then '' else ' or ' || string_agg(d.due, ' and ' order by d.n) end
+  into v_condition
+  from (
+    select r as rule, r.n, r.named,
+      case
+        when r.after_column is not null then format('t.%I <= v_moment_%s', r.after_column, r.n)
+        -- a closed gate is what a person without a basis has; whose it is closed for another reason, the evidence tells
+        else format('(t.gdpr_purposes & %s = 0 or t.gdpr_until <= statement_timestamp())', r.purpose_mask)
+      end as due
+    from gdpr_internal.retention_rule as r
+    where r.table_id = p_table
+  ) as d;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_after bigint, p_limit integer, p_zone text)
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%2$s  v_subjects bigint[];
+begin
+  select array_agg(s.id) into v_subjects
+  from (
+    select distinct t.gdpr_subject_id as id from %3$s as t
+    where t.gdpr_subject_id > p_after and t.gdpr_purposes >= 0 and (%4$s)
+    order by 1
+    limit p_limit
+  ) as s;
+  set constraints all immediate;
+  return v_subjects;
+end
+$body$
+$code$,
+    'candidates_' || p_table, gdpr_generated.retention_moments(p_table), v_relation, v_condition
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint, integer, text) is %L', 'candidates_' || p_table,
+    format('The next persons, by number, with a row in %s whose time may be over. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint, integer, text) to gdpr_owner', 'candidates_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_candidates(smallint) is 'Generates candidates_<table>, which pages through the persons that retention has to look at.';
+
+create or replace function gdpr_generated.generate_overdue(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_relation regclass;
+  v_since text;
+  v_counts text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(format(
+      ', case when x.gdpr_due & %s <> 0 then timezone(p_zone, %s + interval %L) end as since_%s', 1 << r.n,
+      case when a.atttypid = 'timestamptz'::regtype then format('timezone(p_zone, x.%I)', r.after_column) else format('x.%I', r.after_column) end,
+      r.period, r.n
+    ), '' order by r.n) filter (where r.after_column is not null),
+    string_agg(format(
+      E'  select %1$s, count(*) filter (where %2$s and not %3$s and not %4$s), count(*) filter (where %2$s and %3$s),\n'
+      '    count(*) filter (where %2$s and not %3$s and %4$s), min(%5$s) filter (where %2$s)\n  from looked as w\n',
+      r.n,
+      format(case when r.named then '(w.emptying & %s <> 0)' else '(w.over or w.emptying & %s <> 0)' end, 1 << r.n),
+      format(case when r.named then '(w.held & %s <> 0)' else '(case when w.over then w.held else w.held & %s end <> 0)' end, 1 << r.n),
+      case when r.named then 'false' else '(w.over and w.referred)' end,
+      case when r.after_column is null then 'null::timestamptz' else format('w.since_%s', r.n) end
+    ), E'  union all\n' order by r.n)
+  into v_since, v_counts
+  from gdpr_internal.retention_rule as r
+  left join pg_attribute as a on a.attrelid = v_relation and a.attname = r.after_column
+  where r.table_id = p_table;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(%2$s)
+returns table (rule integer, due bigint, held bigint, referred bigint, since timestamptz)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%3$sbegin
+  return query
+  with looked as materialized (%4$s)
+%5$s  ;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'overdue_' || p_table, gdpr_generated.retention_arguments(), gdpr_generated.retention_moments(p_table),
+    gdpr_generated.retention_rows(p_table, coalesce(v_since, '')), v_counts
+  ));
+  execute format('comment on function gdpr_generated.%I is %L', 'overdue_' || p_table,
+    format('Counts, rule by rule, rows of persons in %s whose time is over. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I to gdpr_owner', 'overdue_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_overdue(smallint) is 'Generates overdue_<table>, which counts what retention would do.';
+
+create or replace function gdpr_generated.retention_arguments()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'p_subjects bigint[], p_due integer[], p_held_subjects bigint[], p_held_bits integer[], p_held_keys text[], '
+    'p_held_key_bits integer[], p_zone text';
+end;
+comment on function gdpr_generated.retention_arguments() is
+  'The arguments of generated functions of retention: persons and the bits of the rules by which their bases are over; what holds keep, by person and by primary key, as bits of rules; the time zone of the policy.';
+
+create or replace function gdpr_generated.generate_retention(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_schema name;
+  v_empty text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+  perform gdpr_generated.generate_candidates(p_table);
+  perform gdpr_generated.generate_overdue(p_table);
+  select string_agg(format(
+    '%1$I = case when w.bits & %2$s <> 0 then %3$s else t.%1$I end', c.column_name, 1 << r.n,
+    gdpr_internal.empty_value(v_table.relation, c.column_name, c.encrypt <> 'no')
+  ), ', ' order by c.position)
+  into v_empty
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.protected_column as c on c.table_id = r.table_id and c.column_name = any (r.columns)
+  where r.table_id = p_table and gdpr_generated.retention_left(p_table, r) <> 'false';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(%2$s, p_limit integer, out v_removed bigint, out v_emptied bigint)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %3$I, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%4$s  v_constraint name;
+  v_places tid[];
+  v_parts oid[];
+  v_bits integer[];
+begin
+  perform gdpr_internal.refuse_deferred(%5$L);
+  select array_agg(l.place), array_agg(l.part), array_agg(l.bits)
+  into v_places, v_parts, v_bits
+  from (
+    select k.place, k.part, case when k.over and k.held = 0 and not k.referred then -1 else k.emptying & ~k.held end as bits
+    from (%6$s) as k
+    where k.over and k.held = 0 and not k.referred or k.emptying & ~k.held <> 0
+    limit p_limit
+  ) as l;
+  -- by their places: a row that somebody changes meanwhile is somewhere else, and is looked at another time
+  %7$s
+  get diagnostics v_removed = row_count;
+%8$s  set constraints all immediate;
+exception when foreign_key_violation then
+  get stacked diagnostics v_constraint = constraint_name;
+  perform gdpr_internal.refuse('row_referenced', v_constraint);
+end
+$body$
+$code$,
+    'retain_' || p_table, gdpr_generated.retention_arguments(), v_schema, gdpr_generated.retention_moments(p_table), v_table.relation,
+    gdpr_generated.retention_rows(p_table, ''),
+    format(
+      case gdpr_internal.erasure_method(v_table.definition)
+        when 'delete' then
+          E'delete from %1$s as t\n  using unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+          '  where w.bits = -1 and t.ctid = w.place and t.tableoid = w.part;'
+        else
+          E'update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+          '  where w.bits = -1 and t.ctid = w.place and t.tableoid = w.part;'
+      end, v_table.relation, gdpr_generated.erase_assignments(p_table)
+    ),
+    case when v_empty is null then E'  v_emptied := 0;\n' else format(
+      E'  update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+      '  where w.bits > 0 and t.ctid = w.place and t.tableoid = w.part;\n'
+      '  get diagnostics v_emptied = row_count;\n', v_table.relation, v_empty
+    ) end
+  ));
+  execute format('comment on function gdpr_generated.%I is %L', 'retain_' || p_table,
+    format('Deletes or anonymises rows of persons in %s whose time is over, empties columns whose time is. Generated by gdpr.apply().', v_table.relation));
+  execute format('grant execute on function gdpr_generated.%I to gdpr_owner', 'retain_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_retention(smallint) is 'Generates what retention needs of a table: candidates_, overdue_ and retain_<table>.';
 
 -- 40_protection/64_generate_keys.sql
 -- [code] The generator of the function that lists the primary keys of rows and whose they are.
@@ -10007,7 +10640,10 @@ begin
   from gdpr_internal.key_encryption_key as e
   left join gdpr_internal.subject_key as k on k.subject_id = old.gdpr_subject_id
   where e.retired_at is null;
-  if v_wrapped is not null then
+  if v_wrapped is not null
+    -- what retention ends is not kept here for later
+    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
+  then
     if v_kek is null then
       v_kek := (gdpr_internal.keyring()).kek;
     end if;
@@ -11115,9 +11751,14 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_before text := gdpr_internal.before_worker();
+  v_subjects bigint[];
+  v_rows text[];
 begin
-  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  execute format('select array_agg(k.subject_id), array_agg(k.row_key) from gdpr_generated.%I($1, $2) as k', 'keys_' || p_table)
+  into v_subjects, v_rows
+  using p_subjects, p_keys;
   perform gdpr_internal.after_worker(v_before);
+  return query select r.subject_id, r.row_key from unnest(v_subjects, v_rows) as r (subject_id, row_key);
 end
 $function$;
 comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
@@ -11275,6 +11916,363 @@ left join gdpr_internal.protected_table as t on t.id = h.table_id
 left join gdpr_internal.hold_end as e on e.hold_id = h.id;
 comment on view gdpr.hold is
   'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
+-- 80_retention/30_ends.sql
+-- [code] When a person's data are over: the end of the last basis, and the time that is kept after it.
+-- GDPR Art. 5(1)(e), 17(1)(b). Called by: retention and the proposals of erasure.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.basis_ends(p_subjects bigint[])
+returns table (subject_id bigint, purpose_id smallint, ended_at timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select e.subject_id, e.purpose_id, least(max(e.ended_at), min(o.recorded_at))
+  from (
+    select b.subject_id, b.purpose_id, least(
+        b.valid_until,
+        case when b.basis = 'legitimate_interests' then p.assessed_until end,
+        x.ended_at,
+        case when b.basis = 'undetermined' then (
+          select min(c.recorded_at) from gdpr_internal.consent_record as c where c.subject_id = b.subject_id and c.purpose_id = b.purpose_id
+        ) end
+      ) as ended_at
+    from gdpr_internal.basis_record as b
+    join gdpr_internal.purpose as p on p.id = b.purpose_id
+    left join gdpr_internal.basis_end as x on x.basis_id = b.id
+    where b.subject_id = any (p_subjects)
+    union all
+    select c.subject_id, c.purpose_id, greatest(c.holds_until, c.respond_until, case when c.event = 'granted' then c.valid_until else c.recorded_at end)
+    from gdpr_internal.consent_state as c
+    where c.subject_id = any (p_subjects) and (c.record_id is not null or c.request_id is not null)
+  ) as e
+  left join gdpr_internal.objection_record as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
+  group by e.subject_id, e.purpose_id;
+end
+$function$;
+comment on function gdpr_internal.basis_ends(bigint[]) is
+  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection. No row: there never was one.';
+
+create or replace function gdpr_internal.retention_ends(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, rule integer, ends_at timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return query
+  select s.id, r.n, max(timezone(v_zone, timezone(v_zone, coalesce(e.ended_at, s.created_at)) + coalesce(r.period, p.retain)))
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.purpose as p on p.id < 62 and r.purpose_mask & (1::bigint << p.id) <> 0
+  cross join gdpr_internal.subject as s
+  left join gdpr_internal.basis_ends(p_subjects) as e on e.subject_id = s.id and e.purpose_id = p.id
+  where r.table_id = p_table and r.after_column is null and r.in_force and s.id = any (p_subjects)
+  group by s.id, r.n;
+end
+$function$;
+comment on function gdpr_internal.retention_ends(smallint, bigint[]) is
+  'Until when rules that count from the last basis keep the rows of persons: the latest of the purposes. Who never had a basis counts from the day gdprdb met them.';
+
+create or replace function gdpr_internal.restricted_of(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return array(
+    select distinct r.subject_id from gdpr_internal.restriction_record as r
+    where r.subject_id = any (p_subjects)
+      and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+  );
+end
+$function$;
+comment on function gdpr_internal.restricted_of(bigint[]) is 'Those of the persons whose data are restricted: they are stored, which is all that Art. 18(2) allows.';
+
+-- 80_retention/40_retention.sql
+-- [code] Retention: what is over, and its end, page by page of persons.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin, gdprdb retention, pg_cron. Rows are touched by gdpr_worker's generated functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.forgetting()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.forgetting() is
+  'Whether retention is deleting at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
+
+create or replace function gdpr_internal.rule_bits(p_table smallint, p_columns name[])
+returns integer
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- bit 30 belongs to no rule: a row of which anything is held stays
+  select case
+    when p_columns is null then 2147483647
+    else coalesce(bit_or(1 << r.n) filter (where r.columns && p_columns), 0) | (1 << 30)
+  end
+  from gdpr_internal.retention_rule as r
+  where r.table_id = p_table;
+end;
+comment on function gdpr_internal.rule_bits(smallint, name[]) is 'The rules that a hold on these columns (null: all) stops, as bits.';
+
+create or replace function gdpr_internal.retention_page(
+  p_table smallint, p_subjects bigint[],
+  out due integer[], out held_subjects bigint[], out held_bits integer[], out held_keys text[], out held_key_bits integer[]
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  select array_agg(coalesce(e.bits, 0) order by s.n) into due
+  from unnest(p_subjects) with ordinality as s (subject_id, n)
+  left join (
+    select x.subject_id, bit_or(1 << x.rule) as bits
+    from gdpr_internal.retention_ends(p_table, p_subjects) as x
+    where x.ends_at <= statement_timestamp()
+    group by x.subject_id
+  ) as e on e.subject_id = s.subject_id;
+  select
+    array_agg(h.subject_id) filter (where h.row_key is null), array_agg(h.bits) filter (where h.row_key is null),
+    array_agg(h.row_key) filter (where h.row_key is not null), array_agg(h.bits) filter (where h.row_key is not null)
+  into held_subjects, held_bits, held_keys, held_key_bits
+  from (
+    select x.subject_id, x.row_key, gdpr_internal.rule_bits(p_table, x.columns) as bits from gdpr_internal.held_rows(p_table, p_subjects) as x
+    union all
+    select r.subject_id, null, 2147483647 from unnest(gdpr_internal.restricted_of(p_subjects)) as r (subject_id)
+  ) as h;
+end
+$function$;
+comment on function gdpr_internal.retention_page(smallint, bigint[]) is
+  'What the generated functions have to be told of a page of persons: the bits of rules by which their bases are over, in their order, and what is held of whom.';
+
+create or replace function gdpr_internal.retention_tables()
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- rows that refer to others before those
+  select array_agg(t.id order by t.depth desc, t.id)
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (select from gdpr_internal.retention_rule as r where r.table_id = t.id and r.in_force);
+end;
+comment on function gdpr_internal.retention_tables() is 'The tables that have retention rules in force, in the order in which retention goes through them.';
+
+create or replace function gdpr_internal.retention_candidates(p_table smallint, p_after bigint, p_limit integer)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_page bigint[];
+begin
+  execute format('select gdpr_generated.%I($1, $2, $3)', 'candidates_' || p_table)
+  into v_page
+  using p_after, p_limit, gdpr_internal.time_zone();
+  perform gdpr_internal.after_worker(v_before);
+  return v_page;
+end
+$function$;
+comment on function gdpr_internal.retention_candidates(smallint, bigint, integer) is
+  'The next persons after p_after who have a row in a table whose time may be over; null at the end.';
+
+create or replace function gdpr_internal.retain(p_table smallint, p_subjects bigint[], p_limit integer, out removed bigint, out emptied bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_page record := gdpr_internal.retention_page(p_table, p_subjects);
+  v_before text := gdpr_internal.before_worker();
+begin
+  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7, $8)', 'retain_' || p_table)
+  into removed, emptied
+  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, gdpr_internal.time_zone(), p_limit;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
+
+create or replace function gdpr.run_retention(p_limit integer default 10000)
+returns table (table_name regclass, removed bigint, emptied bigint, more boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_pass gdpr_internal.retention_pass;
+  v_tables smallint[];
+  v_observed smallint[];
+  v_n integer;
+  v_page bigint[];
+  v_done record;
+  v_left bigint := p_limit;
+  v_looked bigint := 0;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_limit < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  end if;
+  select p.* into v_pass from gdpr_internal.retention_pass as p for update;
+  update gdpr_internal.retention_pass set forgetting_xid = pg_current_xact_id();
+  perform set_config('gdpr.forgetting', 'on', true);
+  v_observed := array(select t.id from gdpr_internal.protected_table as t where t.mode = 'observe');
+  v_tables := array(select t.id from unnest(gdpr_internal.retention_tables()) with ordinality as t (id, n) where t.id <> all (v_observed) order by t.n);
+  v_n := coalesce(array_position(v_tables, v_pass.table_id), 1);
+  if v_tables[v_n] is distinct from v_pass.table_id then
+    v_pass.after_subject := 0;
+  end if;
+  more := true;
+  while more and v_n <= cardinality(v_tables) loop
+    select t.relation, 0, 0 into table_name, removed, emptied from gdpr_internal.protected_table as t where t.id = v_tables[v_n];
+    loop
+      v_page := gdpr_internal.retention_candidates(v_tables[v_n], v_pass.after_subject, least(p_limit, 10000));
+      exit when v_page is null;
+      v_done := gdpr_internal.retain(v_tables[v_n], v_page, v_left::integer);
+      removed := removed + v_done.removed;
+      emptied := emptied + v_done.emptied;
+      v_left := v_left - v_done.removed - v_done.emptied;
+      v_looked := v_looked + cardinality(v_page);
+      exit when v_left <= 0;
+      v_pass.after_subject := v_page[cardinality(v_page)];
+      exit when v_looked >= 20 * p_limit::bigint;
+    end loop;
+    if removed + emptied > 0 then
+      perform gdpr_internal.audit_event('RETAIN', null, jsonb_build_object('table', table_name::text, 'removed', removed, 'emptied', emptied));
+      return next;
+    end if;
+    if v_page is null then
+      v_n := v_n + 1;
+      v_pass.after_subject := 0;
+    else
+      exit;
+    end if;
+  end loop;
+  more := v_n <= cardinality(v_tables);
+  perform set_config('gdpr.forgetting', '', true);
+  update gdpr_internal.retention_pass
+  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null,
+    finished_at = case when more then finished_at else statement_timestamp() end;
+  if not more then
+    table_name := null;
+    removed := 0;
+    emptied := 0;
+    return next;
+  end if;
+end
+$function$;
+comment on function gdpr.run_retention(integer) is
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Returns what was done in which table; a last row without a table when all have been gone through (more is false): call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR802. Art. 5(1)(e).';
+
+create or replace function gdpr.retention_plan()
+returns table (
+  table_name regclass, rule integer, columns name[], kept_for text, counted_from text, rows_due bigint, rows_held bigint, rows_referred bigint,
+  oldest timestamptz
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+#variable_conflict use_column
+declare
+  v_table smallint;
+  v_after bigint;
+  v_page bigint[];
+  v_facts record;
+  v_before text;
+  v_found jsonb;
+  v_counts jsonb;
+begin
+  foreach v_table in array coalesce(gdpr_internal.retention_tables(), '{}') loop
+    v_after := 0;
+    v_found := '[]';
+    loop
+      v_page := gdpr_internal.retention_candidates(v_table, v_after, 10000);
+      exit when v_page is null;
+      v_facts := gdpr_internal.retention_page(v_table, v_page);
+      v_before := gdpr_internal.before_worker();
+      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7) as o', 'overdue_' || v_table)
+      into v_counts
+      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits, gdpr_internal.time_zone();
+      perform gdpr_internal.after_worker(v_before);
+      v_found := v_found || v_counts;
+      v_after := v_page[cardinality(v_page)];
+    end loop;
+    return query
+    select
+      t.relation, r.n + 1, nullif(r.columns, '{}'),
+      coalesce(r.period::text, (
+        select string_agg(format('%s: %s', p.name, p.retain), ', ' order by p.id) from gdpr_internal.purpose as p
+        where p.id < 62 and r.purpose_mask & (1::bigint << p.id) <> 0
+      )),
+      coalesce(r.after_column::text, 'last_basis'),
+      coalesce(f.due, 0)::bigint, coalesce(f.held, 0)::bigint, coalesce(f.referred, 0)::bigint, f.since
+    from gdpr_internal.retention_rule as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    left join (
+      select c.rule, sum(c.due) as due, sum(c.held) as held, sum(c.referred) as referred, min(c.since) as since
+      from jsonb_to_recordset(v_found) as c (rule integer, due bigint, held bigint, referred bigint, since timestamptz)
+      group by c.rule
+    ) as f on f.rule = r.n
+    where r.table_id = v_table and r.in_force
+    order by r.n;
+  end loop;
+end
+$function$;
+comment on function gdpr.retention_plan() is
+  'What retention would do now, rule by rule (its number in the policy): rows_due: rows to delete, anonymise or empty columns of; rows_held: those that a hold or a restriction keeps; rows_referred: those that wait for rows that refer to them; oldest: since when the longest overdue is, where the rule counts from a column. Looks at every person who may have something due: a report, not a query of every day. Art. 5(1)(e), 30(1)(f).';
+
+create or replace view gdpr.retention_due as
+select p.table_name, p.rule, p.columns, p.kept_for, p.counted_from, p.rows_due, p.rows_held, p.rows_referred, p.oldest
+from gdpr.retention_plan() as p
+where p.rows_due + p.rows_held + p.rows_referred > 0;
+comment on view gdpr.retention_due is 'The rules of gdpr.retention_plan() under which something is over. Art. 5(1)(e).';
 
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
@@ -11888,18 +12886,19 @@ grant select on
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
+  gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
-grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
+grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.retention_rule to gdpr_worker;
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
   gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
   gdpr_internal.purpose_inherited(name, text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
-  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
@@ -11976,6 +12975,9 @@ grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_au
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
   gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant execute on function gdpr.run_retention(integer) to gdpr_admin;
+grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
