@@ -955,7 +955,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1052,7 +1052,8 @@ begin
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
-    'special', p_in ->> 'special'
+    'special', p_in ->> 'special',
+    'about', p_in ->> 'about'
   ));
 end
 $function$;
@@ -1196,9 +1197,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -1222,6 +1224,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -1331,6 +1354,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;
@@ -1948,6 +1979,7 @@ begin
     parent_id = v_parent.id,
     via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
@@ -1956,11 +1988,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -1968,7 +2000,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2350,7 +2382,8 @@ select
   c.matches,
   c.mask,
   c.erase,
-  c.original_type as type
+  c.original_type as type,
+  c.about
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -2827,7 +2860,7 @@ begin
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
-      where o.definition -> 'subject' <> t.value -> 'subject'
+      where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t
