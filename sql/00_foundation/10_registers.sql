@@ -83,6 +83,7 @@ create table gdpr_internal.protected_column (
   age boolean not null default false,
   special text,
   about text,
+  review boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   original_type text not null,
@@ -90,7 +91,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -108,5 +109,15 @@ create type gdpr_internal.column_fact as (
 comment on type gdpr_internal.column_fact is
   'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit.';
 
-create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean);
-comment on type gdpr_internal.erase_fact is 'What erasure needs of a classified column.';
+create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean, encrypted boolean);
+comment on type gdpr_internal.erase_fact is 'What erasure needs of a column.';
+
+create type gdpr_internal.held_fact as (table_id smallint, subject_id bigint, row_key text, column_name name, until timestamptz);
+comment on type gdpr_internal.held_fact is
+  'What a hold keeps of a person: all rows of a table or one (row_key), whole or a column, until when.';
+
+create type gdpr_internal.erased_fact as (
+  table_id smallint, what text, subject_id bigint, row_count bigint, until timestamptz, column_name name, row_keys text[]
+);
+comment on type gdpr_internal.erased_fact is
+  'What erasure did with rows of a person in a table. what: deleted, anonymised, spared (anonymised, as rows that stay refer to them), kept (until), passed_on (to the other person of a joint row), unlinked (rows of others that referred to one), review (rows that stay with free text in column_name; row_keys).';

@@ -118,7 +118,6 @@ declare
   v_match text[] := coalesce(gdpr_internal.text_array(p_in -> 'match_on'), '{}');
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
-  v_interval record;
   v_opt_in record;
 begin
   problems := gdpr_internal.unknown_keys(
@@ -198,27 +197,13 @@ begin
   end if;
   if jsonb_typeof(v_erase) = 'object' then
     problems := problems || gdpr_internal.unknown_keys(v_where || '.erase', v_erase, array['keep_until', 'then']);
-    v_interval := gdpr_internal.read_interval(v_where || '.erase.keep_until', split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 1));
-    problems := array_remove(problems || v_interval.problem, null);
-    if not exists (
-      select from pg_attribute as a
-      where a.attrelid = p_relation and a.attname = split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 2)
-        and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-    ) then
-      problems := problems || format('%s.erase.keep_until: "<duration> after <date column>"', v_where);
-    end if;
+    problems := array_remove(
+      problems || gdpr_internal.keep_problem(v_where || '.erase.keep_until', p_relation, v_erase ->> 'keep_until'), null
+    );
   end if;
   if v_method = 'anonymise' then
     problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
-    select problems || coalesce(array_agg(format(
-      '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', v_where, to_json(a.attname),
-      format_type(a.atttypid, a.atttypmod)
-    ) order by a.attnum), '{}')
-    into problems
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and v_columns ? a.attname::text
-      and gdpr_internal.erase_rule(p_relation, a.attname, v_columns -> a.attname::text) = 'neutral'
-      and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
+    problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
 
   definition := jsonb_build_object(
@@ -253,6 +238,32 @@ begin atomic
   end;
 end;
 comment on function gdpr_internal.neutral_value(text) is 'The SQL of a value that says nothing, for columns that erasure empties and that cannot be null; null for types that have none.';
+
+create or replace function gdpr_internal.neutral_problems(p_where text, p_relation regclass, p_columns jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', p_where, to_json(a.attname),
+    format_type(a.atttypid, a.atttypmod)
+  ) order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
+    and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
+    and gdpr_internal.neutral_value(coalesce(
+      (
+        select c.original_type from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
+      ),
+      format_type(a.atttypid, a.atttypmod)
+    )) is null;
+end;
+comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
 create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
 returns text[]
@@ -295,23 +306,22 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(array_agg(format(
-    'tables.%s.erase: rows stay when the person is erased, but tables.%s deletes the rows they refer to; anonymise those too, or let (%s) be null',
-    to_json(c.key), to_json(p.key), array_to_string(gdpr_internal.text_array(c.value -> 'subject' -> 'via'), ', ')
-  ) order by c.key), '{}')
-  from jsonb_each(p_tables) as c
-  join jsonb_each(p_tables) as p on p.key = c.value -> 'subject' ->> 'references'
+  select coalesce(array_agg(distinct format(
+    'tables.%s: rows that tables.%s keeps refer to rows here, which are then anonymised and not deleted: %s', to_json(p.key), to_json(c.key), x.problem
+  )), '{}')
+  from jsonb_each(p_tables) as p
+  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = gdpr_internal.find_table(p.key)
+  join jsonb_each(p_tables) as c on gdpr_internal.find_table(c.key) = k.conrelid
+  cross join lateral unnest(gdpr_internal.neutral_problems('tables.' || to_json(p.key), k.confrelid, p.value -> 'columns')) as x (problem)
   where gdpr_internal.erasure_method(p.value) = 'delete'
-    and (
-      jsonb_typeof(c.value -> 'erase') = 'object'
-      or gdpr_internal.erasure_method(c.value) = 'anonymise' and exists (
-        select from pg_attribute as a
-        where a.attrelid = gdpr_internal.find_table(c.key) and a.attnotnull
-          and a.attname = any (gdpr_internal.text_array(c.value -> 'subject' -> 'via'))
-      )
+    and (c.value -> 'erase' ? 'keep_until' or gdpr_internal.erasure_method(c.value) = 'anonymise')
+    and not exists (
+      select from pg_attribute as a
+      where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and not a.attnotnull and not c.value -> 'erase' ? 'keep_until'
     );
 end;
-comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
+comment on function gdpr_internal.erasure_order_problems(jsonb) is
+  'Rows that have to stay, because others that stay refer to them, and that cannot be emptied.';
 
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql

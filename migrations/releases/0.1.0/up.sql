@@ -84,6 +84,7 @@ create table gdpr_internal.protected_column (
   age boolean not null default false,
   special text,
   about text,
+  review boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   original_type text not null,
@@ -91,7 +92,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -109,8 +110,18 @@ create type gdpr_internal.column_fact as (
 comment on type gdpr_internal.column_fact is
   'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit.';
 
-create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean);
-comment on type gdpr_internal.erase_fact is 'What erasure needs of a classified column.';
+create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean, encrypted boolean);
+comment on type gdpr_internal.erase_fact is 'What erasure needs of a column.';
+
+create type gdpr_internal.held_fact as (table_id smallint, subject_id bigint, row_key text, column_name name, until timestamptz);
+comment on type gdpr_internal.held_fact is
+  'What a hold keeps of a person: all rows of a table or one (row_key), whole or a column, until when.';
+
+create type gdpr_internal.erased_fact as (
+  table_id smallint, what text, subject_id bigint, row_count bigint, until timestamptz, column_name name, row_keys text[]
+);
+comment on type gdpr_internal.erased_fact is
+  'What erasure did with rows of a person in a table. what: deleted, anonymised, spared (anonymised, as rows that stay refer to them), kept (until), passed_on (to the other person of a joint row), unlinked (rows of others that referred to one), review (rows that stay with free text in column_name; row_keys).';
 
 -- 00_foundation/12_tokens.sql
 -- [state] One-time tokens: the secrets in links that are sent to persons.
@@ -753,6 +764,40 @@ create table gdpr_internal.erasure_record (
   receipt jsonb not null
 );
 comment on table gdpr_internal.erasure_record is 'The erasure ledger: which subject number was erased when, and counts of rows. No values.';
+
+create table gdpr_internal.erasure_remainder (
+  subject_id bigint not null,
+  table_id smallint not null,
+  row_count bigint not null,
+  due_at timestamptz not null,
+  primary key (subject_id, table_id)
+);
+create index erasure_remainder_due on gdpr_internal.erasure_remainder (due_at);
+comment on table gdpr_internal.erasure_remainder is
+  'What stays of persons who were erased, because a period or a hold keeps it: how many rows of a table, and when the first of that ends (infinity: when the hold is released). gdpr_internal.finish_erasures() works it off; the rows themselves are hidden at that very instant.';
+
+create table gdpr_internal.erasure_completion (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  erased_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  receipt jsonb not null
+);
+create index erasure_completion_subject on gdpr_internal.erasure_completion (subject_id);
+comment on table gdpr_internal.erasure_completion is
+  'What was erased later of persons in the ledger, when what kept it had ended: counts, and whether the key was destroyed. No values.';
+
+create table gdpr_internal.erasure_review (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  table_id smallint not null,
+  column_name name not null,
+  row_key text,
+  flagged_at timestamptz not null default statement_timestamp()
+);
+create index erasure_review_subject on gdpr_internal.erasure_review (subject_id);
+comment on table gdpr_internal.erasure_review is
+  'Free text in rows that outlived an erasure, which a human has to read: where it stands, never the text. row_key: the primary key of the row, gone with the line once it is reviewed.';
 
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
