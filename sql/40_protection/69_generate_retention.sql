@@ -56,18 +56,15 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(string_agg(k.condition, ' or ' order by k.oid), 'false')
-  from (
-    select k.oid, format('exists (select from %s as c where %s)', k.conrelid::regclass,
-      string_agg(format('c.%I = x.%I', f.attname, p.attname), ' and ' order by u.n)) as condition
-    from pg_constraint as k
-    cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
-    join pg_attribute as f on f.attrelid = k.conrelid and f.attnum = u.child
-    join pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
-    where k.confrelid = p_relation and k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
-      and exists (select from gdpr_internal.protected_table as o where o.relation = k.conrelid and o.unprotected_at is null)
-    group by k.oid, k.conrelid
-  ) as k;
+  select coalesce(string_agg(format(
+    'exists (select from %s as c where %s)', l.child,
+    (
+      select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
+      from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
+    )
+  ), ' or ' order by l.id), 'false')
+  from gdpr_internal.protected_link as l
+  where l.parent = p_relation and l.on_delete not in ('n', 'd');
 end;
 comment on function gdpr_generated.referring_rows(regclass) is 'The SQL that says whether other rows refer to row x, which deleting it would meet or take along.';
 
@@ -331,7 +328,7 @@ $code$,
         else
           E'update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
           '  where w.bits = -1 and t.ctid = w.place and t.tableoid = w.part;'
-      end, v_table.relation, gdpr_generated.erase_assignments(p_table)
+      end, v_table.relation, gdpr_generated.assign_code(p_table)
     ),
     case when v_empty is null then E'  v_emptied := 0;\n' else format(
       E'  update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
