@@ -125,8 +125,35 @@ end
 $function$;
 comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
 
+create or replace function gdpr_internal.erase_approved(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_persons bigint := gdpr_internal.finish_erasures(p_limit);
+  v_batch bigint;
+begin
+  if v_persons = 0 then
+    select b.batch_id into v_batch from gdpr_internal.erasure_batch_person as b
+    where b.done_at is null and b.failure is null
+    order by b.batch_id
+    limit 1;
+    if v_batch is not null then
+      select r.erased + r.failed into v_persons from gdpr.run_erasure_batch(v_batch, p_limit) as r;
+    end if;
+  end if;
+  return v_persons;
+end
+$function$;
+comment on function gdpr_internal.erase_approved(integer) is
+  'What retention does for whole persons: finishes erasures of which a period is over, else erases the next of a batch that is open; returns how many.';
+
 create or replace function gdpr.run_retention(p_limit integer default 10000)
-returns table (table_name regclass, removed bigint, emptied bigint, more boolean)
+returns table (table_name regclass, removed bigint, emptied bigint, persons bigint, more boolean)
 language plpgsql
 volatile
 parallel unsafe
@@ -146,6 +173,14 @@ begin
   perform gdpr_internal.require_read_committed();
   if coalesce(p_limit < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  end if;
+  persons := gdpr_internal.erase_approved(least(p_limit, 1000));
+  if persons > 0 then
+    removed := 0;
+    emptied := 0;
+    more := true;
+    return next;
+    return;
   end if;
   select p.* into v_pass from gdpr_internal.retention_pass as p for update;
   update gdpr_internal.retention_pass set forgetting_xid = pg_current_xact_id();
@@ -196,7 +231,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_retention(integer) is
-  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Returns what was done in which table; a last row without a table when all have been gone through (more is false): call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR802. Art. 5(1)(e).';
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
 
 create or replace function gdpr.retention_plan()
 returns table (

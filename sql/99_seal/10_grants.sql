@@ -174,7 +174,10 @@ grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_au
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
-  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
+  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
+  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
+grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.run_retention(integer) to gdpr_admin;
 grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;

@@ -64,6 +64,8 @@ values
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
+  ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
+  ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -13255,8 +13257,35 @@ end
 $function$;
 comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
 
+create or replace function gdpr_internal.erase_approved(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_persons bigint := gdpr_internal.finish_erasures(p_limit);
+  v_batch bigint;
+begin
+  if v_persons = 0 then
+    select b.batch_id into v_batch from gdpr_internal.erasure_batch_person as b
+    where b.done_at is null and b.failure is null
+    order by b.batch_id
+    limit 1;
+    if v_batch is not null then
+      select r.erased + r.failed into v_persons from gdpr.run_erasure_batch(v_batch, p_limit) as r;
+    end if;
+  end if;
+  return v_persons;
+end
+$function$;
+comment on function gdpr_internal.erase_approved(integer) is
+  'What retention does for whole persons: finishes erasures of which a period is over, else erases the next of a batch that is open; returns how many.';
+
 create or replace function gdpr.run_retention(p_limit integer default 10000)
-returns table (table_name regclass, removed bigint, emptied bigint, more boolean)
+returns table (table_name regclass, removed bigint, emptied bigint, persons bigint, more boolean)
 language plpgsql
 volatile
 parallel unsafe
@@ -13276,6 +13305,14 @@ begin
   perform gdpr_internal.require_read_committed();
   if coalesce(p_limit < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  end if;
+  persons := gdpr_internal.erase_approved(least(p_limit, 1000));
+  if persons > 0 then
+    removed := 0;
+    emptied := 0;
+    more := true;
+    return next;
+    return;
   end if;
   select p.* into v_pass from gdpr_internal.retention_pass as p for update;
   update gdpr_internal.retention_pass set forgetting_xid = pg_current_xact_id();
@@ -13326,7 +13363,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_retention(integer) is
-  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Returns what was done in which table; a last row without a table when all have been gone through (more is false): call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR802. Art. 5(1)(e).';
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
 
 create or replace function gdpr.retention_plan()
 returns table (
@@ -13394,6 +13431,289 @@ select p.table_name, p.rule, p.columns, p.kept_for, p.counted_from, p.rows_due, 
 from gdpr.retention_plan() as p
 where p.rows_due + p.rows_held + p.rows_referred > 0;
 comment on view gdpr.retention_due is 'The rules of gdpr.retention_plan() under which something is over. Art. 5(1)(e).';
+
+-- 80_retention/50_batches.sql
+-- [code] Erasing many persons: a list, chunks in transactions of their own, and whoever comes next goes on.
+-- GDPR Art. 17, Art. 5(1)(e). Called by: gdpr_dpo, gdprdb subject erase-batch, gdpr.run_retention() for persons whose erasure was approved.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_batch bigint;
+begin
+  if coalesce(cardinality(p_subjects), 0) = 0 or nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of persons and a reason are needed');
+  elsif exists (
+    select from unnest(p_subjects) as p (id) where not exists (select from gdpr_internal.subject as s where s.id = p.id)
+  ) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  insert into gdpr_internal.erasure_batch (reason, actor) values (p_reason, gdpr_internal.context_setting('actor')) returning id into v_batch;
+  insert into gdpr_internal.erasure_batch_person (batch_id, subject_id)
+  select distinct v_batch, p.id from unnest(p_subjects) as p (id);
+  perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', v_batch, 'persons', cardinality(p_subjects), 'reason', p_reason));
+  return v_batch;
+end
+$function$;
+comment on function gdpr.open_erasure_batch(bigint[], text) is
+  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
+
+create or replace function gdpr_internal.erase_chunk(p_batch bigint, p_subjects bigint[], p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+  v_failure text;
+  v_state text;
+  v_name text;
+begin
+  begin
+    perform from gdpr.erase(p_subjects, p_reason);
+    v_subject := null;
+  -- somebody in the chunk cannot be erased: one by one, to find out who
+  exception when foreign_key_violation or sqlstate 'PR605' or sqlstate 'PR604' or sqlstate 'PR411' or raise_exception then
+    if cardinality(p_subjects) = 1 then
+      get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
+      v_failure := concat_ws(' ', v_state, nullif(replace(v_name, 'gdpr_', ''), ''));
+    else
+      v_subject := p_subjects[1];
+    end if;
+  end;
+  if v_subject is not null then
+    foreach v_subject in array p_subjects loop
+      perform gdpr_internal.erase_chunk(p_batch, array[v_subject], p_reason);
+    end loop;
+    return;
+  end if;
+  update gdpr_internal.erasure_batch_person as b
+  set done_at = case when v_failure is null then statement_timestamp() end, failure = v_failure
+  where b.batch_id = p_batch and b.subject_id = any (p_subjects);
+end
+$function$;
+comment on function gdpr_internal.erase_chunk(bigint, bigint[], text) is
+  'Erases some persons of a batch, at once, or one by one when one of them cannot be: that one is marked, the others go.';
+
+create or replace function gdpr.run_erasure_batch(p_batch bigint, p_chunk integer default 500, out erased integer, out failed integer, out remaining bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_reason text := (select b.reason from gdpr_internal.erasure_batch as b where b.id = p_batch);
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  if v_reason is null then
+    perform gdpr_internal.refuse('batch_unknown');
+  elsif coalesce(p_chunk < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one person at a time');
+  end if;
+  v_subjects := array(
+    select b.subject_id from gdpr_internal.erasure_batch_person as b
+    where b.batch_id = p_batch and b.done_at is null and b.failure is null
+    order by b.subject_id
+    limit p_chunk
+    -- who else works on the batch takes the next ones
+    for update skip locked
+  );
+  if v_subjects <> '{}' then
+    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_reason);
+  end if;
+  select count(*) filter (where b.subject_id = any (v_subjects) and b.done_at is not null),
+    count(*) filter (where b.subject_id = any (v_subjects) and b.failure is not null),
+    count(*) filter (where b.done_at is null and b.failure is null)
+  into erased, failed, remaining
+  from gdpr_internal.erasure_batch_person as b
+  where b.batch_id = p_batch;
+end
+$function$;
+comment on function gdpr.run_erasure_batch(bigint, integer) is
+  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
+
+create or replace function gdpr.retry_erasure_batch(p_batch bigint)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_again bigint;
+begin
+  if not exists (select from gdpr_internal.erasure_batch as b where b.id = p_batch) then
+    perform gdpr_internal.refuse('batch_unknown');
+  end if;
+  update gdpr_internal.erasure_batch_person as b set failure = null where b.batch_id = p_batch and b.failure is not null;
+  get diagnostics v_again = row_count;
+  return v_again;
+end
+$function$;
+comment on function gdpr.retry_erasure_batch(bigint) is 'Puts the persons of a batch who could not be erased back to those still to come; returns how many. Error: PR803.';
+
+create or replace view gdpr.erasure_batch as
+select
+  b.id as batch_id,
+  b.reason,
+  b.opened_at,
+  b.opened_by,
+  p.persons,
+  p.erased,
+  p.failed,
+  p.persons - p.erased - p.failed as remaining,
+  case when p.persons = p.erased then p.last_at end as finished_at,
+  p.failures
+from gdpr_internal.erasure_batch as b
+cross join lateral (
+  select count(*) as persons, count(x.done_at) as erased, count(x.failure) as failed, max(x.done_at) as last_at,
+    (
+      select jsonb_object_agg(f.failure, f.subjects)
+      from (
+        select y.failure, jsonb_agg(y.subject_id order by y.subject_id) as subjects
+        from gdpr_internal.erasure_batch_person as y
+        where y.batch_id = b.id and y.failure is not null
+        group by y.failure
+      ) as f
+    ) as failures
+  from gdpr_internal.erasure_batch_person as x
+  where x.batch_id = b.id
+) as p;
+comment on view gdpr.erasure_batch is
+  'Batches of erasures and how far they are. failures: numbers of persons by the code and name of the error that kept them from being erased. Art. 17, 5(2).';
+
+-- 80_retention/60_proposals.sql
+-- [code] Persons for whom nothing speaks any more: a list for the officer, who decides.
+-- GDPR Art. 5(1)(e), 17(1)(a), 17(1)(b). Called by: gdpr_dpo, gdprdb retention proposals|approve.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.stands_in(p_subject bigint)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select bit_or(t.purpose_mask)
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (
+    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = t.id
+  );
+end;
+comment on function gdpr_internal.stands_in(bigint) is 'The purposes of the tables that a person''s data were collected in, as bits.';
+
+create or replace function gdpr_internal.proposable(p_subjects bigint[])
+returns table (subject_id bigint, since timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return query
+  select e.subject_id, max(e.ends_at)
+  from (
+    select s.id as subject_id, timezone(v_zone, timezone(v_zone, coalesce(x.ended_at, s.created_at)) + coalesce(p.retain, interval '0')) as ends_at
+    from (
+      select i.id, i.created_at, gdpr_internal.stands_in(i.id) as mask
+      from gdpr_internal.subject as i
+      where i.id = any (p_subjects) and i.erased_at is null
+    ) as s
+    join gdpr_internal.purpose as p on p.id < 62 and s.mask & (1::bigint << p.id) <> 0
+    left join gdpr_internal.basis_ends(p_subjects) as x on x.subject_id = s.id and x.purpose_id = p.id
+  ) as e
+  where not exists (select from gdpr_internal.live_hold as h where h.subject_id = e.subject_id and h.table_id is null)
+    and e.subject_id <> all (gdpr_internal.restricted_of(p_subjects))
+    and not exists (select from gdpr_internal.erasure_batch_person as b where b.subject_id = e.subject_id and b.done_at is null)
+  group by e.subject_id
+  having max(e.ends_at) <= statement_timestamp();
+end
+$function$;
+comment on function gdpr_internal.proposable(bigint[]) is
+  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already.';
+
+create or replace function gdpr.erasure_proposals(p_limit integer default null)
+returns table (subject_id bigint, since timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_after bigint := 0;
+  v_left bigint := coalesce(p_limit, 9223372036854775807);
+  v_found bigint;
+  v_page bigint[];
+begin
+  loop
+    v_page := array(
+      select s.id from gdpr_internal.subject as s
+      where s.id > v_after and s.erased_at is null
+        -- closed for everything, or past the instant at which something closes
+        and (s.purposes & 4611686018427387903 = 0 or s.until <= statement_timestamp())
+      order by s.id
+      limit 10000
+    );
+    exit when v_page = '{}' or v_left <= 0;
+    return query select p.subject_id, p.since from gdpr_internal.proposable(v_page) as p order by p.subject_id limit v_left;
+    get diagnostics v_found = row_count;
+    v_left := v_left - v_found;
+    v_after := v_page[cardinality(v_page)];
+  end loop;
+end
+$function$;
+comment on function gdpr.erasure_proposals(integer) is
+  'Persons (at most p_limit) whose data nothing justifies any more: no basis holds for any purpose of their tables, and what the purposes retain after the last one is over. since: from when on. Nothing happens by itself: gdpr.approve_erasures(), a new basis, or a hold. Art. 5(1)(e), 17(1).';
+
+create or replace function gdpr.approve_erasures(p_subjects bigint[] default null, p_reason text default 'no lawful basis left')
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  if p_subjects is null then
+    v_subjects := array(select p.subject_id from gdpr.erasure_proposals() as p);
+    if v_subjects = '{}' then
+      return null;
+    end if;
+  else
+    v_subjects := array(select p.subject_id from gdpr_internal.proposable(p_subjects) as p);
+    if not p_subjects <@ v_subjects then
+      perform gdpr_internal.refuse('not_proposed');
+    end if;
+  end if;
+  return gdpr.open_erasure_batch(v_subjects, p_reason);
+end
+$function$;
+comment on function gdpr.approve_erasures(bigint[], text) is
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
@@ -14101,7 +14421,10 @@ grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_au
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
-  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
+  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
+  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
+grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.run_retention(integer) to gdpr_admin;
 grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
