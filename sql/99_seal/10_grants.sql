@@ -178,7 +178,7 @@ grant execute on function
   gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
   gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
 grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr.run_retention(integer) to gdpr_admin;
+grant execute on function gdpr.run_retention(integer), gdpr.schedule_jobs(), gdpr.refuse_schedule() to gdpr_admin;
 grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;

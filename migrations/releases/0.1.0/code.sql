@@ -66,6 +66,7 @@ values
   ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
   ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
+  ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -13715,6 +13716,57 @@ $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
   'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
+-- 80_retention/70_schedule.sql
+-- [code] The nightly jobs, where pg_cron is there to run them.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin. They run as whoever schedules them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.schedule_jobs()
+returns table (job text, schedule text)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_jobs constant text[] := array[
+    'gdprdb tidy', '7 1 * * *', 'select count(*) from gdpr.tidy()',
+    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()'
+  ];
+begin
+  -- a function of that name that somebody else made would run with the caller's rights
+  if not exists (
+    select from pg_proc as p
+    join pg_roles as o on o.oid = p.proowner
+    where p.oid = to_regprocedure('cron.schedule(text, text, text)') and o.rolsuper
+  ) then
+    perform gdpr.refuse_schedule();
+  end if;
+  for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
+    job := v_jobs[3 * i + 1];
+    schedule := v_jobs[3 * i + 2];
+    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr.schedule_jobs() is
+  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, in batches, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
+
+create or replace function gdpr.refuse_schedule()
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('cron_missing');
+end;
+comment on function gdpr.refuse_schedule() is 'Raises PR805.';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -13743,6 +13795,37 @@ begin atomic
   group by o.template;
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
+
+-- 90_accountability/06_doctor_retention.sql
+-- [code] Findings about retention: rules that nobody carries out.
+-- GDPR Art. 5(1)(e). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_retention()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'retention', t.relation::text,
+    case when p.finished_at is null then 'retention never ran' else format('retention has not come to its end since %s', p.finished_at::date) end,
+    'Run gdprdb retention run each night'
+      || case when to_regprocedure('cron.schedule(text, text, text)') is null then '.' else ', or let pg_cron do it: gdprdb retention schedule.' end
+  from gdpr_internal.protected_table as t
+  cross join gdpr_internal.retention_pass as p
+  where t.mode = 'enforce' and t.id = any (gdpr_internal.retention_tables())
+    and greatest(p.finished_at, t.protected_at) < statement_timestamp() - interval '7 days'
+  union all
+  select 'warning', 'erasure_batch', b.batch_id::text, format('persons who could not be erased: %s', count(*)),
+    'gdpr.erasure_batch names the errors; gdprdb subject erase-batch --resume tries again with --retry.'
+  from gdpr_internal.erasure_batch_person as b
+  where b.failure is not null
+  group by b.batch_id;
+end;
+comment on function gdpr_internal.doctor_retention() is 'Findings about retention that does not run, and about persons in batches who could not be erased.';
 
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
@@ -14118,6 +14201,8 @@ begin
     union all
     select * from gdpr_internal.doctor_mails()
     union all
+    select * from gdpr_internal.doctor_retention()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -14425,7 +14510,7 @@ grant execute on function
   gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
   gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
 grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr.run_retention(integer) to gdpr_admin;
+grant execute on function gdpr.run_retention(integer), gdpr.schedule_jobs(), gdpr.refuse_schedule() to gdpr_admin;
 grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
