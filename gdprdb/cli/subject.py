@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import rich_click as click
 
+from gdprdb.cli.batch import erase_batch
 from gdprdb.cli.options import (
     database,
     dry_run_option,
@@ -99,3 +100,6 @@ def _erase(connection: psycopg.Connection, person: int, reason: str) -> Rows:
     """Erase, and lay the receipt out as rows."""
     (receipt,) = one(connection, "select gdpr.erase(%s, %s)", [person, reason])
     return Rows(["what", "value"], list(receipt.items()))
+
+
+subject.add_command(erase_batch)

@@ -39,7 +39,7 @@ begin
     update %2$s as t
     set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
     from gdpr_internal.subject as s
-    where s.id = t.gdpr_subject_id
+    where s.id = t.gdpr_subject_id and s.erased_at is null
       and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
     set constraints all immediate;
     return;
@@ -48,7 +48,7 @@ begin
   set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
   from gdpr_internal.subject as s
   where t.gdpr_subject_id = any (p_subjects)
-    and s.id = t.gdpr_subject_id
+    and s.id = t.gdpr_subject_id and s.erased_at is null
     and ((t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until) or s.until = '-infinity');
   -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
   set constraints all immediate;
@@ -162,9 +162,9 @@ $code$,
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_export(p_table);
-  perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
+  perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -202,7 +202,7 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I() to gdpr_owner', 'check_' || p_table);
 end
 $function$;
-comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent, erase.';
+comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent.';
 
 create or replace function gdpr_generated.move_children(p_table smallint, p_row anyelement)
 returns void
@@ -265,141 +265,11 @@ $code$,
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
+  perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and access_rows(): one static call for each protected table.';
-
-create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
-returns text
-language sql
-immutable
-parallel safe
-security invoker
-as $function$
-  select case
-    when (p_column).erase = 'null' then 'null'
-    when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
-    when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
-    else gdpr_internal.neutral_value((p_column).type)
-  end;
-$function$;
-comment on function gdpr_generated.erase_expression(gdpr_internal.erase_fact) is 'What an erased column holds afterwards: null, the policy''s value, or a neutral value where null is not allowed.';
-
-create or replace function gdpr_generated.erase_columns(p_table smallint)
-returns setof gdpr_internal.erase_fact
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select
-    c.column_name,
-    c.erase,
-    c.original_type,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
-    c.original ? 'unique_name' or exists (
-      select from pg_index as x
-      join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
-      where x.indrelid = t.relation and x.indisunique and x.indkey::text = a.attnum::text
-    )
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.erase <> 'keep'
-  order by c.position;
-end;
-comment on function gdpr_generated.erase_columns(smallint) is 'The columns that anonymisation empties, and how.';
-
-create or replace function gdpr_generated.generate_erasure(p_table smallint)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_table gdpr_internal.protected_table;
-  v_method text;
-  v_keep text := '';
-  v_keep_until text;
-  v_assign text;
-  v_schema name;
-begin
-  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
-  v_method := gdpr_internal.erasure_method(v_table.definition);
-  if v_table.definition -> 'erase' ? 'keep_until' then
-    v_keep_until := format(
-      '(t.%I + interval %L)::timestamptz',
-      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 2),
-      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 1)
-    );
-    v_keep := format(
-      E'  update %1$s as t\n'
-      '  set gdpr_purposes = %2$s, gdpr_until = ''infinity''\n'
-      '  where t.gdpr_subject_id = p_subject and %3$s > statement_timestamp();\n'
-      '  get diagnostics v_kept = row_count;\n',
-      v_table.relation, 1::bigint << 62, v_keep_until
-    );
-    v_keep_until := format(' and (%s <= statement_timestamp()) is not false', v_keep_until);
-  end if;
-  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
-  into v_assign
-  from (
-    select a.attnum, a.attname,
-      case
-        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-        when a.attname = 'gdpr_purposes' then '9223372036854775807'
-        when a.attname = 'gdpr_until' then '''infinity'''
-        when a.attname = any (v_table.via_columns) and not a.attnotnull then 'null'
-        else (
-          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
-        )
-      end as value
-    from pg_attribute as a
-    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-  ) as a
-  where a.value is not null;
-
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.%1$I(p_subject bigint, out v_changed bigint, out v_kept bigint)
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, %5$I, pg_temp
-set row_security = on
-as $body$
-begin
-  v_kept := 0;
-  perform gdpr_internal.refuse_deferred(%6$L);
-%2$s  %3$s where t.gdpr_subject_id = p_subject%4$s;
-  get diagnostics v_changed = row_count;
-  -- a deferred trigger that somebody planted runs here, not at commit with the rights of the officer
-  set constraints all immediate;
-  if exists (select from %7$s as t where t.gdpr_subject_id = p_subject%8$s) then
-    perform gdpr_internal.refuse('erasure_incomplete', %6$L);
-  end if;
-end
-$body$
-$code$,
-    'erase_' || p_table, v_keep,
-    case v_method
-      when 'delete' then format('delete from %s as t', v_table.relation)
-      else format('update %s as t set %s', v_table.relation, v_assign)
-    end,
-    coalesce(v_keep_until, ''), v_schema, v_table.relation, v_table.relation,
-    case when v_keep <> '' then format(' and t.gdpr_purposes <> %s', 1::bigint << 62) else '' end
-  ));
-  execute format(
-    'comment on function gdpr_generated.%I(bigint) is %L', 'erase_' || p_table,
-    format('Erases a person''s rows in %s (%s); v_kept: rows that a retention period keeps, restricted. Generated by gdpr.apply().', v_table.relation, v_method)
-  );
-  execute format('grant execute on function gdpr_generated.%I(bigint) to gdpr_owner', 'erase_' || p_table);
-end
-$function$;
-comment on function gdpr_generated.generate_erasure(smallint) is 'Generates the erasure of a protected table: delete or anonymise, what the law keeps excepted.';
+comment on function gdpr_generated.generate_dispatch() is
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void

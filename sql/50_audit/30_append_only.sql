@@ -36,7 +36,8 @@ begin
     'disclosure_person',
     'notice_record',
     'notice_person',
-    'notice_event'
+    'notice_event',
+    'erasure_completion'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
