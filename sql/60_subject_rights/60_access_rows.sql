@@ -17,28 +17,33 @@ comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a tabl
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select gdpr_internal.about_columns(t.definition) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -56,6 +61,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
@@ -70,7 +76,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -135,6 +142,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -172,6 +181,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare

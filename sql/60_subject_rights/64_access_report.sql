@@ -32,41 +32,53 @@ comment on function gdpr_internal.note_access(bigint, text) is
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)

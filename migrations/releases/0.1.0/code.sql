@@ -43,6 +43,7 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('report_too_large', 'PR607', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -10946,7 +10947,8 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    elsif exists (
+    -- what answers the person's own request is for nobody else
+    elsif v_mail.template not in ('access_report', 'portable_copy') and exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -11158,28 +11160,33 @@ comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a tabl
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select gdpr_internal.about_columns(t.definition) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -11197,6 +11204,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
@@ -11211,7 +11219,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -11276,6 +11285,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -11313,6 +11324,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -11365,169 +11378,202 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'table', t.relation::text,
-    'description', obj_description(t.relation, 'pg_class'),
-    'kept_for', t.definition -> 'erase' ->> 'keep_until'
-  )) || jsonb_build_object(
-    'columns', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
-      )) order by a.attnum), '[]')
-      from pg_attribute as a
-      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
-      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
-        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
-    ),
-    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+  v_hidden text[] := gdpr_internal.hidden_columns(p_table, p_portable);
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'description', obj_description(t.relation, 'pg_class'),
+      'kept_for', t.definition -> 'erase' ->> 'keep_until'
+    )) || jsonb_build_object(
+      'columns', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+        )) order by a.attnum), '[]')
+        from pg_attribute as a
+        left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+        where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+          and a.attname::text <> all (v_hidden)
+      ),
+      'left_out', to_jsonb(v_hidden)
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.described_table(smallint, boolean) is
   'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
 
 create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set intervalstyle = 'iso_8601'
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'purpose', p.name, 'description', p.description, 'basis', p.basis,
-    'article', case p.basis
-      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
-      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
-    end,
-    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
-    'objected_at', gdpr_internal.utc(o.recorded_at)
-  )) || jsonb_build_object(
-    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
-    'tables', t.names,
-    'bases', b.bases
-  ) order by p.id), '[]')
-  from gdpr_internal.purpose as p
-  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
-  cross join lateral (
-    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
-    from gdpr_internal.protected_table as t
-    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
-  ) as t
-  cross join lateral (
+as $function$
+begin
+  return (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
-        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
-      ),
-      'valid_from', gdpr_internal.utc(x.valid_from),
-      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
-    )) order by x.id), '[]') as bases
-    from gdpr_internal.basis_record as x
-    left join gdpr_internal.held_basis as h on h.id = x.id
-    left join gdpr_internal.basis_end as e on e.basis_id = x.id
-    where x.subject_id = p_subject and x.purpose_id = p.id
-  ) as b
-  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
-end;
+      'purpose', p.name, 'description', p.description, 'basis', p.basis,
+      'article', case p.basis
+        when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+        when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+      end,
+      'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+      'objected_at', gdpr_internal.utc(o.recorded_at)
+    )) || jsonb_build_object(
+      'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+      'tables', t.names,
+      'bases', b.bases
+    ) order by p.id), '[]')
+    from gdpr_internal.purpose as p
+    left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
+    cross join lateral (
+      select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+      from gdpr_internal.protected_table as t
+      where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+    ) as t
+    cross join lateral (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+          x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+        ),
+        'valid_from', gdpr_internal.utc(x.valid_from),
+        'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+      )) order by x.id), '[]') as bases
+      from gdpr_internal.basis_record as x
+      left join gdpr_internal.held_basis as h on h.id = x.id
+      left join gdpr_internal.basis_end as e on e.basis_id = x.id
+      where x.subject_id = p_subject and x.purpose_id = p.id
+    ) as b
+    where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null)
+  );
+end
+$function$;
 comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
   'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
 
 create or replace function gdpr_internal.category_facts(p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'category', c.category, 'special_category', c.special, 'columns', c.columns
-  )) order by c.category, c.special), '[]')
-  from (
-    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
-    from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
-    group by c.category, c.special
-  ) as c;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'category', c.category, 'special_category', c.special, 'columns', c.columns
+    )) order by c.category, c.special), '[]')
+    from (
+      select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+      group by c.category, c.special
+    ) as c
+  );
+end
+$function$;
 comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
 
 create or replace function gdpr_internal.consent_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
-    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
-    -- who took the answer, and a guardian, are other persons
-    'evidence', e.evidence - array['who', 'guardian']
-  )) order by e.id, p.id), '[]')
-  from (
-    select
-      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
-      null::jsonb as evidence
-    from gdpr_internal.consent_request as q
-    cross join lateral unnest(q.purposes) as u (purpose_id)
-    where q.subject_id = p_subject
-    union all
-    select
-      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
-      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
-    from gdpr_internal.consent_record as r
-    where r.subject_id = p_subject
-  ) as e
-  join gdpr_internal.purpose as p on p.id = e.purpose_id
-  left join gdpr_internal.consent_form as f on f.id = e.form_id;
-end;
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+      'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+      -- who took the answer, and a guardian, are other persons
+      'evidence', e.evidence - array['who', 'guardian']
+    )) order by e.id, p.id), '[]')
+    from (
+      select
+        q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+        null::jsonb as evidence
+      from gdpr_internal.consent_request as q
+      cross join lateral unnest(q.purposes) as u (purpose_id)
+      where q.subject_id = p_subject
+      union all
+      select
+        r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+        gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+      from gdpr_internal.consent_record as r
+      where r.subject_id = p_subject
+    ) as e
+    join gdpr_internal.purpose as p on p.id = e.purpose_id
+    left join gdpr_internal.consent_form as f on f.id = e.form_id
+  );
+end
+$function$;
 comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
 
 create or replace function gdpr_internal.standing_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
-  )) || jsonb_build_object(
-    'identifiers', (
-      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
-      where i.subject_id = s.id and i.retired_at is null
-    ),
-    'restrictions', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
-      )) order by r.id), '[]')
-      from gdpr_internal.restriction_record as r
-      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
-      where r.subject_id = s.id
-    ),
-    'mails', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
-      ) order by m.id), '[]')
-      from gdpr_internal.mail_record as m where m.subject_id = s.id
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+    )) || jsonb_build_object(
+      'identifiers', (
+        select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+        where i.subject_id = s.id and i.retired_at is null
+      ),
+      'restrictions', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+        )) order by r.id), '[]')
+        from gdpr_internal.restriction_record as r
+        left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+        where r.subject_id = s.id
+      ),
+      'mails', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+        ) order by m.id), '[]')
+        from gdpr_internal.mail_record as m where m.subject_id = s.id
+      )
     )
-  )
-  from gdpr_internal.subject as s
-  where s.id = p_subject;
-end;
+    from gdpr_internal.subject as s
+    where s.id = p_subject
+  );
+end
+$function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
 
 -- 60_subject_rights/63_access_pages.sql
@@ -11679,41 +11725,53 @@ comment on function gdpr_internal.note_access(bigint, text) is
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
@@ -11839,6 +11897,162 @@ end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
   'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+
+-- 60_subject_rights/66_downloads.sql
+-- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
+-- GDPR Art. 12(3), 15(3), 20, 32(1)(a). Called by: gdpr_dpo; gdpr_mail (gdprdb outbox send); gdpr_portal.
+-- The report itself is never stored. A mail waits as an order, and its sender reads the report when it leaves: what waited in the
+-- outbox would be a second copy of everything about a person, and out of date by the time it is sent.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.report(p_subject bigint, p_portable boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when p_portable then gdpr_internal.portable_document(p_subject, true) else gdpr_internal.access_document(p_subject, true) end;
+end
+$function$;
+comment on function gdpr_internal.report(bigint, boolean) is 'The access report of a person, or (p_portable) the portable copy.';
+
+create or replace function gdpr_internal.passphrase()
+returns text
+language sql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  -- 120 bits in 24 characters that nobody takes for another when they are read out
+  select string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', (get_byte(r.bytes, n) & 31) + 1, 1) || case when n % 4 = 3 and n < 23 then '-' else '' end,
+    '' order by n
+  )
+  from (select gdpr_internal.gen_random_bytes(24) as bytes offset 0) as r
+  cross join generate_series(0, 23) as n;
+end;
+comment on function gdpr_internal.passphrase() is 'A passphrase to be read out over the telephone: six groups of four letters and digits, 120 random bits.';
+
+create or replace function gdpr.send_report(p_subject bigint, p_portable boolean default false, out mail_id bigint, out passphrase text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+  if v_contact.email is null then
+    perform gdpr_internal.refuse('no_address');
+  end if;
+  perform gdpr_internal.refuse_large(p_subject);
+  passphrase := gdpr_internal.passphrase();
+  mail_id := gdpr_internal.queue_mail(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
+    jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
+  );
+  perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+end
+$function$;
+comment on function gdpr.send_report(bigint, boolean) is
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR607 too large for a mail, PR402. Art. 12(3), 15(3).';
+
+create or replace function gdpr_internal.refuse_large(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select sum(cardinality(p.places)) from gdpr_internal.row_pages(p_subject, 1000) as p) > 20000 then
+    perform gdpr_internal.refuse('report_too_large');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR607.';
+
+create or replace function gdpr.mail_report(p_mail bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail
+  from gdpr_internal.outbox as o
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('access_report', 'portable_copy')
+  for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.refuse_large(v_mail.subject_id);
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'portable_copy');
+end
+$function$;
+comment on function gdpr.mail_report(bigint) is
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR607 too large, PR402. Art. 15(3), 32(1)(a).';
+
+create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_valid_for is null or p_portable is null or p_valid_for <= interval '0' or p_valid_for > interval '31 days' then
+    perform gdpr_internal.refuse('invalid_argument', 'p_valid_for is up to 31 days');
+  end if;
+  -- one door at a time
+  delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
+  return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
+end
+$function$;
+comment on function gdpr.create_download(bigint, interval, boolean) is
+  'A token with which its bearer downloads a person''s access report (p_portable: the portable copy) once, through gdpr.portal_download(), until p_valid_for (31 days at the most) has passed. An earlier token of the person that was not used opens nothing any more. Errors: PR101, PR603, PR004. Art. 12(3), 15(3).';
+
+create or replace function gdpr.portal_download(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token := gdpr_internal.take_token(p_token, 'download');
+begin
+  -- used up: nothing more has to be known of it, and the reading is in the audit log
+  delete from gdpr_internal.token as t where t.digest = v_token.digest;
+  return gdpr_internal.report(v_token.subject_id, v_token.reference = 1);
+end
+$function$;
+comment on function gdpr.portal_download(text) is
+  'The report for which gdpr.create_download() made the token. It opens once: commit when the bearer has it. The person comes from the token. Errors: PR303 the token is not valid, PR402 key locked. Art. 15(3), 20.';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -12582,7 +12796,7 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
   gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
-  gdpr.access_rows(bigint, jsonb),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
@@ -12596,7 +12810,7 @@ grant select on
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -12613,7 +12827,7 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
