@@ -224,8 +224,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    -- what answers the person's own request is for nobody else
-    elsif v_mail.template not in ('access_report', 'portable_copy') and exists (
+    elsif exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)

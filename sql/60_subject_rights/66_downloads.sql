@@ -57,7 +57,7 @@ begin
   perform gdpr_internal.refuse_large(p_subject);
   passphrase := gdpr_internal.passphrase();
   mail_id := gdpr_internal.queue_mail(
-    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
     case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
     jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
   );
@@ -65,7 +65,7 @@ begin
 end
 $function$;
 comment on function gdpr.send_report(bigint, boolean) is
-  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR607 too large for a mail, PR402. Art. 12(3), 15(3).';
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
 
 create or replace function gdpr_internal.refuse_large(p_subject bigint)
 returns void
@@ -81,7 +81,7 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR607.';
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
 
 create or replace function gdpr.mail_report(p_mail bigint)
 returns jsonb
@@ -98,17 +98,17 @@ begin
   perform gdpr_internal.require_mailer();
   select o.* into v_mail
   from gdpr_internal.outbox as o
-  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('access_report', 'portable_copy')
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
   for update;
   if v_mail.id is null then
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.refuse_large(v_mail.subject_id);
-  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'portable_copy');
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
 end
 $function$;
 comment on function gdpr.mail_report(bigint) is
-  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR607 too large, PR402. Art. 15(3), 32(1)(a).';
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
 
 create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
 returns text

@@ -43,7 +43,7 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
-  ('report_too_large', 'PR607', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
+  ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -10947,8 +10947,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    -- what answers the person's own request is for nobody else
-    elsif v_mail.template not in ('access_report', 'portable_copy') and exists (
+    elsif exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -11958,7 +11957,7 @@ begin
   perform gdpr_internal.refuse_large(p_subject);
   passphrase := gdpr_internal.passphrase();
   mail_id := gdpr_internal.queue_mail(
-    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
     case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
     jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
   );
@@ -11966,7 +11965,7 @@ begin
 end
 $function$;
 comment on function gdpr.send_report(bigint, boolean) is
-  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR607 too large for a mail, PR402. Art. 12(3), 15(3).';
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
 
 create or replace function gdpr_internal.refuse_large(p_subject bigint)
 returns void
@@ -11982,7 +11981,7 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR607.';
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
 
 create or replace function gdpr.mail_report(p_mail bigint)
 returns jsonb
@@ -11999,17 +11998,17 @@ begin
   perform gdpr_internal.require_mailer();
   select o.* into v_mail
   from gdpr_internal.outbox as o
-  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('access_report', 'portable_copy')
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
   for update;
   if v_mail.id is null then
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.refuse_large(v_mail.subject_id);
-  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'portable_copy');
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
 end
 $function$;
 comment on function gdpr.mail_report(bigint) is
-  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR607 too large, PR402. Art. 15(3), 32(1)(a).';
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
 
 create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
 returns text
