@@ -75,6 +75,7 @@ values
   ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
   ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
   ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -990,7 +991,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1091,7 +1092,8 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
-    'provided', case when p_in ->> 'provided' = 'false' then false end
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
+    'about', p_in ->> 'about'
   ));
 end
 $function$;
@@ -1344,9 +1346,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -1370,6 +1373,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -1479,6 +1503,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;
@@ -2101,6 +2133,7 @@ begin
     parent_id = v_parent.id,
     via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
@@ -2109,12 +2142,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
-    not d.value ? 'provided', d.value ->> 'mask',
+    not d.value ? 'provided', d.value ->> 'about', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2122,7 +2155,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2506,7 +2539,8 @@ select
   c.mask,
   c.erase,
   c.provided,
-  c.original_type as type
+  c.original_type as type,
+  c.about
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -2983,7 +3017,7 @@ begin
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
-      where o.definition -> 'subject' <> t.value -> 'subject'
+      where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t
@@ -8806,7 +8840,6 @@ declare
   v_table gdpr_internal.protected_table;
   v_parent regclass;
   v_link text;
-  v_key text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -8917,17 +8950,6 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
   end if;
 
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
-  )
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_keys text[])
@@ -8953,7 +8975,8 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation,
+    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -8961,6 +8984,7 @@ $code$,
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
+  perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
@@ -9216,7 +9240,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9279,6 +9303,82 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/64_generate_keys.sql
+-- [code] The generator of the function that lists the primary keys of rows and whose they are.
+-- GDPR Art. 17(3). It belongs to gdpr_worker, as all that touches rows; what becomes of the keys (a digest) is not its business.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_keys(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := gdpr_generated.key_condition(v_relation);
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_subjects is not null then
+    return query
+    select t.gdpr_subject_id, %3$s from %2$s as t where t.gdpr_subject_id = any (p_subjects);
+  else
+    return query
+    select t.gdpr_subject_id, %3$s from unnest(p_keys) as k (key) join %2$s as t on %4$s;
+  end if;
+  set constraints all immediate;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+end
+$body$
+$code$,
+    'keys_' || p_table, v_relation, gdpr_internal.key_text(v_relation, 't'),
+    coalesce(v_named, 'gdpr_internal.refuse(''no_primary_key'')')
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[], text[]) is %L', 'keys_' || p_table,
+    format('Primary keys of rows of %s and whose they are: of these persons, or named by these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[], text[]) to gdpr_owner', 'keys_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<table>, which lists primary keys.';
+
+create or replace function gdpr_generated.key_condition(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    format('t.%I = (%s)::%s', a.attname,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
+      format_type(a.atttypid, a.atttypmod)),
+    ' and ' order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_condition(regclass) is
+  'The SQL that finds row t by k.key, its primary key as text (several columns: a JSON array of texts); null without a primary key.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -10610,7 +10710,8 @@ begin
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
-    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event'
+    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+    'hold', 'hold_end'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -14572,6 +14673,232 @@ $function$;
 comment on function gdpr.notice_impossible(bigint, text) is
   'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
 
+-- 80_retention/20_holds.sql
+-- [code] Holds: placing, releasing, and which rows of which persons they keep.
+-- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
+-- their primary keys digested by gdpr_keyholder, which touches no rows.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_keys(p_table smallint, p_keys text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, k.key)
+    from unnest(p_keys) with ordinality as k (key, n)
+    order by k.n
+  );
+end
+$function$;
+comment on function gdpr_internal.row_keys(smallint, text[]) is 'gdpr_internal.row_key() for many rows, in their order.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.hold_article(p_ground text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_ground
+    when 'freedom_of_expression' then 'Art. 17(3)(a)'
+    when 'legal_obligation' then 'Art. 17(3)(b)'
+    when 'public_health' then 'Art. 17(3)(c)'
+    when 'archiving' then 'Art. 17(3)(d)'
+    when 'legal_claims' then 'Art. 17(3)(e)'
+  end;
+end;
+comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
+
+create or replace view gdpr_internal.live_hold as
+select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+from gdpr_internal.hold as h
+where h.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);
+comment on view gdpr_internal.live_hold is 'Holds that hold at the statement''s time: one whose day has come ends by itself.';
+
+create or replace function gdpr_internal.rows_of(p_table smallint, p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
+  'The primary keys of rows, as gdprdb digests them, and whose they are: of these persons, or (p_subjects null) those named by these keys. Errors: PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.place_hold(
+  p_subject bigint, p_ground text, p_reference text, p_table regclass default null, p_key text default null, p_columns name[] default null,
+  p_until timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := case when p_table is not null then gdpr_internal.table_id(p_table) end;
+  v_row record;
+  v_subject bigint := p_subject;
+  v_digest uuid;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if gdpr_internal.hold_article(p_ground) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of legal_claims, legal_obligation, public_health, archiving, freedom_of_expression');
+  elsif nullif(p_reference, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reference is needed: the law, the file number');
+  elsif coalesce(p_until <= statement_timestamp(), true) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold ends in the future');
+  elsif v_table is null and (p_subject is null or p_key is not null or p_columns is not null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold is of a person, or names a table; rows and columns are of a table');
+  elsif p_columns = '{}' or exists (
+    select from unnest(p_columns) as c (name)
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+    )
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
+  end if;
+  if p_key is not null then
+    select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
+    if v_row.row_key is null then
+      perform gdpr_internal.refuse('invalid_argument', 'there is no row with this key');
+    elsif v_row.subject_id is null or coalesce(p_subject, v_row.subject_id) <> v_row.subject_id then
+      perform gdpr_internal.refuse('invalid_argument', 'the row is not of this person');
+    end if;
+    v_subject := v_row.subject_id;
+    v_digest := gdpr_internal.row_key(v_table, v_row.row_key);
+  end if;
+  if v_subject is not null then
+    -- an erasure that is under way is waited for, and one that comes later sees this hold
+    perform from gdpr_internal.subject as s where s.id = v_subject for key share;
+    perform gdpr_internal.require_subject(v_subject);
+  end if;
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
+  values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
+  returning id into v_id;
+  perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
+  return v_id;
+end
+$function$;
+comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+
+create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  if nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  insert into gdpr_internal.hold_end (hold_id, reason, actor)
+  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  on conflict (hold_id) do nothing;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.release_hold(bigint, text) is
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+
+create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+  v_keys text[];
+begin
+  return query
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  join unnest(p_subjects) as p (subject_id) on p.subject_id = h.subject_id
+  where h.row_key is null and coalesce(h.table_id, p_table) = p_table
+  union all
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  cross join unnest(p_subjects) as p (subject_id)
+  where h.row_key is null and h.table_id = p_table and h.subject_id is null;
+  if not exists (select from gdpr_internal.live_hold as h where h.table_id = p_table and h.row_key is not null) then
+    return;
+  end if;
+  select array_agg(r.subject_id), array_agg(r.row_key) into v_subjects, v_keys from gdpr_internal.rows_of(p_table, p_subjects, null) as r;
+  return query
+  select r.subject_id, r.row_key, h.columns, h.valid_until, h.id
+  from unnest(v_subjects, v_keys, gdpr_internal.row_keys(p_table, v_keys)) as r (subject_id, row_key, digest)
+  join gdpr_internal.live_hold as h on h.table_id = p_table and h.row_key = r.digest;
+end
+$function$;
+comment on function gdpr_internal.held_rows(smallint, bigint[]) is
+  'What holds keep of these persons in a table, one row a hold: row_key null: all their rows; columns null: the whole row; until, hold_id: which hold, and when it ends by itself. row_key: the primary key as gdpr_internal.key_text() writes it.';
+
+create or replace view gdpr.hold as
+select
+  h.id as hold_id,
+  h.subject_id,
+  t.relation as table_name,
+  h.row_key,
+  h.columns,
+  h.ground,
+  gdpr_internal.hold_article(h.ground) as article,
+  h.reference,
+  case
+    when e.hold_id is not null then 'released'
+    when h.valid_until <= statement_timestamp() then 'over'
+    else 'holds'
+  end as state,
+  h.recorded_at as held_since,
+  h.valid_until as held_until,
+  h.recorded_by,
+  e.ended_at as released_at,
+  e.reason as release_reason,
+  e.recorded_by as released_by
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+left join gdpr_internal.hold_end as e on e.hold_id = h.id;
+comment on view gdpr.hold is
+  'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -15298,6 +15625,11 @@ to gdpr_dpo;
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
+-- 8d. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -15317,7 +15649,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -15349,7 +15681,8 @@ grant execute on function
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -15374,7 +15707,7 @@ grant execute on function
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
