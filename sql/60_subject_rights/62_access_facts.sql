@@ -202,3 +202,53 @@ begin
 end
 $function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';

@@ -62,6 +62,9 @@ begin
     jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
   );
   perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
 end
 $function$;
 comment on function gdpr.send_report(bigint, boolean) is
@@ -126,6 +129,10 @@ begin
   end if;
   -- one door at a time
   delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
   perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
   return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
 end

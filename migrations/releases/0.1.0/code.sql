@@ -9737,6 +9737,65 @@ comment on function gdpr_generated.generate_registrations(smallint) is
 
 set local role gdpr_worker;
 
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
 create or replace function gdpr_generated.generate_access(p_table smallint)
 returns void
 language plpgsql
@@ -9748,25 +9807,19 @@ as $function$
 declare
   v_relation regclass;
   v_columns text;
-  v_key text;
+  v_code record := gdpr_generated.access_code(p_table);
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
   into v_columns
   from pg_attribute as a
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_relation and x.indisprimary;
 
   -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
-returns setof jsonb
+returns table (owner_id bigint, content jsonb)
 language plpgsql
 volatile
 security definer
@@ -9786,21 +9839,24 @@ as $body$
 begin
   if p_places is null then
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
-    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
-    order by %4$s;
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
   else
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
     from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
-    where t.gdpr_subject_id = p_subject
-    order by %4$s;
+    where %7$s
+    order by %6$s;
   end if;
   set constraints all immediate;
 end
 $body$
 $code$,
-    'access_' || p_table, v_relation, v_columns, v_key
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
@@ -9825,7 +9881,10 @@ begin
   select p.gdpr_part, array_agg(p.ctid order by p.n)
   from (
     select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
-    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    from (
+      %2$s
+      offset 0
+    ) as t
   ) as p
   group by p.gdpr_part, (p.n - 1) / p_size
   order by p.gdpr_part, (p.n - 1) / p_size;
@@ -9833,7 +9892,7 @@ begin
 end
 $body$
 $code$,
-    'access_pages_' || p_table, v_relation, v_key
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
@@ -9859,7 +9918,7 @@ begin
   select
     string_agg(format(
       E'  if p_tables is null or %1$s = any (p_tables) then\n'
-      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
       '  end if;\n',
       t.id, 'access_' || t.id
     ), '' order by t.depth, t.id),
@@ -9873,7 +9932,7 @@ begin
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, content jsonb)
+returns table (table_id smallint, owner_id bigint, content jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -12364,9 +12423,12 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
 end;
-comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
@@ -12379,7 +12441,9 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
   return (
-    select gdpr_internal.about_columns(t.definition) || array(
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
       select a.attname::text
       from pg_attribute as a
       where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
@@ -12455,18 +12519,25 @@ as $function$
 declare
   v_before text := gdpr_internal.before_worker();
   v_tables smallint[];
+  v_owners bigint[];
   v_rows jsonb[];
-  v_key bytea;
+  v_keys gdpr_internal.keyring;
 begin
-  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
   from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
   perform gdpr_internal.after_worker(v_before);
   if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
-    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+    v_keys := gdpr_internal.keyring();
   end if;
   return query
   select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
-  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
   join (
     select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
     from gdpr_internal.protected_table as t where t.id = any (v_tables)
@@ -12475,7 +12546,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
@@ -12786,6 +12857,56 @@ end
 $function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
 
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';
+
 -- 60_subject_rights/63_access_pages.sql
 -- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
 -- GDPR Art. 15, 20. Called by: gdpr_dpo, in one transaction at REPEATABLE READ (gdprdb subject export).
@@ -12927,11 +13048,12 @@ begin
     -- the line in the server's log stays when the transaction, and its audit record, is rolled back
     raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
     perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
   end if;
 end
 $function$;
 comment on function gdpr_internal.note_access(bigint, text) is
-  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
@@ -13043,7 +13165,9 @@ begin
       'subject', gdpr_internal.standing_facts(p_subject),
       'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
       'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
       'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
       'rights', to_jsonb(array[
         'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
       ]),
@@ -13091,7 +13215,7 @@ begin
 end
 $function$;
 comment on function gdpr.access_report(bigint, boolean) is
-  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
 
 create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
 returns jsonb
@@ -13106,7 +13230,7 @@ begin
 end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
-  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';
 
 -- 60_subject_rights/66_downloads.sql
 -- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
@@ -13173,6 +13297,9 @@ begin
     jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
   );
   perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
 end
 $function$;
 comment on function gdpr.send_report(bigint, boolean) is
@@ -13237,6 +13364,10 @@ begin
   end if;
   -- one door at a time
   delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
   perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
   return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
 end
