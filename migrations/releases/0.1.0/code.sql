@@ -12723,7 +12723,7 @@ begin
       'bases', b.bases
     ) order by p.id), '[]')
     from gdpr_internal.purpose as p
-    left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
+    left join gdpr_internal.standing_objection as o on o.subject_id = p_subject and o.purpose_id = p.id
     cross join lateral (
       select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
       from gdpr_internal.protected_table as t
