@@ -93,7 +93,7 @@ def _column(context: jinja2.runtime.Context, table: str | None, name: str) -> st
 def _shown(value: Any) -> str:
     """A value of a row for people."""
     if value is None:
-        return "–"
+        return "\N{EM DASH}"
     return str(value) if isinstance(value, (str, Number)) else dumped(value)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psycopg
 import rich_click as click
@@ -182,11 +182,10 @@ def export(
             if form == "zip":
                 archive.write(out, report, language=language, passphrase=passphrase)
             else:
-                pieces = {
-                    "json": report.json,
-                    "html": lambda: letter(report, language),
-                    "csv": lambda: csv(report, _one_table(report, table)),
-                }[form]()
+                if form == "csv":
+                    pieces = csv(report, _one_table(report, table))
+                else:
+                    pieces = letter(report, language) if form == "html" else report.json()
                 for piece in pieces:
                     out.write(piece.encode())
     if passphrase:
@@ -215,9 +214,11 @@ def _ordered(
     return str(token)
 
 
-def _one_table(report: Stream, table: str | None) -> dict[str, object]:
+def _one_table(report: Stream, table: str | None) -> dict[str, Any]:
     """The description of the table that is asked for."""
-    tables = {str(described["table"]): described for described in report.facts["tables"]}
+    tables: dict[str, dict[str, Any]] = {
+        described["table"]: described for described in report.facts["tables"]
+    }
     if table is None and len(tables) == 1:
         return next(iter(tables.values()))
     if table not in tables:
@@ -231,7 +232,7 @@ def _one_table(report: Stream, table: str | None) -> dict[str, object]:
 
 @contextmanager
 def _written(target: Path, *, binary: bool) -> Iterator[IO[bytes]]:
-    """Standard output, or a new file of one's own that is taken away again if it is not finished."""
+    """Standard output, or a new file of one's own that goes again if it is not finished."""
     if str(target) == "-":
         if binary and sys.stdout.isatty():
             raise click.UsageError("a ZIP is nothing for a terminal: give --output FILE")

@@ -195,6 +195,8 @@ class Composer:
         if variables["attach_form"]:
             variables["link"] = None
             variables["attachment"] = f"consent-{variables['reference']}.html"
+        if mail.archive is not None:
+            variables["link"] = None
         if mail.content.get("token") is not None and self._link is not None:
             variables["link"] = self._page(mail, mail.template.partition("_")[0])
             variables["opt_out_link"] = self._page(mail, "opt_out")
