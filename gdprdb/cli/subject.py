@@ -236,9 +236,8 @@ def _written(target: Path, *, binary: bool) -> Iterator[IO[bytes]]:
     if str(target) == "-":
         if binary and sys.stdout.isatty():
             raise click.UsageError("a ZIP is nothing for a terminal: give --output FILE")
-        stream = click.get_binary_stream("stdout")
-        yield stream
-        stream.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         try:

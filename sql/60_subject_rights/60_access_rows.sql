@@ -70,7 +70,8 @@ declare
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
-    return to_jsonb(p_value);
+    -- the blanks of character(n) are not encrypted
+    return to_jsonb(rpad(p_value, coalesce(substring(p_type from '^character.([0-9]+).$')::integer, length(p_value))));
   end if;
   -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
   begin

@@ -5,12 +5,10 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-import pytest
-
-from tests.capabilities.crm import apply, policy, refused, subject
+from tests.capabilities.crm import refused, subject
 from tests.support import Database
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 def ask(db: Database, statement: str, *values: object, user: str = "dpo_login") -> Any:
@@ -75,5 +73,3 @@ def test_what_fulfils_a_request_is_tied_to_it(crm: Database) -> None:
     with refused("PR608", "request_state"):
         within(crm, number, f"restrict({anna}, 'legal_claims')")
     assert crm.rows("select count(*) from gdpr.restriction", user="auditor_login") == [(2,)]
-
-
