@@ -42,9 +42,10 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
   ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
   ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
   ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
@@ -10639,6 +10640,65 @@ comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, tex
 
 set local role gdpr_worker;
 
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
 create or replace function gdpr_generated.generate_access(p_table smallint)
 returns void
 language plpgsql
@@ -10650,25 +10710,19 @@ as $function$
 declare
   v_relation regclass;
   v_columns text;
-  v_key text;
+  v_code record := gdpr_generated.access_code(p_table);
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
   into v_columns
   from pg_attribute as a
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_relation and x.indisprimary;
 
   -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
-returns setof jsonb
+returns table (owner_id bigint, content jsonb)
 language plpgsql
 volatile
 security definer
@@ -10688,21 +10742,24 @@ as $body$
 begin
   if p_places is null then
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
-    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
-    order by %4$s;
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
   else
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
     from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
-    where t.gdpr_subject_id = p_subject
-    order by %4$s;
+    where %7$s
+    order by %6$s;
   end if;
   set constraints all immediate;
 end
 $body$
 $code$,
-    'access_' || p_table, v_relation, v_columns, v_key
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
@@ -10727,7 +10784,10 @@ begin
   select p.gdpr_part, array_agg(p.ctid order by p.n)
   from (
     select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
-    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    from (
+      %2$s
+      offset 0
+    ) as t
   ) as p
   group by p.gdpr_part, (p.n - 1) / p_size
   order by p.gdpr_part, (p.n - 1) / p_size;
@@ -10735,7 +10795,7 @@ begin
 end
 $body$
 $code$,
-    'access_pages_' || p_table, v_relation, v_key
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
@@ -10761,7 +10821,7 @@ begin
   select
     string_agg(format(
       E'  if p_tables is null or %1$s = any (p_tables) then\n'
-      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
       '  end if;\n',
       t.id, 'access_' || t.id
     ), '' order by t.depth, t.id),
@@ -10775,7 +10835,7 @@ begin
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, content jsonb)
+returns table (table_id smallint, owner_id bigint, content jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -14006,7 +14066,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -14450,34 +14510,44 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
 end;
-comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -14495,10 +14565,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
-    return to_jsonb(p_value);
+    -- the blanks of character(n) are not encrypted
+    return to_jsonb(rpad(p_value, coalesce(substring(p_type from '^character.([0-9]+).$')::integer, length(p_value))));
   end if;
   -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
   begin
@@ -14509,7 +14581,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -14534,18 +14607,25 @@ as $function$
 declare
   v_before text := gdpr_internal.before_worker();
   v_tables smallint[];
+  v_owners bigint[];
   v_rows jsonb[];
-  v_key bytea;
+  v_keys gdpr_internal.keyring;
 begin
-  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
   from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
   perform gdpr_internal.after_worker(v_before);
   if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
-    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+    v_keys := gdpr_internal.keyring();
   end if;
   return query
   select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
-  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
   join (
     select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
     from gdpr_internal.protected_table as t where t.id = any (v_tables)
@@ -14554,7 +14634,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
@@ -14574,6 +14654,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -14611,6 +14693,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -14663,170 +14747,253 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'table', t.relation::text,
-    'description', obj_description(t.relation, 'pg_class'),
-    'kept_for', t.definition -> 'erase' ->> 'keep_until'
-  )) || jsonb_build_object(
-    'columns', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
-      )) order by a.attnum), '[]')
-      from pg_attribute as a
-      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
-      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
-        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
-    ),
-    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+  v_hidden text[] := gdpr_internal.hidden_columns(p_table, p_portable);
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'description', obj_description(t.relation, 'pg_class'),
+      'kept_for', t.definition -> 'erase' ->> 'keep_until'
+    )) || jsonb_build_object(
+      'columns', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+        )) order by a.attnum), '[]')
+        from pg_attribute as a
+        left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+        where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+          and a.attname::text <> all (v_hidden)
+      ),
+      'left_out', to_jsonb(v_hidden)
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.described_table(smallint, boolean) is
   'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
 
 create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set intervalstyle = 'iso_8601'
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'purpose', p.name, 'description', p.description, 'basis', p.basis,
-    'article', case p.basis
-      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
-      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
-    end,
-    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
-    'objected_at', gdpr_internal.utc(o.recorded_at)
-  )) || jsonb_build_object(
-    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
-    'tables', t.names,
-    'bases', b.bases
-  ) order by p.id), '[]')
-  from gdpr_internal.purpose as p
-  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
-  cross join lateral (
-    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
-    from gdpr_internal.protected_table as t
-    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
-  ) as t
-  cross join lateral (
+as $function$
+begin
+  return (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
-        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
-      ),
-      'valid_from', gdpr_internal.utc(x.valid_from),
-      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
-    )) order by x.id), '[]') as bases
-    from gdpr_internal.basis_record as x
-    left join gdpr_internal.held_basis as h on h.id = x.id
-    left join gdpr_internal.basis_end as e on e.basis_id = x.id
-    where x.subject_id = p_subject and x.purpose_id = p.id
-  ) as b
-  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
-end;
+      'purpose', p.name, 'description', p.description, 'basis', p.basis,
+      'article', case p.basis
+        when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+        when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+      end,
+      'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+      'objected_at', gdpr_internal.utc(o.recorded_at)
+    )) || jsonb_build_object(
+      'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+      'tables', t.names,
+      'bases', b.bases
+    ) order by p.id), '[]')
+    from gdpr_internal.purpose as p
+    left join gdpr_internal.standing_objection as o on o.subject_id = p_subject and o.purpose_id = p.id
+    cross join lateral (
+      select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+      from gdpr_internal.protected_table as t
+      where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+    ) as t
+    cross join lateral (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+          x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+        ),
+        'valid_from', gdpr_internal.utc(x.valid_from),
+        'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+      )) order by x.id), '[]') as bases
+      from gdpr_internal.basis_record as x
+      left join gdpr_internal.held_basis as h on h.id = x.id
+      left join gdpr_internal.basis_end as e on e.basis_id = x.id
+      where x.subject_id = p_subject and x.purpose_id = p.id
+    ) as b
+    where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null)
+  );
+end
+$function$;
 comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
   'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
 
 create or replace function gdpr_internal.category_facts(p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'category', c.category, 'special_category', c.special, 'columns', c.columns
-  )) order by c.category, c.special), '[]')
-  from (
-    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
-    from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
-    group by c.category, c.special
-  ) as c;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'category', c.category, 'special_category', c.special, 'columns', c.columns
+    )) order by c.category, c.special), '[]')
+    from (
+      select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+      group by c.category, c.special
+    ) as c
+  );
+end
+$function$;
 comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
 
 create or replace function gdpr_internal.consent_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
-    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
-    -- who took the answer, and a guardian, are other persons
-    'evidence', e.evidence - array['who', 'guardian']
-  )) order by e.id, p.id), '[]')
-  from (
-    select
-      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
-      null::jsonb as evidence
-    from gdpr_internal.consent_request as q
-    cross join lateral unnest(q.purposes) as u (purpose_id)
-    where q.subject_id = p_subject
-    union all
-    select
-      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
-      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
-    from gdpr_internal.consent_record as r
-    where r.subject_id = p_subject
-  ) as e
-  join gdpr_internal.purpose as p on p.id = e.purpose_id
-  left join gdpr_internal.consent_form as f on f.id = e.form_id;
-end;
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+      'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+      -- who took the answer, and a guardian, are other persons
+      'evidence', e.evidence - array['who', 'guardian']
+    )) order by e.id, p.id), '[]')
+    from (
+      select
+        q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+        null::jsonb as evidence
+      from gdpr_internal.consent_request as q
+      cross join lateral unnest(q.purposes) as u (purpose_id)
+      where q.subject_id = p_subject
+      union all
+      select
+        r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+        gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+      from gdpr_internal.consent_record as r
+      where r.subject_id = p_subject
+    ) as e
+    join gdpr_internal.purpose as p on p.id = e.purpose_id
+    left join gdpr_internal.consent_form as f on f.id = e.form_id
+  );
+end
+$function$;
 comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
 
 create or replace function gdpr_internal.standing_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
-  )) || jsonb_build_object(
-    'identifiers', (
-      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
-      where i.subject_id = s.id and i.retired_at is null
-    ),
-    'restrictions', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
-      )) order by r.id), '[]')
-      from gdpr_internal.restriction_record as r
-      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
-      where r.subject_id = s.id
-    ),
-    'mails', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
-      ) order by m.id), '[]')
-      from gdpr_internal.mail_record as m where m.subject_id = s.id
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+    )) || jsonb_build_object(
+      'identifiers', (
+        select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+        where i.subject_id = s.id and i.retired_at is null
+      ),
+      'restrictions', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+        )) order by r.id), '[]')
+        from gdpr_internal.restriction_record as r
+        left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+        where r.subject_id = s.id
+      ),
+      'mails', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+        ) order by m.id), '[]')
+        from gdpr_internal.mail_record as m where m.subject_id = s.id
+      )
     )
-  )
-  from gdpr_internal.subject as s
-  where s.id = p_subject;
-end;
+    from gdpr_internal.subject as s
+    where s.id = p_subject
+  );
+end
+$function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';
 
 -- 60_subject_rights/63_access_pages.sql
 -- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
@@ -14974,45 +15141,57 @@ begin
 end
 $function$;
 comment on function gdpr_internal.note_access(bigint, text) is
-  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
@@ -15074,7 +15253,9 @@ begin
       'subject', gdpr_internal.standing_facts(p_subject),
       'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
       'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
       'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
       'rights', to_jsonb(array[
         'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
       ]),
@@ -15122,7 +15303,7 @@ begin
 end
 $function$;
 comment on function gdpr.access_report(bigint, boolean) is
-  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
 
 create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
 returns jsonb
@@ -15137,7 +15318,170 @@ begin
 end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
-  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';
+
+-- 60_subject_rights/66_downloads.sql
+-- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
+-- GDPR Art. 12(3), 15(3), 20, 32(1)(a). Called by: gdpr_dpo; gdpr_mail (gdprdb outbox send); gdpr_portal.
+-- The report itself is never stored. A mail waits as an order, and its sender reads the report when it leaves: what waited in the
+-- outbox would be a second copy of everything about a person, and out of date by the time it is sent.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.report(p_subject bigint, p_portable boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when p_portable then gdpr_internal.portable_document(p_subject, true) else gdpr_internal.access_document(p_subject, true) end;
+end
+$function$;
+comment on function gdpr_internal.report(bigint, boolean) is 'The access report of a person, or (p_portable) the portable copy.';
+
+create or replace function gdpr_internal.passphrase()
+returns text
+language sql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  -- 120 bits in 24 characters that nobody takes for another when they are read out
+  select string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', (get_byte(r.bytes, n) & 31) + 1, 1) || case when n % 4 = 3 and n < 23 then '-' else '' end,
+    '' order by n
+  )
+  from (select gdpr_internal.gen_random_bytes(24) as bytes offset 0) as r
+  cross join generate_series(0, 23) as n;
+end;
+comment on function gdpr_internal.passphrase() is 'A passphrase to be read out over the telephone: six groups of four letters and digits, 120 random bits.';
+
+create or replace function gdpr.send_report(p_subject bigint, p_portable boolean default false, out mail_id bigint, out passphrase text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+  if v_contact.email is null then
+    perform gdpr_internal.refuse('no_address');
+  end if;
+  perform gdpr_internal.refuse_large(p_subject);
+  passphrase := gdpr_internal.passphrase();
+  mail_id := gdpr_internal.queue_mail(
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
+    case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
+    jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
+  );
+  perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
+end
+$function$;
+comment on function gdpr.send_report(bigint, boolean) is
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
+
+create or replace function gdpr_internal.refuse_large(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select sum(cardinality(p.places)) from gdpr_internal.row_pages(p_subject, 1000) as p) > 20000 then
+    perform gdpr_internal.refuse('report_too_large');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
+
+create or replace function gdpr.mail_report(p_mail bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail
+  from gdpr_internal.outbox as o
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
+  for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.refuse_large(v_mail.subject_id);
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
+end
+$function$;
+comment on function gdpr.mail_report(bigint) is
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
+
+create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_valid_for is null or p_portable is null or p_valid_for <= interval '0' or p_valid_for > interval '31 days' then
+    perform gdpr_internal.refuse('invalid_argument', 'p_valid_for is up to 31 days');
+  end if;
+  -- one door at a time
+  delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
+  perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
+  return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
+end
+$function$;
+comment on function gdpr.create_download(bigint, interval, boolean) is
+  'A token with which its bearer downloads a person''s access report (p_portable: the portable copy) once, through gdpr.portal_download(), until p_valid_for (31 days at the most) has passed. An earlier token of the person that was not used opens nothing any more. Errors: PR101, PR603, PR004. Art. 12(3), 15(3).';
+
+create or replace function gdpr.portal_download(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token := gdpr_internal.take_token(p_token, 'download');
+begin
+  -- used up: nothing more has to be known of it, and the reading is in the audit log
+  delete from gdpr_internal.token as t where t.digest = v_token.digest;
+  return gdpr_internal.report(v_token.subject_id, v_token.reference = 1);
+end
+$function$;
+comment on function gdpr.portal_download(text) is
+  'The report for which gdpr.create_download() made the token. It opens once: commit when the bearer has it. The person comes from the token. Errors: PR303 the token is not valid, PR402 key locked. Art. 15(3), 20.';
 
 -- 60_subject_rights/70_sign_in.sql
 -- [code] Signing in to the portal: a link by mail, once, for a session that ends.
@@ -18540,7 +18884,7 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
   gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
-  gdpr.access_rows(bigint, jsonb),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
   gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text),
   gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
@@ -18567,7 +18911,7 @@ grant select on
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -18610,7 +18954,7 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
 -- and who is signed in, says the session
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
