@@ -262,7 +262,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -363,7 +363,8 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
-    'provided', case when p_in ->> 'provided' = 'false' then false end
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
+    'about', p_in ->> 'about'
   ));
 end
 $function$;

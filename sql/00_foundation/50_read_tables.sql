@@ -12,9 +12,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -38,6 +39,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -147,6 +169,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;

@@ -43,6 +43,7 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
   ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
   ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
   ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
@@ -74,6 +75,7 @@ values
   ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
   ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
   ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -989,7 +991,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1090,7 +1092,8 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
-    'provided', case when p_in ->> 'provided' = 'false' then false end
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
+    'about', p_in ->> 'about'
   ));
 end
 $function$;
@@ -1343,9 +1346,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -1369,6 +1373,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -1478,6 +1503,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;
@@ -2100,6 +2133,7 @@ begin
     parent_id = v_parent.id,
     via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
@@ -2108,12 +2142,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
-    not d.value ? 'provided', d.value ->> 'mask',
+    not d.value ? 'provided', d.value ->> 'about', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2121,7 +2155,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2505,7 +2539,8 @@ select
   c.mask,
   c.erase,
   c.provided,
-  c.original_type as type
+  c.original_type as type,
+  c.about
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -2982,7 +3017,7 @@ begin
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
-      where o.definition -> 'subject' <> t.value -> 'subject'
+      where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t
@@ -8805,7 +8840,6 @@ declare
   v_table gdpr_internal.protected_table;
   v_parent regclass;
   v_link text;
-  v_key text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -8916,17 +8950,6 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
   end if;
 
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
-  )
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_keys text[])
@@ -8952,7 +8975,8 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation,
+    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -8960,6 +8984,7 @@ $code$,
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
+  perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
@@ -9215,7 +9240,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9278,6 +9303,82 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/64_generate_keys.sql
+-- [code] The generator of the function that lists the primary keys of rows and whose they are.
+-- GDPR Art. 17(3). It belongs to gdpr_worker, as all that touches rows; what becomes of the keys (a digest) is not its business.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_keys(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := gdpr_generated.key_condition(v_relation);
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_subjects is not null then
+    return query
+    select t.gdpr_subject_id, %3$s from %2$s as t where t.gdpr_subject_id = any (p_subjects);
+  else
+    return query
+    select t.gdpr_subject_id, %3$s from unnest(p_keys) as k (key) join %2$s as t on %4$s;
+  end if;
+  set constraints all immediate;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+end
+$body$
+$code$,
+    'keys_' || p_table, v_relation, gdpr_internal.key_text(v_relation, 't'),
+    coalesce(v_named, 'gdpr_internal.refuse(''no_primary_key'')')
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[], text[]) is %L', 'keys_' || p_table,
+    format('Primary keys of rows of %s and whose they are: of these persons, or named by these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[], text[]) to gdpr_owner', 'keys_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<table>, which lists primary keys.';
+
+create or replace function gdpr_generated.key_condition(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    format('t.%I = (%s)::%s', a.attname,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
+      format_type(a.atttypid, a.atttypmod)),
+    ' and ' order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_condition(regclass) is
+  'The SQL that finds row t by k.key, its primary key as text (several columns: a JSON array of texts); null without a primary key.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -9636,6 +9737,65 @@ comment on function gdpr_generated.generate_registrations(smallint) is
 
 set local role gdpr_worker;
 
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
 create or replace function gdpr_generated.generate_access(p_table smallint)
 returns void
 language plpgsql
@@ -9647,25 +9807,19 @@ as $function$
 declare
   v_relation regclass;
   v_columns text;
-  v_key text;
+  v_code record := gdpr_generated.access_code(p_table);
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
   into v_columns
   from pg_attribute as a
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_relation and x.indisprimary;
 
   -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
-returns setof jsonb
+returns table (owner_id bigint, content jsonb)
 language plpgsql
 volatile
 security definer
@@ -9685,21 +9839,24 @@ as $body$
 begin
   if p_places is null then
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
-    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
-    order by %4$s;
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
   else
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
     from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
-    where t.gdpr_subject_id = p_subject
-    order by %4$s;
+    where %7$s
+    order by %6$s;
   end if;
   set constraints all immediate;
 end
 $body$
 $code$,
-    'access_' || p_table, v_relation, v_columns, v_key
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
@@ -9724,7 +9881,10 @@ begin
   select p.gdpr_part, array_agg(p.ctid order by p.n)
   from (
     select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
-    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    from (
+      %2$s
+      offset 0
+    ) as t
   ) as p
   group by p.gdpr_part, (p.n - 1) / p_size
   order by p.gdpr_part, (p.n - 1) / p_size;
@@ -9732,7 +9892,7 @@ begin
 end
 $body$
 $code$,
-    'access_pages_' || p_table, v_relation, v_key
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
@@ -9758,7 +9918,7 @@ begin
   select
     string_agg(format(
       E'  if p_tables is null or %1$s = any (p_tables) then\n'
-      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
       '  end if;\n',
       t.id, 'access_' || t.id
     ), '' order by t.depth, t.id),
@@ -9772,7 +9932,7 @@ begin
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, content jsonb)
+returns table (table_id smallint, owner_id bigint, content jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -10609,7 +10769,8 @@ begin
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
-    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event'
+    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+    'hold', 'hold_end'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -12262,34 +12423,44 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
 end;
-comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -12307,6 +12478,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
@@ -12321,7 +12493,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -12346,18 +12519,25 @@ as $function$
 declare
   v_before text := gdpr_internal.before_worker();
   v_tables smallint[];
+  v_owners bigint[];
   v_rows jsonb[];
-  v_key bytea;
+  v_keys gdpr_internal.keyring;
 begin
-  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
   from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
   perform gdpr_internal.after_worker(v_before);
   if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
-    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+    v_keys := gdpr_internal.keyring();
   end if;
   return query
   select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
-  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
   join (
     select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
     from gdpr_internal.protected_table as t where t.id = any (v_tables)
@@ -12366,7 +12546,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
@@ -12386,6 +12566,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -12423,6 +12605,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -12475,170 +12659,253 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'table', t.relation::text,
-    'description', obj_description(t.relation, 'pg_class'),
-    'kept_for', t.definition -> 'erase' ->> 'keep_until'
-  )) || jsonb_build_object(
-    'columns', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
-      )) order by a.attnum), '[]')
-      from pg_attribute as a
-      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
-      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
-        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
-    ),
-    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+  v_hidden text[] := gdpr_internal.hidden_columns(p_table, p_portable);
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'description', obj_description(t.relation, 'pg_class'),
+      'kept_for', t.definition -> 'erase' ->> 'keep_until'
+    )) || jsonb_build_object(
+      'columns', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+        )) order by a.attnum), '[]')
+        from pg_attribute as a
+        left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+        where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+          and a.attname::text <> all (v_hidden)
+      ),
+      'left_out', to_jsonb(v_hidden)
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.described_table(smallint, boolean) is
   'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
 
 create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set intervalstyle = 'iso_8601'
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'purpose', p.name, 'description', p.description, 'basis', p.basis,
-    'article', case p.basis
-      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
-      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
-    end,
-    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
-    'objected_at', gdpr_internal.utc(o.recorded_at)
-  )) || jsonb_build_object(
-    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
-    'tables', t.names,
-    'bases', b.bases
-  ) order by p.id), '[]')
-  from gdpr_internal.purpose as p
-  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
-  cross join lateral (
-    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
-    from gdpr_internal.protected_table as t
-    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
-  ) as t
-  cross join lateral (
+as $function$
+begin
+  return (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
-        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
-      ),
-      'valid_from', gdpr_internal.utc(x.valid_from),
-      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
-    )) order by x.id), '[]') as bases
-    from gdpr_internal.basis_record as x
-    left join gdpr_internal.held_basis as h on h.id = x.id
-    left join gdpr_internal.basis_end as e on e.basis_id = x.id
-    where x.subject_id = p_subject and x.purpose_id = p.id
-  ) as b
-  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
-end;
+      'purpose', p.name, 'description', p.description, 'basis', p.basis,
+      'article', case p.basis
+        when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+        when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+      end,
+      'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+      'objected_at', gdpr_internal.utc(o.recorded_at)
+    )) || jsonb_build_object(
+      'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+      'tables', t.names,
+      'bases', b.bases
+    ) order by p.id), '[]')
+    from gdpr_internal.purpose as p
+    left join gdpr_internal.standing_objection as o on o.subject_id = p_subject and o.purpose_id = p.id
+    cross join lateral (
+      select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+      from gdpr_internal.protected_table as t
+      where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+    ) as t
+    cross join lateral (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+          x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+        ),
+        'valid_from', gdpr_internal.utc(x.valid_from),
+        'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+      )) order by x.id), '[]') as bases
+      from gdpr_internal.basis_record as x
+      left join gdpr_internal.held_basis as h on h.id = x.id
+      left join gdpr_internal.basis_end as e on e.basis_id = x.id
+      where x.subject_id = p_subject and x.purpose_id = p.id
+    ) as b
+    where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null)
+  );
+end
+$function$;
 comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
   'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
 
 create or replace function gdpr_internal.category_facts(p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'category', c.category, 'special_category', c.special, 'columns', c.columns
-  )) order by c.category, c.special), '[]')
-  from (
-    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
-    from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
-    group by c.category, c.special
-  ) as c;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'category', c.category, 'special_category', c.special, 'columns', c.columns
+    )) order by c.category, c.special), '[]')
+    from (
+      select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+      group by c.category, c.special
+    ) as c
+  );
+end
+$function$;
 comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
 
 create or replace function gdpr_internal.consent_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
-    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
-    -- who took the answer, and a guardian, are other persons
-    'evidence', e.evidence - array['who', 'guardian']
-  )) order by e.id, p.id), '[]')
-  from (
-    select
-      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
-      null::jsonb as evidence
-    from gdpr_internal.consent_request as q
-    cross join lateral unnest(q.purposes) as u (purpose_id)
-    where q.subject_id = p_subject
-    union all
-    select
-      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
-      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
-    from gdpr_internal.consent_record as r
-    where r.subject_id = p_subject
-  ) as e
-  join gdpr_internal.purpose as p on p.id = e.purpose_id
-  left join gdpr_internal.consent_form as f on f.id = e.form_id;
-end;
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+      'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+      -- who took the answer, and a guardian, are other persons
+      'evidence', e.evidence - array['who', 'guardian']
+    )) order by e.id, p.id), '[]')
+    from (
+      select
+        q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+        null::jsonb as evidence
+      from gdpr_internal.consent_request as q
+      cross join lateral unnest(q.purposes) as u (purpose_id)
+      where q.subject_id = p_subject
+      union all
+      select
+        r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+        gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+      from gdpr_internal.consent_record as r
+      where r.subject_id = p_subject
+    ) as e
+    join gdpr_internal.purpose as p on p.id = e.purpose_id
+    left join gdpr_internal.consent_form as f on f.id = e.form_id
+  );
+end
+$function$;
 comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
 
 create or replace function gdpr_internal.standing_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
-  )) || jsonb_build_object(
-    'identifiers', (
-      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
-      where i.subject_id = s.id and i.retired_at is null
-    ),
-    'restrictions', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
-      )) order by r.id), '[]')
-      from gdpr_internal.restriction_record as r
-      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
-      where r.subject_id = s.id
-    ),
-    'mails', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
-      ) order by m.id), '[]')
-      from gdpr_internal.mail_record as m where m.subject_id = s.id
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+    )) || jsonb_build_object(
+      'identifiers', (
+        select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+        where i.subject_id = s.id and i.retired_at is null
+      ),
+      'restrictions', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+        )) order by r.id), '[]')
+        from gdpr_internal.restriction_record as r
+        left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+        where r.subject_id = s.id
+      ),
+      'mails', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+        ) order by m.id), '[]')
+        from gdpr_internal.mail_record as m where m.subject_id = s.id
+      )
     )
-  )
-  from gdpr_internal.subject as s
-  where s.id = p_subject;
-end;
+    from gdpr_internal.subject as s
+    where s.id = p_subject
+  );
+end
+$function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';
 
 -- 60_subject_rights/63_access_pages.sql
 -- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
@@ -12786,45 +13053,57 @@ begin
 end
 $function$;
 comment on function gdpr_internal.note_access(bigint, text) is
-  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
@@ -12886,7 +13165,9 @@ begin
       'subject', gdpr_internal.standing_facts(p_subject),
       'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
       'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
       'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
       'rights', to_jsonb(array[
         'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
       ]),
@@ -12934,7 +13215,7 @@ begin
 end
 $function$;
 comment on function gdpr.access_report(bigint, boolean) is
-  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
 
 create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
 returns jsonb
@@ -12949,7 +13230,170 @@ begin
 end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
-  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';
+
+-- 60_subject_rights/66_downloads.sql
+-- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
+-- GDPR Art. 12(3), 15(3), 20, 32(1)(a). Called by: gdpr_dpo; gdpr_mail (gdprdb outbox send); gdpr_portal.
+-- The report itself is never stored. A mail waits as an order, and its sender reads the report when it leaves: what waited in the
+-- outbox would be a second copy of everything about a person, and out of date by the time it is sent.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.report(p_subject bigint, p_portable boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when p_portable then gdpr_internal.portable_document(p_subject, true) else gdpr_internal.access_document(p_subject, true) end;
+end
+$function$;
+comment on function gdpr_internal.report(bigint, boolean) is 'The access report of a person, or (p_portable) the portable copy.';
+
+create or replace function gdpr_internal.passphrase()
+returns text
+language sql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  -- 120 bits in 24 characters that nobody takes for another when they are read out
+  select string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', (get_byte(r.bytes, n) & 31) + 1, 1) || case when n % 4 = 3 and n < 23 then '-' else '' end,
+    '' order by n
+  )
+  from (select gdpr_internal.gen_random_bytes(24) as bytes offset 0) as r
+  cross join generate_series(0, 23) as n;
+end;
+comment on function gdpr_internal.passphrase() is 'A passphrase to be read out over the telephone: six groups of four letters and digits, 120 random bits.';
+
+create or replace function gdpr.send_report(p_subject bigint, p_portable boolean default false, out mail_id bigint, out passphrase text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+  if v_contact.email is null then
+    perform gdpr_internal.refuse('no_address');
+  end if;
+  perform gdpr_internal.refuse_large(p_subject);
+  passphrase := gdpr_internal.passphrase();
+  mail_id := gdpr_internal.queue_mail(
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
+    case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
+    jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
+  );
+  perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
+end
+$function$;
+comment on function gdpr.send_report(bigint, boolean) is
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
+
+create or replace function gdpr_internal.refuse_large(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select sum(cardinality(p.places)) from gdpr_internal.row_pages(p_subject, 1000) as p) > 20000 then
+    perform gdpr_internal.refuse('report_too_large');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
+
+create or replace function gdpr.mail_report(p_mail bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail
+  from gdpr_internal.outbox as o
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
+  for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.refuse_large(v_mail.subject_id);
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
+end
+$function$;
+comment on function gdpr.mail_report(bigint) is
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
+
+create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_valid_for is null or p_portable is null or p_valid_for <= interval '0' or p_valid_for > interval '31 days' then
+    perform gdpr_internal.refuse('invalid_argument', 'p_valid_for is up to 31 days');
+  end if;
+  -- one door at a time
+  delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
+  perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
+  return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
+end
+$function$;
+comment on function gdpr.create_download(bigint, interval, boolean) is
+  'A token with which its bearer downloads a person''s access report (p_portable: the portable copy) once, through gdpr.portal_download(), until p_valid_for (31 days at the most) has passed. An earlier token of the person that was not used opens nothing any more. Errors: PR101, PR603, PR004. Art. 12(3), 15(3).';
+
+create or replace function gdpr.portal_download(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token := gdpr_internal.take_token(p_token, 'download');
+begin
+  -- used up: nothing more has to be known of it, and the reading is in the audit log
+  delete from gdpr_internal.token as t where t.digest = v_token.digest;
+  return gdpr_internal.report(v_token.subject_id, v_token.reference = 1);
+end
+$function$;
+comment on function gdpr.portal_download(text) is
+  'The report for which gdpr.create_download() made the token. It opens once: commit when the bearer has it. The person comes from the token. Errors: PR303 the token is not valid, PR402 key locked. Art. 15(3), 20.';
 
 -- 60_subject_rights/70_sign_in.sql
 -- [code] Signing in to the portal: a link by mail, once, for a session that ends.
@@ -14360,6 +14804,232 @@ $function$;
 comment on function gdpr.notice_impossible(bigint, text) is
   'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
 
+-- 80_retention/20_holds.sql
+-- [code] Holds: placing, releasing, and which rows of which persons they keep.
+-- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
+-- their primary keys digested by gdpr_keyholder, which touches no rows.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_keys(p_table smallint, p_keys text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, k.key)
+    from unnest(p_keys) with ordinality as k (key, n)
+    order by k.n
+  );
+end
+$function$;
+comment on function gdpr_internal.row_keys(smallint, text[]) is 'gdpr_internal.row_key() for many rows, in their order.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.hold_article(p_ground text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_ground
+    when 'freedom_of_expression' then 'Art. 17(3)(a)'
+    when 'legal_obligation' then 'Art. 17(3)(b)'
+    when 'public_health' then 'Art. 17(3)(c)'
+    when 'archiving' then 'Art. 17(3)(d)'
+    when 'legal_claims' then 'Art. 17(3)(e)'
+  end;
+end;
+comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
+
+create or replace view gdpr_internal.live_hold as
+select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+from gdpr_internal.hold as h
+where h.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);
+comment on view gdpr_internal.live_hold is 'Holds that hold at the statement''s time: one whose day has come ends by itself.';
+
+create or replace function gdpr_internal.rows_of(p_table smallint, p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
+  'The primary keys of rows, as gdprdb digests them, and whose they are: of these persons, or (p_subjects null) those named by these keys. Errors: PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.place_hold(
+  p_subject bigint, p_ground text, p_reference text, p_table regclass default null, p_key text default null, p_columns name[] default null,
+  p_until timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := case when p_table is not null then gdpr_internal.table_id(p_table) end;
+  v_row record;
+  v_subject bigint := p_subject;
+  v_digest uuid;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if gdpr_internal.hold_article(p_ground) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of legal_claims, legal_obligation, public_health, archiving, freedom_of_expression');
+  elsif nullif(p_reference, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reference is needed: the law, the file number');
+  elsif coalesce(p_until <= statement_timestamp(), true) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold ends in the future');
+  elsif v_table is null and (p_subject is null or p_key is not null or p_columns is not null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold is of a person, or names a table; rows and columns are of a table');
+  elsif p_columns = '{}' or exists (
+    select from unnest(p_columns) as c (name)
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+    )
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
+  end if;
+  if p_key is not null then
+    select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
+    if v_row.row_key is null then
+      perform gdpr_internal.refuse('invalid_argument', 'there is no row with this key');
+    elsif v_row.subject_id is null or coalesce(p_subject, v_row.subject_id) <> v_row.subject_id then
+      perform gdpr_internal.refuse('invalid_argument', 'the row is not of this person');
+    end if;
+    v_subject := v_row.subject_id;
+    v_digest := gdpr_internal.row_key(v_table, v_row.row_key);
+  end if;
+  if v_subject is not null then
+    -- an erasure that is under way is waited for, and one that comes later sees this hold
+    perform from gdpr_internal.subject as s where s.id = v_subject for key share;
+    perform gdpr_internal.require_subject(v_subject);
+  end if;
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
+  values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
+  returning id into v_id;
+  perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
+  return v_id;
+end
+$function$;
+comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+
+create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  if nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  insert into gdpr_internal.hold_end (hold_id, reason, actor)
+  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  on conflict (hold_id) do nothing;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.release_hold(bigint, text) is
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+
+create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+  v_keys text[];
+begin
+  return query
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  join unnest(p_subjects) as p (subject_id) on p.subject_id = h.subject_id
+  where h.row_key is null and coalesce(h.table_id, p_table) = p_table
+  union all
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  cross join unnest(p_subjects) as p (subject_id)
+  where h.row_key is null and h.table_id = p_table and h.subject_id is null;
+  if not exists (select from gdpr_internal.live_hold as h where h.table_id = p_table and h.row_key is not null) then
+    return;
+  end if;
+  select array_agg(r.subject_id), array_agg(r.row_key) into v_subjects, v_keys from gdpr_internal.rows_of(p_table, p_subjects, null) as r;
+  return query
+  select r.subject_id, r.row_key, h.columns, h.valid_until, h.id
+  from unnest(v_subjects, v_keys, gdpr_internal.row_keys(p_table, v_keys)) as r (subject_id, row_key, digest)
+  join gdpr_internal.live_hold as h on h.table_id = p_table and h.row_key = r.digest;
+end
+$function$;
+comment on function gdpr_internal.held_rows(smallint, bigint[]) is
+  'What holds keep of these persons in a table, one row a hold: row_key null: all their rows; columns null: the whole row; until, hold_id: which hold, and when it ends by itself. row_key: the primary key as gdpr_internal.key_text() writes it.';
+
+create or replace view gdpr.hold as
+select
+  h.id as hold_id,
+  h.subject_id,
+  t.relation as table_name,
+  h.row_key,
+  h.columns,
+  h.ground,
+  gdpr_internal.hold_article(h.ground) as article,
+  h.reference,
+  case
+    when e.hold_id is not null then 'released'
+    when h.valid_until <= statement_timestamp() then 'over'
+    else 'holds'
+  end as state,
+  h.recorded_at as held_since,
+  h.valid_until as held_until,
+  h.recorded_by,
+  e.ended_at as released_at,
+  e.reason as release_reason,
+  e.recorded_by as released_by
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+left join gdpr_internal.hold_end as e on e.hold_id = h.id;
+comment on view gdpr.hold is
+  'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -15041,7 +15711,7 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
   gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
-  gdpr.access_rows(bigint, jsonb),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
@@ -15067,7 +15737,7 @@ grant select on
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -15086,6 +15756,11 @@ to gdpr_dpo;
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
+-- 8d. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -15094,7 +15769,7 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
 -- and who is signed in, says the session
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
@@ -15105,7 +15780,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -15137,7 +15812,8 @@ grant execute on function
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -15162,7 +15838,7 @@ grant execute on function
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
