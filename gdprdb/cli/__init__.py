@@ -24,6 +24,7 @@ from gdprdb.cli import (
     request,
     retention,
     server,
+    share,
     source,
     subject,
 )
@@ -56,6 +57,7 @@ for command in (
     request.request,
     basis.basis,
     blocklist.blocklist,
+    share.share,
     outbox.outbox,
     retention.retention,
     source.source,

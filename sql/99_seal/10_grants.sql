@@ -215,6 +215,7 @@ grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, 
 -- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
 grant execute on function
   gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.end_recipient(text),
   gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
   gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
 to gdpr_dpo;
