@@ -13838,7 +13838,8 @@ begin
   where i.subject_id = any (p_subjects)
   order by r.id
   for update of r;
-  -- whoever is inserting rows of these persons holds a share lock here or on an identifier: they are waited for
+  -- whoever is inserting rows of these persons holds a share lock on an identifier, and then on the person: in their order
+  perform from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update;
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
   get diagnostics v_found = row_count;
   if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
