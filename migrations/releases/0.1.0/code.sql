@@ -42,7 +42,7 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR630', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
@@ -11337,7 +11337,7 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
-create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
 stable
@@ -11349,7 +11349,7 @@ begin atomic
     select
       f.subject_id,
       f.table_id,
-      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')) as erased,
       sum(f.row_count) filter (where f.what = 'spared') as spared,
       sum(f.row_count) filter (where f.what = 'kept') as kept,
       min(f.until) filter (where f.what = 'kept') as until,
@@ -11360,11 +11360,11 @@ begin atomic
     group by f.subject_id, f.table_id
   )
   select
-    f.subject_id,
+    s.id,
     jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
       'method', gdpr_internal.erasure_method(t.definition),
-      'rows', f.erased,
+      'rows', coalesce(f.erased, 0),
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
@@ -11373,11 +11373,13 @@ begin atomic
       'unlinked', f.unlinked,
       'review', f.review
     )) order by t.depth desc, t.id)
-  from fact as f
-  join gdpr_internal.protected_table as t on t.id = f.table_id
-  group by f.subject_id;
+  from unnest(p_subjects) as s (id)
+  cross join gdpr_internal.protected_table as t
+  left join fact as f on f.subject_id = s.id and f.table_id = t.id
+  where t.unprotected_at is null
+  group by s.id;
 end;
-comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
+comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
   'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
@@ -11416,7 +11418,7 @@ begin
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
-    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join gdpr_internal.receipt_tables(p_subjects, v_facts) as r on r.subject_id = s.id
     left join unnest(v_destroyed) as d (id) on d.id = s.id
     order by s.n
     returning id, subject_id
@@ -11629,7 +11631,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
@@ -11681,7 +11683,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR630 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
