@@ -1235,8 +1235,9 @@ begin
     end;
   elsif v_step is not null then
     return case
-      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
-      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      when v_kind = 'object' and p_value ? v_step then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' and p_value -> v_step::integer is not null
+        then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest))
       else p_value
     end;
   elsif v_kind = 'object' then
@@ -2496,6 +2497,11 @@ begin atomic
   join pg_class as c on c.oid = p_relation
   where k.castsource = c.reltype
   union all
+  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
+  from pg_constraint as k
+  where k.contype = 'f' and k.conparentid = 0
+    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -2504,7 +2510,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -9697,7 +9703,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select md5(coalesce(string_agg(
-    concat_ws(' ', l.id, l.child_id, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.id
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
   ), ''))
   from gdpr_internal.protected_link as l;
 end;
@@ -9743,7 +9749,7 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' and (p_column).encrypted then format('left(%s.%I, 1)', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
     when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'
@@ -9802,10 +9808,10 @@ end;
 comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
   'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
 
--- 40_protection/68_generate_erasure.sql
--- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
--- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
--- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- 40_protection/68_erasure_steps.sql
+-- [code] The generator of the steps of erasure: for each protected table one function a step.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, rows
+-- that it cannot but refer to are anonymised, other links to what goes are cut, and tables that refer to each other in a
 -- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
 
 set local role gdpr_worker;
@@ -9835,6 +9841,7 @@ create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
@@ -9867,7 +9874,7 @@ begin atomic
     E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
     case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
   ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
     p_table, c.column_name, p_rows, 'review_' || c.id
   ), '' order by c.position), '')
   from gdpr_internal.protected_column as c
@@ -10089,8 +10096,8 @@ begin
   select string_agg(format(
     'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
     gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
-    -- PostgreSQL cuts these itself
-    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+    -- what can be cut is cut afterwards, but not in a row that is kept
+    case when l.cut_columns is not null then '' else ' or ' || v_others end
   ), E'\n      or ' order by l.id)
   into v_stays
   from gdpr_internal.protected_link as l
@@ -10180,6 +10187,12 @@ begin atomic
   where gdpr_internal.erase_expression(e, 't') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
+
+-- 40_protection/69_generate_erasure.sql
+-- [code] The generator of erasure: the deletions in their order, and erase_rows(), which calls every step of every table.
+-- GDPR Art. 17. It follows the foreign keys between all protected tables, and so is made anew with each.
+
+set local role gdpr_worker;
 
 create or replace function gdpr_generated.generate_deletes()
 returns smallint[]
@@ -10285,6 +10298,7 @@ create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_hold
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -10301,13 +10315,11 @@ $body$
 $code$,
     gdpr_internal.link_fingerprint(),
     gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
-    gdpr_internal.indented(case
-      when v_calls.spare is null then coalesce(v_calls.unlink, '')
-      -- a row that is anonymised stays, and so does what it refers to
-      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
-        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
-    end, '  '),
-    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
+    -- a row that is anonymised stays, and so does what it refers to
+    coalesce(gdpr_internal.indented(
+      E'loop\n  v_more := false;\n' || gdpr_internal.indented(v_calls.spare, '  ') || E'  exit when not v_more;\nend loop;\n', '  '
+    ), ''),
+    gdpr_internal.indented(coalesce(v_calls.unlink, '') || coalesce(v_calls.deletes, ''), '  '),
     (
       select gdpr_internal.indented(coalesce(string_agg(format(
         E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
@@ -11380,7 +11392,7 @@ begin atomic
   group by s.id;
 end;
 comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
