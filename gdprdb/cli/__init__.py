@@ -22,6 +22,7 @@ from gdprdb.cli import (
     outbox,
     policy,
     server,
+    share,
     source,
     subject,
 )
@@ -53,6 +54,7 @@ for command in (
     form.form,
     basis.basis,
     blocklist.blocklist,
+    share.share,
     outbox.outbox,
     source.source,
     audit.audit,

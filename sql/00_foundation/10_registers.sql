@@ -7,7 +7,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -31,10 +31,11 @@ create table gdpr_internal.role_binding (
   role_name name primary key,
   audience name not null,
   may text[] not null default '{}',
+  recipient text,
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent).';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,

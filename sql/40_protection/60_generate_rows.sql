@@ -161,6 +161,7 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
   select string_agg(format(
@@ -282,7 +283,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
