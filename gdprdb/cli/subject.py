@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
 import psycopg
 import rich_click as click
 
+from gdprdb.access import archive
+from gdprdb.access.document import Stream
+from gdprdb.access.letter import letter
+from gdprdb.access.sheets import csv
 from gdprdb.cli.options import (
     database,
     dry_run_option,
@@ -18,11 +29,12 @@ from gdprdb.cli.options import (
 )
 from gdprdb.cli.output import Rows, fetched, output, say
 from gdprdb.dsn import one
+from gdprdb.errors import GdprdbError
 
 
 @click.group()
 def subject() -> None:
-    """Find, look at and erase one person.
+    """Find, look at, answer and erase one person.
 
     Example:
 
@@ -99,3 +111,138 @@ def _erase(connection: psycopg.Connection, person: int, reason: str) -> Rows:
     """Erase, and lay the receipt out as rows."""
     (receipt,) = one(connection, "select gdpr.erase(%s, %s)", [person, reason])
     return Rows(["what", "value"], list(receipt.items()))
+
+
+@subject.command()
+@dsn_option
+@subject_id_option
+@kind_option
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["json", "csv", "html", "zip"]),
+    default="json",
+    show_default=True,
+    help="One document, one table, a letter, or all of them in a ZIP.",
+)
+@click.option("--portable", is_flag=True, help="What the person provided, to take along (Art. 20).")
+@click.option("--table", help="Of --as csv: the table, where the person has rows in several.")
+@click.option("--language", help="Of the letter: de, en, fr, ja.  [default: en]")
+@click.option("--encrypt", is_flag=True, help="Of --as zip: AES-256; the passphrase is shown once.")
+@click.option(
+    "--mail", is_flag=True, help="Send it as an encrypted ZIP; prints the passphrase, once."
+)
+@click.option("--link", is_flag=True, help="Print a token that opens a download once, for a week.")
+@click.option("--request", type=int, help="The number of the request that this answers.")
+@click.option(
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    default="-",
+    show_default=True,
+    help="A new file, readable by you alone, instead of standard output.",
+)
+def export(
+    dsn: str | None,
+    subject_id: int | None,
+    kind: str,
+    form: str,
+    portable: bool,
+    table: str | None,
+    language: str | None,
+    encrypt: bool,
+    mail: bool,
+    link: bool,
+    request: int | None,
+    target: Path,
+) -> None:
+    """Hand out everything that is stored about a person, to the person. It is on record.
+
+    The export is written as it is read, to standard output: no copy is left anywhere.
+
+    Example:
+
+        gdprdb subject export --subject-id 42 --as zip --encrypt > answer.zip
+    """
+    if mail and link:
+        raise click.UsageError("--mail or --link, not both")
+    if encrypt and form != "zip":
+        raise click.UsageError("--encrypt is for --as zip")
+    with database(dsn) as connection:
+        person = the_subject(connection, subject_id, kind)
+        connection.commit()
+        if mail or link:
+            click.echo(_ordered(connection, person, mail, portable, request))
+            return
+        report = Stream(connection, person, portable=portable, request=request)
+        passphrase = None
+        if encrypt:
+            passphrase = archive.passphrase()
+        with _written(target, binary=form == "zip") as out:
+            if form == "zip":
+                archive.write(out, report, language=language, passphrase=passphrase)
+            else:
+                if form == "csv":
+                    pieces = csv(report, _one_table(report, table))
+                else:
+                    pieces = letter(report, language) if form == "html" else report.json()
+                for piece in pieces:
+                    out.write(piece.encode())
+    if passphrase:
+        say(f"Passphrase: {passphrase}")
+        say("Tell it by another channel: it is shown this once.")
+
+
+def _ordered(
+    connection: psycopg.Connection, person: int, mail: bool, portable: bool, request: int | None
+) -> str:
+    """Order a mail, or make a token for a download; the passphrase, or the token."""
+    if request is not None:
+        connection.execute("select set_config('gdpr.request', %s, true)", [str(request)])
+    if mail:
+        number, passphrase = one(
+            connection,
+            "select mail_id, passphrase from gdpr.send_report(%s, %s)",
+            [person, portable],
+        )
+        say(f"Mail {number} waits for gdprdb outbox send. Tell the passphrase by another channel.")
+        return str(passphrase)
+    (token,) = one(
+        connection, "select gdpr.create_download(%s, p_portable => %s)", [person, portable]
+    )
+    say("The token opens the download once, within seven days.")
+    return str(token)
+
+
+def _one_table(report: Stream, table: str | None) -> dict[str, Any]:
+    """The description of the table that is asked for."""
+    tables: dict[str, dict[str, Any]] = {
+        described["table"]: described for described in report.facts["tables"]
+    }
+    if table is None and len(tables) == 1:
+        return next(iter(tables.values()))
+    if table not in tables:
+        raise GdprdbError(
+            "no rows of the person in this table" if table else "rows in several tables",
+            hint="Name one with --table, or take all of them with --as zip.",
+            details=tuple(tables),
+        )
+    return tables[table]
+
+
+@contextmanager
+def _written(target: Path, *, binary: bool) -> Iterator[IO[bytes]]:
+    """Standard output, or a new file of one's own that goes again if it is not finished."""
+    if str(target) == "-":
+        if binary and sys.stdout.isatty():
+            raise click.UsageError("a ZIP is nothing for a terminal: give --output FILE")
+        stream = click.get_binary_stream("stdout")
+        yield stream
+        stream.flush()
+        return
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        try:
+            yield file
+        except BaseException:
+            target.unlink()
+            raise

@@ -264,6 +264,10 @@ begin
   if v_new <> '{}' then
     perform gdpr_internal.erase_persons(v_new, p_reason);
   end if;
+  if cardinality(v_new) = 1 then
+    -- a request is one person's
+    perform gdpr_internal.note_request(v_new[1], 'erasure', jsonb_build_object('reason', p_reason));
+  end if;
   return query
   select e.receipt
   from unnest(p_subjects) with ordinality as s (id, n)
