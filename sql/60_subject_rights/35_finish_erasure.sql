@@ -75,7 +75,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');

@@ -233,7 +233,7 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
       'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all

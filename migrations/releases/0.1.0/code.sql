@@ -1528,8 +1528,9 @@ begin
     end;
   elsif v_step is not null then
     return case
-      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
-      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      when v_kind = 'object' and p_value ? v_step then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' and p_value -> v_step::integer is not null
+        then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest))
       else p_value
     end;
   elsif v_kind = 'object' then
@@ -3087,6 +3088,11 @@ begin atomic
   join pg_class as c on c.oid = p_relation
   where k.castsource = c.reltype
   union all
+  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
+  from pg_constraint as k
+  where k.contype = 'f' and k.conparentid = 0
+    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -3095,7 +3101,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -10529,7 +10535,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select md5(coalesce(string_agg(
-    concat_ws(' ', l.id, l.child_id, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.id
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
   ), ''))
   from gdpr_internal.protected_link as l;
 end;
@@ -10575,7 +10581,7 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' and (p_column).encrypted then format('left(%s.%I, 1)', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
     when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'
@@ -10879,10 +10885,10 @@ $function$;
 comment on function gdpr_generated.generate_access_dispatch() is
   'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
 
--- 40_protection/68_generate_erasure.sql
--- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
--- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
--- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- 40_protection/68_erasure_steps.sql
+-- [code] The generator of the steps of erasure: for each protected table one function a step.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, rows
+-- that it cannot but refer to are anonymised, other links to what goes are cut, and tables that refer to each other in a
 -- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
 
 set local role gdpr_worker;
@@ -10912,6 +10918,7 @@ create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
@@ -10944,7 +10951,7 @@ begin atomic
     E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
     case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
   ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
     p_table, c.column_name, p_rows, 'review_' || c.id
   ), '' order by c.position), '')
   from gdpr_internal.protected_column as c
@@ -11166,8 +11173,8 @@ begin
   select string_agg(format(
     'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
     gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
-    -- PostgreSQL cuts these itself
-    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+    -- what can be cut is cut afterwards, but not in a row that is kept
+    case when l.cut_columns is not null then '' else ' or ' || v_others end
   ), E'\n      or ' order by l.id)
   into v_stays
   from gdpr_internal.protected_link as l
@@ -11257,6 +11264,12 @@ begin atomic
   where gdpr_internal.erase_expression(e, 't') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
+
+-- 40_protection/69_generate_erasure.sql
+-- [code] The generator of erasure: the deletions in their order, and erase_rows(), which calls every step of every table.
+-- GDPR Art. 17. It follows the foreign keys between all protected tables, and so is made anew with each.
+
+set local role gdpr_worker;
 
 create or replace function gdpr_generated.generate_deletes()
 returns smallint[]
@@ -11362,6 +11375,7 @@ create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_hold
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -11378,13 +11392,11 @@ $body$
 $code$,
     gdpr_internal.link_fingerprint(),
     gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
-    gdpr_internal.indented(case
-      when v_calls.spare is null then coalesce(v_calls.unlink, '')
-      -- a row that is anonymised stays, and so does what it refers to
-      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
-        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
-    end, '  '),
-    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
+    -- a row that is anonymised stays, and so does what it refers to
+    coalesce(gdpr_internal.indented(
+      E'loop\n  v_more := false;\n' || gdpr_internal.indented(v_calls.spare, '  ') || E'  exit when not v_more;\nend loop;\n', '  '
+    ), ''),
+    gdpr_internal.indented(coalesce(v_calls.unlink, '') || coalesce(v_calls.deletes, ''), '  '),
     (
       select gdpr_internal.indented(coalesce(string_agg(format(
         E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
@@ -13720,7 +13732,7 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
-create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
 stable
@@ -13732,7 +13744,7 @@ begin atomic
     select
       f.subject_id,
       f.table_id,
-      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')) as erased,
       sum(f.row_count) filter (where f.what = 'spared') as spared,
       sum(f.row_count) filter (where f.what = 'kept') as kept,
       min(f.until) filter (where f.what = 'kept') as until,
@@ -13743,11 +13755,11 @@ begin atomic
     group by f.subject_id, f.table_id
   )
   select
-    f.subject_id,
+    s.id,
     jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
       'method', gdpr_internal.erasure_method(t.definition),
-      'rows', f.erased,
+      'rows', coalesce(f.erased, 0),
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
@@ -13756,12 +13768,14 @@ begin atomic
       'unlinked', f.unlinked,
       'review', f.review
     )) order by t.depth desc, t.id)
-  from fact as f
-  join gdpr_internal.protected_table as t on t.id = f.table_id
-  group by f.subject_id;
+  from unnest(p_subjects) as s (id)
+  cross join gdpr_internal.protected_table as t
+  left join fact as f on f.subject_id = s.id and f.table_id = t.id
+  where t.unprotected_at is null
+  group by s.id;
 end;
-comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -13801,7 +13815,7 @@ begin
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
-    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join gdpr_internal.receipt_tables(p_subjects, v_facts) as r on r.subject_id = s.id
     left join unnest(v_destroyed) as d (id) on d.id = s.id
     order by s.n
     returning id, subject_id
@@ -13870,6 +13884,10 @@ begin
   v_new := gdpr_internal.lock_persons(p_subjects);
   if v_new <> '{}' then
     perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  if cardinality(v_new) = 1 then
+    -- a request is one person's
+    perform gdpr_internal.note_request(v_new[1], 'erasure', jsonb_build_object('reason', p_reason));
   end if;
   return query
   select e.receipt
@@ -14015,7 +14033,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
@@ -18472,7 +18490,7 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
       'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
