@@ -226,8 +226,8 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
@@ -236,6 +236,26 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.column_reference(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('%s.%I', a.attrelid::regclass, a.attname)
+      from pg_attribute as a
+      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+    ), p_name
+  );
+end;
+comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
 language plpgsql
@@ -252,7 +272,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'same_as']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -349,7 +369,8 @@ begin
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
-    'special', p_in ->> 'special'
+    'special', p_in ->> 'special',
+    'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
 $function$;

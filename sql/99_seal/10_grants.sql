@@ -83,6 +83,7 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
+grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
@@ -150,6 +151,13 @@ grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger to gdpr_dpo;
 
+-- rectification: officers; who may propose it besides, the policy says
+grant execute on function
+  gdpr.propose_rectification(bigint, jsonb, text), gdpr.approve_rectification(bigint, text), gdpr.reject_rectification(bigint, text),
+  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint) to gdpr_dpo;
+grant select on gdpr.rectification, gdpr.rectification_log to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.supplementary_statement to gdpr_dpo;
+
 -- 8. auditors read evidence, never plaintext
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
@@ -208,7 +216,9 @@ grant execute on function
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.text_expression(text, text),
+  gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -231,14 +241,16 @@ grant execute on function
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;
