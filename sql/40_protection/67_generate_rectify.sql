@@ -4,7 +4,7 @@
 
 set local role gdpr_worker;
 
-create or replace function gdpr_generated.key_condition(p_relation regclass, p_key text, p_typed boolean)
+create or replace function gdpr_generated.key_code(p_relation regclass, p_key text, p_typed boolean)
 returns text
 language sql
 stable
@@ -22,7 +22,7 @@ begin atomic
   join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
   where x.indrelid = p_relation and x.indisprimary;
 end;
-comment on function gdpr_generated.key_condition(regclass, text, boolean) is
+comment on function gdpr_generated.key_code(regclass, text, boolean) is
   'The SQL that finds a row t by its primary key as text, or (p_typed false) that only reads the text with the key''s types; null without a primary key.';
 
 create or replace function gdpr_generated.readable_keys(p_relation regclass, p_keys text[])
@@ -36,7 +36,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_read text := format(
-    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_condition(p_relation, 'k.key', false), 'k.key')
+    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_code(p_relation, 'k.key', false), 'k.key')
   );
   v_keys text[] := p_keys;
 begin
@@ -138,7 +138,7 @@ begin
       'from unnest($6) with ordinality as k (key, n) join %3$s as t on %4$s where t.gdpr_subject_id is not null%5$s'
       ') as f on f.n = r.n',
       gdpr_internal.key_text(v_relation, 't'), v_column.stored_expression, v_relation,
-      coalesce(gdpr_generated.key_condition(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
+      coalesce(gdpr_generated.key_code(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
       case when p_lock then ' for no key update of t' else '' end
     ) using v_column.places, v_relation, v_column.column_name, v_column.own_type, v_column.given, v_column.keys;
   end loop;
@@ -235,7 +235,7 @@ $code$,
     'rectify_' || p_table, v_schema, v_relation,
     format(
       'update %s as t set %%s from unnest($1, $2, $3) as v (key, subject_id, changes) where %s and t.gdpr_subject_id = v.subject_id',
-      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_condition(v_relation, 'v.key', true), 'false'), '%', '%%')
+      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_code(v_relation, 'v.key', true), 'false'), '%', '%%')
     ),
     coalesce(v_columns, '(null, null)')
   ));
