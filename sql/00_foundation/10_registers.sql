@@ -31,10 +31,11 @@ create table gdpr_internal.role_binding (
   role_name name primary key,
   audience name not null,
   may text[] not null default '{}',
+  recipient text,
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, rectify).';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose, rectify). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,

@@ -62,6 +62,14 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
+  ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
+  ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
+  ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('purpose_of_table', 'PR705', 'the table may not be used for this purpose', 'Its purposes stand in the policy: [tables.<name>].', 'Art. 5(1)(b)'),
+  ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 

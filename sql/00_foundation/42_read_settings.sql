@@ -11,8 +11,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller', 'adequacy'])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || array_remove(array[
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (

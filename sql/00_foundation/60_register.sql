@@ -110,6 +110,18 @@ begin atomic
 end;
 comment on function gdpr_internal.rectify_functions() is 'What a role of the policy with may = ["rectify"] can call.';
 
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -127,8 +139,10 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -143,6 +157,9 @@ begin
   end if;
   if p_definition -> 'may' ? 'rectify' then
     execute format('grant execute on function %s to %I', gdpr_internal.rectify_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -165,8 +182,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s, %s from %I',
-    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.rectify_functions(), p_role
+    'revoke execute on function %s, %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), gdpr_internal.rectify_functions(), p_role
   );
 end
 $function$;
@@ -536,7 +553,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';

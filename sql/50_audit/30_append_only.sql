@@ -10,6 +10,8 @@ begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record',
+    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+    'hold', 'hold_end',
     'rectification', 'rectification_record', 'rectification_decision'
   ] loop
     execute format(

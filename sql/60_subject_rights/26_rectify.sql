@@ -71,6 +71,14 @@ begin
   )
   select array_agg(r.id order by r.id), array_agg(r.subject_id order by r.id) into v_records, v_subjects from recorded as r;
   perform gdpr_internal.audit_events('RECTIFY', v_subjects, 'rectification_record', v_records, '{}');
+  perform gdpr_internal.queue_notices(array_agg(c.subject_id), 'rectification', jsonb_build_object('columns', c.columns))
+  from (
+    -- statements that complete the data go to the recipients too: they learn about which of them
+    select r.subject_id, coalesce(nullif(r.columns, '{}'), '{supplementary_statement}') as columns
+    from gdpr_internal.rectification_record as r
+    where r.id = any (v_records)
+  ) as c
+  group by c.columns;
   return coalesce(v_records, '{}');
 end
 $function$;

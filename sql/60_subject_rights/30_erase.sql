@@ -85,6 +85,8 @@ begin
   if found then
     return v_receipt;
   end if;
+  -- recipients know the person by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(array[p_subject], 'erasure');
   perform gdpr_internal.forget_mails(p_subject);
   delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');

@@ -18,7 +18,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -32,7 +32,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -41,10 +41,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -75,6 +82,7 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -133,7 +141,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -175,6 +184,22 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
+-- 8c. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -187,13 +212,15 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -208,6 +235,7 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
@@ -241,7 +269,8 @@ grant execute on function
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;

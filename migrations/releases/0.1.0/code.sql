@@ -63,6 +63,14 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
+  ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
+  ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
+  ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('purpose_of_table', 'PR705', 'the table may not be used for this purpose', 'Its purposes stand in the policy: [tables.<name>].', 'Art. 5(1)(b)'),
+  ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -212,6 +220,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -294,6 +304,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -319,6 +330,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -332,6 +344,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -357,7 +391,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -368,7 +406,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -437,7 +475,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end
@@ -547,6 +589,39 @@ begin atomic
   ];
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';
 
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
@@ -899,17 +974,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -931,12 +1011,12 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent', 'rectify'] then
-      problems := problems || format('roles.%s.may: "basis", "consent" and "rectify"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent", "disclose" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
@@ -1138,7 +1218,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
@@ -1175,6 +1255,71 @@ $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
+-- 00_foundation/41_read_adequacy.sql
+-- [code] What a policy says about countries with an adequacy decision.
+-- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.countries()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_to_array(
+    'AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD CF CG CH CI '
+    'CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ '
+    'GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS '
+    'LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG '
+    'PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK '
+    'TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW',
+    ' '
+  );
+end;
+comment on function gdpr_internal.countries() is 'The country codes of ISO 3166-1 (alpha-2).';
+
+create or replace function gdpr_internal.adequacy_problems(p_adequacy jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_entry jsonb;
+  v_where text;
+  v_setting text;
+  v_problems text[] := '{}';
+begin
+  if p_adequacy is null then
+    return '{}';
+  elsif jsonb_typeof(p_adequacy) <> 'array' then
+    return array['settings.adequacy: has to be a list of tables, [[settings.adequacy]]'];
+  end if;
+  for v_entry in select e.value from jsonb_array_elements(p_adequacy) as e loop
+    v_where := format('settings.adequacy.%s', coalesce(to_json(v_entry ->> 'country')::text, '?'));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_entry, array['country', 'scope', 'from', 'until', 'source']);
+    continue when jsonb_typeof(v_entry) <> 'object';
+    if coalesce(v_entry ->> 'country', '') <> all (gdpr_internal.countries()) then
+      v_problems := v_problems || format('%s.country: two letters of ISO 3166-1, as "GB"', v_where);
+    end if;
+    if coalesce(v_entry ->> 'source', '') = '' then
+      v_problems := v_problems || format('%s.source: the decision, as "(EU) 2026/179"', v_where);
+    end if;
+    foreach v_setting in array array['from', 'until'] loop
+      if v_entry ->> v_setting !~ '^\d{4}-\d{2}-\d{2}$' or v_setting = 'from' and not v_entry ? 'from' then
+        v_problems := v_problems || format('%s.%s: a day, as "2026-01-31"', v_where, v_setting);
+      end if;
+    end loop;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.adequacy_problems(jsonb) is 'What is wrong with settings.adequacy of a policy.';
+
 -- 00_foundation/42_read_settings.sql
 -- [code] Reading the settings of a policy.
 -- GDPR Art. 25. Called by: gdpr_internal.read_policy(), and gdpr_policy.put_settings(), which anybody in gdpr_admin can call.
@@ -1189,8 +1334,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller', 'adequacy'])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || array_remove(array[
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
@@ -1817,6 +1963,18 @@ begin atomic
 end;
 comment on function gdpr_internal.rectify_functions() is 'What a role of the policy with may = ["rectify"] can call.';
 
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -1834,8 +1992,10 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -1850,6 +2010,9 @@ begin
   end if;
   if p_definition -> 'may' ? 'rectify' then
     execute format('grant execute on function %s to %I', gdpr_internal.rectify_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1872,8 +2035,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s, %s from %I',
-    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.rectify_functions(), p_role
+    'revoke execute on function %s, %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), gdpr_internal.rectify_functions(), p_role
   );
 end
 $function$;
@@ -2243,7 +2406,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
@@ -2303,7 +2466,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -3248,7 +3411,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -8728,7 +8891,6 @@ declare
   v_table gdpr_internal.protected_table;
   v_parent regclass;
   v_link text;
-  v_key text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -8839,17 +9001,6 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
   end if;
 
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
-  )
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_keys text[])
@@ -8875,7 +9026,8 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation,
+    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -8883,6 +9035,8 @@ $code$,
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
+  perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_rectify(p_table);
@@ -9137,7 +9291,8 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table, 'rectify_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
+        'rectify_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9200,6 +9355,82 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/64_generate_keys.sql
+-- [code] The generator of the function that lists the primary keys of rows and whose they are.
+-- GDPR Art. 17(3). It belongs to gdpr_worker, as all that touches rows; what becomes of the keys (a digest) is not its business.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_keys(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := gdpr_generated.key_condition(v_relation);
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_subjects is not null then
+    return query
+    select t.gdpr_subject_id, %3$s from %2$s as t where t.gdpr_subject_id = any (p_subjects);
+  else
+    return query
+    select t.gdpr_subject_id, %3$s from unnest(p_keys) as k (key) join %2$s as t on %4$s;
+  end if;
+  set constraints all immediate;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+end
+$body$
+$code$,
+    'keys_' || p_table, v_relation, gdpr_internal.key_text(v_relation, 't'),
+    coalesce(v_named, 'gdpr_internal.refuse(''no_primary_key'')')
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[], text[]) is %L', 'keys_' || p_table,
+    format('Primary keys of rows of %s and whose they are: of these persons, or named by these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[], text[]) to gdpr_owner', 'keys_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<table>, which lists primary keys.';
+
+create or replace function gdpr_generated.key_condition(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    format('t.%I = (%s)::%s', a.attname,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
+      format_type(a.atttypid, a.atttypmod)),
+    ' and ' order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_condition(regclass) is
+  'The SQL that finds row t by k.key, its primary key as text (several columns: a JSON array of texts); null without a primary key.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -9559,7 +9790,7 @@ comment on function gdpr_generated.generate_registrations(smallint) is
 
 set local role gdpr_worker;
 
-create or replace function gdpr_generated.key_condition(p_relation regclass, p_key text, p_typed boolean)
+create or replace function gdpr_generated.key_code(p_relation regclass, p_key text, p_typed boolean)
 returns text
 language sql
 stable
@@ -9577,7 +9808,7 @@ begin atomic
   join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
   where x.indrelid = p_relation and x.indisprimary;
 end;
-comment on function gdpr_generated.key_condition(regclass, text, boolean) is
+comment on function gdpr_generated.key_code(regclass, text, boolean) is
   'The SQL that finds a row t by its primary key as text, or (p_typed false) that only reads the text with the key''s types; null without a primary key.';
 
 create or replace function gdpr_generated.readable_keys(p_relation regclass, p_keys text[])
@@ -9591,7 +9822,7 @@ set debug_print_plan = off
 as $function$
 declare
   v_read text := format(
-    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_condition(p_relation, 'k.key', false), 'k.key')
+    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_code(p_relation, 'k.key', false), 'k.key')
   );
   v_keys text[] := p_keys;
 begin
@@ -9693,7 +9924,7 @@ begin
       'from unnest($6) with ordinality as k (key, n) join %3$s as t on %4$s where t.gdpr_subject_id is not null%5$s'
       ') as f on f.n = r.n',
       gdpr_internal.key_text(v_relation, 't'), v_column.stored_expression, v_relation,
-      coalesce(gdpr_generated.key_condition(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
+      coalesce(gdpr_generated.key_code(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
       case when p_lock then ' for no key update of t' else '' end
     ) using v_column.places, v_relation, v_column.column_name, v_column.own_type, v_column.given, v_column.keys;
   end loop;
@@ -9790,7 +10021,7 @@ $code$,
     'rectify_' || p_table, v_schema, v_relation,
     format(
       'update %s as t set %%s from unnest($1, $2, $3) as v (key, subject_id, changes) where %s and t.gdpr_subject_id = v.subject_id',
-      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_condition(v_relation, 'v.key', true), 'false'), '%', '%%')
+      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_code(v_relation, 'v.key', true), 'false'), '%', '%%')
     ),
     coalesce(v_columns, '(null, null)')
   ));
@@ -10595,6 +10826,8 @@ begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record',
+    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+    'hold', 'hold_end',
     'rectification', 'rectification_record', 'rectification_decision'
   ] loop
     execute format(
@@ -10638,6 +10871,7 @@ begin
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.queue_notices(array[p_subject], 'restriction');
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
   return v_id;
 end
@@ -11302,6 +11536,14 @@ begin
   )
   select array_agg(r.id order by r.id), array_agg(r.subject_id order by r.id) into v_records, v_subjects from recorded as r;
   perform gdpr_internal.audit_events('RECTIFY', v_subjects, 'rectification_record', v_records, '{}');
+  perform gdpr_internal.queue_notices(array_agg(c.subject_id), 'rectification', jsonb_build_object('columns', c.columns))
+  from (
+    -- statements that complete the data go to the recipients too: they learn about which of them
+    select r.subject_id, coalesce(nullif(r.columns, '{}'), '{supplementary_statement}') as columns
+    from gdpr_internal.rectification_record as r
+    where r.id = any (v_records)
+  ) as c
+  group by c.columns;
   return coalesce(v_records, '{}');
 end
 $function$;
@@ -11745,6 +11987,8 @@ begin
   if found then
     return v_receipt;
   end if;
+  -- recipients know the person by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(array[p_subject], 'erasure');
   perform gdpr_internal.forget_mails(p_subject);
   delete from gdpr_internal.token as t where t.subject_id = p_subject;
   v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
@@ -11949,11 +12193,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -12031,9 +12277,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -12120,6 +12369,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -12233,6 +12485,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -12252,14 +12505,43 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.redacted_columns(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(
+      case
+        when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+      end, E',\n' order by a.attnum
+    )
+    from pg_attribute as a
+    left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
+      and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+  );
+end
+$function$;
+comment on function gdpr_internal.redacted_columns(smallint) is
+  'The columns of a table as redacted views show them, as the select list of a query over the table as t: the same names and types, masked, or NULL.';
 
 set local role gdpr_viewer;
 
@@ -12277,17 +12559,7 @@ declare
   v_columns text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select string_agg(
-    case
-      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
-    end, E',\n' order by a.attnum
-  )
-  into v_columns
-  from pg_attribute as a
-  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  v_columns := gdpr_internal.redacted_columns(p_table);
   perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
@@ -12323,6 +12595,1306 @@ end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
 
+-- 70_sharing/20_transfers.sql
+-- [code] Where data may go: the EEA, countries with an adequacy decision, and what a transfer elsewhere rests on.
+-- GDPR Art. 44 to 49. Called by: gdpr.record_recipient(), disclosures, the doctor. The operator keeps the list up to date in the policy:
+-- decisions are taken, annulled and run out between two releases.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.safeguards()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'adequacy', 'standard_clauses', 'binding_rules', 'code_of_conduct', 'certification', 'public_instrument', 'authorised_clauses', 'derogation'
+  ];
+end;
+comment on function gdpr_internal.safeguards() is
+  'What a transfer to a third country can rest on: adequacy (Art. 45, a decision limited in scope that covers the recipient), Art. 46(2) (c) standard_clauses, (b) binding_rules, (e) code_of_conduct, (f) certification, (a) public_instrument, 46(3)(a) authorised_clauses, and derogation (Art. 49).';
+
+create or replace function gdpr_internal.derogations()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'contract', 'contract_in_interest', 'public_interest', 'legal_claims', 'vital_interests', 'public_register',
+    'compelling_interests'
+  ];
+end;
+comment on function gdpr_internal.derogations() is 'The grounds of Art. 49(1), (a) to (g) and its second subparagraph.';
+
+create or replace view gdpr.adequacy as
+with shipped (country, scope, valid_from, valid_until, source) as (
+  select m.country, null, null::date, null::date, 'EEA'
+  from unnest(string_to_array(
+    'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK', ' '
+  )) as m (country)
+  union all
+  values
+    ('AD', null, date '2010-10-19', null::date, '2010/625/EU'),
+    ('AR', null, date '2003-06-30', null, '2003/490/EC'),
+    ('BR', null, date '2026-01-26', null, '(EU) 2026/179'),
+    ('CA', 'commercial organisations (PIPEDA)', date '2001-12-20', null, '2002/2/EC'),
+    ('CH', null, date '2000-07-26', null, '2000/518/EC'),
+    ('FO', null, date '2010-03-05', null, '2010/146/EU'),
+    ('GB', null, date '2021-06-28', date '2031-12-27', '(EU) 2021/1772, as extended in December 2025'),
+    ('GG', null, date '2003-11-21', null, '2003/821/EC'),
+    ('IL', null, date '2011-01-31', null, '2011/61/EU'),
+    ('IM', null, date '2004-04-28', null, '2004/411/EC'),
+    ('JE', null, date '2008-05-08', null, '2008/393/EC'),
+    ('JP', null, date '2019-01-23', null, '(EU) 2019/419'),
+    ('KR', null, date '2021-12-17', null, '(EU) 2022/254'),
+    ('NZ', null, date '2012-12-19', null, '2013/65/EU'),
+    ('US', 'organisations certified under the EU-US Data Privacy Framework', date '2023-07-10', null, '(EU) 2023/1795'),
+    ('UY', null, date '2012-08-21', null, '2012/484/EU')
+),
+own as (
+  select e.value ->> 'country' as country, e.value ->> 'scope' as scope, (e.value ->> 'from')::date as valid_from,
+    (e.value ->> 'until')::date as valid_until, e.value ->> 'source' as source
+  from gdpr_internal.setting as s
+  cross join lateral jsonb_array_elements(s.value) as e
+  where s.name = 'adequacy'
+)
+select s.country, s.scope, s.valid_from, s.valid_until, s.source from shipped as s
+where not exists (select from own as o where o.country = s.country)
+union all
+select o.country, o.scope, o.valid_from, o.valid_until, o.source from own as o;
+comment on view gdpr.adequacy is
+  'Countries where personal data may go without a safeguard: the EEA, and those of an adequacy decision (Art. 45) from its day to its last. scope: it covers only such recipients. State of the list: November 2026; entries of settings.adequacy in the policy replace those of the same country. valid_until in the past ends one.';
+
+create or replace function gdpr_internal.transfer_problem(p_recipient gdpr_internal.recipient_record)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parent gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  if p_recipient.valid_until <= statement_timestamp() then
+    return 'its entry in the register has ended';
+  end if;
+  if p_recipient.parent_id is not null then
+    select r.* into v_parent from gdpr_internal.recipient_record as r
+    where r.recipient_id = p_recipient.parent_id order by r.id desc limit 1;
+    v_problem := gdpr_internal.transfer_problem(v_parent);
+    if v_problem is not null then
+      return format('%s, for which it works: %s', v_parent.name, v_problem);
+    end if;
+  end if;
+  if exists (
+    select from gdpr.adequacy as a
+    where a.country = p_recipient.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+  ) then
+    return null;
+  end if;
+  return case
+    when p_recipient.safeguard is null then format('a transfer to %s needs a safeguard', p_recipient.country)
+    when p_recipient.safeguard_until <= statement_timestamp() then 'the safeguard of the transfer has ended'
+    when p_recipient.safeguard = 'adequacy' and not exists (
+      select from gdpr.adequacy as a
+      where a.country = p_recipient.country and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    ) then format('no adequacy decision for %s is in force', p_recipient.country)
+  end;
+end
+$function$;
+comment on function gdpr_internal.transfer_problem(gdpr_internal.recipient_record) is
+  'Why nothing may be disclosed to a recipient at this statement, or null: it has ended, or its transfer, or that of the processor it works for, rests on nothing. Art. 44.';
+
+create or replace function gdpr_internal.adequate_now(p_from date, p_until date)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (statement_timestamp() at time zone gdpr_internal.time_zone())::date
+    between coalesce(p_from, '-infinity') and coalesce(p_until, 'infinity');
+end;
+comment on function gdpr_internal.adequate_now(date, date) is 'Whether a decision with these days is in force today, in the time zone of the policy.';
+
+-- 70_sharing/30_recipients.sql
+-- [code] The register of recipients.
+-- GDPR Art. 13(1)(e), 26, 28, 30(1)(d), 44 to 49. Called by: gdpr_dpo; read by disclosures, exports and access reports.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.recipient_now as
+select distinct on (r.recipient_id) r.*
+from gdpr_internal.recipient_record as r
+order by r.recipient_id, r.id desc;
+comment on view gdpr_internal.recipient_now is 'The version of each recipient that holds.';
+
+create or replace function gdpr_internal.check_recipient(p_recipient gdpr_internal.recipient_record)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  v_problem := case
+    when coalesce(p_recipient.name, '') = '' then 'a recipient has a name'
+    when p_recipient.role is null or p_recipient.role <> all (array['controller', 'joint_controller', 'processor', 'sub_processor', 'authority'])
+      then 'role is one of controller, joint_controller, processor, sub_processor, authority'
+    when p_recipient.country is null or p_recipient.country <> all (gdpr_internal.countries())
+      then 'country is two capital letters of ISO 3166-1, as GB'
+    when p_recipient.safeguard <> all (gdpr_internal.safeguards())
+      then format('safeguard is one of %s', array_to_string(gdpr_internal.safeguards(), ', '))
+    when p_recipient.safeguard = 'derogation' and (p_recipient.ground is null or p_recipient.ground <> all (gdpr_internal.derogations()))
+      then format('a derogation has a ground: %s', array_to_string(gdpr_internal.derogations(), ', '))
+    when p_recipient.safeguard = 'adequacy' and p_recipient.safeguard_reference is null
+      then 'a decision limited in scope needs a reference that shows that the recipient is covered'
+    when p_recipient.ground is not null and p_recipient.safeguard is distinct from 'derogation' then 'a ground is for a derogation'
+    when p_recipient.role in ('joint_controller', 'processor', 'sub_processor') and p_recipient.contract is null
+      then 'joint controllers and processors work under a contract (Art. 26, 28): name it'
+    when (p_recipient.role = 'sub_processor') <> (p_recipient.parent_id is not null)
+      then 'a sub-processor, and nobody else, works for a registered processor'
+    when p_recipient.address is not null and not gdpr_internal.is_address(p_recipient.address) then 'address is a mail address, of the organisation and not of a person'
+    when p_recipient.language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then 'language is a tag such as de or pt-BR'
+  end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('invalid_argument', v_problem);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_recipient(gdpr_internal.recipient_record) is 'Refuses an entry of the register that is none. Error: PR004.';
+
+create or replace function gdpr.record_recipient(
+  p_name text,
+  p_role text,
+  p_country text,
+  p_safeguard text default null,
+  p_contract text default null,
+  p_address text default null,
+  p_parent text default null,
+  p_valid_until timestamptz default null,
+  p_ground text default null,
+  p_safeguard_reference text default null,
+  p_safeguard_until timestamptz default null,
+  p_language text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new gdpr_internal.recipient_record;
+  v_ancestor bigint;
+  v_problem text;
+begin
+  -- two who register the same name at once make one recipient
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.recipient', 0));
+  v_new.name := p_name;
+  v_new.role := p_role;
+  v_new.country := p_country;
+  v_new.safeguard := p_safeguard;
+  v_new.ground := p_ground;
+  v_new.safeguard_reference := p_safeguard_reference;
+  v_new.safeguard_until := p_safeguard_until;
+  v_new.contract := p_contract;
+  v_new.address := p_address;
+  v_new.language := p_language;
+  v_new.valid_until := coalesce(p_valid_until, 'infinity');
+  select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_name;
+  select r.recipient_id into v_new.parent_id
+  from gdpr_internal.recipient_now as r
+  where r.name = p_parent and r.role in ('processor', 'sub_processor');
+  perform gdpr_internal.check_recipient(v_new);
+  v_ancestor := v_new.parent_id;
+  while v_ancestor is not null loop
+    if v_ancestor = v_new.recipient_id then
+      perform gdpr_internal.refuse('invalid_argument', 'a processor cannot work for itself');
+    end if;
+    select r.parent_id into v_ancestor from gdpr_internal.recipient_now as r where r.recipient_id = v_ancestor;
+  end loop;
+  -- an entry that ends here and now needs no safeguard any more
+  v_problem := case when v_new.valid_until > statement_timestamp() then gdpr_internal.transfer_problem(v_new) end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  insert into gdpr_internal.recipient_record (
+    recipient_id, name, role, country, safeguard, ground, safeguard_reference, safeguard_until, contract, address, language, parent_id, valid_until
+  )
+  values (
+    coalesce(v_new.recipient_id, (select coalesce(max(r.recipient_id), 0) + 1 from gdpr_internal.recipient_record as r)),
+    v_new.name, v_new.role, v_new.country, v_new.safeguard, v_new.ground, v_new.safeguard_reference, v_new.safeguard_until, v_new.contract,
+    v_new.address, v_new.language, v_new.parent_id, v_new.valid_until
+  )
+  returning recipient_id into v_new.recipient_id;
+  perform gdpr_internal.audit_event('RECIPIENT', null, jsonb_build_object('recipient', v_new.recipient_id, 'name', p_name, 'role', p_role, 'country', p_country));
+  return v_new.recipient_id;
+end
+$function$;
+comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
+  'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
+
+create or replace function gdpr_internal.require_recipient(p_name text)
+returns gdpr_internal.recipient_record
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_recipient gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  select * into v_recipient from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_recipient.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  v_problem := gdpr_internal.transfer_problem(v_recipient);
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  return v_recipient;
+end
+$function$;
+comment on function gdpr_internal.require_recipient(text) is
+  'The recipient of this name, to whom something may be disclosed now. Errors: PR702 unknown, PR701 it has ended, or its transfer rests on nothing.';
+
+create or replace view gdpr.recipient as
+select
+  r.recipient_id,
+  r.name,
+  r.role,
+  r.country,
+  coalesce((
+    select case when a.source = 'EEA' then 'EEA' else 'adequacy' end
+    from gdpr.adequacy as a
+    where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    limit 1
+  ), r.safeguard) as transfer,
+  r.safeguard,
+  r.ground,
+  r.safeguard_reference,
+  r.safeguard_until,
+  r.contract,
+  r.address,
+  r.language,
+  p.name as works_for,
+  r.valid_until,
+  gdpr_internal.transfer_problem(t) as problem,
+  (select count(*) from gdpr_internal.recipient_record as v where v.recipient_id = r.recipient_id) as versions,
+  r.recorded_at,
+  r.recorded_by
+from gdpr_internal.recipient_now as r
+join gdpr_internal.recipient_record as t on t.id = r.id
+left join gdpr_internal.recipient_now as p on p.recipient_id = r.parent_id;
+comment on view gdpr.recipient is
+  'Recipients of personal data as registered last. transfer: what the data may go there on (EEA, adequacy, a safeguard). problem: why nothing may be disclosed to it now. Art. 30(1)(d), (e).';
+
+create or replace view gdpr.recipient_history as
+select
+  r.id, r.recipient_id, r.name, r.role, r.country, r.safeguard, r.ground, r.safeguard_reference, r.safeguard_until, r.contract, r.address,
+  r.language, r.parent_id, r.valid_until, r.recorded_at, r.recorded_by
+from gdpr_internal.recipient_record as r;
+comment on view gdpr.recipient_history is 'All versions of the recipients, oldest first by id: who changed what about them, when. Art. 5(2).';
+
+-- 70_sharing/40_disclosures.sql
+-- [code] Disclosures: who was told what about whom, recorded in sets, and only of persons who may be shared.
+-- GDPR Art. 5(1)(b), 5(2), 6, 15(1)(c), 18(2), 19. Called by: gdpr_dpo, roles with may = ["disclose"], gdpr.export_rows().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.sharable(p_subjects bigint[], p_mask bigint)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint[];
+begin
+  -- a withdrawal or an erasure and this meet on the person's row: whoever comes second sees the other
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  select coalesce(array_agg(s.id order by s.id), '{}') into v_allowed
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects)
+    and s.erased_at is null
+    and s.purposes & p_mask <> 0
+    and (s.until > statement_timestamp() or gdpr_internal.still_allowed(s.id, p_mask));
+  return v_allowed;
+end
+$function$;
+comment on function gdpr_internal.sharable(bigint[], bigint) is
+  'Those of the persons who may be processed for the purpose of p_mask at this statement, each once, locked against a change until the end of the transaction.';
+
+create or replace function gdpr_internal.disclosing_purpose(p_purpose text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_purpose smallint;
+begin
+  v_purpose := gdpr_internal.purpose_id(p_purpose);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif not pg_has_role(v_role, 'gdpr_dpo', 'usage') and not exists (
+    select from gdpr_internal.role_purpose as rp
+    where rp.purpose_id = v_purpose and pg_has_role(v_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(v_role)));
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.disclosing_purpose(text) is
+  'The number of a purpose for which the session''s role may disclose: one of its own; officers, any. Errors: PR003, PR204 built in, 42501.';
+
+create or replace function gdpr_internal.put_disclosure(
+  p_disclosure gdpr_internal.disclosure_record, p_subjects bigint[], p_references text[] default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+begin
+  insert into gdpr_internal.disclosure_record (recipient_id, purpose_id, audience, table_id, columns, categories, reason, persons, disclosed_at)
+  values (
+    p_disclosure.recipient_id, p_disclosure.purpose_id, p_disclosure.audience, p_disclosure.table_id, p_disclosure.columns,
+    p_disclosure.categories, p_disclosure.reason, cardinality(p_subjects), coalesce(p_disclosure.disclosed_at, statement_timestamp())
+  )
+  returning id into v_id;
+  insert into gdpr_internal.disclosure_person (subject_id, disclosure_id, reference)
+  select s.id, v_id, case when s.reference is not null then gdpr_internal.seal_evidence(s.id, s.reference) end
+  from unnest(p_subjects, p_references) as s (id, reference);
+  perform gdpr_internal.audit_event('DISCLOSE', null, jsonb_build_object(
+    'disclosure', v_id, 'recipient', p_disclosure.recipient_id, 'persons', cardinality(p_subjects)
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.put_disclosure(gdpr_internal.disclosure_record, bigint[], text[]) is
+  'Records a disclosure of these persons, each named once, and returns its number.';
+
+create or replace function gdpr_internal.check_columns(p_table regclass, p_columns text[], p_categories text[], out columns name[], out categories text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint;
+begin
+  if p_table is null then
+    if p_columns is not null then
+      perform gdpr_internal.refuse('invalid_argument', 'columns are those of p_table');
+    end if;
+    categories := p_categories;
+  else
+    v_table := gdpr_internal.table_id(p_table);
+    columns := p_columns::name[];
+    if exists (
+      select from unnest(p_columns) as c (name)
+      where not exists (
+        select from pg_attribute as a where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+      )
+    ) then
+      perform gdpr_internal.refuse('invalid_argument', 'the table has no such column');
+    end if;
+    select coalesce(p_categories, array_agg(distinct c.category order by c.category)) into categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_table and (p_columns is null or c.column_name = any (p_columns));
+  end if;
+  if columns is null and categories is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say what was disclosed: categories, or a table and its columns');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_columns(regclass, text[], text[]) is
+  'What was disclosed: columns that the table has, and their categories as the policy classifies them. Errors: PR002, PR004.';
+
+create or replace function gdpr.record_disclosure(
+  p_recipient text,
+  p_subjects bigint[],
+  p_purpose text,
+  p_table regclass default null,
+  p_columns text[] default null,
+  p_categories text[] default null,
+  p_reason text default null,
+  p_locked text default 'refuse',
+  p_references text[] default null,
+  p_disclosed_at timestamptz default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_new gdpr_internal.disclosure_record;
+  v_what record;
+  v_persons bigint[];
+  v_references text[];
+  v_asked bigint;
+  v_id bigint;
+begin
+  if p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_subjects is null or cardinality(p_references) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('invalid_argument', 'the persons are needed, and as many references where there are some');
+  elsif p_disclosed_at > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'a disclosure is recorded when it is made, or afterwards');
+  end if;
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(p_purpose);
+  v_what := gdpr_internal.check_columns(p_table, p_columns, p_categories);
+  v_new.columns := v_what.columns;
+  v_new.categories := v_what.categories;
+  v_new.table_id := (select t.id from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null);
+  v_new.reason := p_reason;
+  v_new.disclosed_at := p_disclosed_at;
+  v_asked := (select count(distinct s.id) from unnest(p_subjects) as s (id));
+  if p_disclosed_at < statement_timestamp() then
+    -- it has happened: whether it should have, the record does not change
+    select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_recipient;
+    if v_new.recipient_id is null then
+      perform gdpr_internal.refuse('unknown_recipient');
+    end if;
+    perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+    select coalesce(array_agg(s.id), '{}') into v_persons
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects) and s.erased_at is null;
+  else
+    v_new.recipient_id := (gdpr_internal.require_recipient(p_recipient)).recipient_id;
+    v_persons := gdpr_internal.sharable(p_subjects, 1::bigint << v_new.purpose_id);
+  end if;
+  if cardinality(v_persons) < v_asked and p_locked = 'refuse' then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', v_asked - cardinality(v_persons), v_asked));
+  end if;
+  if cardinality(v_persons) > 0 then
+    if p_references is not null then
+      select array_agg(r.reference order by r.n) into v_references
+      from (
+        select max(a.reference) as reference, v.n
+        from unnest(p_subjects, p_references) as a (id, reference)
+        join unnest(v_persons) with ordinality as v (id, n) on v.id = a.id
+        group by v.n
+      ) as r;
+    end if;
+    v_id := gdpr_internal.put_disclosure(v_new, v_persons, v_references);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('disclosure', v_id, 'persons', cardinality(v_persons), 'left_out', v_asked - cardinality(v_persons)));
+end
+$function$;
+comment on function gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz) is
+  'Records that data of persons go to a recipient; before they do. p_subjects: as gdpr.subjects_of() finds them by rows. p_purpose: one for which each of them may be processed now. What: p_table with p_columns (null: all; their categories follow), or p_categories. p_locked: refuse all when a person may not be shared (erased, restricted, no basis), or leave_out those. p_references: what the recipient knows each person by (a customer number), kept as ciphertext; else it is the subject_ref of redacted views. p_disclosed_at: of a disclosure that was made earlier, of persons who may be locked by now. p_reason must not hold personal data. Returns {"disclosure", "persons", "left_out"}. For gdpr_dpo and roles with may = ["disclose"]. Errors: PR701, PR702, PR703, PR003, PR004, 42501. Art. 5(2), 15(1)(c), 19.';
+
+create or replace view gdpr.disclosure as
+select
+  d.id as disclosure_id,
+  r.name as recipient,
+  p.name as purpose,
+  d.audience,
+  t.relation as table_name,
+  d.columns,
+  d.categories,
+  d.persons,
+  d.reason,
+  d.disclosed_at,
+  d.recorded_at,
+  d.recorded_by
+from gdpr_internal.disclosure_record as d
+join gdpr_internal.recipient_now as r on r.recipient_id = d.recipient_id
+join gdpr_internal.purpose as p on p.id = d.purpose_id
+left join gdpr_internal.protected_table as t on t.id = d.table_id;
+comment on view gdpr.disclosure is
+  'Disclosures: to whom, for what purpose, which data of how many persons, when. audience: recorded by an export itself. Of one person: gdpr.recipients_of(). Art. 5(2), 30(1)(d).';
+
+create or replace function gdpr.recipients_of(p_subject bigint)
+returns table (
+  recipient text, role text, country text, transfer text, purposes text[], categories text[], disclosures bigint,
+  first_disclosed_at timestamptz, last_disclosed_at timestamptz
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select
+    r.name, r.role, r.country, r.transfer, array_agg(distinct p.name order by p.name),
+    array_agg(distinct c.category order by c.category) filter (where c.category is not null),
+    count(distinct d.id), min(d.disclosed_at), max(d.disclosed_at)
+  from gdpr_internal.disclosure_person as x
+  join gdpr_internal.disclosure_record as d on d.id = x.disclosure_id
+  join gdpr.recipient as r on r.recipient_id = d.recipient_id
+  join gdpr_internal.purpose as p on p.id = d.purpose_id
+  left join lateral unnest(d.categories) as c (category) on true
+  where x.subject_id = p_subject
+  group by r.name, r.role, r.country, r.transfer
+  order by r.name;
+end
+$function$;
+comment on function gdpr.recipients_of(bigint) is
+  'The recipients to whom data of a person were disclosed: who they are, where, on what a transfer rests, for which purposes, which categories of data, how often and when. Art. 15(1)(c), 15(2), 19.';
+
+-- 70_sharing/50_notices.sql
+-- [code] Notices to recipients: what was rectified, erased or restricted here has to be so there.
+-- GDPR Art. 19. Queued by whatever rectifies, erases or restricts; sent by gdprdb outbox send or by hand, settled by gdpr_dpo.
+-- What a notice says is sealed under a key of its own: the recipient still has to know whom it is about when here nobody can.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.seal_notice(
+  p_notice bigint, p_head jsonb, p_language text, p_subjects bigint[], p_refs uuid[], p_sealed text[]
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_message jsonb;
+  v_content text;
+begin
+  select p_head || jsonb_build_object('references', jsonb_agg(distinct coalesce(gdpr_internal.open_evidence(r.subject_id, r.sealed), r.ref::text)))
+  into v_message
+  from unnest(p_subjects, p_refs, p_sealed) as r (subject_id, ref, sealed);
+  v_wrapped := gdpr_internal.wrap_key(
+    (gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), 'notice'::bytea || int8send(p_notice), v_key
+  );
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -p_notice, 0, v_message::text);
+  insert into gdpr_internal.notice_key (notice_id, wrapped) values (p_notice, v_wrapped);
+  insert into gdpr_internal.notice_content (notice_id, message) values (p_notice, v_content);
+  if p_head ? 'to' then
+    perform gdpr_internal.check_mail('notice', p_language, v_message);
+    insert into gdpr_internal.outbox (notice_id, template, language, message, due_at)
+    values (p_notice, 'notice', p_language, v_content, statement_timestamp());
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]) is
+  'Seals what a notice says: p_head ({"recipient", "event", ...; "to": it leaves by mail}) and, of each person, the agreed reference (p_sealed, under the person''s key) or the pseudonym. Errors: PR402.';
+
+create or replace function gdpr_internal.notice_secret(p_notice bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  return case when v_wrapped is not null
+    then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, 'notice'::bytea || int8send(p_notice), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.notice_secret(bigint) is 'The key of a notice, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (
+    select gdpr_internal.open_value(gdpr_internal.notice_secret(p_notice), -p_notice, 0, c.message)::jsonb
+    from gdpr_internal.notice_content as c where c.notice_id = p_notice
+  );
+end
+$function$;
+comment on function gdpr_internal.open_notice(bigint) is 'What a notice says; null once it was sent.';
+
+create or replace function gdpr_internal.forget_notice(p_notice bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  delete from gdpr_internal.notice_content as c where c.notice_id = p_notice;
+end
+$function$;
+comment on function gdpr_internal.forget_notice(bigint) is 'Deletes what a notice said, and its key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.queue_notices(p_subjects bigint[], p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- planned while the evidence was small and run when it has grown
+set enable_seqscan = off
+set jit = off
+as $function$
+declare
+  v_chunk record;
+  v_notice bigint;
+  v_persons bigint[];
+  v_queued bigint := 0;
+begin
+  if p_event is null or p_event <> all (array['rectification', 'erasure', 'restriction']) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of rectification, erasure, restriction');
+  end if;
+  for v_chunk in
+    with told as (
+      select distinct d.recipient_id, p.subject_id, p.reference
+      from gdpr_internal.disclosure_person as p
+      join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+      where p.subject_id = any (p_subjects)
+    ),
+    numbered as (
+      -- a mail that names all persons of a large batch could not be sent: so many in one
+      select t.recipient_id, t.subject_id, t.reference, s.ref, (dense_rank() over (partition by t.recipient_id order by t.subject_id) - 1) / 500 as n
+      from told as t
+      join gdpr_internal.subject as s on s.id = t.subject_id
+    )
+    select r.recipient_id, r.name, r.address, r.language, array_agg(x.subject_id) as subjects, array_agg(x.ref) as refs, array_agg(x.reference) as sealed
+    from numbered as x
+    join gdpr_internal.recipient_now as r on r.recipient_id = x.recipient_id
+    group by r.recipient_id, r.name, r.address, r.language, x.n
+    order by r.recipient_id, x.n
+  loop
+    v_notice := nextval('gdpr_internal.notice_record_id_seq');
+    v_persons := array(select distinct u from unnest(v_chunk.subjects) as u);
+    insert into gdpr_internal.notice_record (id, recipient_id, event, details, persons)
+    values (v_notice, v_chunk.recipient_id, p_event, p_details, cardinality(v_persons));
+    insert into gdpr_internal.notice_person (subject_id, notice_id) select u, v_notice from unnest(v_persons) as u;
+    perform gdpr_internal.seal_notice(
+      v_notice,
+      jsonb_strip_nulls(jsonb_build_object(
+        'notice', v_notice, 'recipient', v_chunk.name, 'event', p_event, 'columns', p_details -> 'columns', 'to', v_chunk.address
+      )),
+      v_chunk.language, v_chunk.subjects, v_chunk.refs, v_chunk.sealed
+    );
+    v_queued := v_queued + 1;
+  end loop;
+  return v_queued;
+end
+$function$;
+comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
+  'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
+
+create or replace view gdpr.notice as
+select
+  n.id as notice_id,
+  r.name as recipient,
+  n.event,
+  n.details,
+  n.persons,
+  coalesce(e.event, 'due') as state,
+  case when e.event is null then coalesce(o.state, 'by hand') end as delivery,
+  n.queued_at,
+  e.recorded_at as settled_at,
+  e.channel,
+  e.reason,
+  e.recorded_by as settled_by
+from gdpr_internal.notice_record as n
+join gdpr_internal.recipient_now as r on r.recipient_id = n.recipient_id
+left join lateral (
+  select x.event, x.channel, x.reason, x.recorded_at, x.recorded_by
+  from gdpr_internal.notice_event as x where x.notice_id = n.id order by x.id desc limit 1
+) as e on true
+left join gdpr.outbox as o on o.notice_id = n.id;
+comment on view gdpr.notice is
+  'Notices to recipients. state: due, sent, confirmed by the recipient, impossible. delivery of those due: the state of the mail, or by hand where the recipient has no address or the mail was dropped. settled_at, channel, reason: of the last step. Art. 19.';
+
+create or replace view gdpr.notice_due as
+select n.notice_id, n.recipient, n.event, n.details, n.persons, n.delivery, n.queued_at
+from gdpr.notice as n
+where n.state = 'due';
+comment on view gdpr.notice_due is 'Notices that recipients have not got yet: gdpr.open_notice() shows what to tell, gdpr.notice_sent() settles. Art. 19.';
+
+create or replace function gdpr_internal.settle_notice(p_notice bigint, p_event text, p_channel text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text;
+begin
+  perform from gdpr_internal.notice_record as n where n.id = p_notice for update;
+  if not found then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  select e.event into v_before from gdpr_internal.notice_event as e where e.notice_id = p_notice order by e.id desc limit 1;
+  if v_before is not null and not (v_before = 'sent' and p_event = 'confirmed') then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.forget_notice(p_notice);
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
+end
+$function$;
+comment on function gdpr_internal.settle_notice(bigint, text, text, text) is
+  'A notice was sent, confirmed, or cannot be: on record, and what it said is deleted. Error: PR704 there is none that is due (or, to be confirmed, sent).';
+
+create or replace function gdpr.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_message jsonb := gdpr_internal.open_notice(p_notice);
+begin
+  if v_message is null then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'opened', true));
+  return v_message;
+end
+$function$;
+comment on function gdpr.open_notice(bigint) is
+  'What a due notice says, to be told by other means than mail: {"notice", "recipient", "event", "columns", "references": by which the recipient knows the persons}. On record. Errors: PR704 not due, PR402 key locked. Art. 19.';
+
+create or replace function gdpr.notice_sent(p_notice bigint, p_channel text, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_channel, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a channel is needed, as phone or post');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'sent', p_channel, p_reason);
+end
+$function$;
+comment on function gdpr.notice_sent(bigint, text, text) is
+  'A recipient was told by other means than the mail of the outbox: on record, what the notice said is deleted, a mail that waits is dropped. No personal data in p_reason. Errors: PR704, PR004. Art. 19.';
+
+create or replace function gdpr.confirm_notice(p_notice bigint, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.settle_notice(p_notice, 'confirmed', null, p_reason);
+end
+$function$;
+comment on function gdpr.confirm_notice(bigint, text) is
+  'A recipient said that it has done what the notice told, or that it has nothing (p_reason, without personal data). Error: PR704. Art. 19, 28(3)(h).';
+
+create or replace function gdpr.notice_impossible(p_notice bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'impossible', null, p_reason);
+end
+$function$;
+comment on function gdpr.notice_impossible(bigint, text) is
+  'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
+
+-- 70_sharing/60_generate_export.sql
+-- [code] The generator of the functions by which rows of a table leave as redacted views show them.
+-- GDPR Art. 5(1)(c), 5(2). They belong to gdpr_worker, as all that reads rows for somebody else; who may be shared, gdpr_owner decides in between.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_export(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subjects bigint[];
+begin
+  if p_keys is null then
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from %2$s as t
+    where t.gdpr_subject_id is not null;
+  else
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from unnest(p_keys) as k (key)
+    join %2$s as t on %3$s
+    where t.gdpr_subject_id is not null;
+  end if;
+  set constraints all immediate;
+  return v_subjects;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'exported_' || p_table, v_relation, v_named
+  ));
+  execute format('comment on function gdpr_generated.%I(text[]) is %L', 'exported_' || p_table,
+    format('The persons of rows of %s: all, or those of these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'exported_' || p_table);
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint, p_subjects bigint[])
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_keys is null then
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_subjects) as s (id)
+    join %2$s as t on t.gdpr_subject_id = s.id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0;
+  else
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_keys) with ordinality as k (key, n)
+    join %2$s as t on %3$s
+    join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0
+    order by k.n;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
+    format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint, bigint[]) to gdpr_owner', 'export_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_export(smallint) is
+  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+
+-- 70_sharing/70_exports.sql
+-- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
+-- GDPR Art. 5(2), 15(1)(c), 19, 30(1)(d). Called by: roles of audience export, api or integration; gdpr_dpo; gdprdb share export.
+-- A SELECT cannot write: a role that is bound to a recipient therefore reads no view, but calls this.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.exporter(p_role name)
+returns gdpr_internal.role_binding
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_binding gdpr_internal.role_binding;
+begin
+  select * into v_binding
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences())
+    and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+  -- who is bound to a recipient in one way is so in every way
+  order by (b.recipient is null), (b.role_name <> p_role), b.role_name
+  limit 1;
+  if v_binding.role_name is null then
+    if not pg_has_role(p_role, 'gdpr_dpo', 'usage') then
+      perform gdpr_internal.refuse('export_refused', format('role %s', quote_ident(p_role)));
+    end if;
+    v_binding.audience := 'export';
+  end if;
+  return v_binding;
+end
+$function$;
+comment on function gdpr_internal.exporter(name) is
+  'How a role exports: its binding to audience export, api or integration; an officer without one exports as audience export. Error: gdpr_export_refused (42501).';
+
+create or replace function gdpr.export_rows(
+  p_table text,
+  p_keys text[] default null,
+  p_recipient text default null,
+  p_purpose text default null,
+  p_locked text default 'leave_out',
+  p_reason text default null
+)
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_exporter gdpr_internal.role_binding := gdpr_internal.exporter(gdpr_internal.acting_role());
+  v_new gdpr_internal.disclosure_record;
+  v_purpose text;
+  v_before text;
+  v_mask bigint;
+  v_usable bigint;
+  v_found bigint[];
+  v_persons bigint[];
+begin
+  select t.id, t.purpose_mask into v_new.table_id, v_usable
+  from gdpr_internal.protected_table as t
+  where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  if v_new.table_id is null then
+    perform gdpr_internal.refuse('not_protected');
+  elsif p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_recipient <> v_exporter.recipient then
+    perform gdpr_internal.refuse('invalid_argument', 'the policy binds this role to another recipient');
+  end if;
+  v_new.recipient_id := (gdpr_internal.require_recipient(coalesce(v_exporter.recipient, p_recipient))).recipient_id;
+  v_purpose := coalesce(p_purpose, gdpr_internal.context_setting('purpose'), (
+    select p.name from gdpr_internal.role_purpose as rp
+    join gdpr_internal.purpose as p on p.id = rp.purpose_id
+    where rp.role_name = v_exporter.role_name
+    order by rp.position limit 1
+  ));
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
+  v_mask := 1::bigint << v_new.purpose_id;
+
+  if v_usable & v_mask = 0 then
+    perform gdpr_internal.refuse('purpose_of_table', v_purpose);
+  end if;
+  v_before := gdpr_internal.before_worker();
+  -- the names of generated functions come from the register
+  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  perform gdpr_internal.after_worker(v_before);
+  v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
+  if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', cardinality(v_found) - cardinality(v_persons), cardinality(v_found)));
+  end if;
+  if cardinality(v_persons) > 0 then
+    v_new.audience := v_exporter.audience;
+    v_new.reason := p_reason;
+    select array_agg(c.column_name order by c.position), array_agg(distinct c.category) into v_new.columns, v_new.categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_new.table_id and c.mask <> 'hide';
+    perform gdpr_internal.put_disclosure(v_new, v_persons);
+  end if;
+  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.export_rows(text, text[], text, text, text, text) is
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+
+-- 80_retention/20_holds.sql
+-- [code] Holds: placing, releasing, and which rows of which persons they keep.
+-- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
+-- their primary keys digested by gdpr_keyholder, which touches no rows.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_keys(p_table smallint, p_keys text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, k.key)
+    from unnest(p_keys) with ordinality as k (key, n)
+    order by k.n
+  );
+end
+$function$;
+comment on function gdpr_internal.row_keys(smallint, text[]) is 'gdpr_internal.row_key() for many rows, in their order.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.hold_article(p_ground text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_ground
+    when 'freedom_of_expression' then 'Art. 17(3)(a)'
+    when 'legal_obligation' then 'Art. 17(3)(b)'
+    when 'public_health' then 'Art. 17(3)(c)'
+    when 'archiving' then 'Art. 17(3)(d)'
+    when 'legal_claims' then 'Art. 17(3)(e)'
+  end;
+end;
+comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
+
+create or replace view gdpr_internal.live_hold as
+select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+from gdpr_internal.hold as h
+where h.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);
+comment on view gdpr_internal.live_hold is 'Holds that hold at the statement''s time: one whose day has come ends by itself.';
+
+create or replace function gdpr_internal.rows_of(p_table smallint, p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
+  'The primary keys of rows, as gdprdb digests them, and whose they are: of these persons, or (p_subjects null) those named by these keys. Errors: PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.place_hold(
+  p_subject bigint, p_ground text, p_reference text, p_table regclass default null, p_key text default null, p_columns name[] default null,
+  p_until timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := case when p_table is not null then gdpr_internal.table_id(p_table) end;
+  v_row record;
+  v_subject bigint := p_subject;
+  v_digest uuid;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if gdpr_internal.hold_article(p_ground) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of legal_claims, legal_obligation, public_health, archiving, freedom_of_expression');
+  elsif nullif(p_reference, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reference is needed: the law, the file number');
+  elsif coalesce(p_until <= statement_timestamp(), true) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold ends in the future');
+  elsif v_table is null and (p_subject is null or p_key is not null or p_columns is not null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold is of a person, or names a table; rows and columns are of a table');
+  elsif p_columns = '{}' or exists (
+    select from unnest(p_columns) as c (name)
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+    )
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
+  end if;
+  if p_key is not null then
+    select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
+    if v_row.row_key is null then
+      perform gdpr_internal.refuse('invalid_argument', 'there is no row with this key');
+    elsif v_row.subject_id is null or coalesce(p_subject, v_row.subject_id) <> v_row.subject_id then
+      perform gdpr_internal.refuse('invalid_argument', 'the row is not of this person');
+    end if;
+    v_subject := v_row.subject_id;
+    v_digest := gdpr_internal.row_key(v_table, v_row.row_key);
+  end if;
+  if v_subject is not null then
+    -- an erasure that is under way is waited for, and one that comes later sees this hold
+    perform from gdpr_internal.subject as s where s.id = v_subject for key share;
+    perform gdpr_internal.require_subject(v_subject);
+  end if;
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
+  values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
+  returning id into v_id;
+  perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
+  return v_id;
+end
+$function$;
+comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+
+create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  if nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  insert into gdpr_internal.hold_end (hold_id, reason, actor)
+  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  on conflict (hold_id) do nothing;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.release_hold(bigint, text) is
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+
+create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+  v_keys text[];
+begin
+  return query
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  join unnest(p_subjects) as p (subject_id) on p.subject_id = h.subject_id
+  where h.row_key is null and coalesce(h.table_id, p_table) = p_table
+  union all
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  cross join unnest(p_subjects) as p (subject_id)
+  where h.row_key is null and h.table_id = p_table and h.subject_id is null;
+  if not exists (select from gdpr_internal.live_hold as h where h.table_id = p_table and h.row_key is not null) then
+    return;
+  end if;
+  select array_agg(r.subject_id), array_agg(r.row_key) into v_subjects, v_keys from gdpr_internal.rows_of(p_table, p_subjects, null) as r;
+  return query
+  select r.subject_id, r.row_key, h.columns, h.valid_until, h.id
+  from unnest(v_subjects, v_keys, gdpr_internal.row_keys(p_table, v_keys)) as r (subject_id, row_key, digest)
+  join gdpr_internal.live_hold as h on h.table_id = p_table and h.row_key = r.digest;
+end
+$function$;
+comment on function gdpr_internal.held_rows(smallint, bigint[]) is
+  'What holds keep of these persons in a table, one row a hold: row_key null: all their rows; columns null: the whole row; until, hold_id: which hold, and when it ends by itself. row_key: the primary key as gdpr_internal.key_text() writes it.';
+
+create or replace view gdpr.hold as
+select
+  h.id as hold_id,
+  h.subject_id,
+  t.relation as table_name,
+  h.row_key,
+  h.columns,
+  h.ground,
+  gdpr_internal.hold_article(h.ground) as article,
+  h.reference,
+  case
+    when e.hold_id is not null then 'released'
+    when h.valid_until <= statement_timestamp() then 'over'
+    else 'holds'
+  end as state,
+  h.recorded_at as held_since,
+  h.valid_until as held_until,
+  h.recorded_by,
+  e.ended_at as released_at,
+  e.reason as release_reason,
+  e.recorded_by as released_by
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+left join gdpr_internal.hold_end as e on e.hold_id = h.id;
+comment on view gdpr.hold is
+  'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -12351,6 +13923,58 @@ begin atomic
   group by o.template;
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
+
+-- 90_accountability/07_doctor_sharing.sql
+-- [code] Findings about recipients and about notices that they did not get.
+-- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_sharing()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it any more: %s', r.problem),
+    'gdpr.record_recipient() with a safeguard or a longer term, or with p_valid_until = now() once nothing is disclosed to it.'
+  from gdpr.recipient as r
+  -- an entry that was ended on purpose is no finding, unless somebody still is bound to it
+  where r.problem is not null and (
+    r.valid_until > statement_timestamp()
+    or exists (select from gdpr_internal.role_binding as b where b.recipient = r.name)
+  )
+  union all
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it from %s on', to_char(e.ends, 'YYYY-MM-DD')),
+    'gdpr.record_recipient() with a longer term, or a safeguard for the time after.'
+  from gdpr.recipient as r
+  cross join lateral (
+    select least(r.valid_until, case when r.transfer = r.safeguard then r.safeguard_until end, (
+      select min(a.valid_until)::timestamptz from gdpr.adequacy as a
+      where a.country = r.country and r.transfer = 'adequacy' and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    )) as ends
+  ) as e
+  where r.problem is null and e.ends < statement_timestamp() + interval '30 days'
+  union all
+  select 'warning', 'recipient', b.role_name::text, format('the policy binds the role to recipient %s, which is not registered', b.recipient),
+    'gdpr.record_recipient(), or another name in the policy; until then the role reads nothing.'
+  from gdpr_internal.role_binding as b
+  where b.recipient is not null and not exists (select from gdpr_internal.recipient_now as r where r.name = b.recipient)
+  union all
+  select 'info', 'recipient', b.role_name::text, format('what a role of audience %s reads in views is not recorded: it is bound to no recipient', b.audience),
+    'Say recipient in the policy where the data leave the organisation.'
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences()) and b.recipient is null
+  union all
+  select 'warning', 'notices', d.recipient, format('notices due for more than 7 days: %s', count(*)),
+    'gdprdb share notices --due lists them; gdpr.open_notice() says what to tell.'
+  from gdpr.notice_due as d
+  where d.queued_at < statement_timestamp() - interval '7 days'
+  group by d.recipient;
+end;
+comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
 
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
@@ -12539,7 +14163,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
@@ -12587,7 +14211,8 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record',
+      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -12725,6 +14350,8 @@ begin
     select * from gdpr_internal.doctor_keys()
     union all
     select * from gdpr_internal.doctor_mails()
+    union all
+    select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_rows()
     union all
@@ -12871,7 +14498,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -12885,7 +14512,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -12894,10 +14521,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -12928,6 +14562,7 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -12986,7 +14621,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -13028,6 +14664,22 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
+-- 8c. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -13040,13 +14692,15 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -13061,6 +14715,7 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
@@ -13094,7 +14749,8 @@ grant execute on function
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
