@@ -120,7 +120,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -137,13 +140,20 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
+    if v_in ->> 'direct_marketing' not in ('true', 'false') then
+      problems := problems || format('purposes.%s.direct_marketing: true or false', v_name);
+    end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
     end if;
-    v_definition := jsonb_strip_nulls(v_in);
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
+    end if;
+    -- false is as good as nothing said
+    v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
@@ -277,7 +287,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'same_as']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'same_as']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -322,6 +332,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -375,6 +388,7 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end

@@ -128,7 +128,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;
@@ -192,6 +193,7 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
   c.same_as
 from gdpr_internal.protected_column as c

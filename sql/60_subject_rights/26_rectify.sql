@@ -113,6 +113,9 @@ begin
   perform gdpr_internal.refuse_problems(v_corrections);
   written := gdpr_internal.write_corrections(v_corrections);
   v_records := gdpr_internal.record_corrections(v_corrections, p_rectification, p_reason);
+  if p_subject is not null then
+    perform gdpr_internal.note_request(p_subject, 'rectification', jsonb_build_object('record', v_records[1]));
+  end if;
   return query select r.id, written from unnest(v_records) as r (id);
 end
 $function$;

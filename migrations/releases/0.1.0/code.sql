@@ -43,6 +43,16 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
+  ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
+  ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
+  ('too_late_to_extend', 'PR610', 'the time for an answer can be extended within the first month only', 'Answer the request, and say why it is late.', 'Art. 12(3)'),
+  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
+  ('lifting_not_announced', 'PR612', 'the person was not told that the restriction is going to end', 'Tell them first, with gdpr.announce_lifting(): by mail, or with evidence of how else.', 'Art. 18(3)'),
+  ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
+  ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
+  ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
+  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
   ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
@@ -665,6 +675,17 @@ $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
 
+create or replace function gdpr_internal.utc(p_at timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case when isfinite(p_at) then to_char(timezone('UTC', p_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end;
+end;
+comment on function gdpr_internal.utc(timestamptz) is 'An instant as documents have it: ISO 8601 in UTC; null for one that never comes.';
+
 -- 00_foundation/35_tokens.sql
 -- [code] One-time tokens: made, known, taken.
 -- GDPR Art. 32(1)(b). Called by: asking for consent, double opt-in, the portal. A token leaves the database once, in the mail
@@ -900,7 +921,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -917,13 +941,20 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
+    if v_in ->> 'direct_marketing' not in ('true', 'false') then
+      problems := problems || format('purposes.%s.direct_marketing: true or false', v_name);
+    end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
     end if;
-    v_definition := jsonb_strip_nulls(v_in);
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
+    end if;
+    -- false is as good as nothing said
+    v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
@@ -1057,7 +1088,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'same_as']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'same_as']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1102,6 +1133,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -1155,6 +1189,7 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
@@ -1326,6 +1361,35 @@ comment on function gdpr_internal.adequacy_problems(jsonb) is 'What is wrong wit
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.weekdays()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'];
+end;
+comment on function gdpr_internal.weekdays() is 'The days of the week in the order of ISO 8601.';
+
+create or replace function gdpr_internal.is_holiday(p_text text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+begin
+  -- 2024 has a 29 February
+  return p_text ~ '^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$' and right('2024-' || p_text, 10)::date is not null;
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.is_holiday(text) is 'Whether a text is a day (2027-03-26) or one of every year (12-25).';
+
 create or replace function gdpr_internal.settings_problems(p_settings jsonb)
 returns text[]
 language sql
@@ -1334,10 +1398,16 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller', 'adequacy'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array[
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy'
+    ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || array_remove(array[
+    (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
+    (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
+    (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -1345,7 +1415,15 @@ begin atomic
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
-      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
+    case when p_settings ? 'working_days' and (
+      jsonb_typeof(p_settings -> 'working_days') <> 'array' or p_settings -> 'working_days' = '[]'
+      or not gdpr_internal.text_array(p_settings -> 'working_days') <@ gdpr_internal.weekdays()
+    ) then 'settings.working_days: a list of ' || array_to_string(gdpr_internal.weekdays(), ', ') end,
+    case when p_settings ? 'holidays' and (jsonb_typeof(p_settings -> 'holidays') <> 'array' or exists (
+      select from unnest(gdpr_internal.text_array(p_settings -> 'holidays')) as h (day)
+      where not coalesce(gdpr_internal.is_holiday(h.day), false)
+    )) then 'settings.holidays: a list of days such as "2027-03-26", or "12-25" for every year' end
   ], null);
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
@@ -1892,7 +1970,10 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, automated_decision,
+    direct_marketing
+  )
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
@@ -1901,12 +1982,14 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition', p_definition ->> 'automated_decision',
+    coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition;
+    grace = excluded.grace, condition = excluded.condition, automated_decision = excluded.automated_decision,
+    direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -2223,11 +2306,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, same_as, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, mask, erase, same_as, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
+    not d.value ? 'provided', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2235,7 +2319,8 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
+    same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2553,7 +2638,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;
@@ -2617,6 +2703,7 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
   c.same_as
 from gdpr_internal.protected_column as c
@@ -6203,15 +6290,19 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consents(
+  v_id := gdpr_internal.add_consents(
     p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
   );
+  perform gdpr_internal.note_request(p_subject, 'withdrawal', jsonb_build_object('consent_id', v_id, 'purpose', p_purpose));
+  return v_id;
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
 
 -- 30_consent/50_contact.sql
 -- [code] Whether a person may be contacted by a channel.
@@ -6292,7 +6383,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
       )
       and not exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+        select from gdpr_internal.standing_objection as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
       )
   );
 end
@@ -7038,6 +7129,34 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_payload(bytea, bigint, text) is
+  'The old values in the payload of an audit record, encrypted columns opened too.';
+
 create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
 returns jsonb
 language plpgsql
@@ -7049,26 +7168,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_key bytea;
-  v_changes jsonb;
-  v_column text;
-  v_value text;
 begin
   if p_value is null then
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is null then
-    return null;
-  end if;
-  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
-    end if;
-  end loop;
-  return v_changes;
+  return case when v_key is not null then gdpr_internal.open_payload(v_key, p_subject, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_changes(bigint, text) is
@@ -7319,6 +7424,29 @@ $function$;
 comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
   'Step of unprotect(): decrypts a stored value, only in the transaction that takes the protection off, on record. Error: 42501 outside of one.';
 
+-- 40_protection/38_standing.sql
+-- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
+-- GDPR Art. 18(2), Art. 21. Read by: the gate, asking for consent, gdpr.would_lock.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.standing_objection as
+select o.id, o.subject_id, o.purpose_id, o.pending, o.request_id, o.recorded_at
+from gdpr_internal.objection_record as o
+where not exists (
+  select from gdpr_internal.objection_decision as d where d.objection_id = o.id and d.decision in ('overridden', 'taken_back')
+);
+comment on view gdpr_internal.standing_objection is
+  'Objections that close their purpose: all but those that were overridden or taken back. One for each person and purpose.';
+
+create or replace view gdpr_internal.standing_exception as
+select x.id, x.subject_id, x.purpose_id, x.ground, x.valid_until
+from gdpr_internal.restriction_exception as x
+where x.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.restriction_exception_end as e where e.exception_id = x.id);
+comment on view gdpr_internal.standing_exception is
+  'Exceptions from restrictions that have not ended, before their time or with it.';
+
 -- 40_protection/40_gate.sql
 -- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
 -- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
@@ -7346,23 +7474,32 @@ begin
   return query
   select
     s.id,
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask end | (1::bigint << 62),
+    case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
-      when s.erased_at is not null or r.restricted then 'infinity'
-      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
-      else coalesce(p.until, 'infinity')
+      when s.erased_at is not null or r.mask = 0 then 'infinity'
+      when p.allowed & o.mask & r.mask <> p.possible & o.mask & r.mask then '-infinity'
+      else coalesce(least(p.until, r.until), 'infinity')
     end
   from gdpr_internal.subject as s
   cross join lateral (
-    select exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    ) as restricted
+    -- exceptions are looked for only where there is something to be excepted from
+    select case when x.restricted then coalesce(e.mask, 0) else -1 end as mask, e.until
+    from (
+      select exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      ) as restricted
+    ) as x
+    left join lateral (
+      select bit_or(1::bigint << y.purpose_id) as mask, min(y.valid_until) as until
+      from gdpr_internal.standing_exception as y
+      where x.restricted and y.subject_id = s.id
+    ) as e on true
   ) as r
   cross join lateral (
-    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+    select ~coalesce(bit_or(1::bigint << x.purpose_id), 0) as mask from gdpr_internal.standing_objection as x where x.subject_id = s.id
   ) as o
   cross join lateral (
     select
@@ -7663,7 +7800,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
       ) then 'restricted'
       when exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+        select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
       ) then 'objected'
       when v_purpose.basis = 'consent' then 'consent_missing'
       else 'basis_missing'
@@ -7879,8 +8016,10 @@ from (
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
     where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
-  ) as r on r.subject_id = x.subject_id
-  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+  ) as r on r.subject_id = x.subject_id and not exists (
+    select from gdpr_internal.standing_exception as e where e.subject_id = x.subject_id and e.purpose_id = x.purpose_id
+  )
+  left join gdpr_internal.standing_objection as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
 ) as w
 where w.locks_at < 'infinity'
 group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;
@@ -9039,6 +9178,7 @@ $code$,
   perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_access(p_table);
   perform gdpr_generated.generate_rectify(p_table);
 
   select string_agg(format(
@@ -9139,9 +9279,10 @@ $code$,
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
+  perform gdpr_generated.generate_access_dispatch();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate() and contacts(): one static call for each protected table.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and access_rows(): one static call for each protected table.';
 
 create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
 returns text
@@ -9291,7 +9432,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
+        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
         'rectify_' || p_table
       )
   loop
@@ -9782,6 +9923,192 @@ end
 $function$;
 comment on function gdpr_generated.generate_registrations(smallint) is
   'Generates the functions that check and insert registered rows of a table whose policy says double_opt_in, drops them elsewhere.';
+
+-- 40_protection/67_generate_access.sql
+-- [code] The generator of functions that read everything a person has in a table, for the person.
+-- GDPR Art. 15, 20. They belong to gdpr_worker and return rows as stored; gdpr_keyholder opens what is encrypted afterwards.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_access(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_columns text;
+  v_key text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
+  into v_columns
+  from pg_attribute as a
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into v_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_relation and x.indisprimary;
+
+  -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
+returns setof jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $body$
+#variable_conflict use_variable
+begin
+  if p_places is null then
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    order by %4$s;
+  else
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
+    where t.gdpr_subject_id = p_subject
+    order by %4$s;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_' || p_table, v_relation, v_columns, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
+    format('A person''s rows in %s as stored: all, or those at some places of a partition. Generated by gdpr.apply().', v_relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_size integer)
+returns table (part oid, places tid[])
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $body$
+#variable_conflict use_variable
+begin
+  return query
+  select p.gdpr_part, array_agg(p.ctid order by p.n)
+  from (
+    select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
+    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+  ) as p
+  group by p.gdpr_part, (p.n - 1) / p_size
+  order by p.gdpr_part, (p.n - 1) / p_size;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_pages_' || p_table, v_relation, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
+    format('Where a person''s rows in %s are, so many at a time. Generated by gdpr.apply().', v_relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_access(smallint) is
+  'Generates the functions that read all rows of a person in a protected table, at once or by their places.';
+
+create or replace function gdpr_generated.generate_access_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rows text;
+  v_pages text;
+begin
+  select
+    string_agg(format(
+      E'  if p_tables is null or %1$s = any (p_tables) then\n'
+      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '  end if;\n',
+      t.id, 'access_' || t.id
+    ), '' order by t.depth, t.id),
+    string_agg(format(
+      E'  return query select %1$s::smallint, p.part, p.places from gdpr_generated.%2$I(p_subject, p_size) as p;\n',
+      t.id, 'access_pages_' || t.id
+    ), '' order by t.depth, t.id)
+  into v_rows, v_pages
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_rows, '')
+  ));
+  comment on function gdpr_generated.access_rows(bigint, smallint[], oid, tid[]) is
+    'A person''s rows as stored, in some protected tables (null: all), or at some places of one. Generated by gdpr.apply().';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_pages, '')
+  ));
+  comment on function gdpr_generated.access_pages(bigint, integer) is
+    'Where a person''s rows are in every protected table, so many at a time. Generated by gdpr.apply().';
+  grant execute on function
+    gdpr_generated.access_rows(bigint, smallint[], oid, tid[]), gdpr_generated.access_pages(bigint, integer) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_access_dispatch() is
+  'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
 
 -- 40_protection/67_generate_rectify.sql
 -- [code] Reading single values of rows as stored, and the generator of the function that corrects them.
@@ -10825,10 +11152,10 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record',
+    'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
+    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
     'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-    'hold', 'hold_end',
-    'rectification', 'rectification_record', 'rectification_decision'
+    'hold', 'hold_end', 'rectification', 'rectification_record', 'rectification_decision'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -10846,10 +11173,22 @@ end
 $evidence$;
 
 -- 60_subject_rights/20_restrict.sql
--- [code] Restriction of processing and objection.
--- GDPR Art. 18, Art. 21. Called by: gdpr_dpo.
+-- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
+-- GDPR Art. 18. Called by: gdpr_dpo.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.restriction_grounds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other'];
+end;
+comment on function gdpr_internal.restriction_grounds() is
+  'Why processing is restricted: the grounds of Art. 18(1)(a) to (d), by which the person obtains it, and other, the controller''s own caution.';
 
 create or replace function gdpr.restrict(p_subject bigint, p_ground text)
 returns bigint
@@ -10864,20 +11203,86 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
-  if p_ground is null or p_ground <> all (
-    array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other']
-  ) then
-    perform gdpr_internal.refuse('invalid_argument', 'ground is one of accuracy_contested, unlawful_processing, legal_claims, objection_pending, other');
+  if p_ground is null or p_ground <> all (gdpr_internal.restriction_grounds()) then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of ' || array_to_string(gdpr_internal.restriction_grounds(), ', '));
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.queue_notices(array[p_subject], 'restriction');
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
+  perform gdpr_internal.note_request(p_subject, 'restriction', jsonb_build_object('restriction_id', v_id));
   return v_id;
 end
 $function$;
 comment on function gdpr.restrict(bigint, text) is
-  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending, other. Returns its number. Errors: PR101, PR603, PR004, PR005. Art. 18(1).';
+  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending (Art. 18(1)(a) to (d)), or other, the controller''s own caution. Returns its number. Errors: PR101, PR603, PR004, PR005; PR607, PR608, PR609 for the request that the context names. Art. 18(1).';
+
+create or replace view gdpr_internal.liftable as
+select
+  r.subject_id,
+  r.id as restriction_id,
+  null::bigint as objection_id,
+  r.ground = 'other' or exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as announced
+from gdpr_internal.restriction_record as r
+where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+union all
+select
+  o.subject_id,
+  null,
+  o.id,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id)
+from gdpr_internal.standing_objection as o
+where o.pending and not exists (select from gdpr_internal.objection_decision as d where d.objection_id = o.id);
+comment on view gdpr_internal.liftable is
+  'Restrictions that hold and objections that are examined, and whether the person was told that they will end. Who did not obtain the restriction (ground other) need not be told.';
+
+create or replace function gdpr.announce_lifting(p_subject bigint, p_channel text default 'email', p_evidence jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail bigint;
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_channel is null or p_channel not in ('email', 'post', 'phone', 'in_person') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, post, phone, in_person');
+  elsif p_channel <> 'email' and exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not exists (select from gdpr_internal.liftable as l where l.subject_id = p_subject) then
+    return 0;
+  end if;
+  if p_channel = 'email' then
+    select c.email, c.language into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+    if v_contact.email is null then
+      perform gdpr_internal.refuse('no_address');
+    end if;
+    v_mail := gdpr_internal.queue_mail(
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
+    );
+  end if;
+  insert into gdpr_internal.lifting_notice (subject_id, restriction_id, objection_id, channel, mail_id, evidence, actor)
+  select
+    p_subject, l.restriction_id, l.objection_id, p_channel, v_mail, gdpr_internal.seal_evidence(p_subject, p_evidence::text),
+    gdpr_internal.context_setting('actor')
+  from gdpr_internal.liftable as l
+  where l.subject_id = p_subject;
+  perform gdpr_internal.audit_event('ANNOUNCE', p_subject, jsonb_strip_nulls(jsonb_build_object('channel', p_channel, 'mail_id', v_mail)));
+  return (select count(*) from gdpr_internal.liftable as l where l.subject_id = p_subject);
+end
+$function$;
+comment on function gdpr.announce_lifting(bigint, text, jsonb) is
+  'Tells a person that restrictions of processing, and objections that are examined, are going to end; before that, nothing lifts them. p_channel email: queues the mail (template rights_lifting) to the address in the tables; post, phone, in_person: p_evidence {"who", "when", "how", "reference"} says how they were told, kept encrypted. Returns how many restrictions and objections it is about. Errors: PR101, PR603, PR004, PR304 evidence is missing, PR306 no address, PR402. Art. 18(3).';
 
 create or replace function gdpr.lift_restriction(p_subject bigint, p_reason text)
 returns integer
@@ -10894,6 +11299,13 @@ begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
+  -- a restriction that another session adds meanwhile is seen, and was not announced
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.liftable as l where l.subject_id = p_subject and l.restriction_id is not null and not l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
   select r.id, p_reason
   from gdpr_internal.restriction_record as r
@@ -10902,13 +11314,171 @@ begin
   get diagnostics v_lifted = row_count;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  perform gdpr_internal.note_request(p_subject, 'restriction_lifted', jsonb_build_object('restrictions', v_lifted));
   return v_lifted;
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many; tell the person before (Art. 18(3)). Errors: PR101, PR603, PR004.';
+  'Lifts every restriction of a person and returns how many. Who obtained it has to have been told before, by gdpr.announce_lifting(); the controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
 
-create or replace function gdpr.object_to(p_subject bigint, p_purpose text)
+-- 60_subject_rights/21_due_dates.sql
+-- [code] The last day for an answer: months of the calendar, pauses, days off.
+-- GDPR Art. 12(3); Regulation (EEC, Euratom) 1182/71 Art. 3: the day of receipt does not count, a period of months ends with the
+-- same date or the last day of the month, and one that would end on a day off with the next working day.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.local_day(p_at timestamptz)
+returns date
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return timezone(gdpr_internal.time_zone(), p_at)::date;
+end
+$function$;
+comment on function gdpr_internal.local_day(timestamptz) is 'The day that an instant belongs to, in the time zone of the policy.';
+
+create or replace function gdpr_internal.working_days()
+returns integer[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select array_agg(array_position(gdpr_internal.weekdays(), d.name))
+      from gdpr_internal.setting as s
+      cross join lateral jsonb_array_elements_text(s.value) as d (name)
+      where s.name = 'working_days'
+    ),
+    array[1, 2, 3, 4, 5]
+  );
+end;
+comment on function gdpr_internal.working_days() is 'The days of the week on which people work (settings.working_days), by their ISO numbers; else Monday to Friday.';
+
+create or replace function gdpr_internal.working_day(p_day date)
+returns date
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+declare
+  v_week integer[] := gdpr_internal.working_days();
+  v_holidays text[] := array(
+    select h.day from gdpr_internal.setting as s cross join lateral jsonb_array_elements_text(s.value) as h (day) where s.name = 'holidays'
+  );
+  v_day date := p_day;
+begin
+  while extract(isodow from v_day)::integer <> all (v_week)
+    or to_char(v_day, 'YYYY-MM-DD') = any (v_holidays) or to_char(v_day, 'MM-DD') = any (v_holidays)
+  loop
+    v_day := v_day + 1;
+    -- a year without a working day is a mistake in the settings, and no reason to wait for ever
+    exit when v_day > p_day + 366;
+  end loop;
+  return v_day;
+end
+$function$;
+comment on function gdpr_internal.working_day(date) is
+  'The day itself, or the next working day after it: settings.working_days and settings.holidays ("2027-03-26", or "12-25" for every year).';
+
+create or replace function gdpr_internal.due_on(p_received_at timestamptz, p_months integer, p_paused_days integer)
+returns date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.working_day(
+    (gdpr_internal.local_day(p_received_at) + make_interval(months => p_months))::date + p_paused_days
+  );
+end;
+comment on function gdpr_internal.due_on(timestamptz, integer, integer) is
+  'The last day for the answer to a request: months after the day it was received in the policy''s time zone (31 January: the last day of February), moved on by the days that the clock stood, and to the next working day. Art. 12(3).';
+
+-- 60_subject_rights/22_request_states.sql
+-- [code] Where each request stands, derived from its steps; and the one function that adds a step.
+-- GDPR Art. 12, Art. 5(2). Read by: gdpr_dpo, gdpr_auditor.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.request_state as
+select
+  r.id,
+  r.kind,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  r.channel,
+  r.received_at,
+  case e.last
+    when 'identity_asked' then 'identity_pending'
+    when 'completed' then 'completed'
+    when 'refused' then 'refused'
+    when 'withdrawn' then 'withdrawn'
+    else case when e.extended then 'extended' when coalesce(r.subject_id, e.subject_id) is null then 'received' else 'open' end
+  end as state,
+  coalesce(e.last in ('completed', 'refused', 'withdrawn'), false) as closed,
+  e.extended,
+  e.due_on,
+  gdpr.until(e.due_on) as due_at,
+  e.paused_days,
+  case when e.last = 'identity_asked' then e.last_at end as paused_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_at end as closed_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_reason end as outcome,
+  e.fulfilled,
+  r.details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request as r
+cross join lateral (
+  select
+    (array_agg(x.event order by x.id desc) filter (where x.moves))[1] as last,
+    (array_agg(x.recorded_at order by x.id desc) filter (where x.moves))[1] as last_at,
+    (array_agg(x.reason order by x.id desc) filter (where x.moves))[1] as last_reason,
+    (array_agg(x.due_on order by x.id desc) filter (where x.due_on is not null))[1] as due_on,
+    max(x.subject_id) as subject_id,
+    coalesce(bool_or(x.event = 'extended'), false) as extended,
+    sum(x.paused_days)::integer as paused_days,
+    array_agg(distinct x.event) filter (where not x.moves) as fulfilled
+  from (
+    select y.*, y.event in (
+      'received', 'identity_asked', 'identity_verified', 'extended', 'completed', 'refused', 'withdrawn'
+    ) as moves
+    from gdpr_internal.request_event as y
+    where y.request_id = r.id
+  ) as x
+) as e;
+comment on view gdpr_internal.request_state is
+  'Requests as they stand: state, last day for the answer, how long the clock stood, what was done to fulfil them.';
+
+create or replace function gdpr_internal.fulfilling_events()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'access_report', 'portable_copy', 'rectification', 'restriction', 'restriction_lifted', 'objection_pending', 'objection', 'erasure', 'withdrawal'
+  ];
+end;
+comment on function gdpr_internal.fulfilling_events() is 'What can be done to fulfil a request, as its steps are called.';
+
+create or replace function gdpr_internal.add_request_event(
+  p_request gdpr_internal.request_state, p_event text, p_reason text default null, p_details jsonb default null, p_facts jsonb default null,
+  p_due_on date default null, p_paused_days integer default 0, p_subject bigint default null
+)
 returns void
 language plpgsql
 volatile
@@ -10917,22 +11487,379 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_subject bigint := coalesce(p_request.subject_id, p_subject);
 begin
-  perform gdpr_internal.require_read_committed();
-  perform gdpr_internal.require_subject(p_subject);
-  if v_purpose >= 62 then
-    perform gdpr_internal.refuse('built_in_purpose');
+  if p_details is not null and v_subject is null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
   end if;
-  insert into gdpr_internal.objection_record (subject_id, purpose_id)
-  values (p_subject, v_purpose)
-  on conflict (subject_id, purpose_id) do nothing;
-  perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+  insert into gdpr_internal.request_event (request_id, event, subject_id, due_on, paused_days, reason, facts, details, actor)
+  values (
+    p_request.id, p_event, p_subject, p_due_on, p_paused_days, p_reason, p_facts,
+    gdpr_internal.seal_evidence(v_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
+  perform gdpr_internal.audit_event('REQUEST', v_subject, jsonb_strip_nulls(jsonb_build_object(
+    'request_id', p_request.id, 'kind', p_request.kind, 'event', p_event, 'reason', p_reason, 'due_on', p_due_on
+  )));
 end
 $function$;
-comment on function gdpr.object_to(bigint, text) is
-  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had. Errors: PR101, PR603, PR003, PR005. Art. 21.';
+comment on function gdpr_internal.add_request_event(gdpr_internal.request_state, text, text, jsonb, jsonb, date, integer, bigint) is
+  'Adds a step to a request, and an audit record. p_facts must not hold personal data; p_details are encrypted under the person''s key.';
+
+create or replace function gdpr_internal.take_request(p_request bigint, p_states text[])
+returns gdpr_internal.request_state
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  -- two that answer the same request meet here; the second sees what the first has done
+  perform from gdpr_internal.request as r where r.id = p_request for update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_request');
+  end if;
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  if v_request.state <> all (p_states) then
+    perform gdpr_internal.refuse(
+      'request_state', format('request %s is %s; this takes one that is %s', p_request, v_request.state, array_to_string(p_states, ', '))
+    );
+  end if;
+  return v_request;
+end
+$function$;
+comment on function gdpr_internal.take_request(bigint, text[]) is
+  'A request, locked, if it is in one of these states. Errors: PR607 no such request, PR608 in another state.';
+
+create or replace function gdpr_internal.note_request(p_subject bigint, p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_named text := gdpr_internal.context_setting('request');
+  v_request gdpr_internal.request_state;
+begin
+  -- digits name a request; anything else is a ticket of the application, which the audit log keeps
+  if v_named is null or v_named !~ '^[0-9]{1,18}$' then
+    return null;
+  elsif p_event is null or p_event <> all (gdpr_internal.fulfilling_events()) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of ' || array_to_string(gdpr_internal.fulfilling_events(), ', '));
+  end if;
+  v_request := gdpr_internal.take_request(v_named::bigint, array['open', 'extended']);
+  if v_request.subject_id is distinct from p_subject then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, p_event, p_facts => p_details);
+  return v_request.id;
+end
+$function$;
+comment on function gdpr_internal.note_request(bigint, text, jsonb) is
+  'Called by whatever fulfils a right: where the context names a request (gdpr.request, its number) this is appended to it, and its number returned; else null. p_event: access_report, portable_copy, rectification, restriction, restriction_lifted, objection_pending, objection, erasure, withdrawal. p_details: facts without personal data. Errors: PR607 no such request, PR608 it is not open, PR609 of another person. Art. 5(2).';
+
+-- 60_subject_rights/23_requests.sql
+-- [code] Receiving a request and moving it on: identity, extension, refusal, answer.
+-- GDPR Art. 12(3) one month, 12(5) refusal, 12(6) identity. Called by: gdpr_dpo; the portal opens requests through its functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_request(
+  p_kind text, p_subject bigint, p_channel text default 'office', p_received_at timestamptz default statement_timestamp(),
+  p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_kinds text[] := array['access', 'rectification', 'portability', 'restriction', 'objection', 'erasure', 'withdrawal'];
+  v_channels text[] := array['office', 'portal', 'email', 'post', 'phone', 'in_person'];
+  v_received timestamptz := coalesce(p_received_at, statement_timestamp());
+  v_request gdpr_internal.request_state;
+begin
+  if p_kind is null or p_kind <> all (v_kinds) then
+    perform gdpr_internal.refuse('invalid_argument', 'kind is one of ' || array_to_string(v_kinds, ', '));
+  elsif p_channel is null or p_channel <> all (v_channels) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of ' || array_to_string(v_channels, ', '));
+  elsif v_received > statement_timestamp() or v_received < '2018-05-25' then
+    perform gdpr_internal.refuse('invalid_argument', 'received_at is a time in the past, since the Regulation applies');
+  elsif p_subject is null and p_details is not null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
+  end if;
+  if p_subject is not null then
+    perform gdpr_internal.require_subject(p_subject);
+  end if;
+  insert into gdpr_internal.request (kind, subject_id, channel, details, received_at, actor)
+  values (
+    p_kind, p_subject, p_channel, gdpr_internal.seal_evidence(p_subject, p_details::text), v_received, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_request.id;
+  v_request.kind := p_kind;
+  v_request.subject_id := p_subject;
+  perform gdpr_internal.add_request_event(v_request, 'received', p_due_on => gdpr_internal.due_on(v_received, 1, 0));
+  return v_request.id;
+end
+$function$;
+comment on function gdpr.open_request(text, bigint, text, timestamptz, jsonb) is
+  'Records that a person asks for something and returns the number of the request; the answer is due one calendar month after p_received_at (a time in the past, not in the future), gdpr.request says on which day. p_kind: access, rectification, portability, restriction, objection, erasure, withdrawal. p_subject: null where it is not known who asks, until gdpr.verify_identity(). p_channel: office, portal, email, post, phone, in_person. p_details: what exactly, kept encrypted under the person''s key. While the request is open, gdpr.set_context(p_request => its number) ties what fulfils it to it. Errors: PR004, PR101, PR603. Art. 12(3), 15 to 22.';
+
+create or replace function gdpr.ask_identity(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'open', 'extended']), 'identity_asked', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.ask_identity(bigint, jsonb) is
+  'Records that the person was asked to prove who they are: the clock stands until gdpr.verify_identity(). Only where there are reasonable doubts. p_details: how it was asked, kept encrypted. Errors: PR607, PR608 closed or asked already, PR004. Art. 12(6).';
+
+create or replace function gdpr.verify_identity(p_request bigint, p_subject bigint default null, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_paused integer;
+  v_due date;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending']);
+  if coalesce(p_subject, v_request.subject_id) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say which person it is');
+  elsif p_subject <> v_request.subject_id then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.require_subject(coalesce(p_subject, v_request.subject_id));
+  v_paused := coalesce(gdpr_internal.local_day(statement_timestamp()) - gdpr_internal.local_day(v_request.paused_at), 0);
+  v_due := gdpr_internal.due_on(v_request.received_at, case when v_request.extended then 3 else 1 end, v_request.paused_days + v_paused);
+  perform gdpr_internal.add_request_event(
+    v_request, 'identity_verified', p_details => p_details, p_due_on => v_due, p_paused_days => v_paused, p_subject => p_subject
+  );
+  return v_due;
+end
+$function$;
+comment on function gdpr.verify_identity(bigint, bigint, jsonb) is
+  'Records that it is known who asks, and returns the day until which the answer is due: later by the days since gdpr.ask_identity(). p_subject: the person, where the request names none yet. p_details: by what it was proved, kept encrypted. Errors: PR607, PR608 nothing was asked, PR609 the request is that of another person, PR004, PR101, PR603. Art. 12(6).';
+
+create or replace function gdpr.extend_request(p_request bigint, p_reason text, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_due date;
+begin
+  if p_reason is null or p_reason not in ('complexity', 'number_of_requests') then
+    perform gdpr_internal.refuse('invalid_argument', 'reason is complexity or number_of_requests');
+  end if;
+  v_request := gdpr_internal.take_request(p_request, array['received', 'open']);
+  if v_request.due_at <= statement_timestamp() then
+    perform gdpr_internal.refuse('too_late_to_extend', format('the answer was due on %s', to_char(v_request.due_on, 'YYYY-MM-DD')));
+  end if;
+  v_due := gdpr_internal.due_on(v_request.received_at, 3, v_request.paused_days);
+  perform gdpr_internal.add_request_event(v_request, 'extended', p_reason, p_details, p_due_on => v_due);
+  return v_due;
+end
+$function$;
+comment on function gdpr.extend_request(bigint, text, jsonb) is
+  'Extends the time for the answer by two months, once, within the first; returns the new day. Tell the person, and why, within the first month. p_reason: complexity or number_of_requests. p_details: more of it, kept encrypted. Errors: PR004, PR607, PR608 extended already, paused or closed, PR610 the first month is over. Art. 12(3).';
+
+create or replace view gdpr.refusal_ground (name, kind, article) as
+select g.name, k.kind, g.article
+from (
+  values
+  ('manifestly_unfounded', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('excessive', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('not_identified', 'access,rectification,portability,restriction,objection,erasure,withdrawal', 'Art. 11(2), 12(2)'),
+  ('rights_of_others', 'access', 'Art. 15(4)'),
+  ('rights_of_others', 'portability', 'Art. 20(4)'),
+  ('data_accurate', 'rectification', 'Art. 16'),
+  ('no_ground', 'erasure', 'Art. 17(1)'),
+  ('freedom_of_expression', 'erasure', 'Art. 17(3)(a)'),
+  ('legal_obligation', 'erasure', 'Art. 17(3)(b)'),
+  ('public_health', 'erasure', 'Art. 17(3)(c)'),
+  ('archiving_or_research', 'erasure', 'Art. 17(3)(d)'),
+  ('legal_claims', 'erasure', 'Art. 17(3)(e)'),
+  ('no_ground', 'restriction', 'Art. 18(1)'),
+  ('no_consent_or_contract', 'portability', 'Art. 20(1)(a)'),
+  ('not_automated', 'portability', 'Art. 20(1)(b)'),
+  ('public_task', 'portability', 'Art. 20(3)'),
+  ('not_open_to_objection', 'objection', 'Art. 21(1)'),
+  ('compelling_grounds', 'objection', 'Art. 21(1)'),
+  ('legal_claims', 'objection', 'Art. 21(1)'),
+  ('public_interest_task', 'objection', 'Art. 21(6)')
+) as g (name, kinds, article)
+cross join lateral unnest(string_to_array(g.kinds, ',')) as k (kind);
+comment on view gdpr.refusal_ground is
+  'On which grounds a request of which kind can be refused, and where the law says so. Withdrawal of consent is refused to somebody unknown only.';
+
+create or replace function gdpr.refuse_request(p_request bigint, p_ground text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']);
+  if p_ground is null or not exists (select from gdpr.refusal_ground as g where g.name = p_ground and g.kind = v_request.kind) then
+    perform gdpr_internal.refuse('invalid_argument', (
+      select format('the ground for refusing %s is one of %s', v_request.kind, string_agg(g.name, ', ' order by g.name))
+      from gdpr.refusal_ground as g where g.kind = v_request.kind
+    ));
+  elsif p_ground = 'not_identified' and v_request.state in ('open', 'extended') then
+    perform gdpr_internal.refuse('request_state', 'the person is identified');
+  elsif v_request.kind = 'objection' and p_ground <> 'not_identified' and exists (
+    select from gdpr_internal.standing_objection as o
+    join gdpr_internal.purpose as p on p.id = o.purpose_id
+    where o.request_id = p_request and p.direct_marketing
+  ) then
+    perform gdpr_internal.refuse('request_state', 'an objection to direct marketing is not decided about: it was respected at once');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'refused', p_ground, p_details);
+end
+$function$;
+comment on function gdpr.refuse_request(bigint, text, jsonb) is
+  'Closes a request without doing what it asks. p_ground: one of gdpr.refusal_ground for its kind. p_details: the reasons, kept encrypted; tell them to the person within the month, with the right to complain to the authority and to go to court. Errors: PR004 not such a ground, PR607, PR608 closed already. Art. 12(4), 12(5), 17(3).';
+
+create or replace function gdpr.withdraw_request(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']), 'withdrawn', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.withdraw_request(bigint, jsonb) is
+  'Closes a request because the person does not want it any more. Errors: PR607, PR608 closed already, PR004.';
+
+create or replace function gdpr_internal.request_misses(p_request gdpr_internal.request_state)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when p_request.closed then null
+    when p_request.state = 'identity_pending' then 'identity'
+    when p_request.state = 'received' then 'person'
+    when n.needs = any (p_request.fulfilled) then null
+    when p_request.kind = 'erasure' and exists (
+      select from gdpr_internal.subject as s where s.id = p_request.subject_id and s.erased_at is not null
+    ) then null
+    else n.needs
+  end
+  from (
+    select case p_request.kind
+      when 'access' then 'access_report' when 'portability' then 'portable_copy' else p_request.kind
+    end as needs
+  ) as n;
+end;
+comment on function gdpr_internal.request_misses(gdpr_internal.request_state) is
+  'What is still to be done before a request can be completed as fulfilled: person, identity, or the step of its kind; null for nothing.';
+
+create or replace function gdpr.complete_request(p_request bigint, p_outcome text default 'fulfilled', p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_outcomes text[] := array['fulfilled', 'fulfilled_in_part', 'fulfilled_elsewhere', 'done_before', 'nothing_held'];
+  v_request gdpr_internal.request_state;
+  v_misses text;
+begin
+  if p_outcome is null or p_outcome <> all (v_outcomes) then
+    perform gdpr_internal.refuse('invalid_argument', 'outcome is one of ' || array_to_string(v_outcomes, ', '));
+  end if;
+  v_request := gdpr_internal.take_request(p_request, case
+    -- of somebody who is not known there is nothing that could be done
+    when p_outcome = 'nothing_held' then array['received', 'identity_pending', 'open', 'extended'] else array['open', 'extended']
+  end);
+  v_misses := gdpr_internal.request_misses(v_request);
+  if p_outcome = 'fulfilled' and v_misses is not null then
+    perform gdpr_internal.refuse('request_unanswered', format('%s of this request misses: %s', v_request.kind, v_misses));
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'completed', p_outcome, p_details);
+end
+$function$;
+comment on function gdpr.complete_request(bigint, text, jsonb) is
+  'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
+
+create or replace function gdpr_internal.name_request(p_request bigint)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := coalesce(current_setting('gdpr.request', true), '');
+begin
+  perform set_config('gdpr.request', coalesce(p_request::text, ''), true);
+  return v_before;
+end
+$function$;
+comment on function gdpr_internal.name_request(bigint) is
+  'Names the request that the next steps fulfil, for functions that do so themselves; returns what the caller''s context said, for end_request().';
+
+create or replace function gdpr_internal.end_request(p_request bigint, p_before text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  -- what somebody has to decide stays open
+  if v_request.id is not null and gdpr_internal.request_misses(v_request) is null then
+    perform gdpr.complete_request(p_request);
+  end if;
+  perform set_config('gdpr.request', p_before, true);
+end
+$function$;
+comment on function gdpr_internal.end_request(bigint, text) is
+  'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
 
 -- 60_subject_rights/24_corrections.sql
 -- [code] A list of changes, read and judged: which rows, whose, what stands there, what cannot be done and why.
@@ -11249,6 +12176,200 @@ $function$;
 comment on function gdpr_internal.with_copies(gdpr_internal.correction[], boolean) is
   'Adds the copies (same_as) of what changes, in all rows of the same person that hold the value as it was; copies that hold another value, or none, are left alone. Art. 16.';
 
+-- 60_subject_rights/24_request_views.sql
+-- [code] What officers and auditors see of requests.
+-- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
+
+set local role gdpr_owner;
+
+create or replace view gdpr.request as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  r.channel,
+  r.state,
+  r.received_at,
+  r.due_on,
+  r.extended,
+  r.paused_at,
+  r.closed_at,
+  r.outcome,
+  r.fulfilled,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.details)::jsonb end as details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request_state as r;
+comment on view gdpr.request is
+  'Requests of persons, open and closed. state: received (nobody knows yet who asks), identity_pending (the clock stands), open, extended, completed, refused, withdrawn. due_on: the last day for the answer, in the policy''s time zone. outcome: of a completed one the outcome, of a refused one the ground. fulfilled: what was done for it. details: what the person wrote, shown to gdpr_dpo, until erased. Art. 12.';
+
+create or replace view gdpr.request_history as
+select
+  e.id,
+  e.request_id,
+  e.recorded_at as at,
+  e.event,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  e.reason,
+  e.due_on,
+  e.paused_days,
+  e.facts,
+  case
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(coalesce(r.subject_id, s.subject_id), e.details)::jsonb
+  end as details,
+  e.recorded_by,
+  e.actor
+from gdpr_internal.request_event as e
+join gdpr_internal.request as r on r.id = e.request_id
+left join lateral (
+  select max(x.subject_id) as subject_id from gdpr_internal.request_event as x where x.request_id = e.request_id
+) as s on true;
+comment on view gdpr.request_history is
+  'Every step of every request, in order of id: what happened, when, by whom, until when the answer was due from then on. details are shown to gdpr_dpo, until the person is erased. Art. 5(2).';
+
+create or replace view gdpr.request_board as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  case
+    when r.state = 'identity_pending' then 'paused'
+    when r.due_at <= statement_timestamp() then 'overdue'
+    when r.due_on - gdpr_internal.local_day(statement_timestamp()) <= 7 then 'due_soon'
+    else 'open'
+  end as status,
+  r.state,
+  case when r.state <> 'identity_pending' then r.due_on - gdpr_internal.local_day(statement_timestamp()) end as days_left,
+  case when r.state <> 'identity_pending' then r.due_on end as due_on,
+  gdpr_internal.request_misses(r) as misses,
+  r.received_at,
+  r.channel
+from gdpr_internal.request_state as r
+where not r.closed
+order by r.due_on, r.id;
+comment on view gdpr.request_board is
+  'Requests that are not closed, the most urgent first. status: paused (the person was asked to prove who they are), overdue, due_soon (within a week), open. days_left: whole days until the last one. misses: what is still to be done before gdpr.complete_request(): person, identity, or the step that fulfils its kind; null: close it. Art. 12(3).';
+
+-- 60_subject_rights/25_exceptions.sql
+-- [code] Exceptions from a restriction: one purpose, one ground, until a day, on record.
+-- GDPR Art. 18(2). Called by: gdpr_dpo. The roles that the policy binds to the purpose see the person again; nobody else does.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.except_from_restriction(
+  p_subject bigint, p_purpose text, p_ground text, p_until timestamptz, p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_restricted_at timestamptz;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif p_ground is null or p_ground not in ('consent', 'legal_claims', 'rights_of_others', 'public_interest') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of consent, legal_claims, rights_of_others, public_interest');
+  elsif p_until is null or p_until <= statement_timestamp() or p_until = 'infinity' then
+    perform gdpr_internal.refuse('invalid_argument', 'until is a time to come');
+  elsif p_ground <> 'consent' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what claim, whose rights, or which interest it is for');
+  end if;
+  select max(r.recorded_at) into v_restricted_at
+  from gdpr_internal.restriction_record as r
+  where r.subject_id = p_subject and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id);
+  if v_restricted_at is null then
+    perform gdpr_internal.refuse('exception_refused', 'the person is not restricted');
+  elsif p_ground = 'consent' and not exists (
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.purpose_id = v_purpose and c.basis = 'consent' and c.status = 'granted' and c.recorded_at >= v_restricted_at
+  ) then
+    perform gdpr_internal.refuse('exception_refused', 'the person has not consented to this purpose since the restriction');
+  end if;
+  insert into gdpr_internal.restriction_exception (subject_id, purpose_id, ground, details, valid_until, actor)
+  values (
+    p_subject, v_purpose, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), p_until, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', p_subject, jsonb_build_object(
+    'exception_id', v_id, 'purpose', p_purpose, 'ground', p_ground, 'until', p_until
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb) is
+  'Lets a restricted person be processed for one purpose all the same, until p_until, and returns the number of the exception. p_ground: consent (given to this purpose after the restriction; withdrawn, it ends), legal_claims, rights_of_others, public_interest. p_details: which claim, whose rights; required but for consent, kept encrypted. It opens nothing that no basis carries or an objection closes; roles bound to the purpose see the person, others do not. Errors: PR003, PR004, PR005, PR101, PR204, PR603, PR613 not restricted, or no such consent. Art. 18(2).';
+
+create or replace function gdpr.end_exception(p_exception bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select x.subject_id into v_subject from gdpr_internal.standing_exception as x where x.id = p_exception;
+  if v_subject is null then
+    perform gdpr_internal.refuse('exception_refused', 'there is no such exception, or it has ended');
+  end if;
+  insert into gdpr_internal.restriction_exception_end (exception_id, reason) values (p_exception, p_reason)
+  on conflict (exception_id) do nothing;
+  perform gdpr_internal.refresh_gate(array[v_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', v_subject, jsonb_build_object('exception_id', p_exception, 'ended', true));
+end
+$function$;
+comment on function gdpr.end_exception(bigint, text) is
+  'Ends an exception from a restriction before its time. p_reason: without personal data. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
+
+create or replace view gdpr.restriction as
+select
+  r.id as restriction_id,
+  r.subject_id,
+  r.ground,
+  r.recorded_at,
+  r.recorded_by,
+  exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as lifting_announced,
+  e.ended_at,
+  e.reason as end_reason
+from gdpr_internal.restriction_record as r
+left join gdpr_internal.restriction_end as e on e.restriction_id = r.id;
+comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. Art. 18.';
+
+create or replace view gdpr.restriction_exception as
+select
+  x.id as exception_id,
+  x.subject_id,
+  p.name as purpose,
+  x.ground,
+  least(x.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(x.subject_id, x.details)::jsonb end as details,
+  x.recorded_at,
+  x.recorded_by,
+  x.actor
+from gdpr_internal.restriction_exception as x
+join gdpr_internal.purpose as p on p.id = x.purpose_id
+left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
+comment on view gdpr.restriction_exception is
+  'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
+
 -- 60_subject_rights/25_judge_corrections.sql
 -- [code] What cannot be done of a list of changes, and writing the rest.
 -- GDPR Art. 16, Art. 9, Art. 17. Rows are written by gdpr_worker: digests, masks, ciphertext and audit follow by the tables' own triggers.
@@ -11462,6 +12583,134 @@ $function$;
 comment on function gdpr_internal.write_corrections(gdpr_internal.correction[]) is
   'Writes what differs, one statement for each table, and returns the rows. What a table says of a value it does not take is not passed on, but for codes and names. Error: PR630.';
 
+-- 60_subject_rights/26_objections.sql
+-- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
+-- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.object_to(p_subject bigint, p_purpose text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+  v_request bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  select * into strict v_purpose from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose);
+  perform gdpr_internal.require_subject(p_subject);
+  if v_purpose.id >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not v_purpose.direct_marketing and v_purpose.basis not in ('legitimate_interests', 'public_task') and not exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.purpose_id = v_purpose.id and b.basis in ('legitimate_interests', 'public_task')
+      and b.valid_until > statement_timestamp()
+  ) then
+    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
+  end if;
+  v_request := gdpr_internal.note_request(
+    p_subject, case when v_purpose.direct_marketing then 'objection' else 'objection_pending' end, jsonb_build_object('purpose', p_purpose)
+  );
+  if exists (
+    select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+  ) then
+    return;
+  end if;
+  insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, request_id, details)
+  values (
+    p_subject, v_purpose.id, not v_purpose.direct_marketing, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
+  );
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+end
+$function$;
+comment on function gdpr.object_to(bigint, text, jsonb) is
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: for good where the purpose is direct marketing (direct_marketing = true in the policy), else until gdpr.decide_objection(). Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR614 the purpose rests on a basis that knows no objection; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
+
+create or replace function gdpr.decide_objection(
+  p_subject bigint, p_purpose text, p_decision text, p_ground text default null, p_details jsonb default null
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_objection gdpr_internal.standing_objection;
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  if p_decision is null or p_decision not in ('upheld', 'overridden', 'taken_back') then
+    perform gdpr_internal.refuse('invalid_argument', 'decision is upheld, overridden or taken_back');
+  elsif (p_decision = 'overridden') <> (p_ground is not null)
+    or p_ground not in ('compelling_grounds', 'legal_claims', 'public_interest_task')
+  then
+    perform gdpr_internal.refuse('invalid_argument', 'what overrides is one of compelling_grounds, legal_claims, public_interest_task, and nothing else has a ground');
+  elsif p_decision <> 'upheld' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details show the grounds that override, or how the person took it back');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  select * into v_objection from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose;
+  if v_objection.id is null then
+    perform gdpr_internal.refuse('no_objection');
+  elsif p_decision <> 'taken_back' and (
+    not v_objection.pending or exists (select from gdpr_internal.objection_decision as d where d.objection_id = v_objection.id)
+  ) then
+    perform gdpr_internal.refuse('no_objection', 'it stands, and is not to be decided about');
+  elsif p_decision = 'overridden' and not exists (
+    select from gdpr_internal.liftable as l where l.objection_id = v_objection.id and l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
+  insert into gdpr_internal.objection_decision (objection_id, decision, ground, details, actor)
+  values (
+    v_objection.id, p_decision, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('DECIDE', p_subject, jsonb_strip_nulls(jsonb_build_object(
+    'objection_id', v_objection.id, 'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
+  perform gdpr_internal.note_request(p_subject, 'objection', jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
+end
+$function$;
+comment on function gdpr.decide_objection(bigint, text, text, text, jsonb) is
+  'Decides about an objection. p_decision: upheld (the purpose stays closed), overridden (it opens again; the person has to have been told by gdpr.announce_lifting()), taken_back (by the person; also one to direct marketing). p_ground of overridden: compelling_grounds, legal_claims (Art. 21(1)), public_interest_task (statistics and research, Art. 21(6)). p_details: which, or how it was taken back; required unless upheld, kept encrypted. Errors: PR003, PR004, PR005, PR101, PR603, PR612 the person was not told, PR615 no objection to decide about; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(6), 18(3).';
+
+create or replace view gdpr.objection as
+select
+  o.id as objection_id,
+  o.subject_id,
+  p.name as purpose,
+  coalesce(d.decision, case when o.pending then 'pending' else 'upheld' end) as status,
+  d.ground,
+  o.request_id,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, o.details)::jsonb end as details,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, d.details)::jsonb end as decision_details,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id) as lifting_announced,
+  o.recorded_at,
+  o.recorded_by,
+  d.decided_at,
+  d.recorded_by as decided_by
+from gdpr_internal.objection_record as o
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+left join lateral (
+  select x.* from gdpr_internal.objection_decision as x where x.objection_id = o.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.objection is
+  'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
+
 -- 60_subject_rights/26_rectify.sql
 -- [code] Rectification: proposed by the person or by staff, approved by an officer who is somebody else, carried out in all tables.
 -- GDPR Art. 16, Art. 19. Called by: gdpr_dpo; roles to which the policy gives may = ["rectify"] propose.
@@ -11578,6 +12827,9 @@ begin
   perform gdpr_internal.refuse_problems(v_corrections);
   written := gdpr_internal.write_corrections(v_corrections);
   v_records := gdpr_internal.record_corrections(v_corrections, p_rectification, p_reason);
+  if p_subject is not null then
+    perform gdpr_internal.note_request(p_subject, 'rectification', jsonb_build_object('record', v_records[1]));
+  end if;
   return query select r.id, written from unnest(v_records) as r (id);
 end
 $function$;
@@ -12314,7 +13566,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    elsif exists (
+    elsif v_mail.template not like 'rights%' and exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -12334,7 +13586,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_mail() is
-  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait, unless they serve their rights (template rights...). For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
 
 create or replace function gdpr.next_mail_at()
 returns timestamptz
@@ -12509,6 +13761,1193 @@ select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
   'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';
+
+-- 60_subject_rights/60_access_rows.sql
+-- [code] What is stored about a person, opened: rows, sources and history, at once or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr.access_report(), gdpr.portable_copy(), gdpr.access_rows(). gdpr_worker reads the rows; they
+-- are opened here only after it is done. A page names places, not rows: what it gives is asked of the person again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.about_columns(p_definition jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+end;
+comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+
+create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.about_columns(t.definition) || array(
+    select a.attname::text
+    from pg_attribute as a
+    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and case when t.definition -> 'columns' ? a.attname::text
+        then t.definition -> 'columns' -> a.attname::text ? 'provided'
+        -- rows without their keys would no longer belong together
+        else not exists (
+          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        )
+      end
+    order by a.attnum
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.hidden_columns(smallint, boolean) is
+  'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.json_value(p_type text, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set debug_print_plan = off
+as $function$
+declare
+  v_type text := gdpr_internal.base_type(p_type);
+  v_value jsonb;
+begin
+  if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
+    return to_jsonb(p_value);
+  end if;
+  -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
+  begin
+    if v_type in ('smallint', 'integer', 'bigint', 'numeric') then
+      v_value := to_jsonb(p_value::numeric);
+    elsif v_type = 'date' then
+      v_value := to_jsonb(p_value::date);
+    elsif v_type = 'timestamp with time zone' then
+      v_value := to_jsonb(p_value::timestamptz);
+    else
+      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+    end if;
+  exception when data_exception then
+    v_value := to_jsonb(p_value);
+  end;
+  return v_value;
+end
+$function$;
+comment on function gdpr_internal.json_value(text, text) is
+  'An opened value as JSON, as to_jsonb() writes the type that the column had; text where it does not fit.';
+
+create or replace function gdpr_internal.opened_rows(
+  p_subject bigint, p_tables smallint[], p_portable boolean, p_part oid default null, p_places tid[] default null
+)
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_tables smallint[];
+  v_rows jsonb[];
+  v_key bytea;
+begin
+  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
+  perform gdpr_internal.after_worker(v_before);
+  if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
+  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  join (
+    select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
+    from gdpr_internal.protected_table as t where t.id = any (v_tables)
+    offset 0
+  ) as h on h.id = r.table_id
+  cross join lateral (
+    select jsonb_object_agg(
+      c.column_name,
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+    ) as opened
+    from gdpr_internal.protected_column as c
+    where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
+      and c.column_name::text <> all (h.hidden)
+  ) as o
+  order by r.n;
+end
+$function$;
+comment on function gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]) is
+  'A person''s rows in plaintext and their original types, in the order of their primary keys: those of some tables, or those at some places of one; columns that are not the person''s to see are left out. Errors: PR402 key locked, PR404 altered value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.opened_sources(p_subject bigint, p_ids bigint[] default null)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.details is not null) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(s.recorded_at), 'table', t.relation::text, 'event', s.event, 'kind', s.kind,
+    -- who typed it in is data about the member of staff
+    'details', case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, s.details)::jsonb - 'user' end
+  ))
+  from (
+    select x.* from gdpr_internal.source as x where p_ids is null and x.subject_id = p_subject
+    union all
+    select x.* from gdpr_internal.source as x where x.id = any (p_ids) and x.subject_id = p_subject
+  ) as s
+  left join gdpr_internal.protected_table as t on t.id = s.table_id
+  order by s.id;
+end
+$function$;
+comment on function gdpr_internal.opened_sources(bigint, bigint[]) is
+  'Where a person''s data came from: when, which table, created or changed, kind and details. Art. 15(1)(g).';
+
+create or replace function gdpr_internal.opened_history(
+  p_subject bigint, p_from timestamptz default '-infinity', p_from_id bigint default 0, p_to timestamptz default 'infinity',
+  p_to_id bigint default 0
+)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at between p_from and p_to and a.table_id is not null and a.payload is not null
+  ) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(a.at), 'operation', a.operation, 'table', t.relation::text,
+    'purpose', coalesce(p.name, case when a.table_id is null then a.payload::jsonb ->> 'purpose' end),
+    -- which system, not which member of staff (CJEU, C-579/21)
+    'by', (
+      select b.role_name from gdpr_internal.role_binding as b
+      where b.role_name = a.role or pg_has_role(to_regrole(quote_ident(a.role))::oid, to_regrole(quote_ident(b.role_name))::oid, 'usage')
+      order by b.role_name <> a.role, b.role_name
+      limit 1
+    ),
+    'changed', to_jsonb(c.changed)
+  ))
+  || case when c.old is null then '{}' else jsonb_build_object('before', c.old) end
+  from gdpr_internal.audit_record as a
+  left join gdpr_internal.protected_table as t on t.id = a.table_id
+  left join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral (
+    select
+      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      case when v_key is not null and a.table_id is not null and a.payload is not null
+        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+      end as old
+    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    offset 0
+  ) as c
+  where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)
+  order by a.at, a.id;
+end
+$function$;
+comment on function gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint) is
+  'What happened to a person''s data: when, what, in which table, for which purpose, by which role of the policy, which columns changed and what they held before. Members of staff are not named.';
+
+-- 60_subject_rights/62_access_facts.sql
+-- [code] What a person is told besides the data: purposes and bases, categories, consents, restrictions, mails.
+-- GDPR Art. 15(1), 15(2). Called by: gdpr.access_report(), gdpr.portable_copy(). Facts only: words are the letter's.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'table', t.relation::text,
+    'description', obj_description(t.relation, 'pg_class'),
+    'kept_for', t.definition -> 'erase' ->> 'keep_until'
+  )) || jsonb_build_object(
+    'columns', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+      )) order by a.attnum), '[]')
+      from pg_attribute as a
+      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
+        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
+    ),
+    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.described_table(smallint, boolean) is
+  'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
+
+create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'iso_8601'
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p.name, 'description', p.description, 'basis', p.basis,
+    'article', case p.basis
+      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+    end,
+    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+    'objected_at', gdpr_internal.utc(o.recorded_at)
+  )) || jsonb_build_object(
+    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+    'tables', t.names,
+    'bases', b.bases
+  ) order by p.id), '[]')
+  from gdpr_internal.purpose as p
+  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
+  cross join lateral (
+    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+    from gdpr_internal.protected_table as t
+    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+  ) as t
+  cross join lateral (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+      ),
+      'valid_from', gdpr_internal.utc(x.valid_from),
+      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+    )) order by x.id), '[]') as bases
+    from gdpr_internal.basis_record as x
+    left join gdpr_internal.held_basis as h on h.id = x.id
+    left join gdpr_internal.basis_end as e on e.basis_id = x.id
+    where x.subject_id = p_subject and x.purpose_id = p.id
+  ) as b
+  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
+end;
+comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
+  'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
+
+create or replace function gdpr_internal.category_facts(p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'category', c.category, 'special_category', c.special, 'columns', c.columns
+  )) order by c.category, c.special), '[]')
+  from (
+    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+    group by c.category, c.special
+  ) as c;
+end;
+comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
+
+create or replace function gdpr_internal.consent_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+    -- who took the answer, and a guardian, are other persons
+    'evidence', e.evidence - array['who', 'guardian']
+  )) order by e.id, p.id), '[]')
+  from (
+    select
+      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+      null::jsonb as evidence
+    from gdpr_internal.consent_request as q
+    cross join lateral unnest(q.purposes) as u (purpose_id)
+    where q.subject_id = p_subject
+    union all
+    select
+      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+    from gdpr_internal.consent_record as r
+    where r.subject_id = p_subject
+  ) as e
+  join gdpr_internal.purpose as p on p.id = e.purpose_id
+  left join gdpr_internal.consent_form as f on f.id = e.form_id;
+end;
+comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
+
+create or replace function gdpr_internal.standing_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+  )) || jsonb_build_object(
+    'identifiers', (
+      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+      where i.subject_id = s.id and i.retired_at is null
+    ),
+    'restrictions', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+      )) order by r.id), '[]')
+      from gdpr_internal.restriction_record as r
+      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+      where r.subject_id = s.id
+    ),
+    'mails', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+      ) order by m.id), '[]')
+      from gdpr_internal.mail_record as m where m.subject_id = s.id
+    )
+  )
+  from gdpr_internal.subject as s
+  where s.id = p_subject;
+end;
+comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+-- 60_subject_rights/63_access_pages.sql
+-- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo, in one transaction at REPEATABLE READ (gdprdb subject export).
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_pages jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('table_id', p.table_id, 'part', p.part, 'places', p.places::text)) into v_pages
+  from gdpr_generated.access_pages(p_subject, p_size) as p;
+  perform gdpr_internal.after_worker(v_before);
+  return query
+  select (p.value ->> 'table_id')::smallint, (p.value ->> 'part')::oid, (p.value ->> 'places')::tid[]
+  from jsonb_array_elements(v_pages) with ordinality as p (value, n)
+  order by p.n;
+end
+$function$;
+comment on function gdpr_internal.row_pages(bigint, integer) is 'Where a person''s rows are: table, partition and places, p_size at a time.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.access_pages(p_subject bigint, p_portable boolean default false, p_size integer default 1000)
+returns table (section text, table_name text, page jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_tables smallint[];
+begin
+  if p_size is null or p_size not between 1 and 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'p_size is 1 to 100000');
+  end if;
+  perform gdpr_internal.note_access(p_subject, case when p_portable then 'portable_copy' else 'access_report' end);
+  if p_portable then
+    v_tables := gdpr_internal.portable_tables(p_subject);
+  end if;
+  return query
+  select 'rows', t.relation::text, jsonb_build_object('table', p.table_id, 'part', p.part, 'places', p.places::text, 'portable', p_portable)
+  from gdpr_internal.row_pages(p_subject, p_size) with ordinality as p (table_id, part, places, n)
+  join gdpr_internal.protected_table as t on t.id = p.table_id
+  where v_tables is null or p.table_id = any (v_tables)
+  order by p.table_id, p.n;
+  if p_portable then
+    return;
+  end if;
+  return query
+  select 'sources', null::text, jsonb_build_object('sources', jsonb_agg(s.id order by s.id))
+  from (
+    select x.id, row_number() over (order by x.id) as n from gdpr_internal.source as x where x.subject_id = p_subject
+  ) as s
+  group by (s.n - 1) / p_size
+  order by (s.n - 1) / p_size;
+  return query
+  select 'history', null::text, jsonb_build_object(
+    'from', min(h.at), 'from_id', (array_agg(h.id order by h.n))[1], 'to', max(h.at), 'to_id', (array_agg(h.id order by h.n desc))[1]
+  )
+  from (
+    select x.at, x.id, row_number() over (order by x.at, x.id) as n from gdpr_internal.audit_record as x where x.subject_id = p_subject
+  ) as h
+  group by (h.n - 1) / p_size
+  order by (h.n - 1) / p_size;
+end
+$function$;
+comment on function gdpr.access_pages(bigint, boolean, integer) is
+  'The pages of an access report (p_portable: of a portable copy), p_size entries each, for gdpr.access_rows(): section rows (with table_name), sources, history. In one transaction at REPEATABLE READ with the pages, else rows that change in between are missed. Recorded in the audit log. Errors: PR101 unknown person, PR004. Art. 15, 20.';
+
+create or replace function gdpr.access_rows(p_subject bigint, p_page jsonb)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_portable boolean := coalesce((p_page ->> 'portable')::boolean, false);
+begin
+  perform gdpr_internal.note_access(p_subject, case when v_portable then 'portable_copy' else 'access_report' end);
+  if p_page ? 'places' then
+    return query
+    select r.content
+    from gdpr_internal.opened_rows(
+      p_subject, array[(p_page ->> 'table')::smallint], v_portable, (p_page ->> 'part')::oid, (p_page ->> 'places')::tid[]
+    ) as r;
+  elsif p_page ? 'sources' then
+    return query
+    select s from gdpr_internal.opened_sources(p_subject, array(select jsonb_array_elements_text(p_page -> 'sources')::bigint)) as s;
+  elsif p_page ? 'to_id' then
+    return query
+    select h from gdpr_internal.opened_history(
+      p_subject, (p_page ->> 'from')::timestamptz, (p_page ->> 'from_id')::bigint, (p_page ->> 'to')::timestamptz, (p_page ->> 'to_id')::bigint
+    ) as h;
+  else
+    perform gdpr_internal.refuse('invalid_argument', 'a page is what gdpr.access_pages() returned');
+  end if;
+end
+$function$;
+comment on function gdpr.access_rows(bigint, jsonb) is
+  'The entries of one page that gdpr.access_pages() named, as in gdpr.access_report(): rows of a table, sources or history. Whatever the page says, only what belongs to this person. Recorded in the audit log, once for each transaction. Errors: PR101 unknown person, PR004 no such page, PR402 key locked, PR404. Art. 15, 20.';
+
+-- 60_subject_rights/64_access_report.sql
+-- [code] The answer to a person who asks what is stored: access reports and portable copies, whole or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo; the portal and the sender of mails through 66_downloads.sql. Each reading is in the
+-- audit log. docs/access-report.schema.json and docs/portable-copy.schema.json describe the documents.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.note_access(p_subject bigint, p_document text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (select from gdpr_internal.subject as s where s.id = p_subject) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  if not exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'ACCESS' and a.payload::jsonb ->> 'document' = p_document
+  ) then
+    -- the line in the server's log stays when the transaction, and its audit record, is rolled back
+    raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
+    perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_access(bigint, text) is
+  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+
+create or replace function gdpr_internal.portable_tables(p_subject bigint)
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(t.id), '{}')
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+    union all
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+  );
+end;
+comment on function gdpr_internal.portable_tables(bigint) is
+  'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
+
+create or replace function gdpr_internal.document_head(p_document text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object(
+    'document', p_document,
+    'version', 1,
+    'created_at', gdpr_internal.utc(statement_timestamp()),
+    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+  );
+end;
+comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
+
+create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_rows then
+    return (
+      select coalesce(jsonb_agg(
+        gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n, 'rows', r.contents) order by r.table_id
+      ), '[]')
+      from (
+        select o.table_id, count(*) as n, jsonb_agg(o.content order by o.n) as contents
+        from gdpr_internal.opened_rows(p_subject, p_tables, p_portable) with ordinality as o (table_id, content, n)
+        group by o.table_id
+      ) as r
+    );
+  end if;
+  return (
+    select coalesce(jsonb_agg(
+      gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n) order by r.table_id
+    ), '[]')
+    from (
+      select p.table_id, sum(cardinality(p.places)) as n
+      from gdpr_internal.row_pages(p_subject, 1000) as p
+      where p_tables is null or p.table_id = any (p_tables)
+      group by p.table_id
+    ) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.table_documents(bigint, smallint[], boolean, boolean) is
+  'The tables in which a person has rows, described, with the rows or only their number.';
+
+create or replace function gdpr_internal.access_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_tables jsonb;
+  v_ids smallint[];
+begin
+  perform gdpr_internal.note_access(p_subject, 'access_report');
+  v_tables := gdpr_internal.table_documents(p_subject, null, false, p_rows);
+  select coalesce(array_agg(t.id), '{}') into v_ids
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and v_tables @> jsonb_build_array(jsonb_build_object('table', t.relation::text));
+  return gdpr_internal.document_head('access_report')
+    || jsonb_build_object(
+      'subject', gdpr_internal.standing_facts(p_subject),
+      'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
+      'categories', gdpr_internal.category_facts(v_ids),
+      'consents', gdpr_internal.consent_facts(p_subject),
+      'rights', to_jsonb(array[
+        'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
+      ]),
+      'tables', v_tables
+    )
+    || case when p_rows then jsonb_build_object(
+      'sources', (
+        select coalesce(jsonb_agg(s.entry order by s.n), '[]') from gdpr_internal.opened_sources(p_subject) with ordinality as s (entry, n)
+      ),
+      'history', (
+        select coalesce(jsonb_agg(h.entry order by h.n), '[]') from gdpr_internal.opened_history(p_subject) with ordinality as h (entry, n)
+      )
+    ) else '{}' end;
+end
+$function$;
+comment on function gdpr_internal.access_document(bigint, boolean) is 'See gdpr.access_report().';
+
+create or replace function gdpr_internal.portable_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.note_access(p_subject, 'portable_copy');
+  return gdpr_internal.document_head('portable_copy') || jsonb_build_object(
+    'tables', gdpr_internal.table_documents(p_subject, gdpr_internal.portable_tables(p_subject), true, p_rows)
+  );
+end
+$function$;
+comment on function gdpr_internal.portable_document(bigint, boolean) is 'See gdpr.portable_copy().';
+
+create or replace function gdpr.access_report(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.access_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.access_report(bigint, boolean) is
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+
+create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.portable_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.portable_copy(bigint, boolean) is
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+
+-- 60_subject_rights/70_sign_in.sql
+-- [code] Signing in to the portal: a link by mail, once, for a session that ends.
+-- GDPR Art. 12(2), 12(6), Art. 32(1)(b). Called by: gdpr_portal. Who asks for a link learns nothing about the address: known or
+-- not, blocked or written to a minute ago, the answer and the work are the same.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_sign_in(p_subject bigint, p_to text, p_language text, p_until timestamptz)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_owner bigint := coalesce(p_subject, 0);
+  v_wrapped bytea;
+  v_message text;
+  v_mail jsonb;
+begin
+  -- of nobody there is no key: one is made, and thrown away, so that as much is done
+  v_wrapped := gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), int8send(v_owner), gdpr_internal.gen_random_bytes(64));
+  v_wrapped := coalesce((select k.wrapped from gdpr_internal.subject_key as k where k.subject_id = v_owner), v_wrapped);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('sign_in', v_owner, p_subject, p_until),
+    'sign_in_by', to_char(p_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('rights_sign_in', p_language, v_mail);
+  v_message := gdpr_internal.seal_value(
+    gdpr_internal.unwrap_key(v_kek, int8send(v_owner), v_wrapped), gdpr_internal.gen_random_bytes(16), v_owner, 0, v_mail::text
+  );
+  if p_subject is not null then
+    insert into gdpr_internal.outbox (subject_id, template, language, message, due_at, expires_at)
+    values (p_subject, 'rights_sign_in', p_language, v_message, statement_timestamp(), p_until);
+  end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
+end
+$function$;
+comment on function gdpr_internal.put_sign_in(bigint, text, text, timestamptz) is
+  'Makes a token for signing in and queues the mail that carries it; p_subject null: does as much, and nothing comes of it. Errors: PR004, PR401, PR402.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_time(p_name text)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select (s.value ->> p_name)::interval from gdpr_internal.setting as s where s.name = 'portal'),
+    case p_name when 'link' then interval '30 minutes' when 'resend' then interval '5 minutes' when 'session' then interval '1 hour' end
+  );
+end;
+comment on function gdpr_internal.portal_time(text) is
+  'settings.portal: link (how long one works), resend (one mail to a mailbox in this time), session (how long it lasts).';
+
+create or replace function gdpr.portal_request_sign_in(p_email text, p_language text default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_to text := btrim(p_email);
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('link');
+  v_digests record;
+  v_subject bigint;
+begin
+  if not gdpr_internal.is_address(v_to) then
+    perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
+  end if;
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
+  values (v_digests.bare, statement_timestamp())
+  on conflict (mailbox) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  perform gdpr_internal.put_sign_in(
+    -- to the spelling that was entered: only if whoever reads it owns the mailbox of the one that is known
+    case when found and gdpr_internal.proves_mailbox(v_to) then v_subject end, v_to, p_language, v_until
+  );
+  return jsonb_build_object('status', 'sent_if_known', 'link_for', gdpr_internal.portal_time('link')::text);
+end
+$function$;
+comment on function gdpr.portal_request_sign_in(text, text) is
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+
+create or replace function gdpr.portal_sign_in(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('session');
+begin
+  v_subject := (gdpr_internal.take_token(p_token, 'sign_in')).subject_id;
+  if not exists (select from gdpr_internal.subject as s where s.id = v_subject and s.erased_at is null) then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  perform gdpr_internal.audit_event('SIGN_IN', v_subject, '{}');
+  return jsonb_build_object('session', gdpr_internal.create_token('session', v_subject, v_subject, v_until), 'valid_until', v_until);
+end
+$function$;
+comment on function gdpr.portal_sign_in(text) is
+  'Takes the token of a link, once, and returns {"session", "valid_until"}: the secret by which the other portal_ functions know the person, until then (settings.portal.session) or gdpr.portal_sign_out(). Call it on POST alone: programs that look at links before the person does send GET. Keep the session in a cookie (Secure, HttpOnly, SameSite), never in an address. Error: PR303, the same for every token that is none. Art. 12(6), 32(1)(b).';
+
+create or replace function gdpr_internal.session_subject(p_session text)
+returns bigint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+begin
+  select t.subject_id into v_subject
+  from gdpr_internal.token as t
+  join gdpr_internal.subject as s on s.id = t.subject_id
+  where t.digest = sha256(convert_to(case when octet_length(p_session) = 43 then p_session else '' end, 'UTF8'))
+    and t.kind = 'session' and t.valid_until > clock_timestamp() and s.erased_at is null;
+  if not found then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.session_subject(text) is
+  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+
+create or replace function gdpr.portal_sign_out(p_session text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.session_subject(p_session);
+  delete from gdpr_internal.token as t where t.digest = sha256(convert_to(p_session, 'UTF8'));
+end
+$function$;
+comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
+
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests');
+  end if;
+  return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
+end
+$function$;
+comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
+  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+
+create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.request_state as r
+    where r.subject_id = p_subject and r.kind = p_kind and r.channel = 'portal' and r.state = 'completed'
+      and gdpr_internal.local_day(r.closed_at) = gdpr_internal.local_day(statement_timestamp())
+  ) then
+    return null;
+  end if;
+  return gdpr_internal.portal_open(p_subject, p_kind);
+end
+$function$;
+comment on function gdpr_internal.portal_answered(bigint, text) is
+  'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
+
+create or replace function gdpr.portal_data(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_report jsonb;
+begin
+  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_report;
+end
+$function$;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_copy jsonb;
+begin
+  v_copy := gdpr.portable_copy(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_copy;
+end
+$function$;
+comment on function gdpr.portal_copy(text) is
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+
+create or replace function gdpr.portal_purposes(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'purpose', p.name,
+      'description', p.description,
+      'allowed', g.allowed & (1::bigint << p.id) <> 0,
+      'bases', b.bases,
+      'consent', c.status,
+      'channels', c.contact,
+      'consent_until', nullif(c.valid_until, 'infinity'),
+      'respond_until', case when c.status = 'waiting' then c.respond_until end,
+      'objection', o.status,
+      'direct_marketing', p.direct_marketing,
+      'open_to_objection', o.status is null and (
+        p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
+      )
+    )) order by p.id), '[]')
+    from gdpr_internal.gate(array[v_subject]) as g
+    cross join gdpr_internal.purpose as p
+    left join gdpr.consent as c on c.subject_id = v_subject and c.purpose = p.name
+    left join lateral (
+      select array_agg(distinct h.basis) as bases from gdpr_internal.held_basis as h
+      where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
+    ) as b on true
+    left join lateral (
+      select x.status from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+    ) as o on true
+    where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
+  );
+end
+$function$;
+comment on function gdpr.portal_purposes(text) is
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+
+create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint;
+  v_before text;
+begin
+  perform gdpr_internal.consent_purposes(array[p_purpose]);
+  if exists (
+    select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
+  ) then
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_before := gdpr_internal.name_request(v_request);
+    perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
+    perform gdpr_internal.end_request(v_request, v_before);
+  end if;
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_withdraw_consent(text, text) is
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+
+create or replace function gdpr.portal_answer_consent(
+  p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
+)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_purpose smallint := (gdpr_internal.consent_purposes(array[p_purpose]))[1];
+  v_asked record;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_granted is null then
+    perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
+  end if;
+  -- a question that another session answers meanwhile is closed when it is looked at
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select c.status, f.channels into v_asked
+  from gdpr_internal.consent_state as c
+  left join gdpr_internal.consent_request as q on q.id = c.request_id
+  left join gdpr_internal.consent_form as f on f.id = q.form_id
+  where c.subject_id = v_subject and c.purpose_id = v_purpose;
+  if v_asked.status is distinct from 'waiting' then
+    perform gdpr_internal.refuse('invalid_argument', 'this purpose was not asked, or not in time');
+  elsif not p_channels <@ v_asked.channels then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_subject, array[v_purpose], array[case when p_granted then 'granted' else 'declined' end], 'portal', p_channels, null, p_evidence, null
+  );
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_answer_consent(text, text, boolean, text[], jsonb) is
+  'Grants or declines a purpose that the person was asked for and that waits for an answer. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all). p_evidence: how the answer was given, kept encrypted. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR004 not asked, PR005, PR302, PR310. Art. 7, 8.';
+
+create or replace function gdpr.portal_object(p_session text, p_purpose text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
+  v_before text := gdpr_internal.name_request(v_request);
+begin
+  perform gdpr.object_to(v_subject, p_purpose, p_details);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_request;
+end
+$function$;
+comment on function gdpr.portal_object(text, text, jsonb) is
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+
+create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_ground is null or p_ground not in ('accuracy_contested', 'unlawful_processing', 'legal_claims') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is accuracy_contested, unlawful_processing or legal_claims; see portal_object() for objections');
+  end if;
+  return gdpr_internal.portal_open(
+    gdpr_internal.session_subject(p_session), 'restriction', coalesce(p_details, '{}') || jsonb_build_object('ground', p_ground)
+  );
+end
+$function$;
+comment on function gdpr.portal_restrict(text, text, jsonb) is
+  'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
+
+create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
+  end if;
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+end
+$function$;
+comment on function gdpr.portal_correct(text, jsonb) is
+  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+
+create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'erasure', p_details);
+end
+$function$;
+comment on function gdpr.portal_erase(text, jsonb) is
+  'Asks to be erased. An officer carries it out, or says why not. p_details: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 17.';
+
+create or replace function gdpr.portal_requests(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request', r.id, 'kind', r.kind, 'state', r.state, 'channel', r.channel, 'received_at', r.received_at,
+      'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
+      'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
+      'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
+      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+    )) order by r.id desc), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = v_subject
+  );
+end
+$function$;
+comment on function gdpr.portal_requests(text) is
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -14211,8 +16650,10 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record',
-      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record',
+      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+      'rectification', 'rectification_record', 'rectification_decision')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -14441,6 +16882,7 @@ begin
   with past as (
     select t.digest from gdpr_internal.token as t
     where case
+      when t.kind in ('sign_in', 'session') then t.valid_until < statement_timestamp()
       -- an answer by phone that comes late still makes the link one that withdraws
       when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
       when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
@@ -14454,11 +16896,13 @@ begin
   )
   delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
   get diagnostics v_deleted = row_count;
+  delete from gdpr_internal.sign_in_mail as m
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
   return v_deleted;
 end
 $function$;
 comment on function gdpr.tidy_tokens(integer) is
-  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+  'Deletes up to p_limit tokens and returns how many: sign-ins and sessions of the portal that are over, those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
 
 create or replace function gdpr.tidy(p_limit integer default 10000)
 returns table (what text, tidied integer)
@@ -14566,7 +17010,7 @@ grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; 
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -14586,6 +17030,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -14633,12 +17078,26 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
-  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger to gdpr_dpo;
+
+grant execute on function
+  gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
+  gdpr.extend_request(bigint, text, jsonb), gdpr.refuse_request(bigint, text, jsonb), gdpr.withdraw_request(bigint, jsonb),
+  gdpr.complete_request(bigint, text, jsonb), gdpr.announce_lifting(bigint, text, jsonb),
+  gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb), gdpr.end_exception(bigint, text),
+  gdpr.decide_objection(bigint, text, text, text, jsonb) to gdpr_dpo;
+grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.refusal_ground, gdpr.restriction, gdpr.restriction_exception,
+  gdpr.objection to gdpr_dpo, gdpr_auditor;
+-- called by the board as whoever reads it
+grant execute on function
+  gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
 -- rectification: officers; who may propose it besides, the policy says
 grant execute on function
@@ -14688,6 +17147,12 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+-- and who is signed in, says the session
+grant execute on function
+  gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
+  gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
@@ -14718,6 +17183,8 @@ grant execute on function
 grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.has_key(),
@@ -14747,6 +17214,7 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
