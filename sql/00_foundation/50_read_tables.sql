@@ -313,21 +313,13 @@ set quote_all_identifiers = off
 begin atomic
   with declared as (
     select
-      t.key as table_name, t.value as definition, c.key as column_name, c.value ->> 'same_as' as same_as,
-      format('%s.%I', t.key, c.key) as name,
-      coalesce(
-        (
-          select k.original_type from gdpr_internal.protected_column as k
-          join gdpr_internal.protected_table as o on o.id = k.table_id
-          where o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null and k.column_name = c.key and k.encrypt <> 'no'
-        ),
-        (
-          select format_type(a.atttypid, a.atttypmod) from pg_attribute as a
-          where a.attrelid = gdpr_internal.find_table(t.key) and a.attname = c.key and a.attnum > 0 and not a.attisdropped
-        )
-      ) as type
-    from jsonb_each(p_tables) as t
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
     cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
   )
   select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
   from declared as d

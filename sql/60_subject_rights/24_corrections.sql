@@ -252,11 +252,12 @@ begin atomic
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where t.unprotected_at is null
   )
-  select k.table_id, k.column_name, coalesce(k.same_as, k.name), k.identifier
+  select k.table_id, k.column_name, o.name, o.identifier
   from known as k
-  where k.same_as is not null or exists (select from known as o where o.same_as = k.name);
+  join known as o on o.name = coalesce(k.same_as, k.name)
+  where k.same_as is not null or exists (select from known as x where x.same_as = k.name);
 end;
-comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them.';
+comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them, kind is what identifier it is.';
 
 create or replace function gdpr_internal.with_copies(p_corrections gdpr_internal.correction[], p_lock boolean)
 returns gdpr_internal.correction[]

@@ -305,7 +305,8 @@ begin
   select c.n, c.subject_id, t.relation::text, c.row_key, c.column_name, c.old, coalesce(c.statement, c.value), c.problem
   from unnest(gdpr_internal.judge_corrections(gdpr_internal.read_corrections(p_changes), p_subject, false)) as c
   left join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.problem is not null or c.statement is not null or c.value is distinct from c.old;
+  where c.problem is not null or c.statement is not null or c.value is distinct from c.old
+  order by c.n, c.table_id, c.row_key, c.column_name;
 end
 $function$;
 comment on function gdpr.compare_rectification(jsonb, bigint) is

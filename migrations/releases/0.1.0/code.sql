@@ -1744,21 +1744,13 @@ set quote_all_identifiers = off
 begin atomic
   with declared as (
     select
-      t.key as table_name, t.value as definition, c.key as column_name, c.value ->> 'same_as' as same_as,
-      format('%s.%I', t.key, c.key) as name,
-      coalesce(
-        (
-          select k.original_type from gdpr_internal.protected_column as k
-          join gdpr_internal.protected_table as o on o.id = k.table_id
-          where o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null and k.column_name = c.key and k.encrypt <> 'no'
-        ),
-        (
-          select format_type(a.atttypid, a.atttypmod) from pg_attribute as a
-          where a.attrelid = gdpr_internal.find_table(t.key) and a.attname = c.key and a.attnum > 0 and not a.attisdropped
-        )
-      ) as type
-    from jsonb_each(p_tables) as t
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
     cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
   )
   select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
   from declared as d
@@ -12116,11 +12108,12 @@ begin atomic
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where t.unprotected_at is null
   )
-  select k.table_id, k.column_name, coalesce(k.same_as, k.name), k.identifier
+  select k.table_id, k.column_name, o.name, o.identifier
   from known as k
-  where k.same_as is not null or exists (select from known as o where o.same_as = k.name);
+  join known as o on o.name = coalesce(k.same_as, k.name)
+  where k.same_as is not null or exists (select from known as x where x.same_as = k.name);
 end;
-comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them.';
+comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them, kind is what identifier it is.';
 
 create or replace function gdpr_internal.with_copies(p_corrections gdpr_internal.correction[], p_lock boolean)
 returns gdpr_internal.correction[]
@@ -13019,7 +13012,8 @@ begin
   select c.n, c.subject_id, t.relation::text, c.row_key, c.column_name, c.old, coalesce(c.statement, c.value), c.problem
   from unnest(gdpr_internal.judge_corrections(gdpr_internal.read_corrections(p_changes), p_subject, false)) as c
   left join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.problem is not null or c.statement is not null or c.value is distinct from c.old;
+  where c.problem is not null or c.statement is not null or c.value is distinct from c.old
+  order by c.n, c.table_id, c.row_key, c.column_name;
 end
 $function$;
 comment on function gdpr.compare_rectification(jsonb, bigint) is
