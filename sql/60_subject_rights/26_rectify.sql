@@ -437,3 +437,32 @@ from gdpr.rectification_log as l
 cross join lateral jsonb_array_elements(l.content -> 'statements') as s;
 comment on view gdpr.supplementary_statement is
   'Statements with which persons have completed their data, about a value or about all of it; for gdpr_dpo. They belong into what the person is told on access. Art. 16.';
+
+create or replace view gdpr.rectifiable_column as
+select t.relation as table_name, c.column_name, c.type, not c.needed as nullable
+from gdpr_internal.protected_table as t
+cross join lateral gdpr_internal.rectifiable_columns(t.id) as c
+where t.unprotected_at is null and c.refusal is null;
+comment on view gdpr.rectifiable_column is
+  'The columns in which values can be corrected: those of protected tables but keys, generated ones and what the database keeps, with the types they have for applications. Art. 16.';
+
+create or replace function gdpr.rows_of(p_table regclass, p_subject bigint)
+returns setof text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_before text := gdpr_internal.before_worker();
+  v_keys text[];
+begin
+  execute format('select array_agg(k.row_key) from gdpr_generated.%I(array[$1], null) as k', 'keys_' || v_table) into v_keys using p_subject;
+  perform gdpr_internal.after_worker(v_before);
+  return query select u.key from unnest(v_keys) as u (key);
+end
+$function$;
+comment on function gdpr.rows_of(regclass, bigint) is
+  'The primary keys, as text, of a person''s rows in a protected table (several columns: JSON arrays of texts). Error: PR002.';

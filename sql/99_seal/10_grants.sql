@@ -178,9 +178,11 @@ grant execute on function
 -- rectification: officers; who may propose it besides, the policy says
 grant execute on function
   gdpr.propose_rectification(bigint, jsonb, text), gdpr.approve_rectification(bigint, text), gdpr.reject_rectification(bigint, text),
-  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint) to gdpr_dpo;
+  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint),
+  gdpr.rows_of(regclass, bigint) to gdpr_dpo;
 grant select on gdpr.rectification, gdpr.rectification_log to gdpr_dpo, gdpr_auditor;
-grant select on gdpr.supplementary_statement to gdpr_dpo;
+grant select on gdpr.supplementary_statement, gdpr.rectifiable_column to gdpr_dpo;
+grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dpo; -- called by the view as whoever reads it
 
 -- 8. auditors read evidence, never plaintext
 grant select on
