@@ -199,6 +199,9 @@ def rows(
             ),
             sql.SQL(", ").join(sql.Identifier(name) for name in layout.key),
         )
+    query += sql.SQL(" order by {}").format(
+        sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in layout.key)
+    )
     with connection.cursor(name="gdprdb_rows") as cursor:
         cursor.itersize = 5_000
         cursor.execute(query, parameters)
