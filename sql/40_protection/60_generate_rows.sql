@@ -165,6 +165,7 @@ $code$,
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
   perform gdpr_generated.generate_retention(p_table);
+  perform gdpr_generated.generate_rectify(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',

@@ -37,7 +37,10 @@ begin
     'notice_record',
     'notice_person',
     'notice_event',
-    'erasure_completion'
+    'erasure_completion',
+    'rectification',
+    'rectification_record',
+    'rectification_decision'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
