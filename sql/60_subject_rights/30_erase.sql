@@ -19,6 +19,27 @@ $function$;
 comment on function gdpr_internal.destroy_key(bigint) is
   'Destroys a person''s data key: every copy of the ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
 
+create or replace function gdpr_internal.destroy_erased_keys()
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_destroyed bigint;
+begin
+  delete from gdpr_internal.subject_key as k
+  using gdpr_internal.subject as s, gdpr_internal.erasure_record as e
+  where s.id = k.subject_id and s.erased_at is not null and e.subject_id = s.id and (e.receipt -> 'key_destroyed')::boolean;
+  get diagnostics v_destroyed = row_count;
+  return v_destroyed;
+end
+$function$;
+comment on function gdpr_internal.destroy_erased_keys() is
+  'Destroys again the data keys that erasures have destroyed: a backup of the keys that is older than the data brings them back.';
+
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.block_subject(p_subject bigint, p_reason text)
