@@ -39,7 +39,8 @@ begin
   if not current_setting('in_hot_standby')::boolean then
     timeline := left(pg_walfile_name(v_position), 8);
   end if;
-  place := 'gdpr_generated.place'::regtype;
+  -- looked up each time: a constant would outlive the type
+  place := to_regtype('gdpr_generated.place');
 end
 $function$;
 comment on function gdpr_internal.current_place() is 'Where this database is now, in the terms of gdpr_internal.home_record. timeline is null on a standby.';
@@ -99,7 +100,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_home() is
-  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR607.';
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR630.';
 
 create or replace function gdpr_internal.generate_home()
 returns void

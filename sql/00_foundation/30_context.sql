@@ -268,7 +268,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501), PR607 restored from a backup. Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501), PR630 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint

@@ -125,7 +125,7 @@ begin
 end
 $function$;
 comment on function gdpr.check_ledger(jsonb) is
-  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR608 not a ledger of this database, PR401. Art. 32(1)(c).';
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
 
 create or replace function gdpr_internal.pass_positions(p_positions jsonb)
 returns void
@@ -370,7 +370,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR608 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor

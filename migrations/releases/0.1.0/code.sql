@@ -43,8 +43,8 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
-  ('restored', 'PR607', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
-  ('ledger_refused', 'PR608', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
+  ('restored', 'PR630', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
+  ('ledger_refused', 'PR631', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -143,7 +143,8 @@ begin
   if not current_setting('in_hot_standby')::boolean then
     timeline := left(pg_walfile_name(v_position), 8);
   end if;
-  place := 'gdpr_generated.place'::regtype;
+  -- looked up each time: a constant would outlive the type
+  place := to_regtype('gdpr_generated.place');
 end
 $function$;
 comment on function gdpr_internal.current_place() is 'Where this database is now, in the terms of gdpr_internal.home_record. timeline is null on a standby.';
@@ -203,7 +204,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_home() is
-  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR607.';
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR630.';
 
 create or replace function gdpr_internal.generate_home()
 returns void
@@ -578,7 +579,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501), PR607 restored from a backup. Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501), PR630 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -11360,7 +11361,7 @@ begin
   return v_digest;
 end
 $function$;
-comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR608, PR401.';
+comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR631, PR401.';
 
 -- 60_subject_rights/65_replay.sql
 -- [code] After a restore: what the database lacks of a ledger, and forgetting it again.
@@ -11490,7 +11491,7 @@ begin
 end
 $function$;
 comment on function gdpr.check_ledger(jsonb) is
-  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR608 not a ledger of this database, PR401. Art. 32(1)(c).';
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
 
 create or replace function gdpr_internal.pass_positions(p_positions jsonb)
 returns void
@@ -11735,7 +11736,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR608 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
