@@ -128,7 +128,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;

@@ -43,6 +43,15 @@ values
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
+  ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
+  ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
+  ('too_late_to_extend', 'PR610', 'the time for an answer can be extended within the first month only', 'Answer the request, and say why it is late.', 'Art. 12(3)'),
+  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
+  ('lifting_not_announced', 'PR612', 'the person was not told that the restriction is going to end', 'Tell them first, with gdpr.announce_lifting(): by mail, or with evidence of how else.', 'Art. 18(3)'),
+  ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
+  ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
+  ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
   ('restored', 'PR630', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
   ('ledger_refused', 'PR631', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
@@ -1037,7 +1046,7 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'direct_marketing']
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -1054,13 +1063,17 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
+    if v_in ->> 'direct_marketing' not in ('true', 'false') then
+      problems := problems || format('purposes.%s.direct_marketing: true or false', v_name);
+    end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
     end if;
-    v_definition := jsonb_strip_nulls(v_in);
+    -- false is as good as nothing said
+    v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
@@ -1372,6 +1385,35 @@ comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribu
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.weekdays()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'];
+end;
+comment on function gdpr_internal.weekdays() is 'The days of the week in the order of ISO 8601.';
+
+create or replace function gdpr_internal.is_holiday(p_text text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+begin
+  -- 2024 has a 29 February
+  return p_text ~ '^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$' and right('2024-' || p_text, 10)::date is not null;
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.is_holiday(text) is 'Whether a text is a day (2027-03-26) or one of every year (12-25).';
+
 create or replace function gdpr_internal.settings_problems(p_settings jsonb)
 returns text[]
 language sql
@@ -1380,7 +1422,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array[
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays'
+    ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || array_remove(array[
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
@@ -1390,7 +1434,15 @@ begin atomic
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
-      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
+    case when p_settings ? 'working_days' and (
+      jsonb_typeof(p_settings -> 'working_days') <> 'array' or p_settings -> 'working_days' = '[]'
+      or not gdpr_internal.text_array(p_settings -> 'working_days') <@ gdpr_internal.weekdays()
+    ) then 'settings.working_days: a list of ' || array_to_string(gdpr_internal.weekdays(), ', ') end,
+    case when p_settings ? 'holidays' and (jsonb_typeof(p_settings -> 'holidays') <> 'array' or exists (
+      select from unnest(gdpr_internal.text_array(p_settings -> 'holidays')) as h (day)
+      where not coalesce(gdpr_internal.is_holiday(h.day), false)
+    )) then 'settings.holidays: a list of days such as "2027-03-26", or "12-25" for every year' end
   ], null);
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
@@ -1871,7 +1923,9 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, direct_marketing
+  )
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
@@ -1880,12 +1934,13 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition',
+    coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition;
+    grace = excluded.grace, condition = excluded.condition, direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -2500,7 +2555,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;
@@ -6154,15 +6210,19 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consents(
+  v_id := gdpr_internal.add_consents(
     p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
   );
+  perform gdpr_internal.note_request(p_subject, 'withdrawal', jsonb_build_object('consent_id', v_id, 'purpose', p_purpose));
+  return v_id;
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
 
 -- 30_consent/50_contact.sql
 -- [code] Whether a person may be contacted by a channel.
@@ -6244,7 +6304,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
       )
       and not exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+        select from gdpr_internal.standing_objection as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
       )
   );
 end
@@ -7271,6 +7331,29 @@ $function$;
 comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
   'Step of unprotect(): decrypts a stored value, only in the transaction that takes the protection off, on record. Error: 42501 outside of one.';
 
+-- 40_protection/38_standing.sql
+-- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
+-- GDPR Art. 18(2), Art. 21. Read by: the gate, asking for consent, gdpr.would_lock.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.standing_objection as
+select o.id, o.subject_id, o.purpose_id, o.pending, o.request_id, o.recorded_at
+from gdpr_internal.objection_record as o
+where not exists (
+  select from gdpr_internal.objection_decision as d where d.objection_id = o.id and d.decision in ('overridden', 'taken_back')
+);
+comment on view gdpr_internal.standing_objection is
+  'Objections that close their purpose: all but those that were overridden or taken back. One for each person and purpose.';
+
+create or replace view gdpr_internal.standing_exception as
+select x.id, x.subject_id, x.purpose_id, x.ground, x.valid_until
+from gdpr_internal.restriction_exception as x
+where x.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.restriction_exception_end as e where e.exception_id = x.id);
+comment on view gdpr_internal.standing_exception is
+  'Exceptions from restrictions that have not ended, before their time or with it.';
+
 -- 40_protection/40_gate.sql
 -- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
 -- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
@@ -7298,23 +7381,32 @@ begin
   return query
   select
     s.id,
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask end | (1::bigint << 62),
+    case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
-      when s.erased_at is not null or r.restricted then 'infinity'
-      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
-      else coalesce(p.until, 'infinity')
+      when s.erased_at is not null or r.mask = 0 then 'infinity'
+      when p.allowed & o.mask & r.mask <> p.possible & o.mask & r.mask then '-infinity'
+      else coalesce(least(p.until, r.until), 'infinity')
     end
   from gdpr_internal.subject as s
   cross join lateral (
-    select exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    ) as restricted
+    -- exceptions are looked for only where there is something to be excepted from
+    select case when x.restricted then coalesce(e.mask, 0) else -1 end as mask, e.until
+    from (
+      select exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      ) as restricted
+    ) as x
+    left join lateral (
+      select bit_or(1::bigint << y.purpose_id) as mask, min(y.valid_until) as until
+      from gdpr_internal.standing_exception as y
+      where x.restricted and y.subject_id = s.id
+    ) as e on true
   ) as r
   cross join lateral (
-    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+    select ~coalesce(bit_or(1::bigint << x.purpose_id), 0) as mask from gdpr_internal.standing_objection as x where x.subject_id = s.id
   ) as o
   cross join lateral (
     select
@@ -7615,7 +7707,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
       ) then 'restricted'
       when exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+        select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
       ) then 'objected'
       when v_purpose.basis = 'consent' then 'consent_missing'
       else 'basis_missing'
@@ -7804,8 +7896,10 @@ from (
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
     where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
-  ) as r on r.subject_id = x.subject_id
-  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+  ) as r on r.subject_id = x.subject_id and not exists (
+    select from gdpr_internal.standing_exception as e where e.subject_id = x.subject_id and e.purpose_id = x.purpose_id
+  )
+  left join gdpr_internal.standing_objection as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
 ) as w
 where w.locks_at < 'infinity'
 group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;
@@ -10430,8 +10524,9 @@ declare
 begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'mail_record', 'opt_out_record', 'home_record',
-    'replay_record'
+    'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
+    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
+    'home_record', 'replay_record'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -10449,10 +10544,22 @@ end
 $evidence$;
 
 -- 60_subject_rights/20_restrict.sql
--- [code] Restriction of processing and objection.
--- GDPR Art. 18, Art. 21. Called by: gdpr_dpo.
+-- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
+-- GDPR Art. 18. Called by: gdpr_dpo.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.restriction_grounds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other'];
+end;
+comment on function gdpr_internal.restriction_grounds() is
+  'Why processing is restricted: the grounds of Art. 18(1)(a) to (d), by which the person obtains it, and other, the controller''s own caution.';
 
 create or replace function gdpr.restrict(p_subject bigint, p_ground text)
 returns bigint
@@ -10467,19 +10574,85 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
-  if p_ground is null or p_ground <> all (
-    array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other']
-  ) then
-    perform gdpr_internal.refuse('invalid_argument', 'ground is one of accuracy_contested, unlawful_processing, legal_claims, objection_pending, other');
+  if p_ground is null or p_ground <> all (gdpr_internal.restriction_grounds()) then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of ' || array_to_string(gdpr_internal.restriction_grounds(), ', '));
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
+  perform gdpr_internal.note_request(p_subject, 'restriction', jsonb_build_object('restriction_id', v_id));
   return v_id;
 end
 $function$;
 comment on function gdpr.restrict(bigint, text) is
-  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending, other. Returns its number. Errors: PR101, PR603, PR004, PR005. Art. 18(1).';
+  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending (Art. 18(1)(a) to (d)), or other, the controller''s own caution. Returns its number. Errors: PR101, PR603, PR004, PR005; PR607, PR608, PR609 for the request that the context names. Art. 18(1).';
+
+create or replace view gdpr_internal.liftable as
+select
+  r.subject_id,
+  r.id as restriction_id,
+  null::bigint as objection_id,
+  r.ground = 'other' or exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as announced
+from gdpr_internal.restriction_record as r
+where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+union all
+select
+  o.subject_id,
+  null,
+  o.id,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id)
+from gdpr_internal.standing_objection as o
+where o.pending and not exists (select from gdpr_internal.objection_decision as d where d.objection_id = o.id);
+comment on view gdpr_internal.liftable is
+  'Restrictions that hold and objections that are examined, and whether the person was told that they will end. Who did not obtain the restriction (ground other) need not be told.';
+
+create or replace function gdpr.announce_lifting(p_subject bigint, p_channel text default 'email', p_evidence jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail bigint;
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_channel is null or p_channel not in ('email', 'post', 'phone', 'in_person') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, post, phone, in_person');
+  elsif p_channel <> 'email' and exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not exists (select from gdpr_internal.liftable as l where l.subject_id = p_subject) then
+    return 0;
+  end if;
+  if p_channel = 'email' then
+    select c.email, c.language into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+    if v_contact.email is null then
+      perform gdpr_internal.refuse('no_address');
+    end if;
+    v_mail := gdpr_internal.queue_mail(
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
+    );
+  end if;
+  insert into gdpr_internal.lifting_notice (subject_id, restriction_id, objection_id, channel, mail_id, evidence, actor)
+  select
+    p_subject, l.restriction_id, l.objection_id, p_channel, v_mail, gdpr_internal.seal_evidence(p_subject, p_evidence::text),
+    gdpr_internal.context_setting('actor')
+  from gdpr_internal.liftable as l
+  where l.subject_id = p_subject;
+  perform gdpr_internal.audit_event('ANNOUNCE', p_subject, jsonb_strip_nulls(jsonb_build_object('channel', p_channel, 'mail_id', v_mail)));
+  return (select count(*) from gdpr_internal.liftable as l where l.subject_id = p_subject);
+end
+$function$;
+comment on function gdpr.announce_lifting(bigint, text, jsonb) is
+  'Tells a person that restrictions of processing, and objections that are examined, are going to end; before that, nothing lifts them. p_channel email: queues the mail (template rights_lifting) to the address in the tables; post, phone, in_person: p_evidence {"who", "when", "how", "reference"} says how they were told, kept encrypted. Returns how many restrictions and objections it is about. Errors: PR101, PR603, PR004, PR304 evidence is missing, PR306 no address, PR402. Art. 18(3).';
 
 create or replace function gdpr.lift_restriction(p_subject bigint, p_reason text)
 returns integer
@@ -10496,6 +10669,13 @@ begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
+  -- a restriction that another session adds meanwhile is seen, and was not announced
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.liftable as l where l.subject_id = p_subject and l.restriction_id is not null and not l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
   select r.id, p_reason
   from gdpr_internal.restriction_record as r
@@ -10504,13 +10684,761 @@ begin
   get diagnostics v_lifted = row_count;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  perform gdpr_internal.note_request(p_subject, 'restriction_lifted', jsonb_build_object('restrictions', v_lifted));
   return v_lifted;
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many; tell the person before (Art. 18(3)). Errors: PR101, PR603, PR004.';
+  'Lifts every restriction of a person and returns how many. Who obtained it has to have been told before, by gdpr.announce_lifting(); the controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
 
-create or replace function gdpr.object_to(p_subject bigint, p_purpose text)
+-- 60_subject_rights/21_due_dates.sql
+-- [code] The last day for an answer: months of the calendar, pauses, days off.
+-- GDPR Art. 12(3); Regulation (EEC, Euratom) 1182/71 Art. 3: the day of receipt does not count, a period of months ends with the
+-- same date or the last day of the month, and one that would end on a day off with the next working day.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.local_day(p_at timestamptz)
+returns date
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return timezone(gdpr_internal.time_zone(), p_at)::date;
+end
+$function$;
+comment on function gdpr_internal.local_day(timestamptz) is 'The day that an instant belongs to, in the time zone of the policy.';
+
+create or replace function gdpr_internal.working_days()
+returns integer[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select array_agg(array_position(gdpr_internal.weekdays(), d.name))
+      from gdpr_internal.setting as s
+      cross join lateral jsonb_array_elements_text(s.value) as d (name)
+      where s.name = 'working_days'
+    ),
+    array[1, 2, 3, 4, 5]
+  );
+end;
+comment on function gdpr_internal.working_days() is 'The days of the week on which people work (settings.working_days), by their ISO numbers; else Monday to Friday.';
+
+create or replace function gdpr_internal.working_day(p_day date)
+returns date
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+declare
+  v_week integer[] := gdpr_internal.working_days();
+  v_holidays text[] := array(
+    select h.day from gdpr_internal.setting as s cross join lateral jsonb_array_elements_text(s.value) as h (day) where s.name = 'holidays'
+  );
+  v_day date := p_day;
+begin
+  while extract(isodow from v_day)::integer <> all (v_week)
+    or to_char(v_day, 'YYYY-MM-DD') = any (v_holidays) or to_char(v_day, 'MM-DD') = any (v_holidays)
+  loop
+    v_day := v_day + 1;
+    -- a year without a working day is a mistake in the settings, and no reason to wait for ever
+    exit when v_day > p_day + 366;
+  end loop;
+  return v_day;
+end
+$function$;
+comment on function gdpr_internal.working_day(date) is
+  'The day itself, or the next working day after it: settings.working_days and settings.holidays ("2027-03-26", or "12-25" for every year).';
+
+create or replace function gdpr_internal.due_on(p_received_at timestamptz, p_months integer, p_paused_days integer)
+returns date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.working_day(
+    (gdpr_internal.local_day(p_received_at) + make_interval(months => p_months))::date + p_paused_days
+  );
+end;
+comment on function gdpr_internal.due_on(timestamptz, integer, integer) is
+  'The last day for the answer to a request: months after the day it was received in the policy''s time zone (31 January: the last day of February), moved on by the days that the clock stood, and to the next working day. Art. 12(3).';
+
+-- 60_subject_rights/22_request_states.sql
+-- [code] Where each request stands, derived from its steps; and the one function that adds a step.
+-- GDPR Art. 12, Art. 5(2). Read by: gdpr_dpo, gdpr_auditor.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.request_state as
+select
+  r.id,
+  r.kind,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  r.channel,
+  r.received_at,
+  case e.last
+    when 'identity_asked' then 'identity_pending'
+    when 'completed' then 'completed'
+    when 'refused' then 'refused'
+    when 'withdrawn' then 'withdrawn'
+    else case when e.extended then 'extended' when coalesce(r.subject_id, e.subject_id) is null then 'received' else 'open' end
+  end as state,
+  coalesce(e.last in ('completed', 'refused', 'withdrawn'), false) as closed,
+  e.extended,
+  e.due_on,
+  gdpr.until(e.due_on) as due_at,
+  e.paused_days,
+  case when e.last = 'identity_asked' then e.last_at end as paused_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_at end as closed_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_reason end as outcome,
+  e.fulfilled,
+  r.details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request as r
+cross join lateral (
+  select
+    (array_agg(x.event order by x.id desc) filter (where x.moves))[1] as last,
+    (array_agg(x.recorded_at order by x.id desc) filter (where x.moves))[1] as last_at,
+    (array_agg(x.reason order by x.id desc) filter (where x.moves))[1] as last_reason,
+    (array_agg(x.due_on order by x.id desc) filter (where x.due_on is not null))[1] as due_on,
+    max(x.subject_id) as subject_id,
+    coalesce(bool_or(x.event = 'extended'), false) as extended,
+    sum(x.paused_days)::integer as paused_days,
+    array_agg(distinct x.event) filter (where not x.moves) as fulfilled
+  from (
+    select y.*, y.event in (
+      'received', 'identity_asked', 'identity_verified', 'extended', 'completed', 'refused', 'withdrawn'
+    ) as moves
+    from gdpr_internal.request_event as y
+    where y.request_id = r.id
+  ) as x
+) as e;
+comment on view gdpr_internal.request_state is
+  'Requests as they stand: state, last day for the answer, how long the clock stood, what was done to fulfil them.';
+
+create or replace function gdpr_internal.fulfilling_events()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'access_report', 'portable_copy', 'rectification', 'restriction', 'restriction_lifted', 'objection_pending', 'objection', 'erasure', 'withdrawal'
+  ];
+end;
+comment on function gdpr_internal.fulfilling_events() is 'What can be done to fulfil a request, as its steps are called.';
+
+create or replace function gdpr_internal.add_request_event(
+  p_request gdpr_internal.request_state, p_event text, p_reason text default null, p_details jsonb default null, p_facts jsonb default null,
+  p_due_on date default null, p_paused_days integer default 0, p_subject bigint default null
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint := coalesce(p_request.subject_id, p_subject);
+begin
+  if p_details is not null and v_subject is null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
+  end if;
+  insert into gdpr_internal.request_event (request_id, event, subject_id, due_on, paused_days, reason, facts, details, actor)
+  values (
+    p_request.id, p_event, p_subject, p_due_on, p_paused_days, p_reason, p_facts,
+    gdpr_internal.seal_evidence(v_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
+  perform gdpr_internal.audit_event('REQUEST', v_subject, jsonb_strip_nulls(jsonb_build_object(
+    'request_id', p_request.id, 'kind', p_request.kind, 'event', p_event, 'reason', p_reason, 'due_on', p_due_on
+  )));
+end
+$function$;
+comment on function gdpr_internal.add_request_event(gdpr_internal.request_state, text, text, jsonb, jsonb, date, integer, bigint) is
+  'Adds a step to a request, and an audit record. p_facts must not hold personal data; p_details are encrypted under the person''s key.';
+
+create or replace function gdpr_internal.take_request(p_request bigint, p_states text[])
+returns gdpr_internal.request_state
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  -- two that answer the same request meet here; the second sees what the first has done
+  perform from gdpr_internal.request as r where r.id = p_request for update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_request');
+  end if;
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  if v_request.state <> all (p_states) then
+    perform gdpr_internal.refuse(
+      'request_state', format('request %s is %s; this takes one that is %s', p_request, v_request.state, array_to_string(p_states, ', '))
+    );
+  end if;
+  return v_request;
+end
+$function$;
+comment on function gdpr_internal.take_request(bigint, text[]) is
+  'A request, locked, if it is in one of these states. Errors: PR607 no such request, PR608 in another state.';
+
+create or replace function gdpr_internal.note_request(p_subject bigint, p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_named text := gdpr_internal.context_setting('request');
+  v_request gdpr_internal.request_state;
+begin
+  -- digits name a request; anything else is a ticket of the application, which the audit log keeps
+  if v_named is null or v_named !~ '^[0-9]{1,18}$' then
+    return null;
+  elsif p_event is null or p_event <> all (gdpr_internal.fulfilling_events()) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of ' || array_to_string(gdpr_internal.fulfilling_events(), ', '));
+  end if;
+  v_request := gdpr_internal.take_request(v_named::bigint, array['open', 'extended']);
+  if v_request.subject_id is distinct from p_subject then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, p_event, p_facts => p_details);
+  return v_request.id;
+end
+$function$;
+comment on function gdpr_internal.note_request(bigint, text, jsonb) is
+  'Called by whatever fulfils a right: where the context names a request (gdpr.request, its number) this is appended to it, and its number returned; else null. p_event: access_report, portable_copy, rectification, restriction, restriction_lifted, objection_pending, objection, erasure, withdrawal. p_details: facts without personal data. Errors: PR607 no such request, PR608 it is not open, PR609 of another person. Art. 5(2).';
+
+-- 60_subject_rights/23_requests.sql
+-- [code] Receiving a request and moving it on: identity, extension, refusal, answer.
+-- GDPR Art. 12(3) one month, 12(5) refusal, 12(6) identity. Called by: gdpr_dpo; the portal opens requests through its functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_request(
+  p_kind text, p_subject bigint, p_channel text default 'office', p_received_at timestamptz default statement_timestamp(),
+  p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_kinds text[] := array['access', 'rectification', 'portability', 'restriction', 'objection', 'erasure', 'withdrawal'];
+  v_channels text[] := array['office', 'portal', 'email', 'post', 'phone', 'in_person'];
+  v_received timestamptz := coalesce(p_received_at, statement_timestamp());
+  v_request gdpr_internal.request_state;
+begin
+  if p_kind is null or p_kind <> all (v_kinds) then
+    perform gdpr_internal.refuse('invalid_argument', 'kind is one of ' || array_to_string(v_kinds, ', '));
+  elsif p_channel is null or p_channel <> all (v_channels) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of ' || array_to_string(v_channels, ', '));
+  elsif v_received > statement_timestamp() or v_received < '2018-05-25' then
+    perform gdpr_internal.refuse('invalid_argument', 'received_at is a time in the past, since the Regulation applies');
+  elsif p_subject is null and p_details is not null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
+  end if;
+  if p_subject is not null then
+    perform gdpr_internal.require_subject(p_subject);
+  end if;
+  insert into gdpr_internal.request (kind, subject_id, channel, details, received_at, actor)
+  values (
+    p_kind, p_subject, p_channel, gdpr_internal.seal_evidence(p_subject, p_details::text), v_received, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_request.id;
+  v_request.kind := p_kind;
+  v_request.subject_id := p_subject;
+  perform gdpr_internal.add_request_event(v_request, 'received', p_due_on => gdpr_internal.due_on(v_received, 1, 0));
+  return v_request.id;
+end
+$function$;
+comment on function gdpr.open_request(text, bigint, text, timestamptz, jsonb) is
+  'Records that a person asks for something and returns the number of the request; the answer is due one calendar month after p_received_at (a time in the past, not in the future), gdpr.request says on which day. p_kind: access, rectification, portability, restriction, objection, erasure, withdrawal. p_subject: null where it is not known who asks, until gdpr.verify_identity(). p_channel: office, portal, email, post, phone, in_person. p_details: what exactly, kept encrypted under the person''s key. While the request is open, gdpr.set_context(p_request => its number) ties what fulfils it to it. Errors: PR004, PR101, PR603. Art. 12(3), 15 to 22.';
+
+create or replace function gdpr.ask_identity(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'open', 'extended']), 'identity_asked', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.ask_identity(bigint, jsonb) is
+  'Records that the person was asked to prove who they are: the clock stands until gdpr.verify_identity(). Only where there are reasonable doubts. p_details: how it was asked, kept encrypted. Errors: PR607, PR608 closed or asked already, PR004. Art. 12(6).';
+
+create or replace function gdpr.verify_identity(p_request bigint, p_subject bigint default null, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_paused integer;
+  v_due date;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending']);
+  if coalesce(p_subject, v_request.subject_id) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say which person it is');
+  elsif p_subject <> v_request.subject_id then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.require_subject(coalesce(p_subject, v_request.subject_id));
+  v_paused := coalesce(gdpr_internal.local_day(statement_timestamp()) - gdpr_internal.local_day(v_request.paused_at), 0);
+  v_due := gdpr_internal.due_on(v_request.received_at, case when v_request.extended then 3 else 1 end, v_request.paused_days + v_paused);
+  perform gdpr_internal.add_request_event(
+    v_request, 'identity_verified', p_details => p_details, p_due_on => v_due, p_paused_days => v_paused, p_subject => p_subject
+  );
+  return v_due;
+end
+$function$;
+comment on function gdpr.verify_identity(bigint, bigint, jsonb) is
+  'Records that it is known who asks, and returns the day until which the answer is due: later by the days since gdpr.ask_identity(). p_subject: the person, where the request names none yet. p_details: by what it was proved, kept encrypted. Errors: PR607, PR608 nothing was asked, PR609 the request is that of another person, PR004, PR101, PR603. Art. 12(6).';
+
+create or replace function gdpr.extend_request(p_request bigint, p_reason text, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_due date;
+begin
+  if p_reason is null or p_reason not in ('complexity', 'number_of_requests') then
+    perform gdpr_internal.refuse('invalid_argument', 'reason is complexity or number_of_requests');
+  end if;
+  v_request := gdpr_internal.take_request(p_request, array['received', 'open']);
+  if v_request.due_at <= statement_timestamp() then
+    perform gdpr_internal.refuse('too_late_to_extend', format('the answer was due on %s', to_char(v_request.due_on, 'YYYY-MM-DD')));
+  end if;
+  v_due := gdpr_internal.due_on(v_request.received_at, 3, v_request.paused_days);
+  perform gdpr_internal.add_request_event(v_request, 'extended', p_reason, p_details, p_due_on => v_due);
+  return v_due;
+end
+$function$;
+comment on function gdpr.extend_request(bigint, text, jsonb) is
+  'Extends the time for the answer by two months, once, within the first; returns the new day. Tell the person, and why, within the first month. p_reason: complexity or number_of_requests. p_details: more of it, kept encrypted. Errors: PR004, PR607, PR608 extended already, paused or closed, PR610 the first month is over. Art. 12(3).';
+
+create or replace view gdpr.refusal_ground (name, kind, article) as
+select g.name, k.kind, g.article
+from (
+  values
+  ('manifestly_unfounded', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('excessive', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('not_identified', 'access,rectification,portability,restriction,objection,erasure,withdrawal', 'Art. 11(2), 12(2)'),
+  ('rights_of_others', 'access', 'Art. 15(4)'),
+  ('rights_of_others', 'portability', 'Art. 20(4)'),
+  ('data_accurate', 'rectification', 'Art. 16'),
+  ('no_ground', 'erasure', 'Art. 17(1)'),
+  ('freedom_of_expression', 'erasure', 'Art. 17(3)(a)'),
+  ('legal_obligation', 'erasure', 'Art. 17(3)(b)'),
+  ('public_health', 'erasure', 'Art. 17(3)(c)'),
+  ('archiving_or_research', 'erasure', 'Art. 17(3)(d)'),
+  ('legal_claims', 'erasure', 'Art. 17(3)(e)'),
+  ('no_ground', 'restriction', 'Art. 18(1)'),
+  ('no_consent_or_contract', 'portability', 'Art. 20(1)(a)'),
+  ('not_automated', 'portability', 'Art. 20(1)(b)'),
+  ('public_task', 'portability', 'Art. 20(3)'),
+  ('not_open_to_objection', 'objection', 'Art. 21(1)'),
+  ('compelling_grounds', 'objection', 'Art. 21(1)'),
+  ('legal_claims', 'objection', 'Art. 21(1)'),
+  ('public_interest_task', 'objection', 'Art. 21(6)')
+) as g (name, kinds, article)
+cross join lateral unnest(string_to_array(g.kinds, ',')) as k (kind);
+comment on view gdpr.refusal_ground is
+  'On which grounds a request of which kind can be refused, and where the law says so. Withdrawal of consent is refused to somebody unknown only.';
+
+create or replace function gdpr.refuse_request(p_request bigint, p_ground text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']);
+  if p_ground is null or not exists (select from gdpr.refusal_ground as g where g.name = p_ground and g.kind = v_request.kind) then
+    perform gdpr_internal.refuse('invalid_argument', (
+      select format('the ground for refusing %s is one of %s', v_request.kind, string_agg(g.name, ', ' order by g.name))
+      from gdpr.refusal_ground as g where g.kind = v_request.kind
+    ));
+  elsif p_ground = 'not_identified' and v_request.state in ('open', 'extended') then
+    perform gdpr_internal.refuse('request_state', 'the person is identified');
+  elsif v_request.kind = 'objection' and p_ground <> 'not_identified' and exists (
+    select from gdpr_internal.standing_objection as o
+    join gdpr_internal.purpose as p on p.id = o.purpose_id
+    where o.request_id = p_request and p.direct_marketing
+  ) then
+    perform gdpr_internal.refuse('request_state', 'an objection to direct marketing is not decided about: it was respected at once');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'refused', p_ground, p_details);
+end
+$function$;
+comment on function gdpr.refuse_request(bigint, text, jsonb) is
+  'Closes a request without doing what it asks. p_ground: one of gdpr.refusal_ground for its kind. p_details: the reasons, kept encrypted; tell them to the person within the month, with the right to complain to the authority and to go to court. Errors: PR004 not such a ground, PR607, PR608 closed already. Art. 12(4), 12(5), 17(3).';
+
+create or replace function gdpr.withdraw_request(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']), 'withdrawn', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.withdraw_request(bigint, jsonb) is
+  'Closes a request because the person does not want it any more. Errors: PR607, PR608 closed already, PR004.';
+
+create or replace function gdpr_internal.request_misses(p_request gdpr_internal.request_state)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when p_request.closed then null
+    when p_request.state = 'identity_pending' then 'identity'
+    when p_request.state = 'received' then 'person'
+    when n.needs = any (p_request.fulfilled) then null
+    when p_request.kind = 'erasure' and exists (
+      select from gdpr_internal.subject as s where s.id = p_request.subject_id and s.erased_at is not null
+    ) then null
+    else n.needs
+  end
+  from (
+    select case p_request.kind
+      when 'access' then 'access_report' when 'portability' then 'portable_copy' else p_request.kind
+    end as needs
+  ) as n;
+end;
+comment on function gdpr_internal.request_misses(gdpr_internal.request_state) is
+  'What is still to be done before a request can be completed as fulfilled: person, identity, or the step of its kind; null for nothing.';
+
+create or replace function gdpr.complete_request(p_request bigint, p_outcome text default 'fulfilled', p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_outcomes text[] := array['fulfilled', 'fulfilled_in_part', 'fulfilled_elsewhere', 'done_before', 'nothing_held'];
+  v_request gdpr_internal.request_state;
+  v_misses text;
+begin
+  if p_outcome is null or p_outcome <> all (v_outcomes) then
+    perform gdpr_internal.refuse('invalid_argument', 'outcome is one of ' || array_to_string(v_outcomes, ', '));
+  end if;
+  v_request := gdpr_internal.take_request(p_request, case
+    -- of somebody who is not known there is nothing that could be done
+    when p_outcome = 'nothing_held' then array['received', 'identity_pending', 'open', 'extended'] else array['open', 'extended']
+  end);
+  v_misses := gdpr_internal.request_misses(v_request);
+  if p_outcome = 'fulfilled' and v_misses is not null then
+    perform gdpr_internal.refuse('request_unanswered', format('%s of this request misses: %s', v_request.kind, v_misses));
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'completed', p_outcome, p_details);
+end
+$function$;
+comment on function gdpr.complete_request(bigint, text, jsonb) is
+  'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
+
+-- 60_subject_rights/24_request_views.sql
+-- [code] What officers and auditors see of requests.
+-- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
+
+set local role gdpr_owner;
+
+create or replace view gdpr.request as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  r.channel,
+  r.state,
+  r.received_at,
+  r.due_on,
+  r.extended,
+  r.paused_at,
+  r.closed_at,
+  r.outcome,
+  r.fulfilled,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.details)::jsonb end as details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request_state as r;
+comment on view gdpr.request is
+  'Requests of persons, open and closed. state: received (nobody knows yet who asks), identity_pending (the clock stands), open, extended, completed, refused, withdrawn. due_on: the last day for the answer, in the policy''s time zone. outcome: of a completed one the outcome, of a refused one the ground. fulfilled: what was done for it. details: what the person wrote, shown to gdpr_dpo, until erased. Art. 12.';
+
+create or replace view gdpr.request_history as
+select
+  e.id,
+  e.request_id,
+  e.recorded_at as at,
+  e.event,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  e.reason,
+  e.due_on,
+  e.paused_days,
+  e.facts,
+  case
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(coalesce(r.subject_id, s.subject_id), e.details)::jsonb
+  end as details,
+  e.recorded_by,
+  e.actor
+from gdpr_internal.request_event as e
+join gdpr_internal.request as r on r.id = e.request_id
+left join lateral (
+  select max(x.subject_id) as subject_id from gdpr_internal.request_event as x where x.request_id = e.request_id
+) as s on true;
+comment on view gdpr.request_history is
+  'Every step of every request, in order of id: what happened, when, by whom, until when the answer was due from then on. details are shown to gdpr_dpo, until the person is erased. Art. 5(2).';
+
+create or replace view gdpr.request_board as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  case
+    when r.state = 'identity_pending' then 'paused'
+    when r.due_at <= statement_timestamp() then 'overdue'
+    when r.due_on - gdpr_internal.local_day(statement_timestamp()) <= 7 then 'due_soon'
+    else 'open'
+  end as status,
+  r.state,
+  case when r.state <> 'identity_pending' then r.due_on - gdpr_internal.local_day(statement_timestamp()) end as days_left,
+  case when r.state <> 'identity_pending' then r.due_on end as due_on,
+  gdpr_internal.request_misses(r) as misses,
+  r.received_at,
+  r.channel
+from gdpr_internal.request_state as r
+where not r.closed
+order by r.due_on, r.id;
+comment on view gdpr.request_board is
+  'Requests that are not closed, the most urgent first. status: paused (the person was asked to prove who they are), overdue, due_soon (within a week), open. days_left: whole days until the last one. misses: what is still to be done before gdpr.complete_request(): person, identity, or the step that fulfils its kind; null: close it. Art. 12(3).';
+
+-- 60_subject_rights/25_exceptions.sql
+-- [code] Exceptions from a restriction: one purpose, one ground, until a day, on record.
+-- GDPR Art. 18(2). Called by: gdpr_dpo. The roles that the policy binds to the purpose see the person again; nobody else does.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.except_from_restriction(
+  p_subject bigint, p_purpose text, p_ground text, p_until timestamptz, p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_restricted_at timestamptz;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif p_ground is null or p_ground not in ('consent', 'legal_claims', 'rights_of_others', 'public_interest') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of consent, legal_claims, rights_of_others, public_interest');
+  elsif p_until is null or p_until <= statement_timestamp() or p_until = 'infinity' then
+    perform gdpr_internal.refuse('invalid_argument', 'until is a time to come');
+  elsif p_ground <> 'consent' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what claim, whose rights, or which interest it is for');
+  end if;
+  select max(r.recorded_at) into v_restricted_at
+  from gdpr_internal.restriction_record as r
+  where r.subject_id = p_subject and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id);
+  if v_restricted_at is null then
+    perform gdpr_internal.refuse('exception_refused', 'the person is not restricted');
+  elsif p_ground = 'consent' and not exists (
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.purpose_id = v_purpose and c.basis = 'consent' and c.status = 'granted' and c.recorded_at >= v_restricted_at
+  ) then
+    perform gdpr_internal.refuse('exception_refused', 'the person has not consented to this purpose since the restriction');
+  end if;
+  insert into gdpr_internal.restriction_exception (subject_id, purpose_id, ground, details, valid_until, actor)
+  values (
+    p_subject, v_purpose, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), p_until, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', p_subject, jsonb_build_object(
+    'exception_id', v_id, 'purpose', p_purpose, 'ground', p_ground, 'until', p_until
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb) is
+  'Lets a restricted person be processed for one purpose all the same, until p_until, and returns the number of the exception. p_ground: consent (given to this purpose after the restriction; withdrawn, it ends), legal_claims, rights_of_others, public_interest. p_details: which claim, whose rights; required but for consent, kept encrypted. It opens nothing that no basis carries or an objection closes; roles bound to the purpose see the person, others do not. Errors: PR003, PR004, PR005, PR101, PR204, PR603, PR613 not restricted, or no such consent. Art. 18(2).';
+
+create or replace function gdpr.end_exception(p_exception bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select x.subject_id into v_subject from gdpr_internal.standing_exception as x where x.id = p_exception;
+  if v_subject is null then
+    perform gdpr_internal.refuse('exception_refused', 'there is no such exception, or it has ended');
+  end if;
+  insert into gdpr_internal.restriction_exception_end (exception_id, reason) values (p_exception, p_reason)
+  on conflict (exception_id) do nothing;
+  perform gdpr_internal.refresh_gate(array[v_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', v_subject, jsonb_build_object('exception_id', p_exception, 'ended', true));
+end
+$function$;
+comment on function gdpr.end_exception(bigint, text) is
+  'Ends an exception from a restriction before its time. p_reason: without personal data. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
+
+create or replace view gdpr.restriction as
+select
+  r.id as restriction_id,
+  r.subject_id,
+  r.ground,
+  r.recorded_at,
+  r.recorded_by,
+  exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as lifting_announced,
+  e.ended_at,
+  e.reason as end_reason
+from gdpr_internal.restriction_record as r
+left join gdpr_internal.restriction_end as e on e.restriction_id = r.id;
+comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. Art. 18.';
+
+create or replace view gdpr.restriction_exception as
+select
+  x.id as exception_id,
+  x.subject_id,
+  p.name as purpose,
+  x.ground,
+  least(x.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(x.subject_id, x.details)::jsonb end as details,
+  x.recorded_at,
+  x.recorded_by,
+  x.actor
+from gdpr_internal.restriction_exception as x
+join gdpr_internal.purpose as p on p.id = x.purpose_id
+left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
+comment on view gdpr.restriction_exception is
+  'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
+
+-- 60_subject_rights/26_objections.sql
+-- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
+-- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.object_to(p_subject bigint, p_purpose text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+  v_request bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  select * into strict v_purpose from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose);
+  perform gdpr_internal.require_subject(p_subject);
+  if v_purpose.id >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not v_purpose.direct_marketing and v_purpose.basis not in ('legitimate_interests', 'public_task') and not exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.purpose_id = v_purpose.id and b.basis in ('legitimate_interests', 'public_task')
+      and b.valid_until > statement_timestamp()
+  ) then
+    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
+  end if;
+  v_request := gdpr_internal.note_request(
+    p_subject, case when v_purpose.direct_marketing then 'objection' else 'objection_pending' end, jsonb_build_object('purpose', p_purpose)
+  );
+  if exists (
+    select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+  ) then
+    return;
+  end if;
+  insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, request_id, details)
+  values (
+    p_subject, v_purpose.id, not v_purpose.direct_marketing, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
+  );
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+end
+$function$;
+comment on function gdpr.object_to(bigint, text, jsonb) is
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: for good where the purpose is direct marketing (direct_marketing = true in the policy), else until gdpr.decide_objection(). Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR614 the purpose rests on a basis that knows no objection; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
+
+create or replace function gdpr.decide_objection(
+  p_subject bigint, p_purpose text, p_decision text, p_ground text default null, p_details jsonb default null
+)
 returns void
 language plpgsql
 volatile
@@ -10520,21 +11448,70 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_objection gdpr_internal.standing_objection;
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
-  if v_purpose >= 62 then
-    perform gdpr_internal.refuse('built_in_purpose');
+  if p_decision is null or p_decision not in ('upheld', 'overridden', 'taken_back') then
+    perform gdpr_internal.refuse('invalid_argument', 'decision is upheld, overridden or taken_back');
+  elsif (p_decision = 'overridden') <> (p_ground is not null)
+    or p_ground not in ('compelling_grounds', 'legal_claims', 'public_interest_task')
+  then
+    perform gdpr_internal.refuse('invalid_argument', 'what overrides is one of compelling_grounds, legal_claims, public_interest_task, and nothing else has a ground');
+  elsif p_decision <> 'upheld' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details show the grounds that override, or how the person took it back');
   end if;
-  insert into gdpr_internal.objection_record (subject_id, purpose_id)
-  values (p_subject, v_purpose)
-  on conflict (subject_id, purpose_id) do nothing;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  select * into v_objection from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose;
+  if v_objection.id is null then
+    perform gdpr_internal.refuse('no_objection');
+  elsif p_decision <> 'taken_back' and (
+    not v_objection.pending or exists (select from gdpr_internal.objection_decision as d where d.objection_id = v_objection.id)
+  ) then
+    perform gdpr_internal.refuse('no_objection', 'it stands, and is not to be decided about');
+  elsif p_decision = 'overridden' and not exists (
+    select from gdpr_internal.liftable as l where l.objection_id = v_objection.id and l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
+  insert into gdpr_internal.objection_decision (objection_id, decision, ground, details, actor)
+  values (
+    v_objection.id, p_decision, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
   perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+  perform gdpr_internal.audit_event('DECIDE', p_subject, jsonb_strip_nulls(jsonb_build_object(
+    'objection_id', v_objection.id, 'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
+  perform gdpr_internal.note_request(p_subject, 'objection', jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
 end
 $function$;
-comment on function gdpr.object_to(bigint, text) is
-  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had. Errors: PR101, PR603, PR003, PR005. Art. 21.';
+comment on function gdpr.decide_objection(bigint, text, text, text, jsonb) is
+  'Decides about an objection. p_decision: upheld (the purpose stays closed), overridden (it opens again; the person has to have been told by gdpr.announce_lifting()), taken_back (by the person; also one to direct marketing). p_ground of overridden: compelling_grounds, legal_claims (Art. 21(1)), public_interest_task (statistics and research, Art. 21(6)). p_details: which, or how it was taken back; required unless upheld, kept encrypted. Errors: PR003, PR004, PR005, PR101, PR603, PR612 the person was not told, PR615 no objection to decide about; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(6), 18(3).';
+
+create or replace view gdpr.objection as
+select
+  o.id as objection_id,
+  o.subject_id,
+  p.name as purpose,
+  coalesce(d.decision, case when o.pending then 'pending' else 'upheld' end) as status,
+  d.ground,
+  o.request_id,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, o.details)::jsonb end as details,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, d.details)::jsonb end as decision_details,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id) as lifting_announced,
+  o.recorded_at,
+  o.recorded_by,
+  d.decided_at,
+  d.recorded_by as decided_by
+from gdpr_internal.objection_record as o
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+left join lateral (
+  select x.* from gdpr_internal.objection_decision as x where x.objection_id = o.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.objection is
+  'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
 
 -- 60_subject_rights/30_erase.sql
 -- [code] Erasure: every row of a person, the key, the identifiers.
@@ -10967,7 +11944,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    elsif exists (
+    elsif v_mail.template not like 'rights%' and exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -10987,7 +11964,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_mail() is
-  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait, unless they serve their rights (template rights...). For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
 
 create or replace function gdpr.next_mail_at()
 returns timestamptz
@@ -12112,7 +13089,8 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'home_record', 'replay_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'home_record', 'replay_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -12526,12 +13504,24 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
-  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
   gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger to gdpr_dpo;
+
+grant execute on function
+  gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
+  gdpr.extend_request(bigint, text, jsonb), gdpr.refuse_request(bigint, text, jsonb), gdpr.withdraw_request(bigint, jsonb),
+  gdpr.complete_request(bigint, text, jsonb), gdpr.announce_lifting(bigint, text, jsonb),
+  gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb), gdpr.end_exception(bigint, text),
+  gdpr.decide_objection(bigint, text, text, text, jsonb) to gdpr_dpo;
+grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.refusal_ground, gdpr.restriction, gdpr.restriction_exception,
+  gdpr.objection to gdpr_dpo, gdpr_auditor;
+-- called by the board as whoever reads it
+grant execute on function
+  gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
 -- 8. auditors read evidence, never plaintext
 grant select on

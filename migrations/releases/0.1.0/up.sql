@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -22,11 +22,12 @@ create table gdpr_internal.purpose (
   retain interval,
   grace interval,
   condition text,
+  direct_marketing boolean not null default false,
   assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. direct_marketing: an objection holds at once and for good (Art. 21(3)). assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
@@ -764,15 +765,72 @@ create table gdpr_internal.restriction_end (
 );
 comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
 
+create table gdpr_internal.restriction_exception (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  purpose_id smallint not null,
+  ground text not null,
+  details text,
+  valid_until timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index restriction_exception_subject on gdpr_internal.restriction_exception (subject_id);
+comment on table gdpr_internal.restriction_exception is
+  'Purposes for which a restricted person may be processed all the same (Art. 18(2)), on which ground and until when. details: why, ciphertext under the person''s key.';
+
+create table gdpr_internal.restriction_exception_end (
+  exception_id bigint primary key references gdpr_internal.restriction_exception,
+  reason text not null,
+  ended_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why.';
+
 create table gdpr_internal.objection_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
+  pending boolean not null default false,
+  request_id bigint,
+  details text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index objection_record_subject on gdpr_internal.objection_record (subject_id);
+comment on table gdpr_internal.objection_record is
+  'Objections to a purpose (Art. 21). pending: the purpose is closed until somebody has decided whether compelling grounds override; direct marketing is closed for good. details: what the person wrote, ciphertext under the person''s key.';
+
+create table gdpr_internal.objection_decision (
+  id bigint generated always as identity primary key,
+  objection_id bigint not null references gdpr_internal.objection_record,
+  decision text not null,
+  ground text,
+  details text,
+  decided_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index objection_decision_objection on gdpr_internal.objection_decision (objection_id, id desc);
+comment on table gdpr_internal.objection_decision is
+  'What became of objections: upheld, overridden (on which ground), taken_back by the person. details: ciphertext under the person''s key.';
+
+create table gdpr_internal.lifting_notice (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  restriction_id bigint references gdpr_internal.restriction_record,
+  objection_id bigint references gdpr_internal.objection_record,
+  channel text not null,
+  mail_id bigint,
+  evidence text,
   recorded_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user,
-  unique (subject_id, purpose_id)
+  actor text
 );
-comment on table gdpr_internal.objection_record is 'Objections to a purpose (Art. 21).';
+create index lifting_notice_subject on gdpr_internal.lifting_notice (subject_id);
+comment on table gdpr_internal.lifting_notice is
+  'That a person was told that a restriction, or an objection that was being examined, is going to end (Art. 18(3)): by which mail, or with which evidence (ciphertext under the person''s key).';
 
 create table gdpr_internal.erasure_record (
   id bigint generated always as identity primary key,
@@ -804,6 +862,45 @@ create table gdpr_internal.replay_record (
 );
 comment on table gdpr_internal.replay_record is
   'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
+
+-- 60_subject_rights/12_requests.sql
+-- [state] Requests of persons, and every step of answering them.
+-- GDPR Art. 12(3) to 12(6), Art. 15 to 22, Art. 5(2). Append-only; gdpr.request derives where each one stands.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.request (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  subject_id bigint,
+  channel text not null,
+  details text,
+  received_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index request_subject on gdpr_internal.request (subject_id);
+comment on table gdpr_internal.request is
+  'What persons asked for, and when it arrived. subject_id: null while nobody knows who asks. details (what exactly is asked, in the person''s words): ciphertext under the person''s key, unreadable once erased; the rest stays as evidence.';
+
+create table gdpr_internal.request_event (
+  id bigint generated always as identity primary key,
+  request_id bigint not null references gdpr_internal.request,
+  event text not null,
+  subject_id bigint,
+  due_on date,
+  paused_days integer not null default 0,
+  reason text,
+  facts jsonb,
+  details text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index request_event_request on gdpr_internal.request_event (request_id, id);
+comment on table gdpr_internal.request_event is
+  'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
 
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
