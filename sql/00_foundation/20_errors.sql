@@ -70,6 +70,7 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 

@@ -16,7 +16,6 @@ declare
   v_table gdpr_internal.protected_table;
   v_parent regclass;
   v_link text;
-  v_key text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -127,17 +126,6 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
   end if;
 
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
-  )
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_keys text[])
@@ -163,7 +151,8 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation,
+    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -171,6 +160,7 @@ $code$,
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
+  perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
@@ -424,7 +414,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);

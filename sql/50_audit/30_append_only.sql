@@ -11,7 +11,7 @@ begin
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
-    'home_record', 'replay_record'
+    'home_record', 'replay_record', 'hold', 'hold_end'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',

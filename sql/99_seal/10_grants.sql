@@ -187,6 +187,12 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8c. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -199,7 +205,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -229,7 +235,8 @@ grant execute on function
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -252,7 +259,7 @@ grant execute on function
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;

@@ -71,6 +71,7 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -8910,7 +8911,6 @@ declare
   v_table gdpr_internal.protected_table;
   v_parent regclass;
   v_link text;
-  v_key text;
   v_schema name;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -9021,17 +9021,6 @@ $code$,
     execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'subject_' || p_table);
   end if;
 
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
-  )
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_table.relation and x.indisprimary;
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_keys text[])
@@ -9057,7 +9046,8 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation, coalesce(v_key, 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, v_table.relation,
+    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -9065,6 +9055,7 @@ $code$,
   );
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
+  perform gdpr_generated.generate_keys(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
 
@@ -9318,7 +9309,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9381,6 +9372,82 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/64_generate_keys.sql
+-- [code] The generator of the function that lists the primary keys of rows and whose they are.
+-- GDPR Art. 17(3). It belongs to gdpr_worker, as all that touches rows; what becomes of the keys (a digest) is not its business.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_keys(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := gdpr_generated.key_condition(v_relation);
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_subjects is not null then
+    return query
+    select t.gdpr_subject_id, %3$s from %2$s as t where t.gdpr_subject_id = any (p_subjects);
+  else
+    return query
+    select t.gdpr_subject_id, %3$s from unnest(p_keys) as k (key) join %2$s as t on %4$s;
+  end if;
+  set constraints all immediate;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+end
+$body$
+$code$,
+    'keys_' || p_table, v_relation, gdpr_internal.key_text(v_relation, 't'),
+    coalesce(v_named, 'gdpr_internal.refuse(''no_primary_key'')')
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint[], text[]) is %L', 'keys_' || p_table,
+    format('Primary keys of rows of %s and whose they are: of these persons, or named by these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint[], text[]) to gdpr_owner', 'keys_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<table>, which lists primary keys.';
+
+create or replace function gdpr_generated.key_condition(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    format('t.%I = (%s)::%s', a.attname,
+      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
+      format_type(a.atttypid, a.atttypmod)),
+    ' and ' order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_condition(regclass) is
+  'The SQL that finds row t by k.key, its primary key as text (several columns: a JSON array of texts); null without a primary key.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -10526,7 +10593,7 @@ begin
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
-    'home_record', 'replay_record'
+    'home_record', 'replay_record', 'hold', 'hold_end'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -12792,6 +12859,232 @@ end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
 
+-- 80_retention/20_holds.sql
+-- [code] Holds: placing, releasing, and which rows of which persons they keep.
+-- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
+-- their primary keys digested by gdpr_keyholder, which touches no rows.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_keys(p_table smallint, p_keys text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, 'row ' || p_table, k.key)
+    from unnest(p_keys) with ordinality as k (key, n)
+    order by k.n
+  );
+end
+$function$;
+comment on function gdpr_internal.row_keys(smallint, text[]) is 'gdpr_internal.row_key() for many rows, in their order.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.hold_article(p_ground text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case p_ground
+    when 'freedom_of_expression' then 'Art. 17(3)(a)'
+    when 'legal_obligation' then 'Art. 17(3)(b)'
+    when 'public_health' then 'Art. 17(3)(c)'
+    when 'archiving' then 'Art. 17(3)(d)'
+    when 'legal_claims' then 'Art. 17(3)(e)'
+  end;
+end;
+comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
+
+create or replace view gdpr_internal.live_hold as
+select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+from gdpr_internal.hold as h
+where h.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);
+comment on view gdpr_internal.live_hold is 'Holds that hold at the statement''s time: one whose day has come ends by itself.';
+
+create or replace function gdpr_internal.rows_of(p_table smallint, p_subjects bigint[], p_keys text[])
+returns table (subject_id bigint, row_key text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
+  'The primary keys of rows, as gdprdb digests them, and whose they are: of these persons, or (p_subjects null) those named by these keys. Errors: PR004 key of the wrong type, PR408 no primary key.';
+
+create or replace function gdpr.place_hold(
+  p_subject bigint, p_ground text, p_reference text, p_table regclass default null, p_key text default null, p_columns name[] default null,
+  p_until timestamptz default 'infinity'
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := case when p_table is not null then gdpr_internal.table_id(p_table) end;
+  v_row record;
+  v_subject bigint := p_subject;
+  v_digest uuid;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if gdpr_internal.hold_article(p_ground) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of legal_claims, legal_obligation, public_health, archiving, freedom_of_expression');
+  elsif nullif(p_reference, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reference is needed: the law, the file number');
+  elsif coalesce(p_until <= statement_timestamp(), true) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold ends in the future');
+  elsif v_table is null and (p_subject is null or p_key is not null or p_columns is not null) then
+    perform gdpr_internal.refuse('invalid_argument', 'a hold is of a person, or names a table; rows and columns are of a table');
+  elsif p_columns = '{}' or exists (
+    select from unnest(p_columns) as c (name)
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+    )
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
+  end if;
+  if p_key is not null then
+    select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
+    if v_row.row_key is null then
+      perform gdpr_internal.refuse('invalid_argument', 'there is no row with this key');
+    elsif v_row.subject_id is null or coalesce(p_subject, v_row.subject_id) <> v_row.subject_id then
+      perform gdpr_internal.refuse('invalid_argument', 'the row is not of this person');
+    end if;
+    v_subject := v_row.subject_id;
+    v_digest := gdpr_internal.row_key(v_table, v_row.row_key);
+  end if;
+  if v_subject is not null then
+    -- an erasure that is under way is waited for, and one that comes later sees this hold
+    perform from gdpr_internal.subject as s where s.id = v_subject for key share;
+    perform gdpr_internal.require_subject(v_subject);
+  end if;
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
+  values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
+  returning id into v_id;
+  perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
+  return v_id;
+end
+$function$;
+comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+
+create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  if nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  insert into gdpr_internal.hold_end (hold_id, reason, actor)
+  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  on conflict (hold_id) do nothing;
+  if not found then
+    perform gdpr_internal.refuse('hold_ended');
+  end if;
+  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.release_hold(bigint, text) is
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+
+create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+  v_keys text[];
+begin
+  return query
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  join unnest(p_subjects) as p (subject_id) on p.subject_id = h.subject_id
+  where h.row_key is null and coalesce(h.table_id, p_table) = p_table
+  union all
+  select p.subject_id, null::text, h.columns, h.valid_until, h.id
+  from gdpr_internal.live_hold as h
+  cross join unnest(p_subjects) as p (subject_id)
+  where h.row_key is null and h.table_id = p_table and h.subject_id is null;
+  if not exists (select from gdpr_internal.live_hold as h where h.table_id = p_table and h.row_key is not null) then
+    return;
+  end if;
+  select array_agg(r.subject_id), array_agg(r.row_key) into v_subjects, v_keys from gdpr_internal.rows_of(p_table, p_subjects, null) as r;
+  return query
+  select r.subject_id, r.row_key, h.columns, h.valid_until, h.id
+  from unnest(v_subjects, v_keys, gdpr_internal.row_keys(p_table, v_keys)) as r (subject_id, row_key, digest)
+  join gdpr_internal.live_hold as h on h.table_id = p_table and h.row_key = r.digest;
+end
+$function$;
+comment on function gdpr_internal.held_rows(smallint, bigint[]) is
+  'What holds keep of these persons in a table, one row a hold: row_key null: all their rows; columns null: the whole row; until, hold_id: which hold, and when it ends by itself. row_key: the primary key as gdpr_internal.key_text() writes it.';
+
+create or replace view gdpr.hold as
+select
+  h.id as hold_id,
+  h.subject_id,
+  t.relation as table_name,
+  h.row_key,
+  h.columns,
+  h.ground,
+  gdpr_internal.hold_article(h.ground) as article,
+  h.reference,
+  case
+    when e.hold_id is not null then 'released'
+    when h.valid_until <= statement_timestamp() then 'over'
+    else 'holds'
+  end as state,
+  h.recorded_at as held_since,
+  h.valid_until as held_until,
+  h.recorded_by,
+  e.ended_at as released_at,
+  e.reason as release_reason,
+  e.recorded_by as released_by
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+left join gdpr_internal.hold_end as e on e.hold_id = h.id;
+comment on view gdpr.hold is
+  'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -13545,6 +13838,12 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8c. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -13557,7 +13856,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -13587,7 +13886,8 @@ grant execute on function
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
-grant execute on function gdpr_internal.key_expression(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+grant execute on function
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -13610,7 +13910,7 @@ grant execute on function
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
