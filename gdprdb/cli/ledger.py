@@ -30,6 +30,9 @@ from gdprdb.errors import FINDINGS, GdprdbError
 #: Entries of a part: what the database keeps in memory at once.
 _PART = 100_000
 
+#: What came of each part that is no count.
+_LISTS = ("granted_again", "unknown_purposes", "unknown_tables")
+
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 _public_key = click.option(
@@ -214,14 +217,11 @@ def _replay(connection: psycopg.Connection, file: Path, public_key: Path | None)
     for part in _verified(file, public_key):
         (result,) = one(connection, "select gdpr.replay(%s)", [part.document])
         lost = result.pop("lost")
-        unknown = [*total.pop("unknown_purposes", []), *result.pop("unknown_purposes")]
-        again = [*total.pop("granted_again", []), *result.pop("granted_again")]
-        total = {
-            **_sum([{k: v for k, v in total.items() if k != "lost"}, result]),
-            "granted_again": again,
-            "unknown_purposes": sorted(set(unknown)),
-            "lost": lost,
+        total.pop("lost", None)
+        lists = {
+            name: [*total.pop(name, []), *result.pop(name)] for name in _LISTS
         }
+        total = {**_sum([total, result]), **lists, "lost": lost}
     if not total:
         raise GdprdbError("the ledger has no part")
     return Rows(["what", "value"], list(flattened(total)), document=total)

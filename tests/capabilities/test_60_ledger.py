@@ -30,6 +30,11 @@ def replay(db: Database, lines: Lines) -> dict[str, Any]:
     return result
 
 
+def counts(result: dict[str, Any]) -> dict[str, int]:
+    """How many records of each kind a replay brought back."""
+    return {name: count for name, count in result.items() if isinstance(count, int) and count}
+
+
 def officer(db: Database, statement: str, *parameters: object) -> Any:
     """The single value of a statement of the officer."""
     return db.rows(statement, parameters, user="dpo_login")[0][0]
@@ -91,15 +96,12 @@ def test_everything_that_locks_is_brought_back(crm: Database, backup: Database) 
     officer(crm, "select gdpr.end_basis(%s, 'over')", ended)
     assert seen(backup) == ["Ahrens", "Bartok", "Chiba"]
     result = replay(backup, ledger(crm))
-    assert {name: count for name, count in result.items() if isinstance(count, int)} == {
+    assert counts(result) == {
         "erasures": 1,
         "blocks": 1,
-        "mailboxes": 0,
         "restrictions": 1,
-        "restriction_ends": 0,
         "objections": 1,
         "consents": 1,
-        "basis_ends": 0,
     }
     assert seen(backup) == ["Ahrens"]
     assert seen(backup, "marketing") == []
@@ -142,12 +144,10 @@ def test_twice_changes_nothing(crm: Database, backup: Database) -> None:
     before = evidence(backup)
     assert sorted(before) == sorted(evidence(crm))
     second = replay(backup, lines)
-    assert not any(second[name] for name in first if isinstance(first[name], int))
+    assert counts(second) == {}
     assert evidence(backup) == before
     # in the database that wrote it, nothing is to be done either
-    assert not any(
-        count for count in replay(crm, lines).values() if isinstance(count, int)
-    )
+    assert counts(replay(crm, lines)) == {}
 
 
 def test_a_withdrawal_comes_back_and_a_later_grant_is_named(

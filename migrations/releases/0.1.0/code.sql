@@ -12203,7 +12203,7 @@ from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
   'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
 
--- 60_subject_rights/60_ledger.sql
+-- 60_subject_rights/80_ledger.sql
 -- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
 -- GDPR Art. 5(2), Art. 17, Art. 18, Art. 21, Art. 7(3). Called by: gdprdb ledger export, which signs it with a key of its own.
 
@@ -12283,9 +12283,29 @@ select 'restriction_end', x.ended_at, r.id, r.subject_id, jsonb_build_object('gr
 from gdpr_internal.restriction_end as x
 join gdpr_internal.restriction_record as r on r.id = x.restriction_id
 union all
-select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name)
+select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name, 'pending', o.pending)
 from gdpr_internal.objection_record as o
 join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+select
+  'objection_decision', d.decided_at, d.id, o.subject_id,
+  jsonb_build_object('purpose', p.name, 'event', d.decision, 'ground', d.ground, 'of', o.recorded_at)
+from gdpr_internal.objection_decision as d
+join gdpr_internal.objection_record as o on o.id = d.objection_id
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+-- without them the replay would erase what has to be kept
+select
+  'hold', h.recorded_at, h.id, h.subject_id,
+  jsonb_build_object(
+    'ground', h.ground, 'until', h.valid_until, 'table_id', h.table_id, 'table_name', t.relation::text, 'digest', h.row_key, 'columns', h.columns
+  )
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+union all
+select 'hold_end', x.ended_at, h.id, h.subject_id, jsonb_build_object('ground', h.ground, 'of', h.recorded_at)
+from gdpr_internal.hold_end as x
+join gdpr_internal.hold as h on h.id = x.hold_id
 union all
 select 'consent', c.recorded_at, c.id, c.subject_id, jsonb_build_object('purpose', p.name, 'event', c.event, 'channel', c.channel)
 from gdpr_internal.consent_record as c
@@ -12302,7 +12322,7 @@ join gdpr_internal.basis_record as b on b.id = x.basis_id
 join gdpr_internal.purpose as p on p.id = b.purpose_id
 where not x.by_policy;
 comment on view gdpr_internal.ledger_entry is
-  'What locks, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+  'What locks or keeps, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
 create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
 returns setof jsonb
@@ -12312,6 +12332,7 @@ parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set quote_all_identifiers = off
 set jit = off
 as $function$
 declare
@@ -12331,7 +12352,9 @@ begin
     select v_header || '{"part": 1}'
     union all
     (
-      select jsonb_strip_nulls(jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at)) || e.details
+      select jsonb_strip_nulls(
+        jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at) || e.details
+      )
       from gdpr_internal.ledger_entry as e
       left join gdpr_internal.subject as s on s.id = e.subject_id
       -- what a transaction wrote that took its time to commit may be in no ledger before this one
@@ -12359,7 +12382,7 @@ begin
 end
 $function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb
@@ -12407,22 +12430,24 @@ end
 $function$;
 comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR631, PR401.';
 
--- 60_subject_rights/65_replay.sql
--- [code] After a restore: what the database lacks of a ledger, and forgetting it again.
--- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger check and replay.
+-- 60_subject_rights/82_missing.sql
+-- [code] What the database lacks of its ledger.
+-- GDPR Art. 32(1)(c), Art. 17. Called by: gdpr.replay(), and gdpr_dpo by gdprdb ledger check.
 
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
 returns table (
   n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
-  ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean
+  ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz,
+  table_id smallint, columns name[]
 )
 language plpgsql
 stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 -- planned while a table had one page, it would read all of it for each entry by now
 set enable_seqscan = off
 set jit = off
@@ -12430,11 +12455,13 @@ as $function$
 #variable_conflict use_column
 begin
   return query
-  select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased
+  select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased,
+    e.pending, e.until, e.table_id, e.columns
   from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
   cross join lateral jsonb_to_record(l.line) as e (
     kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
-    of timestamptz, digest uuid, identifier text, erased boolean
+    of timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz, table_id smallint, table_name text,
+    columns name[]
   )
   left join gdpr_internal.purpose as p on p.name = e.purpose
   left join gdpr_internal.subject as s on s.id = e.subject
@@ -12445,7 +12472,7 @@ begin
       select from gdpr_internal.opt_out_record as x where x.mailbox = e.digest and x.event = e.event and x.recorded_at = e.at
     )
     -- who is not there, or not any more, has nothing that could be locked
-    when s.id is null or s.erased_at is not null or (e.purpose is not null and p.id is null) then false
+    when e.subject is not null and (s.id is null or s.erased_at is not null) or e.purpose is not null and p.id is null then false
     when e.kind = 'restriction' then not exists (
       select from gdpr_internal.restriction_record as x where x.subject_id = s.id and x.recorded_at = e.at and x.ground = e.ground
     )
@@ -12455,7 +12482,24 @@ begin
       where x.subject_id = s.id and x.recorded_at = e.of and x.ground = e.ground
     )
     when e.kind = 'objection' then not exists (
-      select from gdpr_internal.objection_record as x where x.subject_id = s.id and x.purpose_id = p.id
+      select from gdpr_internal.objection_record as x where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.at
+    )
+    when e.kind = 'objection_decision' then not exists (
+      select from gdpr_internal.objection_record as x
+      join gdpr_internal.objection_decision as y on y.objection_id = x.id
+      where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.of and y.decided_at = e.at
+    )
+    when e.kind = 'hold' then not exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.at and x.ground = e.ground and (x.subject_id, x.table_id) is not distinct from (e.subject, e.table_id)
+    ) and (e.table_id is null or exists (
+      select from gdpr_internal.protected_table as t
+      where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+    ))
+    when e.kind = 'hold_end' then exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.of and x.ground = e.ground and x.subject_id is not distinct from e.subject
+        and not exists (select from gdpr_internal.hold_end as y where y.hold_id = x.id)
     )
     when e.kind = 'consent' then not exists (
       select from gdpr_internal.consent_record as x
@@ -12537,6 +12581,12 @@ $function$;
 comment on function gdpr.check_ledger(jsonb) is
   'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
 
+-- 60_subject_rights/84_replay.sql
+-- [code] After a restore: forgetting again what the ledger says.
+-- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger replay.
+
+set local role gdpr_owner;
+
 create or replace function gdpr_internal.pass_positions(p_positions jsonb)
 returns void
 language plpgsql
@@ -12561,6 +12611,39 @@ end
 $function$;
 comment on function gdpr_internal.pass_positions(jsonb) is
   'No number that was given before the restore is given to somebody else after it.';
+
+create or replace function gdpr_internal.replay_holds(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_holds bigint;
+  v_ends bigint;
+begin
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
+  select m.subject_id, m.table_id, m.digest, m.columns, m.ground, v_reason, m.until, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  where m.kind = 'hold'
+  order by m.n;
+  get diagnostics v_holds = row_count;
+  insert into gdpr_internal.hold_end (hold_id, reason, ended_at, recorded_by)
+  select h.id, v_reason, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  join gdpr_internal.hold as h
+    on h.recorded_at = m.record_at and h.ground = m.ground and h.subject_id is not distinct from m.subject_id
+  where m.kind = 'hold_end'
+  on conflict (hold_id) do nothing;
+  get diagnostics v_ends = row_count;
+  return jsonb_build_object('holds', v_holds, 'hold_ends', v_ends);
+end
+$function$;
+comment on function gdpr_internal.replay_holds(jsonb) is 'Records holds again before anybody is erased: what they keep is kept.';
 
 create or replace function gdpr_internal.replay_erasures(p_ledger jsonb)
 returns bigint
@@ -12653,11 +12736,24 @@ begin
     returning restriction_id
   ),
   objections as (
-    insert into gdpr_internal.objection_record (subject_id, purpose_id, recorded_at, recorded_by)
-    select m.subject_id, m.purpose_id, m.at, v_by
+    insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, coalesce(m.pending, false), m.at, v_by
     from missing as m
     where m.kind = 'objection'
-    on conflict (subject_id, purpose_id) do nothing
+    order by m.n
+    returning id, subject_id, purpose_id, recorded_at
+  ),
+  objection_decisions as (
+    insert into gdpr_internal.objection_decision (objection_id, decision, ground, decided_at, recorded_by)
+    select o.id, m.event, m.ground, m.at, v_by
+    from missing as m
+    join (
+      select * from objections
+      union all
+      select x.id, x.subject_id, x.purpose_id, x.recorded_at from gdpr_internal.objection_record as x
+    ) as o on o.subject_id = m.subject_id and o.purpose_id = m.purpose_id and o.recorded_at = m.record_at
+    where m.kind = 'objection_decision'
+    order by m.n
     returning id
   ),
   consents as (
@@ -12684,6 +12780,7 @@ begin
     'restrictions', (select count(*) from restrictions),
     'restriction_ends', (select count(*) from restriction_ends),
     'objections', (select count(*) from objections),
+    'objection_decisions', (select count(*) from objection_decisions),
     'consents', (select count(*) from consents),
     'basis_ends', (select count(*) from basis_ends)
   )
@@ -12702,6 +12799,7 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set quote_all_identifiers = off
 as $function$
 declare
   v_digest bytea;
@@ -12744,7 +12842,9 @@ begin
     order by s.id
     for no key update of s
   ) as s;
-  v_result := jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger)) || gdpr_internal.replay_locks(p_ledger);
+  v_result := gdpr_internal.replay_holds(p_ledger);
+  v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
+  v_result := v_result || gdpr_internal.replay_locks(p_ledger);
   select array_agg(s.id) into v_subjects
   from gdpr_internal.subject as s
   where s.id = any (v_subjects) and s.erased_at is null;
@@ -12764,6 +12864,14 @@ begin
       from jsonb_to_recordset(p_ledger) as e (purpose text)
       where e.purpose is not null and not exists (select from gdpr_internal.purpose as p where p.name = e.purpose)
     ),
+    'unknown_tables', (
+      select coalesce(jsonb_agg(distinct e.table_name), '[]')
+      from jsonb_to_recordset(p_ledger) as e (table_id smallint, table_name text)
+      where e.table_name is not null and not exists (
+        select from gdpr_internal.protected_table as t
+        where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+      )
+    ),
     'lost', gdpr_internal.positions_beyond(v_header -> 'positions', v_before)
   );
   insert into gdpr_internal.replay_record (digest, part, taken_at, positions, before, result, actor)
@@ -12780,7 +12888,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor

@@ -842,27 +842,6 @@ create table gdpr_internal.erasure_record (
 );
 comment on table gdpr_internal.erasure_record is 'The erasure ledger: which subject number was erased when, and counts of rows. No values.';
 
--- 60_subject_rights/12_replays.sql
--- [state] Replays of the ledger after a restore.
--- GDPR Art. 5(2), Art. 17. Append-only. Written by gdpr.replay().
-
-set local role gdpr_owner;
-
-create table gdpr_internal.replay_record (
-  id bigint generated always as identity primary key,
-  digest bytea not null,
-  part integer not null,
-  taken_at timestamptz not null,
-  positions jsonb not null,
-  before jsonb not null,
-  result jsonb not null,
-  recorded_at timestamptz not null default statement_timestamp(),
-  recorded_by text not null default session_user,
-  actor text
-);
-comment on table gdpr_internal.replay_record is
-  'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
-
 -- 60_subject_rights/12_requests.sql
 -- [state] Requests of persons, and every step of answering them.
 -- GDPR Art. 12(3) to 12(6), Art. 15 to 22, Art. 5(2). Append-only; gdpr.request derives where each one stands.
@@ -947,6 +926,27 @@ create table gdpr_internal.mail_record (
 create index mail_record_subject on gdpr_internal.mail_record (subject_id);
 comment on table gdpr_internal.mail_record is
   'What became of mails: sent, expired before they could be, dropped by somebody. Who, which template, when; never what stood in them or where they went.';
+
+-- 60_subject_rights/18_replays.sql
+-- [state] Replays of the ledger after a restore.
+-- GDPR Art. 5(2), Art. 17. Append-only. Written by gdpr.replay().
+
+set local role gdpr_owner;
+
+create table gdpr_internal.replay_record (
+  id bigint generated always as identity primary key,
+  digest bytea not null,
+  part integer not null,
+  taken_at timestamptz not null,
+  positions jsonb not null,
+  before jsonb not null,
+  result jsonb not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+comment on table gdpr_internal.replay_record is
+  'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
 
 -- 80_retention/10_holds.sql
 -- [state] Holds: what may not be deleted, although the person asks for it or its time is over.

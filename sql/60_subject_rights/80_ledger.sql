@@ -77,9 +77,29 @@ select 'restriction_end', x.ended_at, r.id, r.subject_id, jsonb_build_object('gr
 from gdpr_internal.restriction_end as x
 join gdpr_internal.restriction_record as r on r.id = x.restriction_id
 union all
-select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name)
+select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name, 'pending', o.pending)
 from gdpr_internal.objection_record as o
 join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+select
+  'objection_decision', d.decided_at, d.id, o.subject_id,
+  jsonb_build_object('purpose', p.name, 'event', d.decision, 'ground', d.ground, 'of', o.recorded_at)
+from gdpr_internal.objection_decision as d
+join gdpr_internal.objection_record as o on o.id = d.objection_id
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+-- without them the replay would erase what has to be kept
+select
+  'hold', h.recorded_at, h.id, h.subject_id,
+  jsonb_build_object(
+    'ground', h.ground, 'until', h.valid_until, 'table_id', h.table_id, 'table_name', t.relation::text, 'digest', h.row_key, 'columns', h.columns
+  )
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+union all
+select 'hold_end', x.ended_at, h.id, h.subject_id, jsonb_build_object('ground', h.ground, 'of', h.recorded_at)
+from gdpr_internal.hold_end as x
+join gdpr_internal.hold as h on h.id = x.hold_id
 union all
 select 'consent', c.recorded_at, c.id, c.subject_id, jsonb_build_object('purpose', p.name, 'event', c.event, 'channel', c.channel)
 from gdpr_internal.consent_record as c
@@ -96,7 +116,7 @@ join gdpr_internal.basis_record as b on b.id = x.basis_id
 join gdpr_internal.purpose as p on p.id = b.purpose_id
 where not x.by_policy;
 comment on view gdpr_internal.ledger_entry is
-  'What locks, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+  'What locks or keeps, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
 create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
 returns setof jsonb
@@ -106,6 +126,7 @@ parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set quote_all_identifiers = off
 set jit = off
 as $function$
 declare
@@ -125,7 +146,9 @@ begin
     select v_header || '{"part": 1}'
     union all
     (
-      select jsonb_strip_nulls(jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at)) || e.details
+      select jsonb_strip_nulls(
+        jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at) || e.details
+      )
       from gdpr_internal.ledger_entry as e
       left join gdpr_internal.subject as s on s.id = e.subject_id
       -- what a transaction wrote that took its time to commit may be in no ledger before this one
@@ -153,7 +176,7 @@ begin
 end
 $function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb

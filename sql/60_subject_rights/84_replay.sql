@@ -1,131 +1,7 @@
--- [code] After a restore: what the database lacks of a ledger, and forgetting it again.
--- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger check and replay.
+-- [code] After a restore: forgetting again what the ledger says.
+-- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger replay.
 
 set local role gdpr_owner;
-
-create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
-returns table (
-  n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
-  ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean
-)
-language plpgsql
-stable
-parallel restricted
-security definer
-set search_path = pg_catalog, pg_temp
--- planned while a table had one page, it would read all of it for each entry by now
-set enable_seqscan = off
-set jit = off
-as $function$
-#variable_conflict use_column
-begin
-  return query
-  select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased
-  from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
-  cross join lateral jsonb_to_record(l.line) as e (
-    kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
-    of timestamptz, digest uuid, identifier text, erased boolean
-  )
-  left join gdpr_internal.purpose as p on p.name = e.purpose
-  left join gdpr_internal.subject as s on s.id = e.subject
-  where case
-    when e.kind = 'erasure' then not exists (select from gdpr_internal.erasure_record as x where x.subject_id = e.subject)
-    when e.kind = 'block' then not exists (select from gdpr_internal.identifier as x where x.digest = e.digest and x.blocked_at is not null)
-    when e.kind = 'mailbox' then not exists (
-      select from gdpr_internal.opt_out_record as x where x.mailbox = e.digest and x.event = e.event and x.recorded_at = e.at
-    )
-    -- who is not there, or not any more, has nothing that could be locked
-    when s.id is null or s.erased_at is not null or (e.purpose is not null and p.id is null) then false
-    when e.kind = 'restriction' then not exists (
-      select from gdpr_internal.restriction_record as x where x.subject_id = s.id and x.recorded_at = e.at and x.ground = e.ground
-    )
-    when e.kind = 'restriction_end' then not exists (
-      select from gdpr_internal.restriction_record as x
-      join gdpr_internal.restriction_end as y on y.restriction_id = x.id
-      where x.subject_id = s.id and x.recorded_at = e.of and x.ground = e.ground
-    )
-    when e.kind = 'objection' then not exists (
-      select from gdpr_internal.objection_record as x where x.subject_id = s.id and x.purpose_id = p.id
-    )
-    when e.kind = 'consent' then not exists (
-      select from gdpr_internal.consent_record as x
-      where x.subject_id = s.id and x.purpose_id = p.id and x.event = e.event and x.recorded_at = e.at
-    )
-    when e.kind = 'basis_end' then exists (
-      select from gdpr_internal.basis_record as x
-      where x.subject_id = s.id and x.purpose_id = p.id and x.basis = e.basis and x.recorded_at = e.of
-        and not exists (select from gdpr_internal.basis_end as y where y.basis_id = x.id)
-    )
-    else false
-  end;
-end
-$function$;
-comment on function gdpr_internal.ledger_missing(jsonb) is
-  'The entries of a part of a ledger that this database does not know, found by what they say and not by their numbers, which a restored database gives again.';
-
-create or replace function gdpr_internal.position_reached()
-returns jsonb
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  -- after a replay the numbers up to the ledger's are used up, though some of their records are lost
-  select jsonb_object_agg(p.key, greatest(p.value::bigint, (
-    select max((r.positions ->> p.key)::bigint) from gdpr_internal.replay_record as r
-  )))
-  from jsonb_each_text(gdpr_internal.ledger_positions()) as p;
-end;
-comment on function gdpr_internal.position_reached() is 'The last number of each register that this database has seen, or knows of by a ledger that it replayed.';
-
-create or replace function gdpr_internal.positions_beyond(p_positions jsonb, p_before jsonb)
-returns jsonb
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_object_agg(p.key, p.value::bigint - (p_before ->> p.key)::bigint), '{}')
-  from jsonb_each_text(p_positions) as p
-  where p.value::bigint > (p_before ->> p.key)::bigint;
-end;
-comment on function gdpr_internal.positions_beyond(jsonb, jsonb) is 'By how many records each register was longer.';
-
-create or replace function gdpr.check_ledger(p_ledger jsonb)
-returns jsonb
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $function$
-declare
-  v_digest bytea := gdpr_internal.open_ledger(p_ledger);
-  v_missing jsonb;
-  v_behind jsonb;
-begin
-  select coalesce(jsonb_object_agg(m.kind, m.entries), '{}') into v_missing
-  from (
-    select m.kind, count(*) as entries
-    from gdpr_internal.ledger_missing(p_ledger) as m
-    where m.event is distinct from 'granted' and m.event is distinct from 'lifted'
-    group by m.kind
-  ) as m;
-  v_behind := gdpr_internal.positions_beyond(p_ledger -> 0 -> 'positions', gdpr_internal.position_reached());
-  if v_missing <> '{}' or v_behind <> '{}' then
-    perform gdpr_internal.notice_restore(format('behind the ledger of %s', p_ledger -> 0 ->> 'taken_at'));
-  end if;
-  return jsonb_build_object(
-    'taken_at', p_ledger -> 0 -> 'taken_at', 'digest', encode(v_digest, 'hex'), 'missing', v_missing, 'behind', v_behind,
-    'whereabouts', gdpr.whereabouts()
-  );
-end
-$function$;
-comment on function gdpr.check_ledger(jsonb) is
-  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
 
 create or replace function gdpr_internal.pass_positions(p_positions jsonb)
 returns void
@@ -151,6 +27,39 @@ end
 $function$;
 comment on function gdpr_internal.pass_positions(jsonb) is
   'No number that was given before the restore is given to somebody else after it.';
+
+create or replace function gdpr_internal.replay_holds(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_holds bigint;
+  v_ends bigint;
+begin
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
+  select m.subject_id, m.table_id, m.digest, m.columns, m.ground, v_reason, m.until, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  where m.kind = 'hold'
+  order by m.n;
+  get diagnostics v_holds = row_count;
+  insert into gdpr_internal.hold_end (hold_id, reason, ended_at, recorded_by)
+  select h.id, v_reason, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  join gdpr_internal.hold as h
+    on h.recorded_at = m.record_at and h.ground = m.ground and h.subject_id is not distinct from m.subject_id
+  where m.kind = 'hold_end'
+  on conflict (hold_id) do nothing;
+  get diagnostics v_ends = row_count;
+  return jsonb_build_object('holds', v_holds, 'hold_ends', v_ends);
+end
+$function$;
+comment on function gdpr_internal.replay_holds(jsonb) is 'Records holds again before anybody is erased: what they keep is kept.';
 
 create or replace function gdpr_internal.replay_erasures(p_ledger jsonb)
 returns bigint
@@ -243,11 +152,24 @@ begin
     returning restriction_id
   ),
   objections as (
-    insert into gdpr_internal.objection_record (subject_id, purpose_id, recorded_at, recorded_by)
-    select m.subject_id, m.purpose_id, m.at, v_by
+    insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, coalesce(m.pending, false), m.at, v_by
     from missing as m
     where m.kind = 'objection'
-    on conflict (subject_id, purpose_id) do nothing
+    order by m.n
+    returning id, subject_id, purpose_id, recorded_at
+  ),
+  objection_decisions as (
+    insert into gdpr_internal.objection_decision (objection_id, decision, ground, decided_at, recorded_by)
+    select o.id, m.event, m.ground, m.at, v_by
+    from missing as m
+    join (
+      select * from objections
+      union all
+      select x.id, x.subject_id, x.purpose_id, x.recorded_at from gdpr_internal.objection_record as x
+    ) as o on o.subject_id = m.subject_id and o.purpose_id = m.purpose_id and o.recorded_at = m.record_at
+    where m.kind = 'objection_decision'
+    order by m.n
     returning id
   ),
   consents as (
@@ -274,6 +196,7 @@ begin
     'restrictions', (select count(*) from restrictions),
     'restriction_ends', (select count(*) from restriction_ends),
     'objections', (select count(*) from objections),
+    'objection_decisions', (select count(*) from objection_decisions),
     'consents', (select count(*) from consents),
     'basis_ends', (select count(*) from basis_ends)
   )
@@ -292,6 +215,7 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set quote_all_identifiers = off
 as $function$
 declare
   v_digest bytea;
@@ -334,7 +258,9 @@ begin
     order by s.id
     for no key update of s
   ) as s;
-  v_result := jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger)) || gdpr_internal.replay_locks(p_ledger);
+  v_result := gdpr_internal.replay_holds(p_ledger);
+  v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
+  v_result := v_result || gdpr_internal.replay_locks(p_ledger);
   select array_agg(s.id) into v_subjects
   from gdpr_internal.subject as s
   where s.id = any (v_subjects) and s.erased_at is null;
@@ -354,6 +280,14 @@ begin
       from jsonb_to_recordset(p_ledger) as e (purpose text)
       where e.purpose is not null and not exists (select from gdpr_internal.purpose as p where p.name = e.purpose)
     ),
+    'unknown_tables', (
+      select coalesce(jsonb_agg(distinct e.table_name), '[]')
+      from jsonb_to_recordset(p_ledger) as e (table_id smallint, table_name text)
+      where e.table_name is not null and not exists (
+        select from gdpr_internal.protected_table as t
+        where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+      )
+    ),
     'lost', gdpr_internal.positions_beyond(v_header -> 'positions', v_before)
   );
   insert into gdpr_internal.replay_record (digest, part, taken_at, positions, before, result, actor)
@@ -370,7 +304,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
