@@ -149,9 +149,7 @@ def check(dsn: str | None, file: Path, public_key: Path | None) -> Rows:
 @dry_run_option
 @yes_option
 @output
-def replay(
-    dsn: str | None, file: Path, public_key: Path | None, dry_run: bool, yes: bool
-) -> Rows:
+def replay(dsn: str | None, file: Path, public_key: Path | None, dry_run: bool, yes: bool) -> Rows:
     """Forget again, after a restore, what the ledger in FILE says; then processing goes on.
 
     The plan shown first is exact: the ledger is replayed and rolled back. A ledger without
@@ -218,9 +216,7 @@ def _replay(connection: psycopg.Connection, file: Path, public_key: Path | None)
         (result,) = one(connection, "select gdpr.replay(%s)", [part.document])
         lost = result.pop("lost")
         total.pop("lost", None)
-        lists = {
-            name: [*total.pop(name, []), *result.pop(name)] for name in _LISTS
-        }
+        lists = {name: [*total.pop(name, []), *result.pop(name)] for name in _LISTS}
         total = {**_sum([total, result]), **lists, "lost": lost}
     if not total:
         raise GdprdbError("the ledger has no part")

@@ -146,6 +146,7 @@ as $function$
 begin
   if p_event <> 'noticed' then
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
+    perform gdpr_internal.enforce_append_only();
     execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
     execute 'drop type gdpr_generated.place';
     execute 'create type gdpr_generated.place as enum ()';

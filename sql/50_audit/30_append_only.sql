@@ -3,7 +3,14 @@
 
 set local role gdpr_owner;
 
-do $evidence$
+create or replace function gdpr_internal.enforce_append_only()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
 declare
   v_table text;
 begin
@@ -13,6 +20,11 @@ begin
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
     'home_record', 'replay_record', 'hold', 'hold_end'
   ] loop
+    -- pg_restore --disable-triggers leaves them enabled, but no longer always
+    continue when (
+      select count(*) from pg_trigger as g
+      where g.tgrelid = to_regclass('gdpr_internal.' || v_table) and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A'
+    ) = 2;
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
       v_table
@@ -24,6 +36,14 @@ begin
     );
     execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_no_truncate', v_table);
   end loop;
+end
+$function$;
+comment on function gdpr_internal.enforce_append_only() is
+  'Puts the triggers on the tables of evidence that refuse every change, for every role and in every session, where they are missing or disabled.';
+
+do $evidence$
+begin
+  perform gdpr_internal.enforce_append_only();
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;

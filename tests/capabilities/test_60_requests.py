@@ -75,5 +75,3 @@ def test_what_fulfils_a_request_is_tied_to_it(crm: Database) -> None:
     with refused("PR608", "request_state"):
         within(crm, number, f"restrict({anna}, 'legal_claims')")
     assert crm.rows("select count(*) from gdpr.restriction", user="auditor_login") == [(2,)]
-
-
