@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ import rich_click as click
 
 from gdprdb import ledger as ledgers
 from gdprdb.cli.options import (
-    UNCHANGED,
     database,
     dry_run_option,
     dsn_option,
@@ -65,7 +63,7 @@ def keygen(file: Path) -> None:
     """
     private, public = ledgers.new_keys()
     # never over another key: what that one signed could not be told any more
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
         out.write(private + "\n")
     say(f"The private key is in {file}. The public key, for check and replay:")
     click.echo(public)

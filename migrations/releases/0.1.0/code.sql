@@ -119,20 +119,19 @@ set local role gdpr_owner;
 
 create or replace function gdpr_policy.is_here(p_database oid, p_timeline text)
 returns boolean
-language plpgsql
+language sql
 stable
 parallel safe
 security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  -- any position does; a constant would be computed while planning, which fails on a standby
-  v_position pg_lsn := '0/1';
-begin
-  return split_part(pg_relation_filepath('pg_class'), '/', -2) = p_database::text
-    and (current_setting('in_hot_standby')::boolean or left(pg_walfile_name(v_position), 8) = p_timeline);
-end
-$function$;
+-- no SET clause: the planner puts it into every statement
+begin atomic
+  select split_part(pg_relation_filepath('pg_catalog.pg_class'::regclass), '/', -2) = p_database::text
+    and case
+      when current_setting('in_hot_standby') = 'on' then true
+      -- any position does; a constant would be looked up while planning, which fails on a standby
+      else left(pg_walfile_name(case when statement_timestamp() > '-infinity' then '0/1'::pg_lsn end), 8) = p_timeline
+    end;
+end;
 comment on function gdpr_policy.is_here(oid, text) is
   'Whether this database has this OID and the server writes this timeline (a standby writes none). Both change without a dump: by a copy with CREATE DATABASE, by point-in-time recovery and failover.';
 
