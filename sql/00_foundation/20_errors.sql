@@ -40,6 +40,8 @@ values
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
+  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
@@ -71,6 +73,9 @@ values
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
+  ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
+  ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
+  ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 

@@ -256,7 +256,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -333,15 +333,13 @@ begin
     end if;
     problems := problems || gdpr_internal.encryption_problems(p_where, p_relation, v_attribute, v_type, v_encrypt);
   end if;
-  if v_erase is not null and not (
-    (jsonb_typeof(v_erase) = 'string' and v_erase #>> '{}' in ('keep', 'null'))
-    or (jsonb_typeof(v_erase) = 'object' and v_erase ? 'value')
-  ) then
-    problems := problems || format('%s.erase: "keep", "null" or { value = "..." }', p_where);
-  elsif v_erase #>> '{}' = 'keep' and v_encrypt <> 'no' then
-    problems := problems || format('%s.erase: ciphertext cannot be kept, its key goes', p_where);
-  elsif v_erase #>> '{}' = 'null' and v_attribute.attnotnull then
-    problems := problems || format('%s.erase: the column is NOT NULL', p_where);
+  if v_erase is not null then
+    problems := array_remove(
+      problems || gdpr_internal.erase_problem(p_where, p_relation, v_attribute, v_type, v_encrypt, v_mask, v_erase), null
+    );
+  end if;
+  if coalesce(p_in ->> 'review', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.review: true or false', p_where);
   end if;
   definition := jsonb_strip_nulls(jsonb_build_object(
     'category', coalesce(p_in ->> 'category', 'other'),
@@ -353,7 +351,9 @@ begin
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
-    'special', p_in ->> 'special'
+    'special', p_in ->> 'special',
+    'about', p_in ->> 'about',
+    'review', case when p_in ->> 'review' = 'true' then true end
   ));
 end
 $function$;

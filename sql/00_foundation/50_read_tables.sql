@@ -12,9 +12,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -38,6 +39,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -96,11 +118,11 @@ declare
   v_match text[] := coalesce(gdpr_internal.text_array(p_in -> 'match_on'), '{}');
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
-  v_interval record;
   v_opt_in record;
+  v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -147,6 +169,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;
@@ -168,34 +198,24 @@ begin
   end if;
   if jsonb_typeof(v_erase) = 'object' then
     problems := problems || gdpr_internal.unknown_keys(v_where || '.erase', v_erase, array['keep_until', 'then']);
-    v_interval := gdpr_internal.read_interval(v_where || '.erase.keep_until', split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 1));
-    problems := array_remove(problems || v_interval.problem, null);
-    if not exists (
-      select from pg_attribute as a
-      where a.attrelid = p_relation and a.attname = split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 2)
-        and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-    ) then
-      problems := problems || format('%s.erase.keep_until: "<duration> after <date column>"', v_where);
-    end if;
+    problems := array_remove(
+      problems || gdpr_internal.keep_problem(v_where || '.erase.keep_until', p_relation, v_erase ->> 'keep_until'), null
+    );
   end if;
   if v_method = 'anonymise' then
     problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
-    select problems || coalesce(array_agg(format(
-      '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', v_where, to_json(a.attname),
-      format_type(a.atttypid, a.atttypmod)
-    ) order by a.attnum), '{}')
-    into problems
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and v_columns ? a.attname::text
-      and gdpr_internal.erase_rule(p_relation, a.attname, v_columns -> a.attname::text) = 'neutral'
-      and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
+    problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
+
+  v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
+  problems := problems || v_retain.problems;
 
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
-  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -223,6 +243,32 @@ begin atomic
   end;
 end;
 comment on function gdpr_internal.neutral_value(text) is 'The SQL of a value that says nothing, for columns that erasure empties and that cannot be null; null for types that have none.';
+
+create or replace function gdpr_internal.neutral_problems(p_where text, p_relation regclass, p_columns jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', p_where, to_json(a.attname),
+    format_type(a.atttypid, a.atttypmod)
+  ) order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
+    and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
+    and gdpr_internal.neutral_value(coalesce(
+      (
+        select c.original_type from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
+      ),
+      format_type(a.atttypid, a.atttypmod)
+    )) is null;
+end;
+comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
 create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
 returns text[]
@@ -265,23 +311,22 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(array_agg(format(
-    'tables.%s.erase: rows stay when the person is erased, but tables.%s deletes the rows they refer to; anonymise those too, or let (%s) be null',
-    to_json(c.key), to_json(p.key), array_to_string(gdpr_internal.text_array(c.value -> 'subject' -> 'via'), ', ')
-  ) order by c.key), '{}')
-  from jsonb_each(p_tables) as c
-  join jsonb_each(p_tables) as p on p.key = c.value -> 'subject' ->> 'references'
+  select coalesce(array_agg(distinct format(
+    'tables.%s: rows that tables.%s keeps refer to rows here, which are then anonymised and not deleted: %s', to_json(p.key), to_json(c.key), x.problem
+  )), '{}')
+  from jsonb_each(p_tables) as p
+  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = gdpr_internal.find_table(p.key)
+  join jsonb_each(p_tables) as c on gdpr_internal.find_table(c.key) = k.conrelid
+  cross join lateral unnest(gdpr_internal.neutral_problems('tables.' || to_json(p.key), k.confrelid, p.value -> 'columns')) as x (problem)
   where gdpr_internal.erasure_method(p.value) = 'delete'
-    and (
-      jsonb_typeof(c.value -> 'erase') = 'object'
-      or gdpr_internal.erasure_method(c.value) = 'anonymise' and exists (
-        select from pg_attribute as a
-        where a.attrelid = gdpr_internal.find_table(c.key) and a.attnotnull
-          and a.attname = any (gdpr_internal.text_array(c.value -> 'subject' -> 'via'))
-      )
+    and (c.value -> 'erase' ? 'keep_until' or gdpr_internal.erasure_method(c.value) = 'anonymise')
+    and not exists (
+      select from pg_attribute as a
+      where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and not a.attnotnull and not c.value -> 'erase' ? 'keep_until'
     );
 end;
-comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
+comment on function gdpr_internal.erasure_order_problems(jsonb) is
+  'Rows that have to stay, because others that stay refer to them, and that cannot be emptied.';
 
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
@@ -335,7 +380,7 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables

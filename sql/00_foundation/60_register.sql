@@ -236,28 +236,6 @@ begin atomic
 end;
 comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
 
-create or replace function gdpr_internal.erase_rule(p_relation regclass, p_column text, p_definition jsonb)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select case
-    when jsonb_typeof(p_definition -> 'erase') = 'object' then 'value:' || (p_definition -> 'erase' ->> 'value')
-    when p_definition ? 'erase' then p_definition ->> 'erase'
-    when not (p_definition ->> 'sensitive')::boolean and not p_definition ? 'identifier'
-      and p_definition ->> 'category' <> all (array['identity', 'contact', 'demographic', 'online']) then 'keep'
-    when a.attnotnull then 'neutral'
-    else 'null'
-  end
-  from pg_attribute as a
-  where a.attrelid = p_relation and a.attname = p_column;
-end;
-comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
-  'What anonymisation does with a column: the policy''s word, else empties what is sensitive, identifies or describes the person.';
-
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb
 language sql
@@ -333,6 +311,7 @@ begin
     parent_id = v_parent.id,
     via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
@@ -341,11 +320,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -353,7 +332,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -448,6 +427,33 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
+create or replace function gdpr_internal.follow_references(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.relation <> p_relation
+      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
+  loop
+    perform gdpr_internal.generate_worker(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_references(regclass) is
+  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -495,6 +501,7 @@ declare
 begin
   perform gdpr_internal.generate_triggers(v_id);
   perform gdpr_internal.generate_worker(v_id);
+  perform gdpr_internal.follow_references(p_relation);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;

@@ -193,7 +193,8 @@ select
   c.matches,
   c.mask,
   c.erase,
-  c.original_type as type
+  c.original_type as type,
+  c.about
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null

@@ -467,7 +467,7 @@ begin
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
-      where o.definition -> 'subject' <> t.value -> 'subject'
+      where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t

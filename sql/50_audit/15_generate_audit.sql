@@ -174,7 +174,10 @@ begin
   from gdpr_internal.key_encryption_key as e
   left join gdpr_internal.subject_key as k on k.subject_id = old.gdpr_subject_id
   where e.retired_at is null;
-  if v_wrapped is not null then
+  if v_wrapped is not null
+    -- what retention ends is not kept here for later
+    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
+  then
     if v_kek is null then
       v_kek := (gdpr_internal.keyring()).kek;
     end if;

@@ -17,7 +17,7 @@ begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
-    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
+    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
     'home_record', 'replay_record', 'hold', 'hold_end'
   ] loop
     -- pg_restore --disable-triggers leaves them enabled, but no longer always

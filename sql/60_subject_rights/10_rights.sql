@@ -97,3 +97,37 @@ create table gdpr_internal.erasure_record (
   receipt jsonb not null
 );
 comment on table gdpr_internal.erasure_record is 'The erasure ledger: which subject number was erased when, and counts of rows. No values.';
+
+create table gdpr_internal.erasure_remainder (
+  subject_id bigint not null,
+  table_id smallint not null,
+  row_count bigint not null,
+  due_at timestamptz not null,
+  primary key (subject_id, table_id)
+);
+create index erasure_remainder_due on gdpr_internal.erasure_remainder (due_at);
+comment on table gdpr_internal.erasure_remainder is
+  'What stays of persons who were erased, because a period or a hold keeps it: how many rows of a table, and when the first of that ends (infinity: when the hold is released). gdpr_internal.finish_erasures() works it off; the rows themselves are hidden at that very instant.';
+
+create table gdpr_internal.erasure_completion (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  erased_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  receipt jsonb not null
+);
+create index erasure_completion_subject on gdpr_internal.erasure_completion (subject_id);
+comment on table gdpr_internal.erasure_completion is
+  'What was erased later of persons in the ledger, when what kept it had ended: counts, and whether the key was destroyed. No values.';
+
+create table gdpr_internal.erasure_review (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  table_id smallint not null,
+  column_name name not null,
+  row_key text,
+  flagged_at timestamptz not null default statement_timestamp()
+);
+create index erasure_review_subject on gdpr_internal.erasure_review (subject_id);
+comment on table gdpr_internal.erasure_review is
+  'Free text in rows that outlived an erasure, which a human has to read: where it stands, never the text. row_key: the primary key of the row, gone with the line once it is reviewed.';

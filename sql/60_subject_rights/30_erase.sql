@@ -1,49 +1,59 @@
--- [code] Erasure: every row of a person, the key, the identifiers.
--- GDPR Art. 17. Called by: gdpr_dpo. The rows are touched by gdpr_worker's generated functions, the key by gdpr_keyholder's.
+-- [code] Erasure: every row of persons, their keys, their identifiers.
+-- GDPR Art. 17, 19. Called by: gdpr_dpo. The rows are touched by gdpr_worker's generated functions, the keys by gdpr_keyholder's.
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.destroy_key(p_subject bigint)
-returns boolean
-language plpgsql
+create or replace function gdpr_internal.destroy_keys(p_subjects bigint[])
+returns bigint[]
+language sql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  delete from gdpr_internal.subject_key as k where k.subject_id = p_subject;
-  return found;
-end
-$function$;
-comment on function gdpr_internal.destroy_key(bigint) is
-  'Destroys a person''s data key: every copy of the ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
-
-create or replace function gdpr_internal.destroy_erased_keys()
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_destroyed bigint;
-begin
-  delete from gdpr_internal.subject_key as k
-  using gdpr_internal.subject as s, gdpr_internal.erasure_record as e
-  where s.id = k.subject_id and s.erased_at is not null and e.subject_id = s.id and (e.receipt -> 'key_destroyed')::boolean;
-  get diagnostics v_destroyed = row_count;
-  return v_destroyed;
-end
-$function$;
-comment on function gdpr_internal.destroy_erased_keys() is
-  'Destroys again the data keys that erasures have destroyed: a backup of the keys that is older than the data brings them back.';
+begin atomic
+  with gone as (
+    delete from gdpr_internal.subject_key as k where k.subject_id = any (p_subjects) returning k.subject_id
+  )
+  select coalesce(array_agg(g.subject_id), '{}') from gone as g;
+end;
+comment on function gdpr_internal.destroy_keys(bigint[]) is
+  'Destroys the data keys of persons and says whose there were: every copy of their ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.block_subject(p_subject bigint, p_reason text)
-returns integer
+create or replace function gdpr_internal.block_subjects(p_subjects bigint[], p_reason text)
+returns table (subject_id bigint, blocked bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.identifier (digest, kind, blocked_at, block_reason)
+  select distinct on (i.bare_digest) i.bare_digest, i.kind, statement_timestamp(), p_reason
+  from gdpr_internal.identifier as i
+  where i.subject_id = any (p_subjects) and i.bare_digest is not null
+  order by i.bare_digest
+  on conflict (digest) do nothing;
+  return query
+  with mine as (
+    select i.digest, i.subject_id from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update
+  ), turned as (
+    update gdpr_internal.identifier as i
+    set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
+    from mine as m
+    where i.digest = m.digest
+    returning m.subject_id
+  )
+  select t.subject_id, count(*) from turned as t group by t.subject_id;
+end
+$function$;
+comment on function gdpr_internal.block_subjects(bigint[], text) is
+  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says how many of each person.';
+
+create or replace function gdpr_internal.erase_rows(p_subjects bigint[])
+returns gdpr_internal.erased_fact[]
 language plpgsql
 volatile
 parallel unsafe
@@ -51,24 +61,102 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_blocked integer;
+  v_holds gdpr_internal.held_fact[];
+  v_facts gdpr_internal.erased_fact[];
+  v_before text;
 begin
-  insert into gdpr_internal.identifier (digest, kind, blocked_at, block_reason)
-  select distinct i.bare_digest, i.kind, statement_timestamp(), p_reason
-  from gdpr_internal.identifier as i
-  where i.subject_id = p_subject and i.bare_digest is not null
-  on conflict (digest) do nothing;
-  update gdpr_internal.identifier as i
-  set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
-  where i.subject_id = p_subject;
-  get diagnostics v_blocked = row_count;
-  return v_blocked;
+  if exists (select from gdpr_internal.live_hold) then
+    select array_agg(row(t.id, h.subject_id, h.row_key, c.name, h.until)::gdpr_internal.held_fact)
+    into v_holds
+    from gdpr_internal.protected_table as t
+    cross join lateral gdpr_internal.held_rows(t.id, p_subjects) as h
+    cross join lateral unnest(coalesce(h.columns, array[null]::name[])) as c (name)
+    where t.unprotected_at is null;
+  end if;
+  v_before := gdpr_internal.before_worker();
+  select array_agg(f) into v_facts from gdpr_generated.erase_rows(p_subjects, v_holds) as f;
+  perform gdpr_internal.after_worker(v_before);
+  return v_facts;
 end
 $function$;
-comment on function gdpr_internal.block_subject(bigint, text) is 'Turns a person''s identifiers, and their addresses without plus-tags, into blocked ones; returns how many.';
+comment on function gdpr_internal.erase_rows(bigint[]) is 'Erases the rows of persons, what holds and periods keep excepted, and says what was done.';
 
-create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
-returns jsonb
+create or replace function gdpr_internal.note_remainder(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.erasure_remainder as r where r.subject_id = any (p_subjects);
+  insert into gdpr_internal.erasure_remainder (subject_id, table_id, row_count, due_at)
+  select f.subject_id, f.table_id, f.row_count, f.until from unnest(p_facts) as f where f.what = 'kept';
+  insert into gdpr_internal.erasure_review (subject_id, table_id, column_name, row_key)
+  select f.subject_id, f.table_id, f.column_name, k.key
+  from unnest(p_facts) as f
+  cross join lateral unnest(f.row_keys) as k (key)
+  where f.what = 'review'
+    and not exists (
+      select from gdpr_internal.erasure_review as r
+      where r.subject_id = f.subject_id and r.table_id = f.table_id and r.column_name = f.column_name and r.row_key = k.key
+    );
+  return gdpr_internal.destroy_keys(array(
+    select s from unnest(p_subjects) as s
+    except
+    select f.subject_id from unnest(p_facts) as f where f.what = 'kept'
+  ));
+end
+$function$;
+comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
+  'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
+
+create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+returns table (subject_id bigint, tables jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with fact as (
+    select
+      f.subject_id,
+      f.table_id,
+      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what = 'spared') as spared,
+      sum(f.row_count) filter (where f.what = 'kept') as kept,
+      min(f.until) filter (where f.what = 'kept') as until,
+      sum(f.row_count) filter (where f.what = 'passed_on') as passed_on,
+      sum(f.row_count) filter (where f.what = 'unlinked') as unlinked,
+      jsonb_object_agg(f.column_name, f.row_count) filter (where f.what = 'review') as review
+    from unnest(p_facts) as f
+    group by f.subject_id, f.table_id
+  )
+  select
+    f.subject_id,
+    jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'method', gdpr_internal.erasure_method(t.definition),
+      'rows', f.erased,
+      'anonymised_instead', f.spared,
+      'kept', f.kept,
+      'kept_until', case when f.until < 'infinity' then f.until end,
+      'kept_for', case when f.kept > 0 then coalesce(t.definition -> 'erase' ->> 'keep_until', 'hold or column') end,
+      'passed_on', f.passed_on,
+      'unlinked', f.unlinked,
+      'review', f.review
+    )) order by t.depth desc, t.id)
+  from fact as f
+  join gdpr_internal.protected_table as t on t.id = f.table_id
+  group by f.subject_id;
+end;
+comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+
+create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
+returns void
 language plpgsql
 volatile
 parallel unsafe
@@ -77,86 +165,125 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_table record;
-  v_before text;
-  v_changed bigint;
-  v_kept bigint;
-  v_kept_all bigint := 0;
-  v_tables jsonb := '[]';
-  v_receipt jsonb;
-  v_key_destroyed boolean := false;
-  v_identifiers integer;
+  v_blocked jsonb;
+  v_facts gdpr_internal.erased_fact[];
+  v_destroyed bigint[];
+  v_records bigint[];
+  v_schema name;
+  v_table name;
+  v_constraint name;
 begin
-  perform gdpr_internal.require_read_committed();
-  if p_reason is null then
-    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
-  end if;
-  -- before the person, as a confirmation locks them
-  perform from gdpr_internal.registration as r
-  join gdpr_internal.identifier as i on i.digest = r.address
-  where i.subject_id = p_subject
-  order by r.id
-  for update of r;
-  -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
-  perform from gdpr_internal.subject as s where s.id = p_subject for update;
-  if not found then
-    perform gdpr_internal.refuse('unknown_subject');
-  end if;
-  select e.receipt into v_receipt from gdpr_internal.erasure_record as e where e.subject_id = p_subject;
-  if found then
-    return v_receipt;
-  end if;
-  perform gdpr_internal.forget_mails(p_subject);
-  delete from gdpr_internal.token as t where t.subject_id = p_subject;
-  v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
+  perform gdpr_internal.forget_mails(p_subjects);
+  delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
+  select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
-  where s.id = p_subject;
-
-  for v_table in
-    select
-      t.id, t.relation,
-      gdpr_internal.erasure_method(t.definition) as method,
-      t.definition -> 'erase' ->> 'keep_until' as keep_until
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null
-    order by t.depth desc, t.id
-  loop
-    -- the generated function's name comes from the register
-    v_before := gdpr_internal.before_worker();
-    execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
-    into v_changed, v_kept
-    using p_subject;
-    perform gdpr_internal.after_worker(v_before);
-    v_kept_all := v_kept_all + v_kept;
-    v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
-      'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
-      'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
-    ));
-  end loop;
-
-  if v_kept_all = 0 then
-    v_key_destroyed := gdpr_internal.destroy_key(p_subject);
+  where s.id = any (p_subjects);
+  v_facts := gdpr_internal.erase_rows(p_subjects);
+  v_destroyed := gdpr_internal.note_remainder(p_subjects, v_facts);
+  with written as (
+    insert into gdpr_internal.erasure_record (subject_id, reason, receipt)
+    select s.id, p_reason, jsonb_build_object(
+      'subject', s.id,
+      'erased_at', statement_timestamp(),
+      'tables', coalesce(r.tables, '[]'),
+      'identifiers_blocked', coalesce((v_blocked ->> s.id::text)::bigint, 0),
+      'key_destroyed', d.id is not null
+    )
+    from unnest(p_subjects) with ordinality as s (id, n)
+    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join unnest(v_destroyed) as d (id) on d.id = s.id
+    order by s.n
+    returning id, subject_id
+  )
+  select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
+  perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
+exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
+  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
+  if v_table = '' or starts_with(v_constraint, 'gdpr_') then
+    raise;
   end if;
-  v_receipt := jsonb_build_object(
-    'subject', p_subject,
-    'erased_at', statement_timestamp(),
-    'tables', v_tables,
-    'identifiers_blocked', v_identifiers,
-    'key_destroyed', v_key_destroyed
+  -- the words of PostgreSQL would show keys and whole rows
+  perform gdpr_internal.refuse('erasure_blocked', format('table %I.%I, constraint %I', v_schema, v_table, v_constraint));
+end
+$function$;
+comment on function gdpr_internal.erase_persons(bigint[], text) is
+  'Erases persons who were found and locked: mails, tokens, identifiers, rows, keys; writes receipts and audit records. Errors: 23503 (erasure_blocked) what stands in the way, PR605, PR409.';
+
+create or replace function gdpr_internal.lock_persons(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  -- before the persons, as a confirmation locks them
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = any (p_subjects)
+  order by r.id
+  for update of r;
+  -- whoever is inserting rows of these persons holds a share lock here or on an identifier: they are waited for
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
+  get diagnostics v_found = row_count;
+  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  return array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) and s.erased_at is null order by s.id
   );
-  insert into gdpr_internal.erasure_record (subject_id, reason, receipt) values (p_subject, p_reason, v_receipt);
-  perform gdpr_internal.audit_event('ERASE', p_subject, v_receipt - 'subject');
-  return v_receipt;
+end
+$function$;
+comment on function gdpr_internal.lock_persons(bigint[]) is
+  'Locks persons against whoever writes rows of them, and returns those who are not erased yet. Errors: PR101, PR005.';
+
+create or replace function gdpr.erase(p_subjects bigint[], p_reason text)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new bigint[];
+begin
+  if p_reason is null or p_subjects is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of persons and a reason are needed');
+  end if;
+  v_new := gdpr_internal.lock_persons(p_subjects);
+  if v_new <> '{}' then
+    perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  return query
+  select e.receipt
+  from unnest(p_subjects) with ordinality as s (id, n)
+  join gdpr_internal.erasure_record as e on e.subject_id = s.id
+  order by s.n;
+end
+$function$;
+comment on function gdpr.erase(bigint[], text) is
+  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
+
+create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (select r from gdpr.erase(array[p_subject], p_reason) as r);
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, children first; identifiers are blocked; the data key is destroyed unless a retention period keeps rows (those are restricted). Returns a receipt without values; asked twice it gives the first one. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR005 not at READ COMMITTED. Art. 17.';
-
-create or replace view gdpr.erasure_ledger as
-select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
-from gdpr_internal.erasure_record as e;
-comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]

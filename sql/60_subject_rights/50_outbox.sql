@@ -325,7 +325,7 @@ end
 $function$;
 comment on function gdpr_internal.cancel_mails(bigint[], text) is 'Calls back mails that have not been sent: a reminder after the answer. p_reason must not hold personal data.';
 
-create or replace function gdpr_internal.forget_mails(p_subject bigint)
+create or replace function gdpr_internal.forget_mails(p_subjects bigint[])
 returns void
 language plpgsql
 volatile
@@ -335,15 +335,15 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.record_mail(o, 'dropped', 'erased')
-  from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+  from (select x.* from gdpr_internal.outbox as x where x.subject_id = any (p_subjects) order by x.id for update) as o;
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r
     join gdpr_internal.identifier as i on i.digest = r.address
-    where i.subject_id = p_subject
+    where i.subject_id = any (p_subjects)
   ));
 end
 $function$;
-comment on function gdpr_internal.forget_mails(bigint) is 'Erasure, before the identifiers are blocked: the person''s mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
+comment on function gdpr_internal.forget_mails(bigint[]) is 'Erasure, before the identifiers are blocked: the persons'' mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
 
 create or replace function gdpr.retry_mails(p_mails bigint[] default null)
 returns bigint

@@ -74,6 +74,7 @@ declare
   v_reason text := format('replayed from the ledger of %s', p_ledger -> 0 ->> 'taken_at');
   v_subjects bigint[];
   v_unknown bigint;
+  v_erased bigint := 0;
 begin
   -- came and went after the backup: nothing is here but the number, and it stays taken
   with gone as (
@@ -87,11 +88,19 @@ begin
   select g.id, v_reason, g.erased_at, jsonb_build_object('subject', g.id, 'erased_at', g.erased_at, 'replayed', true, 'tables', jsonb_build_array())
   from gone as g;
   get diagnostics v_unknown = row_count;
-  select array_agg(m.subject_id) into v_subjects
-  from gdpr_internal.ledger_missing(p_ledger) as m
-  where m.kind = 'erasure';
-  perform gdpr.erase(s.id, v_reason) from unnest(v_subjects) as s (id);
-  return v_unknown + coalesce(cardinality(v_subjects), 0);
+  for v_subjects in
+    select array_agg(m.subject_id order by m.subject_id)
+    from (
+      select m.subject_id, row_number() over (order by m.subject_id) as n
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      where m.kind = 'erasure'
+    ) as m
+    group by m.n / 5000
+  loop
+    perform gdpr.erase(v_subjects, v_reason);
+    v_erased := v_erased + cardinality(v_subjects);
+  end loop;
+  return v_unknown + v_erased;
 end
 $function$;
 comment on function gdpr_internal.replay_erasures(jsonb) is 'Erases again who was erased; persons who are not here are recorded as erased. Returns how many.';
@@ -266,7 +275,11 @@ begin
   where s.id = any (v_subjects) and s.erased_at is null;
   perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
   perform gdpr_internal.close_questions(coalesce(v_subjects, '{}'));
-  perform gdpr_internal.destroy_erased_keys();
+  -- a backup of the keys that is older than the data brings back those of the erased
+  perform gdpr_internal.destroy_keys(array(
+    select s.id from gdpr_internal.subject as s
+    where s.erased_at is not null and not exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = s.id)
+  ));
   perform gdpr_internal.pass_positions(v_header -> 'positions');
   v_result := v_result || jsonb_build_object(
     'granted_again', (

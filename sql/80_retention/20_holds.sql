@@ -62,9 +62,14 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_before text := gdpr_internal.before_worker();
+  v_subjects bigint[];
+  v_rows text[];
 begin
-  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  execute format('select array_agg(k.subject_id), array_agg(k.row_key) from gdpr_generated.%I($1, $2) as k', 'keys_' || p_table)
+  into v_subjects, v_rows
+  using p_subjects, p_keys;
   perform gdpr_internal.after_worker(v_before);
+  return query select r.subject_id, r.row_key from unnest(v_subjects, v_rows) as r (subject_id, row_key);
 end
 $function$;
 comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
@@ -86,6 +91,7 @@ declare
   v_row record;
   v_subject bigint := p_subject;
   v_digest uuid;
+  v_erased boolean := false;
   v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
@@ -119,17 +125,24 @@ begin
   if v_subject is not null then
     -- an erasure that is under way is waited for, and one that comes later sees this hold
     perform from gdpr_internal.subject as s where s.id = v_subject for key share;
-    perform gdpr_internal.require_subject(v_subject);
+    v_erased := exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = v_subject);
+    if not v_erased then
+      perform gdpr_internal.require_subject(v_subject);
+    end if;
   end if;
   insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
   values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
   returning id into v_id;
+  if v_erased then
+    -- what a period still kept of the person has another end now
+    perform gdpr_internal.finish_erasures(1, array[v_subject]);
+  end if;
   perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
   return v_id;
 end
 $function$;
 comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
-  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject; of one who was erased, what is still kept) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
 
 create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
 returns void
@@ -140,13 +153,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_subject bigint;
+  v_hold gdpr_internal.live_hold;
 begin
+  perform gdpr_internal.require_read_committed();
   if nullif(p_reason, '') is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
-  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
-  if not found then
+  select h.* into v_hold from gdpr_internal.live_hold as h where h.id = p_hold;
+  if v_hold.id is null then
     perform gdpr_internal.refuse('hold_ended');
   end if;
   insert into gdpr_internal.hold_end (hold_id, reason, actor)
@@ -155,11 +169,17 @@ begin
   if not found then
     perform gdpr_internal.refuse('hold_ended');
   end if;
-  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  -- of those it kept something of although they were erased; a row under hold may have become another's
+  perform gdpr_internal.finish_erasures(2147483647, array(
+    select distinct r.subject_id from gdpr_internal.erasure_remainder as r
+    where coalesce(v_hold.table_id, r.table_id) = r.table_id
+      and (v_hold.subject_id is null or v_hold.row_key is not null or v_hold.subject_id = r.subject_id)
+  ));
 end
 $function$;
 comment on function gdpr.release_hold(bigint, text) is
-  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
 
 create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)

@@ -76,25 +76,29 @@ grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it se
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
-grant select on gdpr_internal.erasure_record to gdpr_keyholder; -- whose keys are to be gone
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
+  gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
+  gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
-grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
+grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.protected_link,
+  gdpr_internal.retention_rule to gdpr_worker;
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
   gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
   gdpr_internal.purpose_inherited(name, text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
-  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
@@ -147,11 +151,11 @@ grant execute on function
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
-  gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
-  gdpr.erasure_ledger to gdpr_dpo;
+  gdpr.erasure_ledger, gdpr.review_due to gdpr_dpo;
 
 grant execute on function
   gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
@@ -168,7 +172,7 @@ grant execute on function
 -- 8. auditors read evidence, never plaintext
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
-  gdpr.erasure_ledger to gdpr_auditor;
+  gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
@@ -189,7 +193,13 @@ grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_au
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
-  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
+  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
+  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
+grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.run_retention(integer) to gdpr_admin;
+grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
@@ -230,13 +240,14 @@ grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_intern
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.destroy_erased_keys(),
-  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.has_key(),
+  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
-  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text),
+  gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;

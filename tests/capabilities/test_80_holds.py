@@ -153,3 +153,37 @@ def test_what_is_no_hold_is_refused(held: Database, who: int | None, more: dict[
 def test_holds_are_the_officers(held: Database, user: str) -> None:
     with refused("42501"):
         held.rows("select gdpr.place_hold(1, 'legal_claims', 'x')", user=user)
+
+
+def notes(db: Database) -> list[tuple[int, bool]]:
+    """The orders there are, and whether they have a note."""
+    return [
+        (number, note)
+        for number, note in db.rows(
+            'select id, note is not null from crm."order" order by id', user="postgres"
+        )
+    ]
+
+
+def test_erasure_leaves_what_is_held_until_the_hold_is_released(crm: Database) -> None:
+    anna = subject(crm, "crm.customer", 1)
+    number = place(crm, anna, table='crm."order"', key="2")
+    crm.rows("select gdpr.erase(%s, 'asked')", [anna], user="dpo_login")
+    assert notes(crm) == [(2, True), (3, True), (4, False)]
+    release(crm, number)
+    assert notes(crm) == [(3, True), (4, False)]
+    finished = "select kept_rows, finished is not null from gdpr.erasure_ledger"
+    assert crm.rows(finished, user="dpo_login") == [(None, True)]
+
+
+def test_what_is_kept_of_the_erased_can_be_held_further(crm: Database) -> None:
+    anna = subject(crm, "crm.customer", 1)
+    first = place(crm, anna, table='crm."order"')
+    crm.rows("select gdpr.erase(%s, 'asked')", [anna], user="dpo_login")
+    second = place(crm, anna, "legal_obligation", table='crm."order"', key="1")
+    release(crm, first)
+    assert notes(crm) == [(1, True), (3, True), (4, False)]
+    release(crm, second)
+    assert notes(crm) == [(3, True), (4, False)]
+    with refused("PR603", "erased"):
+        place(crm, anna)

@@ -41,6 +41,8 @@ values
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
+  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
@@ -72,6 +74,9 @@ values
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
+  ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
+  ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
+  ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -1183,7 +1188,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1260,15 +1265,13 @@ begin
     end if;
     problems := problems || gdpr_internal.encryption_problems(p_where, p_relation, v_attribute, v_type, v_encrypt);
   end if;
-  if v_erase is not null and not (
-    (jsonb_typeof(v_erase) = 'string' and v_erase #>> '{}' in ('keep', 'null'))
-    or (jsonb_typeof(v_erase) = 'object' and v_erase ? 'value')
-  ) then
-    problems := problems || format('%s.erase: "keep", "null" or { value = "..." }', p_where);
-  elsif v_erase #>> '{}' = 'keep' and v_encrypt <> 'no' then
-    problems := problems || format('%s.erase: ciphertext cannot be kept, its key goes', p_where);
-  elsif v_erase #>> '{}' = 'null' and v_attribute.attnotnull then
-    problems := problems || format('%s.erase: the column is NOT NULL', p_where);
+  if v_erase is not null then
+    problems := array_remove(
+      problems || gdpr_internal.erase_problem(p_where, p_relation, v_attribute, v_type, v_encrypt, v_mask, v_erase), null
+    );
+  end if;
+  if coalesce(p_in ->> 'review', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.review: true or false', p_where);
   end if;
   definition := jsonb_strip_nulls(jsonb_build_object(
     'category', coalesce(p_in ->> 'category', 'other'),
@@ -1280,7 +1283,9 @@ begin
     'mask', v_mask,
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
-    'special', p_in ->> 'special'
+    'special', p_in ->> 'special',
+    'about', p_in ->> 'about',
+    'review', case when p_in ->> 'review' = 'true' then true end
   ));
 end
 $function$;
@@ -1448,6 +1453,262 @@ begin atomic
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
 
+-- 00_foundation/45_read_erase.sql
+-- [code] Reading what erasure does with one column: empty, replace, generalise, take parts out, keep for a time.
+-- GDPR Art. 17, Art. 25. Called by: gdpr.plan() and the register.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.json_steps(p_path text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_step constant text := '\.([A-Za-z_][A-Za-z0-9_-]*)|\.\*|\[\*\]|\[([0-9]+)\]|\["([^"\\]+)"\]';
+begin
+  if p_path !~ ('^\$(' || v_step || ')+$') then
+    return null;
+  end if;
+  return (
+    select jsonb_agg(coalesce(m.step[1], m.step[2], m.step[3]) order by m.n)
+    from regexp_matches(p_path, v_step, 'g') with ordinality as m (step, n)
+  );
+end
+$function$;
+comment on function gdpr_internal.json_steps(text) is
+  'The steps of a path as $.contact.email, $.history[*].ip, $["odd key"], $[0]: keys and positions as text, null for every element; null: it is no such path.';
+
+create or replace function gdpr_internal.json_without(p_value jsonb, p_steps text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_step text := p_steps[1];
+  v_kind text := jsonb_typeof(p_value);
+  v_rest text[] := p_steps[2:];
+begin
+  if v_kind is null or v_kind not in ('object', 'array') or (v_kind = 'array' and v_step !~ '^[0-9]+$') then
+    return p_value;
+  elsif v_rest = '{}' then
+    return case
+      when v_step is null then case v_kind when 'object' then '{}'::jsonb else '[]'::jsonb end
+      when v_kind = 'object' then p_value - v_step
+      else p_value - v_step::integer
+    end;
+  elsif v_step is not null then
+    return case
+      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      else p_value
+    end;
+  elsif v_kind = 'object' then
+    return (select coalesce(jsonb_object_agg(e.key, gdpr_internal.json_without(e.value, v_rest)), '{}') from jsonb_each(p_value) as e);
+  end if;
+  return (
+    select coalesce(jsonb_agg(gdpr_internal.json_without(e.value, v_rest) order by e.n), '[]')
+    from jsonb_array_elements(p_value) with ordinality as e (value, n)
+  );
+end
+$function$;
+comment on function gdpr_internal.json_without(jsonb, text[]) is 'A document without what stands at these steps (a null step: every element).';
+
+create or replace function gdpr_internal.json_only(p_value jsonb, p_paths jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_paths @> '[[]]' and exists (select from jsonb_array_elements(p_paths) as p where p = '[]') then
+    return p_value;
+  elsif jsonb_typeof(p_value) = 'object' then
+    return (
+      select coalesce(jsonb_object_agg(e.key, gdpr_internal.json_only(e.value, t.tails)), '{}')
+      from jsonb_each(p_value) as e
+      cross join lateral (
+        select jsonb_agg(p - 0) as tails from jsonb_array_elements(p_paths) as p where p ->> 0 = e.key or p -> 0 = 'null'
+      ) as t
+      where t.tails is not null
+    );
+  elsif jsonb_typeof(p_value) = 'array' then
+    return (
+      select coalesce(jsonb_agg(gdpr_internal.json_only(e.value, t.tails) order by e.n), '[]')
+      from jsonb_array_elements(p_value) with ordinality as e (value, n)
+      cross join lateral (
+        select jsonb_agg(p - 0) as tails from jsonb_array_elements(p_paths) as p where p ->> 0 = (e.n - 1)::text or p -> 0 = 'null'
+      ) as t
+      where t.tails is not null
+    );
+  end if;
+  return 'null';
+end
+$function$;
+comment on function gdpr_internal.json_only(jsonb, jsonb) is 'What of a document stands at these paths (an array of arrays of steps); all else is left out.';
+
+create or replace function gdpr_internal.keep_problem(p_where text, p_relation regclass, p_keep text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_interval record := gdpr_internal.read_interval(p_where, split_part(coalesce(p_keep, ''), ' after ', 1));
+begin
+  return coalesce(v_interval.problem, case when not exists (
+    select from pg_attribute as a
+    where a.attrelid = p_relation and a.attname = split_part(coalesce(p_keep, ''), ' after ', 2) and not a.attisdropped
+      and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+  ) then format('%s: "<duration> after <date column>"', p_where) end);
+end
+$function$;
+comment on function gdpr_internal.keep_problem(text, regclass, text) is 'Why this is no period, as "7 years after invoice_date"; null when it is.';
+
+create or replace function gdpr_internal.generalise_problem(p_type text, p_encrypt text, p_mask text, p_to jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_to #>> '{}' in ('year', 'decade') then case
+      when gdpr_internal.base_type(p_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then 'is for dates and timestamps'
+      when p_encrypt <> 'no' and (p_mask <> 'year' or p_to #>> '{}' <> 'year') then 'to the year, of an encrypted column, needs mask = "year": nobody can read it any more when the key is gone'
+    end
+    when p_to #>> '{}' = 'initial' then case
+      when gdpr_internal.base_type(p_type) not in ('text', 'character varying', 'character') then 'to the initial is for text'
+      when p_encrypt <> 'no' and p_mask <> 'initial' then 'to the initial, of an encrypted column, needs mask = "initial": nobody can read it any more when the key is gone'
+    end
+    when jsonb_typeof(p_to) <> 'number' or (p_to #>> '{}')::numeric <= 0 then '"year", "decade", "initial", the step of a range, or how many characters stay'
+    when p_encrypt <> 'no' then 'of an encrypted column is not possible: nobody can read it any more when the key is gone'
+    when gdpr_internal.base_type(p_type) in ('text', 'character varying', 'character') and p_to #>> '{}' ~ '[.]' then 'of text: how many characters stay'
+    when gdpr_internal.base_type(p_type) in ('smallint', 'integer', 'bigint') and p_to #>> '{}' ~ '[.]' then 'of whole numbers: a whole step'
+    when gdpr_internal.base_type(p_type) not in (
+      'text', 'character varying', 'character', 'smallint', 'integer', 'bigint', 'numeric', 'real', 'double precision'
+    ) then 'is for text and numbers'
+  end;
+end;
+comment on function gdpr_internal.generalise_problem(text, text, text, jsonb) is 'Why a column of this type cannot be generalised so; null when it can.';
+
+create or replace function gdpr_internal.erase_problem(
+  p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text, p_mask text, p_erase jsonb
+)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  if jsonb_typeof(p_erase) = 'string' then
+    return case
+      when p_erase #>> '{}' not in ('keep', 'null') then format('%s.erase: "keep", "null" or a table of value, generalise, paths, keep_paths, elements, keep_until', p_where)
+      when p_erase #>> '{}' = 'keep' and p_encrypt <> 'no' then format('%s.erase: ciphertext cannot be kept, its key goes', p_where)
+      when p_erase #>> '{}' = 'null' and p_attribute.attnotnull then format('%s.erase: the column is NOT NULL', p_where)
+    end;
+  elsif jsonb_typeof(p_erase) <> 'object' or (select count(*) from jsonb_object_keys(p_erase - 'then') as k) <> 1
+    or not p_erase ?| array['value', 'generalise', 'paths', 'keep_paths', 'elements', 'keep_until']
+    or (p_erase ? 'then' and not p_erase ? 'keep_until')
+  then
+    return format('%s.erase: "keep", "null" or a table of value, generalise, paths, keep_paths, elements, keep_until', p_where);
+  elsif p_erase ? 'generalise' then
+    return p_where || '.erase.generalise: ' || gdpr_internal.generalise_problem(p_type, p_encrypt, p_mask, p_erase -> 'generalise');
+  elsif p_erase ?| array['paths', 'keep_paths'] then
+    return case
+      when p_type not in ('json', 'jsonb') or p_encrypt <> 'no' then format('%s.erase: paths are of json and jsonb columns that are not encrypted', p_where)
+      when (
+        select count(gdpr_internal.json_steps(p)) is distinct from nullif(count(*), 0)
+        from unnest(gdpr_internal.text_array(coalesce(p_erase -> 'paths', p_erase -> 'keep_paths'))) as p
+      ) then format('%s.erase: a list of paths as "$.contact.email", "$.history[*].ip"', p_where)
+    end;
+  elsif p_erase ? 'elements' then
+    return case
+      when p_erase ->> 'elements' <> 'all' then format('%s.erase.elements: "all"', p_where)
+      when p_type !~ '\[\]$' or p_encrypt <> 'no' then format('%s.erase.elements: is for arrays that are not encrypted', p_where)
+    end;
+  elsif p_erase ? 'keep_until' then
+    v_problem := gdpr_internal.keep_problem(p_where || '.erase.keep_until', p_relation, p_erase ->> 'keep_until');
+    if v_problem is null and p_erase ? 'then' then
+      v_problem := gdpr_internal.erase_problem(p_where, p_relation, p_attribute, p_type, p_encrypt, p_mask, p_erase -> 'then');
+    end if;
+    return coalesce(v_problem, case
+      when p_erase -> 'then' ? 'keep_until' then format('%s.erase.then: another period', p_where)
+    end);
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.erase_problem(text, regclass, pg_attribute, text, text, text, jsonb) is
+  'Why erasure cannot treat a column as the policy says; null when it can.';
+
+create or replace function gdpr_internal.erase_rule(p_relation regclass, p_column text, p_definition jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_erase jsonb := p_definition -> 'erase';
+begin
+  if v_erase ? 'keep_until' then
+    v_erase := v_erase -> 'then';
+  end if;
+  return case
+    when v_erase ? 'value' then 'value:' || (v_erase ->> 'value')
+    when v_erase ? 'generalise' then 'generalise:' || (v_erase ->> 'generalise')
+    when v_erase ? 'elements' then 'value:{}'
+    when v_erase ?| array['paths', 'keep_paths'] then (
+      select case when v_erase ? 'paths' then 'without:' else 'only:' end || jsonb_agg(gdpr_internal.json_steps(p))::text
+      from unnest(gdpr_internal.text_array(coalesce(v_erase -> 'paths', v_erase -> 'keep_paths'))) as p
+    )
+    when v_erase is not null then v_erase #>> '{}'
+    when p_definition is not null and not (p_definition ->> 'sensitive')::boolean and not p_definition ? 'identifier'
+      and not coalesce(p_definition -> 'erase' ? 'keep_until', false)
+      and p_definition ->> 'category' <> all (array['identity', 'contact', 'demographic', 'online']) then 'keep'
+    when (select a.attnotnull from pg_attribute as a where a.attrelid = p_relation and a.attname = p_column) then 'neutral'
+    else 'null'
+  end;
+end
+$function$;
+comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
+  'What anonymisation does with a column: the policy''s word, else it empties what is sensitive, identifies or describes the person, what nobody classified (p_definition null), and what was kept for a time.';
+
+create or replace function gdpr_internal.emptied_columns(p_relation regclass)
+returns name[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(a.attname order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+    and a.attidentity = '' and a.attgenerated = ''
+    and not exists (
+      select from pg_constraint as k
+      where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+    );
+end;
+comment on function gdpr_internal.emptied_columns(regclass) is 'The columns whose values anonymisation may change: all but keys and what the database computes.';
+
 -- 00_foundation/50_read_tables.sql
 -- [code] Reading the tables of a policy.
 -- GDPR Art. 25. Called by: gdpr.plan().
@@ -1463,9 +1724,10 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_via text[] := gdpr_internal.text_array(p_subject -> 'via');
+  v_joint text[] := gdpr_internal.text_array(p_subject -> 'joint');
   v_found record;
 begin
-  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references']);
+  problems := gdpr_internal.unknown_keys(p_where || '.subject', p_subject, array['via', 'references', 'joint']);
   if v_via is null then
     problems := problems || format('%s.subject: "self" or { via = "column" }', p_where);
     return;
@@ -1489,6 +1751,27 @@ begin
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
+  if not p_subject ? 'joint' then
+    return;
+  end if;
+  select problems || coalesce(array_agg(format(
+    '%s.subject.joint: there is no foreign key over %s to the column that %s refers to', p_where, to_json(j.name), to_json(v_via[1])
+  )), '{}')
+  into problems
+  from unnest(v_joint) as j (name)
+  where not exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and array[a.attnum] = k.conkey
+    join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
+    where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
+      and a.attname = j.name and array[f.attname] = v_found.columns
+  );
+  if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
+    or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
+  then
+    problems := problems || format('%s.subject.joint: a list of other link columns, beside a "via" of one column', p_where);
+  end if;
+  link := link || jsonb_build_object('joint', to_jsonb(v_joint));
 end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
@@ -1547,11 +1830,11 @@ declare
   v_match text[] := coalesce(gdpr_internal.text_array(p_in -> 'match_on'), '{}');
   v_erase jsonb := coalesce(p_in -> 'erase', '"delete"');
   v_method text;
-  v_interval record;
   v_opt_in record;
+  v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1598,6 +1881,14 @@ begin
     problems := problems || v_column.problems;
     v_columns := v_columns || jsonb_build_object(v_name, coalesce(v_column.definition, '{}'));
   end loop;
+  select problems || coalesce(array_agg(format(
+    '%s.columns.%s.about: "someone_else", or the link column of a joint row', v_where, to_json(c.key)
+  ) order by c.key), '{}')
+  into problems
+  from jsonb_each(v_columns) as c
+  where c.value ->> 'about' <> 'someone_else' and not coalesce(
+    v_subject ? 'joint' and (v_subject -> 'joint') || (v_subject -> 'via') ? (c.value ->> 'about'), false
+  );
   if (select count(*) from jsonb_each(v_columns) as c where c.value ? 'age') > 1 then
     problems := problems || format('%s.columns: at most one has age = true', v_where);
   end if;
@@ -1619,34 +1910,24 @@ begin
   end if;
   if jsonb_typeof(v_erase) = 'object' then
     problems := problems || gdpr_internal.unknown_keys(v_where || '.erase', v_erase, array['keep_until', 'then']);
-    v_interval := gdpr_internal.read_interval(v_where || '.erase.keep_until', split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 1));
-    problems := array_remove(problems || v_interval.problem, null);
-    if not exists (
-      select from pg_attribute as a
-      where a.attrelid = p_relation and a.attname = split_part(coalesce(v_erase ->> 'keep_until', ''), ' after ', 2)
-        and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-    ) then
-      problems := problems || format('%s.erase.keep_until: "<duration> after <date column>"', v_where);
-    end if;
+    problems := array_remove(
+      problems || gdpr_internal.keep_problem(v_where || '.erase.keep_until', p_relation, v_erase ->> 'keep_until'), null
+    );
   end if;
   if v_method = 'anonymise' then
     problems := problems || gdpr_internal.anonymise_problems(v_where, p_relation, v_columns);
-    select problems || coalesce(array_agg(format(
-      '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', v_where, to_json(a.attname),
-      format_type(a.atttypid, a.atttypmod)
-    ) order by a.attnum), '{}')
-    into problems
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and v_columns ? a.attname::text
-      and gdpr_internal.erase_rule(p_relation, a.attname, v_columns -> a.attname::text) = 'neutral'
-      and gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) is null;
+    problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
+
+  v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
+  problems := problems || v_retain.problems;
 
   definition := jsonb_build_object(
     'subject', v_subject, 'match_on', to_jsonb(v_match), 'mode', coalesce(p_in ->> 'mode', 'enforce'),
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
-  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end;
+  ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -1674,6 +1955,32 @@ begin atomic
   end;
 end;
 comment on function gdpr_internal.neutral_value(text) is 'The SQL of a value that says nothing, for columns that erasure empties and that cannot be null; null for types that have none.';
+
+create or replace function gdpr_internal.neutral_problems(p_where text, p_relation regclass, p_columns jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(format(
+    '%s.columns.%s.erase: a NOT NULL column of type %s has no neutral value; say { value = "..." } or "keep"', p_where, to_json(a.attname),
+    format_type(a.atttypid, a.atttypmod)
+  ) order by a.attnum), '{}')
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
+    and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
+    and gdpr_internal.neutral_value(coalesce(
+      (
+        select c.original_type from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
+      ),
+      format_type(a.atttypid, a.atttypmod)
+    )) is null;
+end;
+comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
 create or replace function gdpr_internal.anonymise_problems(p_where text, p_relation regclass, p_columns jsonb)
 returns text[]
@@ -1716,23 +2023,22 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(array_agg(format(
-    'tables.%s.erase: rows stay when the person is erased, but tables.%s deletes the rows they refer to; anonymise those too, or let (%s) be null',
-    to_json(c.key), to_json(p.key), array_to_string(gdpr_internal.text_array(c.value -> 'subject' -> 'via'), ', ')
-  ) order by c.key), '{}')
-  from jsonb_each(p_tables) as c
-  join jsonb_each(p_tables) as p on p.key = c.value -> 'subject' ->> 'references'
+  select coalesce(array_agg(distinct format(
+    'tables.%s: rows that tables.%s keeps refer to rows here, which are then anonymised and not deleted: %s', to_json(p.key), to_json(c.key), x.problem
+  )), '{}')
+  from jsonb_each(p_tables) as p
+  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = gdpr_internal.find_table(p.key)
+  join jsonb_each(p_tables) as c on gdpr_internal.find_table(c.key) = k.conrelid
+  cross join lateral unnest(gdpr_internal.neutral_problems('tables.' || to_json(p.key), k.confrelid, p.value -> 'columns')) as x (problem)
   where gdpr_internal.erasure_method(p.value) = 'delete'
-    and (
-      jsonb_typeof(c.value -> 'erase') = 'object'
-      or gdpr_internal.erasure_method(c.value) = 'anonymise' and exists (
-        select from pg_attribute as a
-        where a.attrelid = gdpr_internal.find_table(c.key) and a.attnotnull
-          and a.attname = any (gdpr_internal.text_array(c.value -> 'subject' -> 'via'))
-      )
+    and (c.value -> 'erase' ? 'keep_until' or gdpr_internal.erasure_method(c.value) = 'anonymise')
+    and not exists (
+      select from pg_attribute as a
+      where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and not a.attnotnull and not c.value -> 'erase' ? 'keep_until'
     );
 end;
-comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
+comment on function gdpr_internal.erasure_order_problems(jsonb) is
+  'Rows that have to stay, because others that stay refer to them, and that cannot be emptied.';
 
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
@@ -1786,7 +2092,7 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
@@ -1794,6 +2100,191 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_policy(jsonb) is 'A policy in normal form and all its problems; tables are named as the catalog names them.';
+
+-- 00_foundation/52_read_retention.sql
+-- [code] Reading the retention rules of a table: what is kept for how long, counted from when.
+-- GDPR Art. 5(1)(e). Called by: gdpr_internal.read_table().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.empty_value(p_relation regclass, p_column name, p_encrypted boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when not a.attnotnull then 'null'
+    -- a value that cannot be told from others would be emptied again and again
+    when p_encrypted or n.value ~ '[()]' or exists (
+      select from pg_index as x where x.indrelid = p_relation and x.indisunique and a.attnum = any (x.indkey)
+    ) then null
+    else n.value
+  end
+  from pg_attribute as a
+  cross join lateral (select gdpr_internal.neutral_value(format_type(a.atttypid, a.atttypmod)) as value) as n
+  where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped;
+end;
+comment on function gdpr_internal.empty_value(regclass, name, boolean) is
+  'The SQL of what retention leaves in a column whose time is over: NULL, else a neutral constant; null where neither can be stored and recognised.';
+
+create or replace function gdpr_internal.is_date_column(p_relation regclass, p_column text, p_columns jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(p_columns -> p_column ->> 'encrypt', 'no') = 'no' and exists (
+    select from pg_attribute as a
+    where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and a.atttypid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+  );
+end;
+comment on function gdpr_internal.is_date_column(regclass, text, jsonb) is 'Whether retention can count from a column: a date or timestamp that is not encrypted.';
+
+create or replace function gdpr_internal.is_key_column(p_relation regclass, p_column text)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_constraint as k
+    join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = any (k.conkey)
+    where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attname = p_column
+  );
+end;
+comment on function gdpr_internal.is_key_column(regclass, text) is 'Whether a column is part of a primary or foreign key.';
+
+create or replace function gdpr_internal.read_retention_rule(
+  p_where text, p_relation regclass, p_in jsonb, p_columns jsonb, p_purposes text[], out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_period record := gdpr_internal.read_interval(p_where || '.for', p_in ->> 'for');
+  v_after text := p_in ->> 'after';
+  v_columns text[] := gdpr_internal.text_array(p_in -> 'columns');
+  v_name text;
+begin
+  problems := gdpr_internal.unknown_keys(p_where, p_in, array['columns', 'for', 'after', 'purpose']);
+  if jsonb_typeof(p_in) <> 'object' then
+    return;
+  end if;
+  if not p_in ? 'for' then
+    problems := problems || format('%s.for: how long, as "2 years"', p_where);
+  end if;
+  problems := array_remove(problems || v_period.problem, null);
+  if not coalesce(v_after = 'last_basis' or gdpr_internal.is_date_column(p_relation, v_after, p_columns), false) then
+    problems := problems || format('%s.after: a date or timestamp column that is not encrypted, or "last_basis"', p_where);
+  end if;
+  if p_in ? 'purpose' and (v_after is distinct from 'last_basis' or not coalesce(p_in ->> 'purpose' = any (p_purposes), false)) then
+    problems := problems || format('%s.purpose: one of the table''s purposes, with after = "last_basis"', p_where);
+  end if;
+  if p_in ? 'columns' and coalesce(v_columns, '{}') = '{}' then
+    problems := problems || format('%s.columns: at least one; without it the rule is for the rest of the row', p_where);
+  end if;
+  foreach v_name in array coalesce(v_columns, '{}') loop
+    if not p_columns ? v_name or gdpr_internal.is_key_column(p_relation, v_name) then
+      problems := problems || format('%s.columns: %s has to be classified, and no part of a key', p_where, to_json(v_name));
+    elsif gdpr_internal.empty_value(p_relation, v_name, p_columns -> v_name ->> 'encrypt' <> 'no') is null then
+      problems := problems || format('%s.columns: %s cannot be emptied; let it be null', p_where, to_json(v_name));
+    end if;
+  end loop;
+  definition := jsonb_strip_nulls(jsonb_build_object(
+    'columns', to_jsonb(v_columns), 'for', v_period.value::text, 'after', v_after, 'purpose', p_in -> 'purpose'
+  ));
+end
+$function$;
+comment on function gdpr_internal.read_retention_rule(text, regclass, jsonb, jsonb, text[]) is 'One retention rule in normal form, and its problems.';
+
+create or replace function gdpr_internal.read_retention(
+  p_where text, p_relation regclass, p_in jsonb, p_columns jsonb, p_purposes text[], out definition jsonb, out problems text[]
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_in jsonb;
+  v_rule record;
+  v_n integer := 0;
+  v_facts jsonb;
+begin
+  problems := '{}';
+  if p_in is null then
+    return;
+  elsif jsonb_typeof(p_in) <> 'array' or jsonb_array_length(p_in) not between 1 and 30 then
+    problems := array[format('%s.retain: a list of rules, 30 at the most', p_where)];
+    return;
+  end if;
+  definition := '[]';
+  for v_in in select r.rule from jsonb_array_elements(p_in) as r (rule) loop
+    v_n := v_n + 1;
+    v_rule := gdpr_internal.read_retention_rule(format('%s.retain[%s]', p_where, v_n), p_relation, v_in, p_columns, p_purposes);
+    problems := problems || v_rule.problems;
+    definition := definition || jsonb_build_array(v_rule.definition);
+  end loop;
+  if (select count(*) <> count(distinct c.name) from jsonb_array_elements(definition) as r (rule), jsonb_array_elements_text(r.rule -> 'columns') as c (name)) then
+    problems := problems || format('%s.retain: a column is named by one rule', p_where);
+  end if;
+  if exists (
+    select from jsonb_array_elements(definition) as r (rule), jsonb_array_elements(definition) as o (rule) where o.rule -> 'columns' ? (r.rule ->> 'after')
+  ) then
+    problems := problems || format('%s.retain: a column that rules count from stays as long as the row', p_where);
+  end if;
+  case (select count(*) from jsonb_array_elements(definition) as r (rule) where not r.rule ? 'columns')
+    when 0 then null;
+    when 1 then
+      if v_n > 1 then
+        v_facts := jsonb_build_object('columns', p_columns, 'retain', definition);
+        problems := problems || gdpr_internal.anonymise_problems(p_where, p_relation, p_columns) || (
+          select coalesce(array_agg(format('%s.retain: %s cannot be emptied before the row goes; let it be null, or name it in a rule', p_where, to_json(c.name))), '{}')
+          from unnest(gdpr_internal.rest_columns(p_relation, v_facts)) as c (name)
+          where gdpr_internal.empty_value(p_relation, c.name, p_columns -> c.name::text ->> 'encrypt' <> 'no') is null
+        );
+      end if;
+    else
+      problems := problems || format('%s.retain: one rule without columns, for the rest of the row', p_where);
+  end case;
+end
+$function$;
+comment on function gdpr_internal.read_retention(text, regclass, jsonb, jsonb, text[]) is 'The retention rules of a table in normal form, and their problems.';
+
+create or replace function gdpr_internal.retention_order_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(distinct format(
+    'tables.%s.retain: deletes rows that %s refers to, which is not protected; protect it too, or say erase = "anonymise"', to_json(t.key), k.conrelid::regclass
+  )), '{}')
+  from jsonb_each(p_tables) as t
+  join pg_constraint as k on k.confrelid = gdpr_internal.find_table(t.key)
+  where k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
+    and gdpr_internal.erasure_method(t.value) = 'delete'
+    and exists (select from jsonb_array_elements(t.value -> 'retain') as r (rule) where not r.rule ? 'columns')
+    and not p_tables ? k.conrelid::regclass::text
+    and not exists (select from gdpr_internal.protected_table as o where o.relation = k.conrelid and o.unprotected_at is null);
+end;
+comment on function gdpr_internal.retention_order_problems(jsonb) is
+  'Tables whose rows would stand in the way of rows that retention deletes, or go along, and of which gdprdb knows nothing.';
 
 -- 00_foundation/55_read_collection.sql
 -- [code] What a policy says about how rows come into a table.
@@ -2121,28 +2612,6 @@ begin atomic
 end;
 comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
 
-create or replace function gdpr_internal.erase_rule(p_relation regclass, p_column text, p_definition jsonb)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select case
-    when jsonb_typeof(p_definition -> 'erase') = 'object' then 'value:' || (p_definition -> 'erase' ->> 'value')
-    when p_definition ? 'erase' then p_definition ->> 'erase'
-    when not (p_definition ->> 'sensitive')::boolean and not p_definition ? 'identifier'
-      and p_definition ->> 'category' <> all (array['identity', 'contact', 'demographic', 'online']) then 'keep'
-    when a.attnotnull then 'neutral'
-    else 'null'
-  end
-  from pg_attribute as a
-  where a.attrelid = p_relation and a.attname = p_column;
-end;
-comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
-  'What anonymisation does with a column: the policy''s word, else empties what is sensitive, identifies or describes the person.';
-
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb
 language sql
@@ -2218,6 +2687,7 @@ begin
     parent_id = v_parent.id,
     via_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'via')::name[],
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
+    joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
   where t.id = v_id;
 
@@ -2226,11 +2696,11 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2238,7 +2708,7 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2333,6 +2803,33 @@ end
 $function$;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
+create or replace function gdpr_internal.follow_references(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+begin
+  for v_table in
+    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.relation <> p_relation
+      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
+  loop
+    perform gdpr_internal.generate_worker(v_table.id);
+    if v_table.settled then
+      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.follow_references(regclass) is
+  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -2380,6 +2877,7 @@ declare
 begin
   perform gdpr_internal.generate_triggers(v_id);
   perform gdpr_internal.generate_worker(v_id);
+  perform gdpr_internal.follow_references(p_relation);
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
@@ -2424,6 +2922,59 @@ begin atomic
   select gdpr_internal.generate_views(current_user, p_relation);
 end;
 comment on function gdpr_policy.generate_views(regclass) is 'Step of apply(): the clear view and the redacted views of a table.';
+
+-- 00_foundation/64_retention_rules.sql
+-- [code] The retention rules that are in force, as the policy and its purposes give them.
+-- GDPR Art. 5(1)(e). Read by: the generator of retention, gdpr.retention_plan(), gdpr.run_retention().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.rest_columns(p_relation regclass, p_definition jsonb)
+returns name[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(a.attname order by a.attnum), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = c.key and not a.attisdropped
+  where gdpr_internal.erase_rule(p_relation, c.key, c.value) <> 'keep'
+    and not gdpr_internal.is_key_column(p_relation, c.key)
+    and not exists (
+      select from jsonb_array_elements(p_definition -> 'retain') as r (rule)
+      where coalesce(r.rule -> 'columns' ? c.key, false) or r.rule ->> 'after' = c.key
+    );
+end;
+comment on function gdpr_internal.rest_columns(regclass, jsonb) is
+  'The columns of a retention rule that names none: those that anonymising would empty, but for the ones that other rules name or count from.';
+
+create or replace view gdpr_internal.retention_rule as
+select
+  t.id as table_id,
+  (r.n - 1)::integer as n,
+  r.rule ? 'columns' as named,
+  case
+    when r.rule ? 'columns' then gdpr_internal.text_array(r.rule -> 'columns')::name[]
+    else gdpr_internal.rest_columns(t.relation, t.definition)
+  end as columns,
+  (r.rule ->> 'for')::interval as period,
+  nullif(r.rule ->> 'after', 'last_basis')::name as after_column,
+  coalesce(1::bigint << p.id, t.purpose_mask) as purpose_mask,
+  true as in_force
+from gdpr_internal.protected_table as t
+cross join lateral jsonb_array_elements(t.definition -> 'retain') with ordinality as r (rule, n)
+left join gdpr_internal.purpose as p on p.name = r.rule ->> 'purpose'
+where t.unprotected_at is null
+union all
+select
+  t.id, 0, false, '{}'::name[], null, null, t.purpose_mask,
+  not exists (select from gdpr_internal.purpose as p where p.id < 62 and t.purpose_mask & (1::bigint << p.id) <> 0 and p.retain is null)
+from gdpr_internal.protected_table as t
+where t.unprotected_at is null and not t.definition ? 'retain';
+comment on view gdpr_internal.retention_rule is
+  'Rules of a table, numbered from 0. named: for the columns it names; else for the rest of the row, which goes when every rule''s time is over. after_column null: counted from the end of the last basis for the purposes of purpose_mask. period null: each purpose''s own. A table without rules has the one of its purposes, in force when each of them says how long it retains.';
 
 -- 00_foundation/65_controls.sql
 -- [code] What apply() left on a table, and the policy in force as people read it.
@@ -2621,7 +3172,8 @@ select
   c.matches,
   c.mask,
   c.erase,
-  c.original_type as type
+  c.original_type as type,
+  c.about
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -3098,7 +3650,7 @@ begin
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
-      where o.definition -> 'subject' <> t.value -> 'subject'
+      where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t
@@ -3560,6 +4112,7 @@ begin
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
+  perform gdpr_internal.follow_references(p_relation);
 end
 $function$;
 comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
@@ -7382,7 +7935,11 @@ begin
   return query
   select
     s.id,
-    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask end | (1::bigint << 62),
+    case
+      -- what is kept of the erased stands in the row, until it ends
+      when s.erased_at is not null then 0
+      else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62)
+    end,
     case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
       when s.erased_at is not null or r.mask = 0 then 'infinity'
@@ -8934,7 +9491,7 @@ begin
     update %2$s as t
     set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
     from gdpr_internal.subject as s
-    where s.id = t.gdpr_subject_id
+    where s.id = t.gdpr_subject_id and s.erased_at is null
       and (t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until);
     set constraints all immediate;
     return;
@@ -8943,7 +9500,7 @@ begin
   set gdpr_purposes = s.purposes & %3$s, gdpr_until = s.until
   from gdpr_internal.subject as s
   where t.gdpr_subject_id = any (p_subjects)
-    and s.id = t.gdpr_subject_id
+    and s.id = t.gdpr_subject_id and s.erased_at is null
     and ((t.gdpr_purposes, t.gdpr_until) is distinct from (s.purposes & %3$s, s.until) or s.until = '-infinity');
   -- a deferred trigger that somebody planted runs here, not at commit with the rights of whoever commits
   set constraints all immediate;
@@ -9056,8 +9613,8 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
-  perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -9095,7 +9652,7 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I() to gdpr_owner', 'check_' || p_table);
 end
 $function$;
-comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent, erase.';
+comment on function gdpr_generated.generate_rows(smallint) is 'Generates the functions of a protected table that touch its rows: spread the gate, find the parent.';
 
 create or replace function gdpr_generated.move_children(p_table smallint, p_row anyelement)
 returns void
@@ -9157,141 +9714,10 @@ $code$,
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
+  perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate() and contacts(): one static call for each protected table.';
-
-create or replace function gdpr_generated.erase_expression(p_column gdpr_internal.erase_fact)
-returns text
-language sql
-immutable
-parallel safe
-security invoker
-as $function$
-  select case
-    when (p_column).erase = 'null' then 'null'
-    when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
-    when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
-    else gdpr_internal.neutral_value((p_column).type)
-  end;
-$function$;
-comment on function gdpr_generated.erase_expression(gdpr_internal.erase_fact) is 'What an erased column holds afterwards: null, the policy''s value, or a neutral value where null is not allowed.';
-
-create or replace function gdpr_generated.erase_columns(p_table smallint)
-returns setof gdpr_internal.erase_fact
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select
-    c.column_name,
-    c.erase,
-    c.original_type,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
-    c.original ? 'unique_name' or exists (
-      select from pg_index as x
-      join pg_attribute as a on a.attrelid = x.indrelid and a.attname = c.column_name
-      where x.indrelid = t.relation and x.indisunique and x.indkey::text = a.attnum::text
-    )
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.erase <> 'keep'
-  order by c.position;
-end;
-comment on function gdpr_generated.erase_columns(smallint) is 'The columns that anonymisation empties, and how.';
-
-create or replace function gdpr_generated.generate_erasure(p_table smallint)
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_table gdpr_internal.protected_table;
-  v_method text;
-  v_keep text := '';
-  v_keep_until text;
-  v_assign text;
-  v_schema name;
-begin
-  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
-  v_method := gdpr_internal.erasure_method(v_table.definition);
-  if v_table.definition -> 'erase' ? 'keep_until' then
-    v_keep_until := format(
-      '(t.%I + interval %L)::timestamptz',
-      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 2),
-      split_part(v_table.definition -> 'erase' ->> 'keep_until', ' after ', 1)
-    );
-    v_keep := format(
-      E'  update %1$s as t\n'
-      '  set gdpr_purposes = %2$s, gdpr_until = ''infinity''\n'
-      '  where t.gdpr_subject_id = p_subject and %3$s > statement_timestamp();\n'
-      '  get diagnostics v_kept = row_count;\n',
-      v_table.relation, 1::bigint << 62, v_keep_until
-    );
-    v_keep_until := format(' and (%s <= statement_timestamp()) is not false', v_keep_until);
-  end if;
-  select string_agg(format('%I = %s', a.attname, a.value), ', ' order by a.attnum)
-  into v_assign
-  from (
-    select a.attnum, a.attname,
-      case
-        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-        when a.attname = 'gdpr_purposes' then '9223372036854775807'
-        when a.attname = 'gdpr_until' then '''infinity'''
-        when a.attname = any (v_table.via_columns) and not a.attnotnull then 'null'
-        else (
-          select gdpr_generated.erase_expression(e) from gdpr_generated.erase_columns(p_table) as e where e.column_name = a.attname
-        )
-      end as value
-    from pg_attribute as a
-    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
-  ) as a
-  where a.value is not null;
-
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.%1$I(p_subject bigint, out v_changed bigint, out v_kept bigint)
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, %5$I, pg_temp
-set row_security = on
-as $body$
-begin
-  v_kept := 0;
-  perform gdpr_internal.refuse_deferred(%6$L);
-%2$s  %3$s where t.gdpr_subject_id = p_subject%4$s;
-  get diagnostics v_changed = row_count;
-  -- a deferred trigger that somebody planted runs here, not at commit with the rights of the officer
-  set constraints all immediate;
-  if exists (select from %7$s as t where t.gdpr_subject_id = p_subject%8$s) then
-    perform gdpr_internal.refuse('erasure_incomplete', %6$L);
-  end if;
-end
-$body$
-$code$,
-    'erase_' || p_table, v_keep,
-    case v_method
-      when 'delete' then format('delete from %s as t', v_table.relation)
-      else format('update %s as t set %s', v_table.relation, v_assign)
-    end,
-    coalesce(v_keep_until, ''), v_schema, v_table.relation, v_table.relation,
-    case when v_keep <> '' then format(' and t.gdpr_purposes <> %s', 1::bigint << 62) else '' end
-  ));
-  execute format(
-    'comment on function gdpr_generated.%I(bigint) is %L', 'erase_' || p_table,
-    format('Erases a person''s rows in %s (%s); v_kept: rows that a retention period keeps, restricted. Generated by gdpr.apply().', v_table.relation, v_method)
-  );
-  execute format('grant execute on function gdpr_generated.%I(bigint) to gdpr_owner', 'erase_' || p_table);
-end
-$function$;
-comment on function gdpr_generated.generate_erasure(smallint) is 'Generates the erasure of a protected table: delete or anonymise, what the law keeps excepted.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -9308,8 +9734,9 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
-        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
+        'contacts_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
+        'check_registration_' || p_table, 'insert_registration_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9799,6 +10226,1039 @@ end
 $function$;
 comment on function gdpr_generated.generate_registrations(smallint) is
   'Generates the functions that check and insert registered rows of a table whose policy says double_opt_in, drops them elsewhere.';
+
+-- 40_protection/67_erasure_code.sql
+-- [code] What erasure needs to know of tables: the foreign keys between them, and the SQL that empties a column.
+-- GDPR Art. 17. Read by: the generator of erasure; the doctor.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.protected_link as
+select
+  k.oid as id,
+  k.conname as name,
+  c.id as child_id,
+  c.relation as child,
+  p.id as parent_id,
+  p.relation as parent,
+  k.confdeltype as on_delete,
+  n.child_columns,
+  n.parent_columns,
+  case
+    when k.confmatchtype <> 'f' then n.nullable[1:1]
+    when cardinality(n.nullable) = cardinality(n.child_columns) then n.nullable
+  end as cut_columns
+from pg_constraint as k
+join gdpr_internal.protected_table as c on c.unprotected_at is null and c.relation = coalesce(pg_partition_root(k.conrelid), k.conrelid)
+join gdpr_internal.protected_table as p on p.unprotected_at is null and p.relation = coalesce(pg_partition_root(k.confrelid), k.confrelid)
+cross join lateral (
+  select
+    array_agg(a.attname order by u.n) as child_columns,
+    array_agg(f.attname order by u.n) as parent_columns,
+    -- of a composite key the column that tells nothing else: one null is enough
+    array_agg(a.attname order by s.shared, u.n desc) filter (where not a.attnotnull and a.attgenerated = '' and not s.partitions) as nullable
+  from unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
+  join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.child
+  join pg_attribute as f on f.attrelid = k.confrelid and f.attnum = u.parent
+  cross join lateral (
+    select
+      (
+        select count(*) from pg_constraint as o
+        where o.conrelid = k.conrelid and o.contype in ('f', 'u') and o.conparentid = 0 and u.child = any (o.conkey)
+      ) as shared,
+      exists (
+        select from pg_partitioned_table as x
+        join pg_attribute as b on b.attrelid = x.partrelid and b.attnum = any (x.partattrs)
+        where x.partrelid = c.relation and b.attname = a.attname
+      ) as partitions
+  ) as s
+) as n
+where k.contype = 'f' and k.conparentid = 0;
+comment on view gdpr_internal.protected_link is
+  'Foreign keys between protected tables, partitions counted as their table. cut_columns: what has to be null to cut the link (null: it cannot be cut).';
+
+create or replace function gdpr_internal.link_fingerprint()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select md5(coalesce(string_agg(
+    concat_ws(' ', l.id, l.child_id, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.id
+  ), ''))
+  from gdpr_internal.protected_link as l;
+end;
+comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
+
+create or replace function gdpr_internal.erase_columns(p_table smallint, p_about name default null)
+returns setof gdpr_internal.erase_fact
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    r.rule,
+    y.type,
+    substring(y.type from '^character(?: varying)?\((\d+)\)$')::integer,
+    coalesce(c.original ? 'unique_name', false) or exists (
+      select from pg_index as x where x.indrelid = t.relation and x.indisunique and x.indkey::text = a.attnum::text
+    ),
+    coalesce(c.encrypt <> 'no', false)
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    and a.attname !~ '^gdpr_' and a.attidentity = '' and a.attgenerated = ''
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  cross join lateral (
+    select coalesce(case when p_about is null or c.erase <> 'keep' then c.erase end, gdpr_internal.erase_rule(t.relation, a.attname, null)) as rule
+  ) as r
+  cross join lateral (select coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)) as type) as y
+  where t.id = p_table and r.rule <> 'keep' and (p_about is null or c.about = p_about)
+    -- keys say nothing by themselves, and others refer to them: only the policy's word empties one
+    and (c.erase is not null and r.rule <> 'neutral' or a.attname = any (gdpr_internal.emptied_columns(t.relation)))
+  order by a.attnum;
+end;
+comment on function gdpr_internal.erase_columns(smallint, name) is 'The columns that anonymisation empties, and how; one that nobody classified, too. p_about: those about the person whom this link of a joint row leads to.';
+
+create or replace function gdpr_internal.generalised_code(p_column gdpr_internal.erase_fact, p_row text, p_to text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
+    when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'
+      then format('date_trunc(%L, %s.%I at time zone ''UTC'') at time zone ''UTC''', p_to, p_row, (p_column).column_name)
+    when p_to in ('year', 'decade') then format('date_trunc(%L, %s.%I)::%s', p_to, p_row, (p_column).column_name, (p_column).type)
+    when gdpr_internal.base_type((p_column).type) in ('text', 'character varying', 'character')
+      then format('left(%s.%I, %s)', p_row, (p_column).column_name, p_to)
+    else format('(floor(%1$s.%2$I::numeric / %3$s) * %3$s)::%4$s', p_row, (p_column).column_name, p_to, (p_column).type)
+  end;
+end;
+comment on function gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text) is
+  'The SQL of a value made coarser; of an encrypted column, whose key goes, what its mask shows.';
+
+create or replace function gdpr_internal.pruned_code(p_column gdpr_internal.erase_fact, p_row text, p_paths jsonb, p_only boolean)
+returns text
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_code text := format('%s.%I::jsonb', p_row, p_column.column_name);
+  v_path jsonb;
+begin
+  if p_only then
+    v_code := format('gdpr_internal.json_only(%s, %L)', v_code, p_paths);
+  else
+    for v_path in select p from jsonb_array_elements(p_paths) as p loop
+      v_code := format('gdpr_internal.json_without(%s, %L)', v_code, array(select jsonb_array_elements_text(v_path)));
+    end loop;
+  end if;
+  return format('(%s)::%s', v_code, p_column.type);
+end
+$function$;
+comment on function gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean) is
+  'The SQL of a document without what stands at these paths, or (p_only) with nothing else.';
+
+create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when (p_column).erase = 'null' then 'null'
+    when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
+    when starts_with((p_column).erase, 'generalise:') then gdpr_internal.generalised_code(p_column, p_row, substr((p_column).erase, 12))
+    when starts_with((p_column).erase, 'without:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 9)::jsonb, false)
+    when starts_with((p_column).erase, 'only:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 6)::jsonb, true)
+    when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
+    else gdpr_internal.neutral_value((p_column).type)
+  end;
+end;
+comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
+  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
+
+-- 40_protection/68_generate_erasure.sql
+-- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
+-- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.define_step(p_table smallint, p_step text, p_holds boolean, p_body text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name name := format('t%s_%s', p_table, p_step);
+  v_relation regclass;
+  v_schema name;
+begin
+  -- the application's own triggers run inside these functions and may rely on their schema
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
+returns setof gdpr_internal.erased_fact
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %3$I, pg_temp
+set row_security = on
+as $body$
+begin
+%4$s  -- a deferred trigger that somebody planted runs here, not at commit with the rights of the officer
+  set constraints all immediate;
+end
+$body$
+$code$,
+    v_name, case when p_holds then ', p_holds gdpr_internal.held_fact[]' else '' end, v_schema, gdpr_internal.indented(p_body, '  ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I is %L', v_name,
+    format('Erasure in %s, step %s. Generated by gdpr.apply().', v_relation, p_step)
+  );
+end
+$function$;
+comment on function gdpr_generated.define_step(smallint, text, boolean, text) is 'Defines one step of the erasure of a table.';
+
+create or replace function gdpr_generated.facts_code(p_table smallint, p_what text, p_rows text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(
+    E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
+    case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
+  ) || coalesce(string_agg(format(
+    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    p_table, c.column_name, p_rows, 'review_' || c.id
+  ), '' order by c.position), '')
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.review and p_what <> 'deleted';
+end;
+comment on function gdpr_generated.facts_code(smallint, text, text) is 'The query that counts what a step did for each person, and names rows whose free text a human has to read.';
+
+create or replace function gdpr_generated.review_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(max(', ' || gdpr_internal.key_text(t.relation, 't') || ' as row_key')
+    || string_agg(format(', t.%I is not null as %I', c.column_name, 'review_' || c.id), '' order by c.position), '')
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.table_id = p_table and c.review;
+end;
+comment on function gdpr_generated.review_code(smallint) is 'What a step returns of a row besides its person, where the table has free text to review.';
+
+create or replace function gdpr_generated.assign_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(format('%I = %s', a.attname, x.value), ', ' order by a.attnum)
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  cross join lateral (
+    select case
+      when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+      when a.attname = 'gdpr_purposes' then '9223372036854775807'
+      when a.attname = 'gdpr_until' then '''infinity'''
+      when a.attname = any (t.via_columns || t.joint_columns) and not a.attnotnull then 'null'
+      else (select gdpr_internal.erase_expression(e, 't') from gdpr_internal.erase_columns(t.id) as e where e.column_name = a.attname)
+    end as value
+  ) as x
+  where t.id = p_table and x.value is not null;
+end;
+comment on function gdpr_generated.assign_code(smallint) is 'The assignments that make a row one of nobody.';
+
+create or replace function gdpr_generated.generate_keep(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_row text;
+  v_columns text;
+  v_ends text;
+  v_least text;
+  v_assign text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  v_row := gdpr_generated.period_code(v_table.definition -> 'erase');
+  select
+    string_agg(format(', greatest(%s, (w.columns ->> %2$L)::timestamptz, (o.columns ->> %2$L)::timestamptz) as %3$I',
+      gdpr_generated.period_code(v_table.definition -> 'columns' -> e.column_name::text -> 'erase'), e.column_name, 'end_' || e.n), '' order by e.n),
+    string_agg(format(', case when x.%1$I > statement_timestamp() then x.%1$I end', 'end_' || e.n), '' order by e.n)
+      filter (where v_table.definition #> array['columns', e.column_name, 'erase'] ? 'keep_until'),
+    string_agg(format(E',\n    %1$I = case when e.until is null or e.row_until > statement_timestamp() or e.%2$I > statement_timestamp() then t.%1$I else %3$s end',
+      e.column_name, 'end_' || e.n, gdpr_internal.erase_expression(row(e.column_name, e.erase, e.type, e.maximum, e.is_unique, e.encrypted), 't')), '' order by e.n)
+  into v_ends, v_least, v_assign
+  from gdpr_internal.erase_columns(p_table) with ordinality as e (column_name, erase, type, maximum, is_unique, encrypted, n)
+  where gdpr_internal.erase_expression(row(e.column_name, e.erase, e.type, e.maximum, e.is_unique, e.encrypted), 't') is not null;
+
+  perform gdpr_generated.define_step(p_table, 'keep', true, format(
+    $code$perform gdpr_internal.refuse_deferred(%1$L);
+-- what follows goes by the place of these rows
+perform from %1$s as t where t.gdpr_subject_id = any (p_subjects) for update;
+if %2$sp_holds is not null or exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes < 0) then
+  return query
+  with single as (
+    select h.subject_id, h.row_key, h.column_name, max(h.until) as until
+    from unnest(p_holds) as h
+    where h.table_id = %3$s
+    group by h.subject_id, h.row_key, h.column_name
+  ), held as materialized (
+    select h.subject_id, h.row_key, max(h.until) filter (where h.column_name is null) as row_until, min(h.until) as until,
+      jsonb_object_agg(h.column_name, h.until) filter (where h.column_name is not null) as columns
+    from single as h
+    group by h.subject_id, h.row_key
+  ), kept as (
+    update %1$s as t
+    set gdpr_purposes = case when e.until is null then %4$s else %5$s end, gdpr_until = coalesce(e.until, 'infinity')%6$s
+    from (
+      select x.*, case when x.row_until > statement_timestamp() then x.row_until else least(x.held_until%7$s) end as until
+      from (
+        select t.ctid as place, t.tableoid as part, greatest(%8$s, w.row_until, o.row_until) as row_until,
+          least(w.until, o.until) as held_until%9$s
+        from %1$s as t
+        left join held as w on w.subject_id = t.gdpr_subject_id and w.row_key is null
+        left join held as o on o.subject_id = t.gdpr_subject_id and o.row_key = %10$s
+        where t.gdpr_subject_id = any (p_subjects)
+      ) as x
+    ) as e
+    where t.ctid = e.place and t.tableoid = e.part and t.gdpr_subject_id = any (p_subjects) and (e.until is not null or t.gdpr_purposes < 0)
+    returning t.gdpr_subject_id as subject_id, e.until%11$s
+  ), stays as (
+    select * from kept where until is not null
+  )
+%12$send if;
+$code$,
+    v_table.relation,
+    case when v_row <> 'null::timestamptz' or v_least is not null then 'true or ' else '' end,
+    p_table, 1::bigint << 62, '(-4611686018427387904)', coalesce(v_assign, ''), coalesce(v_least, ''), v_row, coalesce(v_ends, ''),
+    gdpr_internal.key_text(v_table.relation, 't'), gdpr_generated.review_code(p_table),
+    gdpr_internal.indented(rtrim(gdpr_generated.facts_code(p_table, 'kept', 'stays'), E'\n') || ';', '  ')
+  ));
+end
+$function$;
+comment on function gdpr_generated.generate_keep(smallint) is
+  'Generates the first step of erasure: rows that a period or a hold keeps are closed to all but compliance until that ends (gdpr_purposes below zero marks them), and lose the columns that nothing keeps.';
+
+create or replace function gdpr_generated.period_code(p_erase jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case when p_erase ? 'keep_until' then format(
+    '(t.%I + interval %L)::timestamptz', split_part(p_erase ->> 'keep_until', ' after ', 2), split_part(p_erase ->> 'keep_until', ' after ', 1)
+  ) else 'null::timestamptz' end;
+end;
+comment on function gdpr_generated.period_code(jsonb) is 'The SQL of the end of a period "7 years after invoice_date" for row t; of null without one.';
+
+create or replace function gdpr_generated.generate_anonymise(p_table smallint, p_step text, p_condition text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  perform gdpr_generated.define_step(p_table, p_step, false, format(
+    $code$return query
+with gone as (
+  update %1$s as t
+  set %2$s
+  from (
+    select x.ctid as place, x.tableoid as part, x.gdpr_subject_id as subject_id
+    from %1$s as x
+    where x.gdpr_subject_id = any (p_subjects) and x.gdpr_purposes >= 0%3$s
+  ) as e
+  where t.ctid = e.place and t.tableoid = e.part and t.gdpr_subject_id = any (p_subjects)
+  returning e.subject_id%4$s
+)
+%5$s;
+$code$,
+    v_relation, gdpr_generated.assign_code(p_table), p_condition, gdpr_generated.review_code(p_table),
+    rtrim(gdpr_generated.facts_code(p_table, case p_step when 'spare' then 'spared' else 'anonymised' end, 'gone'), E'\n')
+  ));
+end
+$function$;
+comment on function gdpr_generated.generate_anonymise(smallint, text, text) is
+  'Generates the step that empties rows and makes them rows of nobody: all of the persons'' (anonymise), or those that rows which stay refer to (spare).';
+
+create or replace function gdpr_generated.join_code(p_child text, p_child_columns name[], p_parent text, p_parent_columns name[])
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('%s.%I = %s.%I', p_child, u.child, p_parent, u.parent), ' and ' order by u.n)
+  from unnest(p_child_columns, p_parent_columns) with ordinality as u (child, parent, n);
+end;
+comment on function gdpr_generated.join_code(text, name[], text, name[]) is 'The SQL of a foreign key as a condition.';
+
+create or replace function gdpr_generated.generate_links(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_method text;
+  v_others constant text := '(c.gdpr_subject_id is null or exists (select from gdpr_internal.subject as s where s.id = c.gdpr_subject_id and s.erased_at is null))';
+  v_unlink text;
+  v_stays text;
+begin
+  select gdpr_internal.erasure_method(t.definition) into strict v_method from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format(
+    E'return query\n'
+    'with cut as (\n'
+    '  update %1$s as c set %2$s from %3$s as t\n'
+    '  where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0 and %4$s and c.gdpr_purposes >= 0 and %5$s\n'
+    '  returning t.gdpr_subject_id as subject_id\n'
+    ')\n'
+    'select %6$s::smallint, ''unlinked'', g.subject_id, count(*), null::timestamptz, null::name, null::text[] from cut as g group by g.subject_id;\n',
+    l.child, (select string_agg(format('%I = null', x), ', ') from unnest(l.cut_columns) as x), l.parent,
+    gdpr_generated.join_code('c', l.child_columns, 't', l.parent_columns), v_others, p_table
+  ), '' order by l.id)
+  into v_unlink
+  from gdpr_internal.protected_link as l
+  join gdpr_internal.protected_table as p on p.id = l.parent_id
+  where l.child_id = p_table and l.cut_columns is not null and l.on_delete not in ('n', 'd') and gdpr_internal.erasure_method(p.definition) = 'delete';
+  if v_unlink is not null then
+    perform gdpr_generated.define_step(p_table, 'unlink', false, v_unlink);
+  end if;
+
+  select string_agg(format(
+    'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
+    gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
+    -- PostgreSQL cuts these itself
+    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+  ), E'\n      or ' order by l.id)
+  into v_stays
+  from gdpr_internal.protected_link as l
+  where l.parent_id = p_table;
+  if v_method = 'delete' and v_stays is not null then
+    perform gdpr_generated.generate_anonymise(p_table, 'spare', format(E'\n      and (%s)', v_stays));
+  end if;
+end
+$function$;
+comment on function gdpr_generated.generate_links(smallint) is
+  'Generates the steps that cut what rows of others refer to (unlink), and that anonymise rows which others refer to all the same (spare).';
+
+create or replace function gdpr_generated.generate_joint(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link name;
+  v_nullable boolean;
+  v_body text := '';
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if v_table.joint_columns is null then
+    return;
+  end if;
+  select t.relation into strict v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  foreach v_link in array v_table.joint_columns loop
+    select not a.attnotnull into v_nullable from pg_attribute as a where a.attrelid = v_table.relation and a.attname = v_link;
+    v_body := v_body || format(
+      $code$return query
+with moved as (
+  update %1$s as t
+  set %2$I = t.%3$I%4$s%5$s
+  from (
+    select x.ctid as place, x.tableoid as part, x.gdpr_subject_id as subject_id
+    from %1$s as x
+    join %6$s as p on p.%7$I = x.%3$I
+    join gdpr_internal.subject as s on s.id = p.gdpr_subject_id and s.erased_at is null
+    where x.gdpr_subject_id = any (p_subjects) and x.gdpr_purposes >= 0
+  ) as e
+  where t.ctid = e.place and t.tableoid = e.part and t.gdpr_subject_id = any (p_subjects)
+  returning e.subject_id%8$s
+)
+%9$s;
+return query
+with moved as (
+  update %1$s as t
+  set %3$I = %10$s%11$s
+  from %6$s as p
+  where p.gdpr_subject_id = any (p_subjects) and p.gdpr_purposes >= 0 and t.%3$I = p.%7$I and t.gdpr_purposes >= 0
+    and exists (select from gdpr_internal.subject as s where s.id = t.gdpr_subject_id and s.erased_at is null)
+  returning p.gdpr_subject_id as subject_id%8$s
+)
+%9$s;
+$code$,
+      v_table.relation, v_table.via_columns[1], v_link,
+      case when v_nullable then format(', %I = null', v_link) else '' end,
+      gdpr_generated.about_code(p_table, v_table.via_columns[1]),
+      v_parent, v_table.parent_columns[1], gdpr_generated.review_code(p_table),
+      rtrim(gdpr_generated.facts_code(p_table, 'passed_on', 'moved'), E'\n'),
+      case when v_nullable then 'null' else format('t.%I', v_table.via_columns[1]) end,
+      gdpr_generated.about_code(p_table, v_link)
+    );
+  end loop;
+  perform gdpr_generated.define_step(p_table, 'pass_on', false, v_body);
+end
+$function$;
+comment on function gdpr_generated.generate_joint(smallint) is
+  'Generates the step for rows of several persons: they go to one who is not erased, or lose the link to one who is, and what they say about the erased.';
+
+create or replace function gdpr_generated.about_code(p_table smallint, p_link name)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't')), ''), '')
+  from gdpr_internal.erase_columns(p_table, p_link) as e
+  where gdpr_internal.erase_expression(e, 't') is not null;
+end;
+comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
+
+create or replace function gdpr_generated.generate_deletes()
+returns smallint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_group record;
+  v_order smallint[] := '{}';
+begin
+  for v_group in
+    -- tables that refer to each other in a circle are one group; groups that refer come before those that they refer to
+    with recursive node as (
+      select t.id from gdpr_internal.protected_table as t
+      where t.unprotected_at is null and gdpr_internal.erasure_method(t.definition) = 'delete'
+    ), reach (id, other) as (
+      select n.id, n.id from node as n
+      union
+      select r.id, l.parent_id
+      from reach as r
+      join gdpr_internal.protected_link as l on l.child_id = r.other
+      join node as n on n.id = l.parent_id
+    ), grouped as (
+      select r.id, (select min(b.other) from reach as b join reach as c on c.id = b.other and c.other = b.id where b.id = r.id) as head, count(*) as reached
+      from reach as r
+      group by r.id
+    )
+    select g.head, array_agg(g.id order by g.id) as ids, max(g.reached) as reached
+    from grouped as g
+    group by g.head
+    order by max(g.reached) desc, g.head
+  loop
+    perform gdpr_generated.define_step(v_group.head, 'delete', false, (
+      select format(E'return query\nwith %s\n%s;\n',
+        string_agg(format(
+          E'gone_%1$s as (\n  delete from %2$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0 returning t.gdpr_subject_id as subject_id\n)',
+          t.id, t.relation
+        ), ', ' order by t.id),
+        string_agg(rtrim(gdpr_generated.facts_code(t.id, 'deleted', 'gone_' || t.id), E'\n'), E'\nunion all\n' order by t.id)
+      )
+      from gdpr_internal.protected_table as t
+      where t.id = any (v_group.ids)
+    ));
+    v_order := v_order || v_group.head;
+  end loop;
+  return v_order;
+end
+$function$;
+comment on function gdpr_generated.generate_deletes() is 'Generates the steps that delete rows, one for each circle of foreign keys; returns their tables in order.';
+
+create or replace function gdpr_generated.generate_erasures()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_function regprocedure;
+  v_deletes smallint[];
+  v_calls record;
+begin
+  for v_function in
+    select p.oid from pg_proc as p
+    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole and p.proname ~ '^t[0-9]+_[a-z_]+$'
+  loop
+    execute format('drop function %s', v_function);
+  end loop;
+  for v_table in
+    select t.id, gdpr_internal.erasure_method(t.definition) as method from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id
+  loop
+    perform gdpr_generated.generate_keep(v_table.id);
+    perform gdpr_generated.generate_joint(v_table.id);
+    if v_table.method = 'anonymise' then
+      perform gdpr_generated.generate_anonymise(v_table.id, 'anonymise', '');
+    end if;
+    perform gdpr_generated.generate_links(v_table.id);
+  end loop;
+  v_deletes := gdpr_generated.generate_deletes();
+  select
+    string_agg(c.call, '' order by t.depth desc, t.id) filter (where c.step = 'keep') as keep,
+    string_agg(c.call, '' order by t.depth desc, t.id) filter (where c.step in ('pass_on', 'anonymise')) as anonymise,
+    string_agg(c.call, '' order by t.id) filter (where c.step = 'unlink') as unlink,
+    string_agg(c.call || E'v_more := v_more or found;\n', '' order by t.depth desc, t.id) filter (where c.step = 'spare') as spare,
+    string_agg(c.call, '' order by array_position(v_deletes, t.id)) filter (where c.step = 'delete') as deletes
+  into v_calls
+  from gdpr_internal.protected_table as t
+  join pg_proc as p on p.pronamespace = 'gdpr_generated'::regnamespace and p.proname ~ ('^t' || t.id || '_')
+  cross join lateral (
+    select s.step, format(E'return query select * from gdpr_generated.%I(p_subjects%s);\n', p.proname, case s.step when 'keep' then ', p_holds' else '' end) as call
+    from (select substr(p.proname, length('t' || t.id || '_') + 1)) as s (step)
+  ) as c
+  where t.unprotected_at is null;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_holds gdpr_internal.held_fact[])
+returns setof gdpr_internal.erased_fact
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_more boolean;
+begin
+  if gdpr_internal.link_fingerprint() <> %1$L then
+    perform gdpr_internal.refuse('drifted', 'foreign keys between protected tables');
+  end if;
+%2$s%3$s%4$s%5$s  return;
+end
+$body$
+$code$,
+    gdpr_internal.link_fingerprint(),
+    gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
+    gdpr_internal.indented(case
+      when v_calls.spare is null then coalesce(v_calls.unlink, '')
+      -- a row that is anonymised stays, and so does what it refers to
+      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
+        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
+    end, '  '),
+    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
+    (
+      select gdpr_internal.indented(coalesce(string_agg(format(
+        E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
+        '  perform gdpr_internal.refuse(''erasure_incomplete'', %1$L);\nend if;\n', t.relation
+      ), '' order by t.id), ''), '  ')
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    )
+  ));
+  comment on function gdpr_generated.erase_rows(bigint[], gdpr_internal.held_fact[]) is
+    'Erases the rows of persons in every protected table and says what it did, a line for each table, person and kind. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.erase_rows(bigint[], gdpr_internal.held_fact[]) to gdpr_owner;
+end
+$function$;
+comment on function gdpr_generated.generate_erasures() is
+  'Generates erasure for all protected tables: it follows the foreign keys between them, and so is made anew with each.';
+
+-- 40_protection/69_generate_retention.sql
+-- [code] The generator of the functions that find rows whose time is over, count them, empty their columns, delete them.
+-- GDPR Art. 5(1)(e). They belong to gdpr_worker. What a person's bases say and which rows are held, their caller tells them.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.retention_moments(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+begin atomic
+  -- counted where the policy is: whatever zone the session has, a day is a day there
+  select coalesce(string_agg(
+    case a.atttypid
+      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(p_zone, v_now - interval %L);\n', r.n, r.period)
+      when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
+      else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
+    end, '' order by r.n), '')
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.protected_table as t on t.id = r.table_id
+  join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
+  where r.table_id = p_table;
+end;
+comment on function gdpr_generated.retention_moments(smallint) is 'Declarations of the moments before which rows are due, one for each rule that counts from a column.';
+
+create or replace function gdpr_generated.retention_left(p_table smallint, p_rule gdpr_internal.retention_rule)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(
+    case e.value
+      when 'null' then format('t.%I is not null', c.column_name)
+      else format('t.%I is distinct from %s', c.column_name, e.value)
+    end, ' or ' order by c.position), 'false')
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id
+  cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
+  where c.table_id = p_table and c.column_name = any ((p_rule).columns)
+    -- alone, the rule is for the row: nothing is emptied before it goes
+    and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table));
+end;
+comment on function gdpr_generated.retention_left(smallint, gdpr_internal.retention_rule) is 'The SQL that says whether row t still has something in the columns of a rule.';
+
+create or replace function gdpr_generated.referring_rows(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(string_agg(format(
+    'exists (select from %s as c where %s)', l.child,
+    (
+      select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
+      from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
+    )
+  ), ' or ' order by l.id), 'false')
+  from gdpr_internal.protected_link as l
+  where l.parent = p_relation and l.on_delete not in ('n', 'd');
+end;
+comment on function gdpr_generated.referring_rows(regclass) is 'The SQL that says whether other rows refer to row x, which deleting it would meet or take along.';
+
+create or replace function gdpr_generated.retention_rows(p_table smallint, p_more text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_due text;
+  v_left text;
+  v_over text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(
+      case when r.after_column is null then format('(d.bits & %s)', 1 << r.n)
+      else format('case when t.%I <= v_moment_%s then %s else 0 end', r.after_column, r.n, 1 << r.n) end, ' | ' order by r.n),
+    string_agg(format('case when %s then %s else 0 end', gdpr_generated.retention_left(p_table, r), 1 << r.n), ' | ' order by r.n),
+    case when bool_and(r.named) then 'false' else format('x.gdpr_due & %1$s = %1$s', sum(1 << r.n)) end
+  into v_due, v_left, v_over
+  from gdpr_internal.retention_rule as r
+  where r.table_id = p_table;
+  return format(
+    $code$
+select x.gdpr_place as place, x.gdpr_part as part, x.gdpr_due & x.gdpr_left as emptying, x.gdpr_held as held, %5$s as over,
+  %6$s as referred%7$s
+from (
+  select t.*, t.ctid as gdpr_place, t.tableoid as gdpr_part, %2$s as gdpr_due, %3$s as gdpr_left,
+    coalesce(hs.bits, 0) | coalesce(hk.bits, 0) as gdpr_held
+  from %1$s as t
+  join unnest(p_subjects, p_due) as d (subject_id, bits) on d.subject_id = t.gdpr_subject_id
+  left join (
+    select h.subject_id, bit_or(h.bits) as bits from unnest(p_held_subjects, p_held_bits) as h (subject_id, bits) group by h.subject_id
+  ) as hs on hs.subject_id = t.gdpr_subject_id
+  left join (
+    select h.row_key, bit_or(h.bits) as bits from unnest(p_held_keys, p_held_key_bits) as h (row_key, bits) group by h.row_key
+  ) as hk on hk.row_key = %4$s
+) as x
+$code$,
+    v_table.relation, v_due, v_left, gdpr_internal.key_text(v_table.relation, 't'), v_over,
+    case gdpr_internal.erasure_method(v_table.definition)
+      when 'delete' then gdpr_generated.referring_rows(v_table.relation) else 'false'
+    end,
+    p_more
+  );
+end
+$function$;
+comment on function gdpr_generated.retention_rows(smallint, text) is
+  'The SQL that judges the rows of persons: due: bits of the rules whose time has come; emptying: of those whose columns still hold something; held: what holds forbid; over: the row''s time is over; referred: other rows refer to it. p_more: more columns.';
+
+create or replace function gdpr_generated.generate_candidates(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_condition text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('%s and (%s)', d.due, gdpr_generated.retention_left(p_table, d.rule)), ' or ' order by d.n)
+    || case when bool_and(d.named) then '' else ' or ' || string_agg(d.due, ' and ' order by d.n) end
+  into v_condition
+  from (
+    select r as rule, r.n, r.named,
+      case
+        when r.after_column is not null then format('t.%I <= v_moment_%s', r.after_column, r.n)
+        -- a closed gate is what a person without a basis has; whose it is closed for another reason, the evidence tells
+        else format('(t.gdpr_purposes & %s = 0 or t.gdpr_until <= statement_timestamp())', r.purpose_mask)
+      end as due
+    from gdpr_internal.retention_rule as r
+    where r.table_id = p_table
+  ) as d;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_after bigint, p_limit integer, p_zone text)
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%2$s  v_subjects bigint[];
+begin
+  select array_agg(s.id) into v_subjects
+  from (
+    select distinct t.gdpr_subject_id as id from %3$s as t
+    where t.gdpr_subject_id > p_after and t.gdpr_purposes >= 0 and (%4$s)
+    order by 1
+    limit p_limit
+  ) as s;
+  set constraints all immediate;
+  return v_subjects;
+end
+$body$
+$code$,
+    'candidates_' || p_table, gdpr_generated.retention_moments(p_table), v_relation, v_condition
+  ));
+  execute format('comment on function gdpr_generated.%I(bigint, integer, text) is %L', 'candidates_' || p_table,
+    format('The next persons, by number, with a row in %s whose time may be over. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(bigint, integer, text) to gdpr_owner', 'candidates_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_candidates(smallint) is 'Generates candidates_<table>, which pages through the persons that retention has to look at.';
+
+create or replace function gdpr_generated.generate_overdue(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_relation regclass;
+  v_since text;
+  v_counts text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select
+    string_agg(format(
+      ', case when x.gdpr_due & %s <> 0 then timezone(p_zone, %s + interval %L) end as since_%s', 1 << r.n,
+      case when a.atttypid = 'timestamptz'::regtype then format('timezone(p_zone, x.%I)', r.after_column) else format('x.%I', r.after_column) end,
+      r.period, r.n
+    ), '' order by r.n) filter (where r.after_column is not null),
+    string_agg(format(
+      E'  select %1$s, count(*) filter (where %2$s and not %3$s and not %4$s), count(*) filter (where %2$s and %3$s),\n'
+      '    count(*) filter (where %2$s and not %3$s and %4$s), min(%5$s) filter (where %2$s)\n  from looked as w\n',
+      r.n,
+      format(case when r.named then '(w.emptying & %s <> 0)' else '(w.over or w.emptying & %s <> 0)' end, 1 << r.n),
+      format(case when r.named then '(w.held & %s <> 0)' else '(case when w.over then w.held else w.held & %s end <> 0)' end, 1 << r.n),
+      case when r.named then 'false' else '(w.over and w.referred)' end,
+      case when r.after_column is null then 'null::timestamptz' else format('w.since_%s', r.n) end
+    ), E'  union all\n' order by r.n)
+  into v_since, v_counts
+  from gdpr_internal.retention_rule as r
+  left join pg_attribute as a on a.attrelid = v_relation and a.attname = r.after_column
+  where r.table_id = p_table;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(%2$s)
+returns table (rule integer, due bigint, held bigint, referred bigint, since timestamptz)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%3$sbegin
+  return query
+  with looked as materialized (%4$s)
+%5$s  ;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'overdue_' || p_table, gdpr_generated.retention_arguments(), gdpr_generated.retention_moments(p_table),
+    gdpr_generated.retention_rows(p_table, coalesce(v_since, '')), v_counts
+  ));
+  execute format('comment on function gdpr_generated.%I is %L', 'overdue_' || p_table,
+    format('Counts, rule by rule, rows of persons in %s whose time is over. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I to gdpr_owner', 'overdue_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_overdue(smallint) is 'Generates overdue_<table>, which counts what retention would do.';
+
+create or replace function gdpr_generated.retention_arguments()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'p_subjects bigint[], p_due integer[], p_held_subjects bigint[], p_held_bits integer[], p_held_keys text[], '
+    'p_held_key_bits integer[], p_zone text';
+end;
+comment on function gdpr_generated.retention_arguments() is
+  'The arguments of generated functions of retention: persons and the bits of the rules by which their bases are over; what holds keep, by person and by primary key, as bits of rules; the time zone of the policy.';
+
+create or replace function gdpr_generated.generate_retention(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_schema name;
+  v_empty text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = v_table.relation;
+  perform gdpr_generated.generate_candidates(p_table);
+  perform gdpr_generated.generate_overdue(p_table);
+  select string_agg(format(
+    '%1$I = case when w.bits & %2$s <> 0 then %3$s else t.%1$I end', c.column_name, 1 << r.n,
+    gdpr_internal.empty_value(v_table.relation, c.column_name, c.encrypt <> 'no')
+  ), ', ' order by c.position)
+  into v_empty
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.protected_column as c on c.table_id = r.table_id and c.column_name = any (r.columns)
+  where r.table_id = p_table and gdpr_generated.retention_left(p_table, r) <> 'false';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(%2$s, p_limit integer, out v_removed bigint, out v_emptied bigint)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %3$I, pg_temp
+set row_security = on
+as $body$
+declare
+  v_now timestamp := timezone(p_zone, statement_timestamp());
+%4$s  v_constraint name;
+  v_places tid[];
+  v_parts oid[];
+  v_bits integer[];
+begin
+  perform gdpr_internal.refuse_deferred(%5$L);
+  select array_agg(l.place), array_agg(l.part), array_agg(l.bits)
+  into v_places, v_parts, v_bits
+  from (
+    select k.place, k.part, case when k.over and k.held = 0 and not k.referred then -1 else k.emptying & ~k.held end as bits
+    from (%6$s) as k
+    where k.over and k.held = 0 and not k.referred or k.emptying & ~k.held <> 0
+    limit p_limit
+  ) as l;
+  -- by their places: a row that somebody changes meanwhile is somewhere else, and is looked at another time
+  %7$s
+  get diagnostics v_removed = row_count;
+%8$s  set constraints all immediate;
+exception when foreign_key_violation then
+  get stacked diagnostics v_constraint = constraint_name;
+  perform gdpr_internal.refuse('row_referenced', v_constraint);
+end
+$body$
+$code$,
+    'retain_' || p_table, gdpr_generated.retention_arguments(), v_schema, gdpr_generated.retention_moments(p_table), v_table.relation,
+    gdpr_generated.retention_rows(p_table, ''),
+    format(
+      case gdpr_internal.erasure_method(v_table.definition)
+        when 'delete' then
+          E'delete from %1$s as t\n  using unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+          '  where w.bits = -1 and t.ctid = w.place and t.tableoid = w.part;'
+        else
+          E'update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+          '  where w.bits = -1 and t.ctid = w.place and t.tableoid = w.part;'
+      end, v_table.relation, gdpr_generated.assign_code(p_table)
+    ),
+    case when v_empty is null then E'  v_emptied := 0;\n' else format(
+      E'  update %1$s as t\n  set %2$s\n  from unnest(v_places, v_parts, v_bits) as w (place, part, bits)\n'
+      '  where w.bits > 0 and t.ctid = w.place and t.tableoid = w.part;\n'
+      '  get diagnostics v_emptied = row_count;\n', v_table.relation, v_empty
+    ) end
+  ));
+  execute format('comment on function gdpr_generated.%I is %L', 'retain_' || p_table,
+    format('Deletes or anonymises rows of persons in %s whose time is over, empties columns whose time is. Generated by gdpr.apply().', v_table.relation));
+  execute format('grant execute on function gdpr_generated.%I to gdpr_owner', 'retain_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_retention(smallint) is 'Generates what retention needs of a table: candidates_, overdue_ and retain_<table>.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -10320,7 +11780,10 @@ begin
   from gdpr_internal.key_encryption_key as e
   left join gdpr_internal.subject_key as k on k.subject_id = old.gdpr_subject_id
   where e.retired_at is null;
-  if v_wrapped is not null then
+  if v_wrapped is not null
+    -- what retention ends is not kept here for later
+    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
+  then
     if v_kek is null then
       v_kek := (gdpr_internal.keyring()).kek;
     end if;
@@ -10599,7 +12062,7 @@ begin
   foreach v_table in array array[
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
-    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
+    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
     'home_record', 'replay_record', 'hold', 'hold_end'
   ] loop
     -- pg_restore --disable-triggers leaves them enabled, but no longer always
@@ -11601,52 +13064,62 @@ comment on view gdpr.objection is
   'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
 
 -- 60_subject_rights/30_erase.sql
--- [code] Erasure: every row of a person, the key, the identifiers.
--- GDPR Art. 17. Called by: gdpr_dpo. The rows are touched by gdpr_worker's generated functions, the key by gdpr_keyholder's.
+-- [code] Erasure: every row of persons, their keys, their identifiers.
+-- GDPR Art. 17, 19. Called by: gdpr_dpo. The rows are touched by gdpr_worker's generated functions, the keys by gdpr_keyholder's.
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.destroy_key(p_subject bigint)
-returns boolean
-language plpgsql
+create or replace function gdpr_internal.destroy_keys(p_subjects bigint[])
+returns bigint[]
+language sql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  delete from gdpr_internal.subject_key as k where k.subject_id = p_subject;
-  return found;
-end
-$function$;
-comment on function gdpr_internal.destroy_key(bigint) is
-  'Destroys a person''s data key: every copy of the ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
-
-create or replace function gdpr_internal.destroy_erased_keys()
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_destroyed bigint;
-begin
-  delete from gdpr_internal.subject_key as k
-  using gdpr_internal.subject as s, gdpr_internal.erasure_record as e
-  where s.id = k.subject_id and s.erased_at is not null and e.subject_id = s.id and (e.receipt -> 'key_destroyed')::boolean;
-  get diagnostics v_destroyed = row_count;
-  return v_destroyed;
-end
-$function$;
-comment on function gdpr_internal.destroy_erased_keys() is
-  'Destroys again the data keys that erasures have destroyed: a backup of the keys that is older than the data brings them back.';
+begin atomic
+  with gone as (
+    delete from gdpr_internal.subject_key as k where k.subject_id = any (p_subjects) returning k.subject_id
+  )
+  select coalesce(array_agg(g.subject_id), '{}') from gone as g;
+end;
+comment on function gdpr_internal.destroy_keys(bigint[]) is
+  'Destroys the data keys of persons and says whose there were: every copy of their ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.block_subject(p_subject bigint, p_reason text)
-returns integer
+create or replace function gdpr_internal.block_subjects(p_subjects bigint[], p_reason text)
+returns table (subject_id bigint, blocked bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  insert into gdpr_internal.identifier (digest, kind, blocked_at, block_reason)
+  select distinct on (i.bare_digest) i.bare_digest, i.kind, statement_timestamp(), p_reason
+  from gdpr_internal.identifier as i
+  where i.subject_id = any (p_subjects) and i.bare_digest is not null
+  order by i.bare_digest
+  on conflict (digest) do nothing;
+  return query
+  with mine as (
+    select i.digest, i.subject_id from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update
+  ), turned as (
+    update gdpr_internal.identifier as i
+    set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
+    from mine as m
+    where i.digest = m.digest
+    returning m.subject_id
+  )
+  select t.subject_id, count(*) from turned as t group by t.subject_id;
+end
+$function$;
+comment on function gdpr_internal.block_subjects(bigint[], text) is
+  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says how many of each person.';
+
+create or replace function gdpr_internal.erase_rows(p_subjects bigint[])
+returns gdpr_internal.erased_fact[]
 language plpgsql
 volatile
 parallel unsafe
@@ -11654,24 +13127,102 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_blocked integer;
+  v_holds gdpr_internal.held_fact[];
+  v_facts gdpr_internal.erased_fact[];
+  v_before text;
 begin
-  insert into gdpr_internal.identifier (digest, kind, blocked_at, block_reason)
-  select distinct i.bare_digest, i.kind, statement_timestamp(), p_reason
-  from gdpr_internal.identifier as i
-  where i.subject_id = p_subject and i.bare_digest is not null
-  on conflict (digest) do nothing;
-  update gdpr_internal.identifier as i
-  set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
-  where i.subject_id = p_subject;
-  get diagnostics v_blocked = row_count;
-  return v_blocked;
+  if exists (select from gdpr_internal.live_hold) then
+    select array_agg(row(t.id, h.subject_id, h.row_key, c.name, h.until)::gdpr_internal.held_fact)
+    into v_holds
+    from gdpr_internal.protected_table as t
+    cross join lateral gdpr_internal.held_rows(t.id, p_subjects) as h
+    cross join lateral unnest(coalesce(h.columns, array[null]::name[])) as c (name)
+    where t.unprotected_at is null;
+  end if;
+  v_before := gdpr_internal.before_worker();
+  select array_agg(f) into v_facts from gdpr_generated.erase_rows(p_subjects, v_holds) as f;
+  perform gdpr_internal.after_worker(v_before);
+  return v_facts;
 end
 $function$;
-comment on function gdpr_internal.block_subject(bigint, text) is 'Turns a person''s identifiers, and their addresses without plus-tags, into blocked ones; returns how many.';
+comment on function gdpr_internal.erase_rows(bigint[]) is 'Erases the rows of persons, what holds and periods keep excepted, and says what was done.';
 
-create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
-returns jsonb
+create or replace function gdpr_internal.note_remainder(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.erasure_remainder as r where r.subject_id = any (p_subjects);
+  insert into gdpr_internal.erasure_remainder (subject_id, table_id, row_count, due_at)
+  select f.subject_id, f.table_id, f.row_count, f.until from unnest(p_facts) as f where f.what = 'kept';
+  insert into gdpr_internal.erasure_review (subject_id, table_id, column_name, row_key)
+  select f.subject_id, f.table_id, f.column_name, k.key
+  from unnest(p_facts) as f
+  cross join lateral unnest(f.row_keys) as k (key)
+  where f.what = 'review'
+    and not exists (
+      select from gdpr_internal.erasure_review as r
+      where r.subject_id = f.subject_id and r.table_id = f.table_id and r.column_name = f.column_name and r.row_key = k.key
+    );
+  return gdpr_internal.destroy_keys(array(
+    select s from unnest(p_subjects) as s
+    except
+    select f.subject_id from unnest(p_facts) as f where f.what = 'kept'
+  ));
+end
+$function$;
+comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
+  'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
+
+create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+returns table (subject_id bigint, tables jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with fact as (
+    select
+      f.subject_id,
+      f.table_id,
+      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what = 'spared') as spared,
+      sum(f.row_count) filter (where f.what = 'kept') as kept,
+      min(f.until) filter (where f.what = 'kept') as until,
+      sum(f.row_count) filter (where f.what = 'passed_on') as passed_on,
+      sum(f.row_count) filter (where f.what = 'unlinked') as unlinked,
+      jsonb_object_agg(f.column_name, f.row_count) filter (where f.what = 'review') as review
+    from unnest(p_facts) as f
+    group by f.subject_id, f.table_id
+  )
+  select
+    f.subject_id,
+    jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'method', gdpr_internal.erasure_method(t.definition),
+      'rows', f.erased,
+      'anonymised_instead', f.spared,
+      'kept', f.kept,
+      'kept_until', case when f.until < 'infinity' then f.until end,
+      'kept_for', case when f.kept > 0 then coalesce(t.definition -> 'erase' ->> 'keep_until', 'hold or column') end,
+      'passed_on', f.passed_on,
+      'unlinked', f.unlinked,
+      'review', f.review
+    )) order by t.depth desc, t.id)
+  from fact as f
+  join gdpr_internal.protected_table as t on t.id = f.table_id
+  group by f.subject_id;
+end;
+comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+
+create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
+returns void
 language plpgsql
 volatile
 parallel unsafe
@@ -11680,86 +13231,125 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_table record;
-  v_before text;
-  v_changed bigint;
-  v_kept bigint;
-  v_kept_all bigint := 0;
-  v_tables jsonb := '[]';
-  v_receipt jsonb;
-  v_key_destroyed boolean := false;
-  v_identifiers integer;
+  v_blocked jsonb;
+  v_facts gdpr_internal.erased_fact[];
+  v_destroyed bigint[];
+  v_records bigint[];
+  v_schema name;
+  v_table name;
+  v_constraint name;
 begin
-  perform gdpr_internal.require_read_committed();
-  if p_reason is null then
-    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
-  end if;
-  -- before the person, as a confirmation locks them
-  perform from gdpr_internal.registration as r
-  join gdpr_internal.identifier as i on i.digest = r.address
-  where i.subject_id = p_subject
-  order by r.id
-  for update of r;
-  -- whoever is inserting rows of this person holds a share lock here or on an identifier: they are waited for
-  perform from gdpr_internal.subject as s where s.id = p_subject for update;
-  if not found then
-    perform gdpr_internal.refuse('unknown_subject');
-  end if;
-  select e.receipt into v_receipt from gdpr_internal.erasure_record as e where e.subject_id = p_subject;
-  if found then
-    return v_receipt;
-  end if;
-  perform gdpr_internal.forget_mails(p_subject);
-  delete from gdpr_internal.token as t where t.subject_id = p_subject;
-  v_identifiers := gdpr_internal.block_subject(p_subject, 'erased');
+  perform gdpr_internal.forget_mails(p_subjects);
+  delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
+  select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
-  where s.id = p_subject;
-
-  for v_table in
-    select
-      t.id, t.relation,
-      gdpr_internal.erasure_method(t.definition) as method,
-      t.definition -> 'erase' ->> 'keep_until' as keep_until
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null
-    order by t.depth desc, t.id
-  loop
-    -- the generated function's name comes from the register
-    v_before := gdpr_internal.before_worker();
-    execute format('select * from gdpr_generated.%I($1)', 'erase_' || v_table.id)
-    into v_changed, v_kept
-    using p_subject;
-    perform gdpr_internal.after_worker(v_before);
-    v_kept_all := v_kept_all + v_kept;
-    v_tables := v_tables || jsonb_strip_nulls(jsonb_build_object(
-      'table', v_table.relation::text, 'method', v_table.method, 'rows', v_changed,
-      'kept', nullif(v_kept, 0), 'kept_for', case when v_kept > 0 then v_table.keep_until end
-    ));
-  end loop;
-
-  if v_kept_all = 0 then
-    v_key_destroyed := gdpr_internal.destroy_key(p_subject);
+  where s.id = any (p_subjects);
+  v_facts := gdpr_internal.erase_rows(p_subjects);
+  v_destroyed := gdpr_internal.note_remainder(p_subjects, v_facts);
+  with written as (
+    insert into gdpr_internal.erasure_record (subject_id, reason, receipt)
+    select s.id, p_reason, jsonb_build_object(
+      'subject', s.id,
+      'erased_at', statement_timestamp(),
+      'tables', coalesce(r.tables, '[]'),
+      'identifiers_blocked', coalesce((v_blocked ->> s.id::text)::bigint, 0),
+      'key_destroyed', d.id is not null
+    )
+    from unnest(p_subjects) with ordinality as s (id, n)
+    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join unnest(v_destroyed) as d (id) on d.id = s.id
+    order by s.n
+    returning id, subject_id
+  )
+  select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
+  perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
+exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
+  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
+  if v_table = '' or starts_with(v_constraint, 'gdpr_') then
+    raise;
   end if;
-  v_receipt := jsonb_build_object(
-    'subject', p_subject,
-    'erased_at', statement_timestamp(),
-    'tables', v_tables,
-    'identifiers_blocked', v_identifiers,
-    'key_destroyed', v_key_destroyed
+  -- the words of PostgreSQL would show keys and whole rows
+  perform gdpr_internal.refuse('erasure_blocked', format('table %I.%I, constraint %I', v_schema, v_table, v_constraint));
+end
+$function$;
+comment on function gdpr_internal.erase_persons(bigint[], text) is
+  'Erases persons who were found and locked: mails, tokens, identifiers, rows, keys; writes receipts and audit records. Errors: 23503 (erasure_blocked) what stands in the way, PR605, PR409.';
+
+create or replace function gdpr_internal.lock_persons(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  -- before the persons, as a confirmation locks them
+  perform from gdpr_internal.registration as r
+  join gdpr_internal.identifier as i on i.digest = r.address
+  where i.subject_id = any (p_subjects)
+  order by r.id
+  for update of r;
+  -- whoever is inserting rows of these persons holds a share lock here or on an identifier: they are waited for
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
+  get diagnostics v_found = row_count;
+  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  return array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) and s.erased_at is null order by s.id
   );
-  insert into gdpr_internal.erasure_record (subject_id, reason, receipt) values (p_subject, p_reason, v_receipt);
-  perform gdpr_internal.audit_event('ERASE', p_subject, v_receipt - 'subject');
-  return v_receipt;
+end
+$function$;
+comment on function gdpr_internal.lock_persons(bigint[]) is
+  'Locks persons against whoever writes rows of them, and returns those who are not erased yet. Errors: PR101, PR005.';
+
+create or replace function gdpr.erase(p_subjects bigint[], p_reason text)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new bigint[];
+begin
+  if p_reason is null or p_subjects is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of persons and a reason are needed');
+  end if;
+  v_new := gdpr_internal.lock_persons(p_subjects);
+  if v_new <> '{}' then
+    perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  return query
+  select e.receipt
+  from unnest(p_subjects) with ordinality as s (id, n)
+  join gdpr_internal.erasure_record as e on e.subject_id = s.id
+  order by s.n;
+end
+$function$;
+comment on function gdpr.erase(bigint[], text) is
+  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
+
+create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (select r from gdpr.erase(array[p_subject], p_reason) as r);
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, children first; identifiers are blocked; the data key is destroyed unless a retention period keeps rows (those are restricted). Returns a receipt without values; asked twice it gives the first one. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR005 not at READ COMMITTED. Art. 17.';
-
-create or replace view gdpr.erasure_ledger as
-select e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt
-from gdpr_internal.erasure_record as e;
-comment on view gdpr.erasure_ledger is 'Persons erased: number, time, reason, receipt. No values. Art. 17, Art. 5(2).';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]
@@ -11801,6 +13391,138 @@ end
 $function$;
 comment on function gdpr.subject_of(regclass, text) is
   'The person a row belongs to, by the row''s primary key as text (several columns: a JSON array of texts); null when there is no such row. Errors: PR002 not protected, PR004 key of the wrong type, PR408 no primary key.';
+
+-- 60_subject_rights/35_finish_erasure.sql
+-- [code] Erasure before and after: the plan, what is finished when a period or a hold ends, the texts a human has to read.
+-- GDPR Art. 17, 17(3), 5(1)(e). Called by: gdpr_dpo; finish_erasures() by tidy, retention and the release of a hold.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.erasure_plan(p_subject bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_plan jsonb;
+  v_constraint text;
+  v_detail text;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  begin
+    v_plan := gdpr.erase(p_subject, 'plan');
+    -- the variable outlives what this undoes
+    raise exception using errcode = 'PR000', message = 'planned';
+  exception
+    when sqlstate 'PR000' then
+      null;
+    when foreign_key_violation then
+      get stacked diagnostics v_constraint = constraint_name, v_detail = pg_exception_detail;
+      if v_constraint <> 'gdpr_erasure_blocked' then
+        raise;
+      end if;
+      v_plan := jsonb_build_object('subject', p_subject, 'blocked_by', v_detail);
+  end;
+  return v_plan - 'erased_at' || jsonb_build_object('planned_at', statement_timestamp());
+end
+$function$;
+comment on function gdpr.erasure_plan(bigint) is
+  'What erasing a person would do, as the receipt would say it: the erasure is carried out and undone. blocked_by: the table and constraint outside the policy that stand in the way. Errors: PR101, PR603 erased already, PR005, PR605, PR409. Art. 17.';
+
+create or replace function gdpr_internal.finish_erasures(p_limit integer, p_subjects bigint[] default null)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_subjects bigint[];
+  v_facts gdpr_internal.erased_fact[];
+  v_destroyed bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  select array_agg(l.id order by l.id)
+  into v_subjects
+  from (
+    select s.id
+    from gdpr_internal.subject as s
+    where s.id in (
+      select r.subject_id from gdpr_internal.erasure_remainder as r
+      where case when p_subjects is null then r.due_at <= statement_timestamp() else r.subject_id = any (p_subjects) end
+    )
+    order by s.id
+    limit p_limit
+    for update skip locked
+  ) as l;
+  if v_subjects is null then
+    return 0;
+  end if;
+  v_facts := gdpr_internal.erase_rows(v_subjects);
+  v_destroyed := gdpr_internal.note_remainder(v_subjects, v_facts);
+  insert into gdpr_internal.erasure_completion (subject_id, receipt)
+  select s.id, jsonb_build_object(
+    'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
+  )
+  from unnest(v_subjects) as s (id)
+  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join unnest(v_destroyed) as d (id) on d.id = s.id
+  -- asked again before anything ended, it writes nothing
+  where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
+  perform gdpr_internal.audit_events('ERASE', v_subjects, 'finished', v_subjects, '{}');
+  return cardinality(v_subjects);
+end
+$function$;
+comment on function gdpr_internal.finish_erasures(integer, bigint[]) is
+  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released). Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
+
+create or replace view gdpr.erasure_ledger as
+select
+  e.id, e.subject_id, e.reason, e.erased_at, e.recorded_by, e.receipt,
+  (select sum(r.row_count) from gdpr_internal.erasure_remainder as r where r.subject_id = e.subject_id) as kept_rows,
+  (select min(r.due_at) from gdpr_internal.erasure_remainder as r where r.subject_id = e.subject_id) as kept_until,
+  (select jsonb_agg(c.receipt order by c.id) from gdpr_internal.erasure_completion as c where c.subject_id = e.subject_id) as finished
+from gdpr_internal.erasure_record as e;
+comment on view gdpr.erasure_ledger is
+  'Persons erased: number, time, reason, receipt. kept_rows, kept_until: what a period or a hold still keeps, and when the first of that ends; finished: receipts of what was erased later. No values. Art. 17, Art. 5(2).';
+
+create or replace view gdpr.review_due as
+select r.id as review_id, r.subject_id, t.relation as table_name, r.column_name, r.row_key, r.flagged_at
+from gdpr_internal.erasure_review as r
+join gdpr_internal.protected_table as t on t.id = r.table_id;
+comment on view gdpr.review_due is
+  'Free text in rows that outlived an erasure: a human reads whether it speaks of the erased, and says so with gdpr.finish_review(). row_key: the primary key of the row. Never the text. Art. 17.';
+
+create or replace function gdpr.finish_review(p_review bigint, p_outcome text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_review gdpr_internal.erasure_review;
+begin
+  if p_outcome is null or p_outcome not in ('kept', 'cleared') then
+    perform gdpr_internal.refuse('invalid_argument', 'outcome is kept or cleared');
+  end if;
+  delete from gdpr_internal.erasure_review as r where r.id = p_review returning r.* into v_review;
+  if v_review.id is null then
+    perform gdpr_internal.refuse('review_done');
+  end if;
+  perform gdpr_internal.audit_event('REVIEW', v_review.subject_id, jsonb_build_object(
+    'review', p_review, 'table', v_review.table_id, 'column', v_review.column_name, 'outcome', p_outcome
+  ));
+end
+$function$;
+comment on function gdpr.finish_review(bigint, text) is
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -12130,7 +13852,7 @@ end
 $function$;
 comment on function gdpr_internal.cancel_mails(bigint[], text) is 'Calls back mails that have not been sent: a reminder after the answer. p_reason must not hold personal data.';
 
-create or replace function gdpr_internal.forget_mails(p_subject bigint)
+create or replace function gdpr_internal.forget_mails(p_subjects bigint[])
 returns void
 language plpgsql
 volatile
@@ -12140,15 +13862,15 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.record_mail(o, 'dropped', 'erased')
-  from (select x.* from gdpr_internal.outbox as x where x.subject_id = p_subject for update) as o;
+  from (select x.* from gdpr_internal.outbox as x where x.subject_id = any (p_subjects) order by x.id for update) as o;
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r
     join gdpr_internal.identifier as i on i.digest = r.address
-    where i.subject_id = p_subject
+    where i.subject_id = any (p_subjects)
   ));
 end
 $function$;
-comment on function gdpr_internal.forget_mails(bigint) is 'Erasure, before the identifiers are blocked: the person''s mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
+comment on function gdpr_internal.forget_mails(bigint[]) is 'Erasure, before the identifiers are blocked: the persons'' mails leave the outbox (one that is being sent is waited for), and what was entered under an address of theirs and never confirmed is forgotten. Art. 17.';
 
 create or replace function gdpr.retry_mails(p_mails bigint[] default null)
 returns bigint
@@ -12678,6 +14400,7 @@ declare
   v_reason text := format('replayed from the ledger of %s', p_ledger -> 0 ->> 'taken_at');
   v_subjects bigint[];
   v_unknown bigint;
+  v_erased bigint := 0;
 begin
   -- came and went after the backup: nothing is here but the number, and it stays taken
   with gone as (
@@ -12691,11 +14414,19 @@ begin
   select g.id, v_reason, g.erased_at, jsonb_build_object('subject', g.id, 'erased_at', g.erased_at, 'replayed', true, 'tables', jsonb_build_array())
   from gone as g;
   get diagnostics v_unknown = row_count;
-  select array_agg(m.subject_id) into v_subjects
-  from gdpr_internal.ledger_missing(p_ledger) as m
-  where m.kind = 'erasure';
-  perform gdpr.erase(s.id, v_reason) from unnest(v_subjects) as s (id);
-  return v_unknown + coalesce(cardinality(v_subjects), 0);
+  for v_subjects in
+    select array_agg(m.subject_id order by m.subject_id)
+    from (
+      select m.subject_id, row_number() over (order by m.subject_id) as n
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      where m.kind = 'erasure'
+    ) as m
+    group by m.n / 5000
+  loop
+    perform gdpr.erase(v_subjects, v_reason);
+    v_erased := v_erased + cardinality(v_subjects);
+  end loop;
+  return v_unknown + v_erased;
 end
 $function$;
 comment on function gdpr_internal.replay_erasures(jsonb) is 'Erases again who was erased; persons who are not here are recorded as erased. Returns how many.';
@@ -12870,7 +14601,11 @@ begin
   where s.id = any (v_subjects) and s.erased_at is null;
   perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
   perform gdpr_internal.close_questions(coalesce(v_subjects, '{}'));
-  perform gdpr_internal.destroy_erased_keys();
+  -- a backup of the keys that is older than the data brings back those of the erased
+  perform gdpr_internal.destroy_keys(array(
+    select s.id from gdpr_internal.subject as s
+    where s.erased_at is not null and not exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = s.id)
+  ));
   perform gdpr_internal.pass_positions(v_header -> 'positions');
   v_result := v_result || jsonb_build_object(
     'granted_again', (
@@ -13052,9 +14787,14 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_before text := gdpr_internal.before_worker();
+  v_subjects bigint[];
+  v_rows text[];
 begin
-  return query execute format('select * from gdpr_generated.%I($1, $2)', 'keys_' || p_table) using p_subjects, p_keys;
+  execute format('select array_agg(k.subject_id), array_agg(k.row_key) from gdpr_generated.%I($1, $2) as k', 'keys_' || p_table)
+  into v_subjects, v_rows
+  using p_subjects, p_keys;
   perform gdpr_internal.after_worker(v_before);
+  return query select r.subject_id, r.row_key from unnest(v_subjects, v_rows) as r (subject_id, row_key);
 end
 $function$;
 comment on function gdpr_internal.rows_of(smallint, bigint[], text[]) is
@@ -13076,6 +14816,7 @@ declare
   v_row record;
   v_subject bigint := p_subject;
   v_digest uuid;
+  v_erased boolean := false;
   v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
@@ -13109,17 +14850,24 @@ begin
   if v_subject is not null then
     -- an erasure that is under way is waited for, and one that comes later sees this hold
     perform from gdpr_internal.subject as s where s.id = v_subject for key share;
-    perform gdpr_internal.require_subject(v_subject);
+    v_erased := exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = v_subject);
+    if not v_erased then
+      perform gdpr_internal.require_subject(v_subject);
+    end if;
   end if;
   insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, actor)
   values (v_subject, v_table, v_digest, p_columns, p_ground, p_reference, p_until, gdpr_internal.context_setting('actor'))
   returning id into v_id;
+  if v_erased then
+    -- what a period still kept of the person has another end now
+    perform gdpr_internal.finish_erasures(1, array[v_subject]);
+  end if;
   perform gdpr_internal.audit_event('HOLD', v_subject, jsonb_build_object('hold_id', v_id, 'ground', p_ground));
   return v_id;
 end
 $function$;
 comment on function gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz) is
-  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
+  'Holds data: neither erasure nor retention deletes it until the hold is released or p_until comes. Of a person (p_subject; of one who was erased, what is still kept) in all tables, in one (p_table), in one row of it (p_key: primary key as text, several columns as a JSON array of texts) or in some columns; p_subject null with a table: of every person there. p_ground: legal_claims (Art. 17(3)(e)), legal_obligation (b), public_health (c), archiving (d), freedom_of_expression (a). p_reference: law or file number, no personal data. Returns its number. Errors: PR101, PR603, PR002, PR004, PR005, PR408. Art. 17(3).';
 
 create or replace function gdpr.release_hold(p_hold bigint, p_reason text)
 returns void
@@ -13130,13 +14878,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_subject bigint;
+  v_hold gdpr_internal.live_hold;
 begin
+  perform gdpr_internal.require_read_committed();
   if nullif(p_reason, '') is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
-  select h.subject_id into v_subject from gdpr_internal.live_hold as h where h.id = p_hold;
-  if not found then
+  select h.* into v_hold from gdpr_internal.live_hold as h where h.id = p_hold;
+  if v_hold.id is null then
     perform gdpr_internal.refuse('hold_ended');
   end if;
   insert into gdpr_internal.hold_end (hold_id, reason, actor)
@@ -13145,11 +14894,17 @@ begin
   if not found then
     perform gdpr_internal.refuse('hold_ended');
   end if;
-  perform gdpr_internal.audit_event('RELEASE', v_subject, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  -- of those it kept something of although they were erased; a row under hold may have become another's
+  perform gdpr_internal.finish_erasures(2147483647, array(
+    select distinct r.subject_id from gdpr_internal.erasure_remainder as r
+    where coalesce(v_hold.table_id, r.table_id) = r.table_id
+      and (v_hold.subject_id is null or v_hold.row_key is not null or v_hold.subject_id = r.subject_id)
+  ));
 end
 $function$;
 comment on function gdpr.release_hold(bigint, text) is
-  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004. Art. 17(3).';
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
 
 create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
@@ -13212,6 +14967,681 @@ left join gdpr_internal.protected_table as t on t.id = h.table_id
 left join gdpr_internal.hold_end as e on e.hold_id = h.id;
 comment on view gdpr.hold is
   'Holds: what of whom may not be deleted, on which ground, until when. subject_id null: of every person in the table; table_name null: in every table; row_key: keyed digest of one row''s primary key; columns null: whole rows. state: holds, over (its day came), released. Art. 17(3), 5(2).';
+
+-- 80_retention/30_ends.sql
+-- [code] When a person's data are over: the end of the last basis, and the time that is kept after it.
+-- GDPR Art. 5(1)(e), 17(1)(b). Called by: retention and the proposals of erasure.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.basis_ends(p_subjects bigint[])
+returns table (subject_id bigint, purpose_id smallint, ended_at timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select e.subject_id, e.purpose_id, least(max(e.ended_at), min(o.recorded_at))
+  from (
+    select b.subject_id, b.purpose_id, least(
+        b.valid_until,
+        case when b.basis = 'legitimate_interests' then p.assessed_until end,
+        x.ended_at,
+        case when b.basis = 'undetermined' then (
+          select min(c.recorded_at) from gdpr_internal.consent_record as c where c.subject_id = b.subject_id and c.purpose_id = b.purpose_id
+        ) end
+      ) as ended_at
+    from gdpr_internal.basis_record as b
+    join gdpr_internal.purpose as p on p.id = b.purpose_id
+    left join gdpr_internal.basis_end as x on x.basis_id = b.id
+    where b.subject_id = any (p_subjects)
+    union all
+    select c.subject_id, c.purpose_id, greatest(c.holds_until, c.respond_until, case when c.event = 'granted' then c.valid_until else c.recorded_at end)
+    from gdpr_internal.consent_state as c
+    where c.subject_id = any (p_subjects) and (c.record_id is not null or c.request_id is not null)
+  ) as e
+  left join gdpr_internal.objection_record as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
+  group by e.subject_id, e.purpose_id;
+end
+$function$;
+comment on function gdpr_internal.basis_ends(bigint[]) is
+  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection. No row: there never was one.';
+
+create or replace function gdpr_internal.retention_ends(p_table smallint, p_subjects bigint[])
+returns table (subject_id bigint, rule integer, ends_at timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return query
+  select s.id, r.n, max(timezone(v_zone, timezone(v_zone, coalesce(e.ended_at, s.created_at)) + coalesce(r.period, p.retain)))
+  from gdpr_internal.retention_rule as r
+  join gdpr_internal.purpose as p on p.id < 62 and r.purpose_mask & (1::bigint << p.id) <> 0
+  cross join gdpr_internal.subject as s
+  left join gdpr_internal.basis_ends(p_subjects) as e on e.subject_id = s.id and e.purpose_id = p.id
+  where r.table_id = p_table and r.after_column is null and r.in_force and s.id = any (p_subjects)
+  group by s.id, r.n;
+end
+$function$;
+comment on function gdpr_internal.retention_ends(smallint, bigint[]) is
+  'Until when rules that count from the last basis keep the rows of persons: the latest of the purposes. Who never had a basis counts from the day gdprdb met them.';
+
+create or replace function gdpr_internal.restricted_of(p_subjects bigint[])
+returns bigint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return array(
+    select distinct r.subject_id from gdpr_internal.restriction_record as r
+    where r.subject_id = any (p_subjects)
+      and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+  );
+end
+$function$;
+comment on function gdpr_internal.restricted_of(bigint[]) is 'Those of the persons whose data are restricted: they are stored, which is all that Art. 18(2) allows.';
+
+-- 80_retention/40_retention.sql
+-- [code] Retention: what is over, and its end, page by page of persons.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin, gdprdb retention, pg_cron. Rows are touched by gdpr_worker's generated functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.forgetting()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned());
+end
+$function$;
+comment on function gdpr_internal.forgetting() is
+  'Whether retention is deleting at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
+
+create or replace function gdpr_internal.rule_bits(p_table smallint, p_columns name[])
+returns integer
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- bit 30 belongs to no rule: a row of which anything is held stays
+  select case
+    when p_columns is null then 2147483647
+    else coalesce(bit_or(1 << r.n) filter (where r.columns && p_columns), 0) | (1 << 30)
+  end
+  from gdpr_internal.retention_rule as r
+  where r.table_id = p_table;
+end;
+comment on function gdpr_internal.rule_bits(smallint, name[]) is 'The rules that a hold on these columns (null: all) stops, as bits.';
+
+create or replace function gdpr_internal.retention_page(
+  p_table smallint, p_subjects bigint[],
+  out due integer[], out held_subjects bigint[], out held_bits integer[], out held_keys text[], out held_key_bits integer[]
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  select array_agg(coalesce(e.bits, 0) order by s.n) into due
+  from unnest(p_subjects) with ordinality as s (subject_id, n)
+  left join (
+    select x.subject_id, bit_or(1 << x.rule) as bits
+    from gdpr_internal.retention_ends(p_table, p_subjects) as x
+    where x.ends_at <= statement_timestamp()
+    group by x.subject_id
+  ) as e on e.subject_id = s.subject_id;
+  select
+    array_agg(h.subject_id) filter (where h.row_key is null), array_agg(h.bits) filter (where h.row_key is null),
+    array_agg(h.row_key) filter (where h.row_key is not null), array_agg(h.bits) filter (where h.row_key is not null)
+  into held_subjects, held_bits, held_keys, held_key_bits
+  from (
+    select x.subject_id, x.row_key, gdpr_internal.rule_bits(p_table, x.columns) as bits from gdpr_internal.held_rows(p_table, p_subjects) as x
+    union all
+    select r.subject_id, null, 2147483647 from unnest(gdpr_internal.restricted_of(p_subjects)) as r (subject_id)
+  ) as h;
+end
+$function$;
+comment on function gdpr_internal.retention_page(smallint, bigint[]) is
+  'What the generated functions have to be told of a page of persons: the bits of rules by which their bases are over, in their order, and what is held of whom.';
+
+create or replace function gdpr_internal.retention_tables()
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- rows that refer to others before those
+  select array_agg(t.id order by t.depth desc, t.id)
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (select from gdpr_internal.retention_rule as r where r.table_id = t.id and r.in_force);
+end;
+comment on function gdpr_internal.retention_tables() is 'The tables that have retention rules in force, in the order in which retention goes through them.';
+
+create or replace function gdpr_internal.retention_candidates(p_table smallint, p_after bigint, p_limit integer)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_page bigint[];
+begin
+  execute format('select gdpr_generated.%I($1, $2, $3)', 'candidates_' || p_table)
+  into v_page
+  using p_after, p_limit, gdpr_internal.time_zone();
+  perform gdpr_internal.after_worker(v_before);
+  return v_page;
+end
+$function$;
+comment on function gdpr_internal.retention_candidates(smallint, bigint, integer) is
+  'The next persons after p_after who have a row in a table whose time may be over; null at the end.';
+
+create or replace function gdpr_internal.retain(p_table smallint, p_subjects bigint[], p_limit integer, out removed bigint, out emptied bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_page record := gdpr_internal.retention_page(p_table, p_subjects);
+  v_before text := gdpr_internal.before_worker();
+begin
+  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7, $8)', 'retain_' || p_table)
+  into removed, emptied
+  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, gdpr_internal.time_zone(), p_limit;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
+
+create or replace function gdpr_internal.erase_approved(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_persons bigint := gdpr_internal.finish_erasures(p_limit);
+  v_batch bigint;
+begin
+  if v_persons = 0 then
+    select b.batch_id into v_batch from gdpr_internal.erasure_batch_person as b
+    where b.done_at is null and b.failure is null
+    order by b.batch_id
+    limit 1;
+    if v_batch is not null then
+      select r.erased + r.failed into v_persons from gdpr.run_erasure_batch(v_batch, p_limit) as r;
+    end if;
+  end if;
+  return v_persons;
+end
+$function$;
+comment on function gdpr_internal.erase_approved(integer) is
+  'What retention does for whole persons: finishes erasures of which a period is over, else erases the next of a batch that is open; returns how many.';
+
+create or replace function gdpr.run_retention(p_limit integer default 10000)
+returns table (table_name regclass, removed bigint, emptied bigint, persons bigint, more boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_pass gdpr_internal.retention_pass;
+  v_tables smallint[];
+  v_observed smallint[];
+  v_n integer;
+  v_page bigint[];
+  v_done record;
+  v_left bigint := p_limit;
+  v_looked bigint := 0;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_limit < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  end if;
+  persons := gdpr_internal.erase_approved(least(p_limit, 1000));
+  if persons > 0 then
+    removed := 0;
+    emptied := 0;
+    more := true;
+    return next;
+    return;
+  end if;
+  select p.* into v_pass from gdpr_internal.retention_pass as p for update;
+  update gdpr_internal.retention_pass set forgetting_xid = pg_current_xact_id();
+  perform set_config('gdpr.forgetting', 'on', true);
+  v_observed := array(select t.id from gdpr_internal.protected_table as t where t.mode = 'observe');
+  v_tables := array(select t.id from unnest(gdpr_internal.retention_tables()) with ordinality as t (id, n) where t.id <> all (v_observed) order by t.n);
+  v_n := coalesce(array_position(v_tables, v_pass.table_id), 1);
+  if v_tables[v_n] is distinct from v_pass.table_id then
+    v_pass.after_subject := 0;
+  end if;
+  more := true;
+  while more and v_n <= cardinality(v_tables) loop
+    select t.relation, 0, 0 into table_name, removed, emptied from gdpr_internal.protected_table as t where t.id = v_tables[v_n];
+    loop
+      v_page := gdpr_internal.retention_candidates(v_tables[v_n], v_pass.after_subject, least(p_limit, 10000));
+      exit when v_page is null;
+      v_done := gdpr_internal.retain(v_tables[v_n], v_page, v_left::integer);
+      removed := removed + v_done.removed;
+      emptied := emptied + v_done.emptied;
+      v_left := v_left - v_done.removed - v_done.emptied;
+      v_looked := v_looked + cardinality(v_page);
+      exit when v_left <= 0;
+      v_pass.after_subject := v_page[cardinality(v_page)];
+      exit when v_looked >= 20 * p_limit::bigint;
+    end loop;
+    if removed + emptied > 0 then
+      perform gdpr_internal.audit_event('RETAIN', null, jsonb_build_object('table', table_name::text, 'removed', removed, 'emptied', emptied));
+      return next;
+    end if;
+    if v_page is null then
+      v_n := v_n + 1;
+      v_pass.after_subject := 0;
+    else
+      exit;
+    end if;
+  end loop;
+  more := v_n <= cardinality(v_tables);
+  perform set_config('gdpr.forgetting', '', true);
+  update gdpr_internal.retention_pass
+  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null,
+    finished_at = case when more then finished_at else statement_timestamp() end;
+  if not more then
+    table_name := null;
+    removed := 0;
+    emptied := 0;
+    return next;
+  end if;
+end
+$function$;
+comment on function gdpr.run_retention(integer) is
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
+
+create or replace function gdpr.retention_plan()
+returns table (
+  table_name regclass, rule integer, columns name[], kept_for text, counted_from text, rows_due bigint, rows_held bigint, rows_referred bigint,
+  oldest timestamptz
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+#variable_conflict use_column
+declare
+  v_table smallint;
+  v_after bigint;
+  v_page bigint[];
+  v_facts record;
+  v_before text;
+  v_found jsonb;
+  v_counts jsonb;
+begin
+  foreach v_table in array coalesce(gdpr_internal.retention_tables(), '{}') loop
+    v_after := 0;
+    v_found := '[]';
+    loop
+      v_page := gdpr_internal.retention_candidates(v_table, v_after, 10000);
+      exit when v_page is null;
+      v_facts := gdpr_internal.retention_page(v_table, v_page);
+      v_before := gdpr_internal.before_worker();
+      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7) as o', 'overdue_' || v_table)
+      into v_counts
+      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits, gdpr_internal.time_zone();
+      perform gdpr_internal.after_worker(v_before);
+      v_found := v_found || v_counts;
+      v_after := v_page[cardinality(v_page)];
+    end loop;
+    return query
+    select
+      t.relation, r.n + 1, nullif(r.columns, '{}'),
+      coalesce(r.period::text, (
+        select string_agg(format('%s: %s', p.name, p.retain), ', ' order by p.id) from gdpr_internal.purpose as p
+        where p.id < 62 and r.purpose_mask & (1::bigint << p.id) <> 0
+      )),
+      coalesce(r.after_column::text, 'last_basis'),
+      coalesce(f.due, 0)::bigint, coalesce(f.held, 0)::bigint, coalesce(f.referred, 0)::bigint, f.since
+    from gdpr_internal.retention_rule as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    left join (
+      select c.rule, sum(c.due) as due, sum(c.held) as held, sum(c.referred) as referred, min(c.since) as since
+      from jsonb_to_recordset(v_found) as c (rule integer, due bigint, held bigint, referred bigint, since timestamptz)
+      group by c.rule
+    ) as f on f.rule = r.n
+    where r.table_id = v_table and r.in_force
+    order by r.n;
+  end loop;
+end
+$function$;
+comment on function gdpr.retention_plan() is
+  'What retention would do now, rule by rule (its number in the policy): rows_due: rows to delete, anonymise or empty columns of; rows_held: those that a hold or a restriction keeps; rows_referred: those that wait for rows that refer to them; oldest: since when the longest overdue is, where the rule counts from a column. Looks at every person who may have something due: a report, not a query of every day. Art. 5(1)(e), 30(1)(f).';
+
+create or replace view gdpr.retention_due as
+select p.table_name, p.rule, p.columns, p.kept_for, p.counted_from, p.rows_due, p.rows_held, p.rows_referred, p.oldest
+from gdpr.retention_plan() as p
+where p.rows_due + p.rows_held + p.rows_referred > 0;
+comment on view gdpr.retention_due is 'The rules of gdpr.retention_plan() under which something is over. Art. 5(1)(e).';
+
+-- 80_retention/50_batches.sql
+-- [code] Erasing many persons: a list, chunks in transactions of their own, and whoever comes next goes on.
+-- GDPR Art. 17, Art. 5(1)(e). Called by: gdpr_dpo, gdprdb subject erase-batch, gdpr.run_retention() for persons whose erasure was approved.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_batch bigint;
+begin
+  if coalesce(cardinality(p_subjects), 0) = 0 or nullif(p_reason, '') is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the numbers of persons and a reason are needed');
+  elsif exists (
+    select from unnest(p_subjects) as p (id) where not exists (select from gdpr_internal.subject as s where s.id = p.id)
+  ) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  insert into gdpr_internal.erasure_batch (reason, actor) values (p_reason, gdpr_internal.context_setting('actor')) returning id into v_batch;
+  insert into gdpr_internal.erasure_batch_person (batch_id, subject_id)
+  select distinct v_batch, p.id from unnest(p_subjects) as p (id);
+  perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', v_batch, 'persons', cardinality(p_subjects), 'reason', p_reason));
+  return v_batch;
+end
+$function$;
+comment on function gdpr.open_erasure_batch(bigint[], text) is
+  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
+
+create or replace function gdpr_internal.erase_chunk(p_batch bigint, p_subjects bigint[], p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+  v_failure text;
+  v_state text;
+  v_name text;
+begin
+  begin
+    perform from gdpr.erase(p_subjects, p_reason);
+    v_subject := null;
+  -- somebody in the chunk cannot be erased: one by one, to find out who
+  exception when foreign_key_violation or sqlstate 'PR605' or sqlstate 'PR604' or sqlstate 'PR411' or raise_exception then
+    if cardinality(p_subjects) = 1 then
+      get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
+      v_failure := concat_ws(' ', v_state, nullif(replace(v_name, 'gdpr_', ''), ''));
+    else
+      v_subject := p_subjects[1];
+    end if;
+  end;
+  if v_subject is not null then
+    foreach v_subject in array p_subjects loop
+      perform gdpr_internal.erase_chunk(p_batch, array[v_subject], p_reason);
+    end loop;
+    return;
+  end if;
+  update gdpr_internal.erasure_batch_person as b
+  set done_at = case when v_failure is null then statement_timestamp() end, failure = v_failure
+  where b.batch_id = p_batch and b.subject_id = any (p_subjects);
+end
+$function$;
+comment on function gdpr_internal.erase_chunk(bigint, bigint[], text) is
+  'Erases some persons of a batch, at once, or one by one when one of them cannot be: that one is marked, the others go.';
+
+create or replace function gdpr.run_erasure_batch(p_batch bigint, p_chunk integer default 500, out erased integer, out failed integer, out remaining bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_reason text := (select b.reason from gdpr_internal.erasure_batch as b where b.id = p_batch);
+  v_subjects bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  if v_reason is null then
+    perform gdpr_internal.refuse('batch_unknown');
+  elsif coalesce(p_chunk < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one person at a time');
+  end if;
+  v_subjects := array(
+    select b.subject_id from gdpr_internal.erasure_batch_person as b
+    where b.batch_id = p_batch and b.done_at is null and b.failure is null
+    order by b.subject_id
+    limit p_chunk
+    -- who else works on the batch takes the next ones
+    for update skip locked
+  );
+  if v_subjects <> '{}' then
+    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_reason);
+  end if;
+  select count(*) filter (where b.subject_id = any (v_subjects) and b.done_at is not null),
+    count(*) filter (where b.subject_id = any (v_subjects) and b.failure is not null),
+    count(*) filter (where b.done_at is null and b.failure is null)
+  into erased, failed, remaining
+  from gdpr_internal.erasure_batch_person as b
+  where b.batch_id = p_batch;
+end
+$function$;
+comment on function gdpr.run_erasure_batch(bigint, integer) is
+  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
+
+create or replace function gdpr.retry_erasure_batch(p_batch bigint)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_again bigint;
+begin
+  if not exists (select from gdpr_internal.erasure_batch as b where b.id = p_batch) then
+    perform gdpr_internal.refuse('batch_unknown');
+  end if;
+  update gdpr_internal.erasure_batch_person as b set failure = null where b.batch_id = p_batch and b.failure is not null;
+  get diagnostics v_again = row_count;
+  return v_again;
+end
+$function$;
+comment on function gdpr.retry_erasure_batch(bigint) is 'Puts the persons of a batch who could not be erased back to those still to come; returns how many. Error: PR803.';
+
+create or replace view gdpr.erasure_batch as
+select
+  b.id as batch_id,
+  b.reason,
+  b.opened_at,
+  b.opened_by,
+  p.persons,
+  p.erased,
+  p.failed,
+  p.persons - p.erased - p.failed as remaining,
+  case when p.persons = p.erased then p.last_at end as finished_at,
+  p.failures
+from gdpr_internal.erasure_batch as b
+cross join lateral (
+  select count(*) as persons, count(x.done_at) as erased, count(x.failure) as failed, max(x.done_at) as last_at,
+    (
+      select jsonb_object_agg(f.failure, f.subjects)
+      from (
+        select y.failure, jsonb_agg(y.subject_id order by y.subject_id) as subjects
+        from gdpr_internal.erasure_batch_person as y
+        where y.batch_id = b.id and y.failure is not null
+        group by y.failure
+      ) as f
+    ) as failures
+  from gdpr_internal.erasure_batch_person as x
+  where x.batch_id = b.id
+) as p;
+comment on view gdpr.erasure_batch is
+  'Batches of erasures and how far they are. failures: numbers of persons by the code and name of the error that kept them from being erased. Art. 17, 5(2).';
+
+-- 80_retention/60_proposals.sql
+-- [code] Persons for whom nothing speaks any more: a list for the officer, who decides.
+-- GDPR Art. 5(1)(e), 17(1)(a), 17(1)(b). Called by: gdpr_dpo, gdprdb retention proposals|approve.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.stands_in(p_subject bigint)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select bit_or(t.purpose_mask)
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (
+    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = t.id
+  );
+end;
+comment on function gdpr_internal.stands_in(bigint) is 'The purposes of the tables that a person''s data were collected in, as bits.';
+
+create or replace function gdpr_internal.proposable(p_subjects bigint[])
+returns table (subject_id bigint, since timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_zone text := gdpr_internal.time_zone();
+begin
+  return query
+  select e.subject_id, max(e.ends_at)
+  from (
+    select s.id as subject_id, timezone(v_zone, timezone(v_zone, coalesce(x.ended_at, s.created_at)) + coalesce(p.retain, interval '0')) as ends_at
+    from (
+      select i.id, i.created_at, gdpr_internal.stands_in(i.id) as mask
+      from gdpr_internal.subject as i
+      where i.id = any (p_subjects) and i.erased_at is null
+    ) as s
+    join gdpr_internal.purpose as p on p.id < 62 and s.mask & (1::bigint << p.id) <> 0
+    left join gdpr_internal.basis_ends(p_subjects) as x on x.subject_id = s.id and x.purpose_id = p.id
+  ) as e
+  where not exists (select from gdpr_internal.live_hold as h where h.subject_id = e.subject_id and h.table_id is null)
+    and e.subject_id <> all (gdpr_internal.restricted_of(p_subjects))
+    and not exists (select from gdpr_internal.erasure_batch_person as b where b.subject_id = e.subject_id and b.done_at is null)
+  group by e.subject_id
+  having max(e.ends_at) <= statement_timestamp();
+end
+$function$;
+comment on function gdpr_internal.proposable(bigint[]) is
+  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already.';
+
+create or replace function gdpr.erasure_proposals(p_limit integer default null)
+returns table (subject_id bigint, since timestamptz)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  v_after bigint := 0;
+  v_left bigint := coalesce(p_limit, 9223372036854775807);
+  v_found bigint;
+  v_page bigint[];
+begin
+  loop
+    v_page := array(
+      select s.id from gdpr_internal.subject as s
+      where s.id > v_after and s.erased_at is null
+        -- closed for everything, or past the instant at which something closes
+        and (s.purposes & 4611686018427387903 = 0 or s.until <= statement_timestamp())
+      order by s.id
+      limit 10000
+    );
+    exit when v_page = '{}' or v_left <= 0;
+    return query select p.subject_id, p.since from gdpr_internal.proposable(v_page) as p order by p.subject_id limit v_left;
+    get diagnostics v_found = row_count;
+    v_left := v_left - v_found;
+    v_after := v_page[cardinality(v_page)];
+  end loop;
+end
+$function$;
+comment on function gdpr.erasure_proposals(integer) is
+  'Persons (at most p_limit) whose data nothing justifies any more: no basis holds for any purpose of their tables, and what the purposes retain after the last one is over. since: from when on. Nothing happens by itself: gdpr.approve_erasures(), a new basis, or a hold. Art. 5(1)(e), 17(1).';
+
+create or replace function gdpr.approve_erasures(p_subjects bigint[] default null, p_reason text default 'no lawful basis left')
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subjects bigint[];
+begin
+  if p_subjects is null then
+    v_subjects := array(select p.subject_id from gdpr.erasure_proposals() as p);
+    if v_subjects = '{}' then
+      return null;
+    end if;
+  else
+    v_subjects := array(select p.subject_id from gdpr_internal.proposable(p_subjects) as p);
+    if not p_subjects <@ v_subjects then
+      perform gdpr_internal.refuse('not_proposed');
+    end if;
+  end if;
+  return gdpr.open_erasure_batch(v_subjects, p_reason);
+end
+$function$;
+comment on function gdpr.approve_erasures(bigint[], text) is
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
@@ -13771,10 +16201,12 @@ begin atomic
   union all
   select 'tokens', gdpr.tidy_tokens(p_limit)
   union all
-  select 'gates', gdpr.tidy_gates(p_limit);
+  select 'gates', gdpr.tidy_gates(p_limit)
+  union all
+  select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens() and tidy_gates(), up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -13855,25 +16287,29 @@ grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it se
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
-grant select on gdpr_internal.erasure_record to gdpr_keyholder; -- whose keys are to be gone
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
-  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
+  gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
+  gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
+  gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
-grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_worker;
+grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.protected_link,
+  gdpr_internal.retention_rule to gdpr_worker;
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
   gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
   gdpr_internal.purpose_inherited(name, text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
-  gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
@@ -13926,11 +16362,11 @@ grant execute on function
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
-  gdpr.erase(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
-  gdpr.erasure_ledger to gdpr_dpo;
+  gdpr.erasure_ledger, gdpr.review_due to gdpr_dpo;
 
 grant execute on function
   gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
@@ -13947,7 +16383,7 @@ grant execute on function
 -- 8. auditors read evidence, never plaintext
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
-  gdpr.erasure_ledger to gdpr_auditor;
+  gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
@@ -13968,7 +16404,13 @@ grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_au
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
-  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text) to gdpr_dpo;
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
+  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
+  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
+grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.run_retention(integer) to gdpr_admin;
+grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
@@ -14009,13 +16451,14 @@ grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_intern
 grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_key(bigint), gdpr_internal.destroy_erased_keys(),
-  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.has_key(),
+  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
-  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text),
+  gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;

@@ -1,0 +1,15 @@
+-- [state] Where retention is: the one who runs it holds this row, and the next call goes on from here.
+-- GDPR Art. 5(1)(e).
+
+set local role gdpr_owner;
+
+create table gdpr_internal.retention_pass (
+  id smallint primary key default 1 check (id = 1),
+  table_id smallint,
+  after_subject bigint not null default 0,
+  forgetting_xid xid8,
+  finished_at timestamptz
+);
+insert into gdpr_internal.retention_pass default values;
+comment on table gdpr_internal.retention_pass is
+  'One row. table_id, after_subject: the table and the person up to which retention has come; null between two passes. forgetting_xid: the transaction that deletes rows at this moment, whose audit records keep no old values. finished_at: when all tables had been gone through last.';
