@@ -99,7 +99,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_home() is
-  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR630.';
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR640.';
 
 create or replace function gdpr_internal.generate_home()
 returns void

@@ -41,7 +41,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -128,7 +128,7 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition,
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
     'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
@@ -193,8 +193,10 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
-  c.about
+  c.about,
+  c.same_as
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null

@@ -255,3 +255,43 @@ end
 $function$;
 comment on function gdpr.complete_request(bigint, text, jsonb) is
   'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
+
+create or replace function gdpr_internal.name_request(p_request bigint)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := coalesce(current_setting('gdpr.request', true), '');
+begin
+  perform set_config('gdpr.request', coalesce(p_request::text, ''), true);
+  return v_before;
+end
+$function$;
+comment on function gdpr_internal.name_request(bigint) is
+  'Names the request that the next steps fulfil, for functions that do so themselves; returns what the caller''s context said, for end_request().';
+
+create or replace function gdpr_internal.end_request(p_request bigint, p_before text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  -- what somebody has to decide stays open
+  if v_request.id is not null and gdpr_internal.request_misses(v_request) is null then
+    perform gdpr.complete_request(p_request);
+  end if;
+  perform set_config('gdpr.request', p_before, true);
+end
+$function$;
+comment on function gdpr_internal.end_request(bigint, text) is
+  'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';

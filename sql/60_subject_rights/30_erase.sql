@@ -173,6 +173,8 @@ declare
   v_table name;
   v_constraint name;
 begin
+  -- recipients know the persons by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(p_subjects, 'erasure');
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
   select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;

@@ -108,11 +108,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -192,9 +194,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -281,6 +286,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -394,6 +402,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -413,7 +422,7 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';

@@ -222,4 +222,4 @@ begin
   return v_digest;
 end
 $function$;
-comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR631, PR401.';
+comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR641, PR401.';

@@ -146,4 +146,4 @@ begin
 end
 $function$;
 comment on function gdpr.check_ledger(jsonb) is
-  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR641 not a ledger of this database, PR401. Art. 32(1)(c).';

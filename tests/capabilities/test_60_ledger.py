@@ -193,7 +193,7 @@ def test_numbers_given_to_others_after_the_restore_are_noticed(
         )
     emil = subject(crm, "crm.customer", 4)
     officer(crm, "select gdpr.erase(%s)", emil)
-    with refused("PR631", "ledger_refused") as error:
+    with refused("PR641", "ledger_refused") as error:
         replay(backup, ledger(crm))
     assert str(emil) in (error.value.diag.message_detail or "")
     assert "E" in seen(backup)
@@ -219,15 +219,15 @@ def test_a_ledger_that_was_changed_is_refused(crm: Database, damage: str) -> Non
         lines[-1]["seal"]["more"] = True
     else:
         lines[-1]["seal"]["mac"] = "0" * 64
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         replay(crm, lines)
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         officer(crm, "select gdpr.check_ledger(%s)", json.dumps(lines))
 
 
 @pytest.mark.parametrize("nonsense", ["null", "{}", "[]", "[1]", '[{"gdprdb_ledger": 1}]', '"x"'])
 def test_what_is_no_ledger_is_refused(crm: Database, nonsense: str) -> None:
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         officer(crm, "select gdpr.replay(%s)", nonsense)
 
 
@@ -237,7 +237,7 @@ def test_a_ledger_of_another_database_is_refused(crm: Database, db: Database) ->
         "update gdpr_internal.key_encryption_key set audit_key = sha256('another')",
         user="postgres",
     )
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         replay(crm, ledger(db))
 
 
@@ -249,11 +249,11 @@ def test_parts_are_replayed_in_their_order_and_none_is_left_out(
     lines = ledger(crm, part=1)
     parts = [lines[n : n + 3] for n in range(0, len(lines), 3)]
     assert [part[0]["part"] for part in parts] == [1, 2, 3]
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         replay(backup, parts[1])
     replay(backup, parts[0])
     assert officer(backup, "select gdpr.whereabouts()") == "copy"
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         replay(backup, parts[2])
     replay(backup, parts[1])
     assert replay(backup, parts[2])["restrictions"] == 1
@@ -263,7 +263,7 @@ def test_parts_are_replayed_in_their_order_and_none_is_left_out(
 
 def test_a_ledger_that_begins_too_late_is_refused(crm: Database, backup: Database) -> None:
     officer(crm, "select gdpr.erase(%s)", subject(crm, "crm.customer", 3))
-    with refused("PR631", "ledger_refused"):
+    with refused("PR641", "ledger_refused"):
         replay(backup, ledger(crm, since="infinity"))
     ((since,),) = backup.rows("select max(at)::text from gdpr.audit_log", user="dpo_login")
     assert replay(backup, ledger(crm, since=since))["erasures"] == 1
@@ -285,10 +285,10 @@ def test_a_checkpoint_is_two_lines_and_tells_that_the_database_is_behind(
     there = officer(backup, question, json.dumps(checkpoint))
     assert there["behind"] == {"audit_record": 1}
     assert there["whereabouts"] == "restored"
-    with refused("PR630", "restored"):
+    with refused("PR640", "restored"):
         seen(backup)
     # what was noticed stays so, in sessions and plans of before, too; with the ledger it ends
-    with refused("PR630", "restored"):
+    with refused("PR640", "restored"):
         pooled.execute("execute names")
     replay(backup, ledger(crm))
     assert seen(backup) == ["Ahrens", "Bartok", "Chiba"]

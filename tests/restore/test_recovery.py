@@ -124,7 +124,7 @@ def test_point_in_time_recovery_refuses_until_replayed(
     archived(primary)
     with recovered(primary, base, reachable, recovery_target_time=before) as shop:
         for _ in range(2):
-            with refused("PR630", "restored"):
+            with refused("PR640", "restored"):
                 seen(shop)
         assert "Chiba" in found(shop)
         assert officer(shop, "select count(*) from gdpr_clear.customer") == 3

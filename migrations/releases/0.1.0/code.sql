@@ -54,9 +54,13 @@ values
   ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
-  ('restored', 'PR630', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
-  ('ledger_refused', 'PR631', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
+  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
+  ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
+  ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
+  ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
+  ('rectification_decided', 'PR632', 'the proposal was decided already', 'gdpr.rectification shows by whom; propose anew.', 'Art. 16'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
@@ -73,6 +77,13 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
+  ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
+  ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
+  ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('purpose_of_table', 'PR705', 'the table may not be used for this purpose', 'Its purposes stand in the policy: [tables.<name>].', 'Art. 5(1)(b)'),
+  ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
@@ -218,7 +229,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.require_home() is
-  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR630.';
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR640.';
 
 create or replace function gdpr_internal.generate_home()
 returns void
@@ -433,6 +444,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -516,6 +529,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -542,6 +556,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -555,6 +570,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles, and is_home().';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -583,7 +620,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -594,7 +635,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501), PR630 restored from a backup. Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501), PR640 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -663,7 +704,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end
@@ -774,6 +819,39 @@ begin atomic
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
 
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';
+
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
 -- GDPR Art. 5(1)(e). Called by: whoever records something that ends; gdprdb's own functions.
@@ -815,6 +893,17 @@ end
 $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
+
+create or replace function gdpr_internal.utc(p_at timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case when isfinite(p_at) then to_char(timezone('UTC', p_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end;
+end;
+comment on function gdpr_internal.utc(timestamptz) is 'An instant as documents have it: ISO 8601 in UTC; null for one that never comes.';
 
 -- 00_foundation/35_tokens.sql
 -- [code] One-time tokens: made, known, taken.
@@ -1052,7 +1141,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'direct_marketing']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -1077,6 +1169,9 @@ begin
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
+    end if;
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
     end if;
     -- false is as good as nothing said
     v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
@@ -1130,17 +1225,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -1162,16 +1262,36 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent", "disclose" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
 comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.column_reference(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('%s.%I', a.attrelid::regclass, a.attname)
+      from pg_attribute as a
+      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+    ), p_name
+  );
+end;
+comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
 language plpgsql
@@ -1188,7 +1308,7 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review']
+    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review', 'provided', 'same_as']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1233,6 +1353,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -1285,7 +1408,9 @@ begin
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
     'about', p_in ->> 'about',
-    'review', case when p_in ->> 'review' = 'true' then true end
+    'review', case when p_in ->> 'review' = 'true' then true end,
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
+    'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
 $function$;
@@ -1348,7 +1473,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
@@ -1384,6 +1509,71 @@ end
 $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+-- 00_foundation/41_read_adequacy.sql
+-- [code] What a policy says about countries with an adequacy decision.
+-- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.countries()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_to_array(
+    'AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD CF CG CH CI '
+    'CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ '
+    'GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS '
+    'LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG '
+    'PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK '
+    'TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW',
+    ' '
+  );
+end;
+comment on function gdpr_internal.countries() is 'The country codes of ISO 3166-1 (alpha-2).';
+
+create or replace function gdpr_internal.adequacy_problems(p_adequacy jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_entry jsonb;
+  v_where text;
+  v_setting text;
+  v_problems text[] := '{}';
+begin
+  if p_adequacy is null then
+    return '{}';
+  elsif jsonb_typeof(p_adequacy) <> 'array' then
+    return array['settings.adequacy: has to be a list of tables, [[settings.adequacy]]'];
+  end if;
+  for v_entry in select e.value from jsonb_array_elements(p_adequacy) as e loop
+    v_where := format('settings.adequacy.%s', coalesce(to_json(v_entry ->> 'country')::text, '?'));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_entry, array['country', 'scope', 'from', 'until', 'source']);
+    continue when jsonb_typeof(v_entry) <> 'object';
+    if coalesce(v_entry ->> 'country', '') <> all (gdpr_internal.countries()) then
+      v_problems := v_problems || format('%s.country: two letters of ISO 3166-1, as "GB"', v_where);
+    end if;
+    if coalesce(v_entry ->> 'source', '') = '' then
+      v_problems := v_problems || format('%s.source: the decision, as "(EU) 2026/179"', v_where);
+    end if;
+    foreach v_setting in array array['from', 'until'] loop
+      if v_entry ->> v_setting !~ '^\d{4}-\d{2}-\d{2}$' or v_setting = 'from' and not v_entry ? 'from' then
+        v_problems := v_problems || format('%s.%s: a day, as "2026-01-31"', v_where, v_setting);
+      end if;
+    end loop;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.adequacy_problems(jsonb) is 'What is wrong with settings.adequacy of a policy.';
 
 -- 00_foundation/42_read_settings.sql
 -- [code] Reading the settings of a policy.
@@ -1429,10 +1619,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays'
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || array_remove(array[
+    (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
+    (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
+    (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -2040,6 +2235,64 @@ end;
 comment on function gdpr_internal.erasure_order_problems(jsonb) is
   'Rows that have to stay, because others that stay refer to them, and that cannot be emptied.';
 
+create or replace function gdpr_internal.root_of(p_tables jsonb, p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive up (name, depth) as (
+    select p_name, 0
+    union all
+    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+    from up as u
+    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+  )
+  select u.name from up as u order by u.depth desc limit 1;
+end;
+comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+
+create or replace function gdpr_internal.copy_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with declared as (
+    select
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+    cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
+  )
+  select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
+  from declared as d
+  left join declared as o on o.name = d.same_as
+  cross join lateral (
+    select case
+      when o.name is null then format('%s is no column that this policy declares; write it as schema.table.column', to_json(d.same_as))
+      when o.name = d.name then 'is the column itself'
+      when o.same_as is not null then format('%s is a copy itself; name the column that it is a copy of', d.same_as)
+      when o.type is distinct from d.type then format('%s is %s, this column is %s', d.same_as, o.type, d.type)
+      when gdpr_internal.root_of(p_tables, d.table_name) <> gdpr_internal.root_of(p_tables, o.table_name) and '[]' in (
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, d.table_name) -> 'match_on', '[]'),
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, o.table_name) -> 'match_on', '[]')
+      ) then format('rows of %s are never of the same person', o.table_name)
+    end as problem
+  ) as p
+  where d.same_as is not null and p.problem is not null;
+end;
+comment on function gdpr_internal.copy_problems(jsonb) is
+  'Columns that cannot be copies (same_as) of the column they name: it has to be declared, of the same type, no copy itself, and of rows of the same person.';
+
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
 stable
@@ -2092,7 +2345,8 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables)
+    || gdpr_internal.copy_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
@@ -2416,7 +2670,8 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   insert into gdpr_internal.purpose (
-    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, direct_marketing
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, automated_decision,
+    direct_marketing
   )
   values (
     coalesce(
@@ -2426,13 +2681,14 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition',
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition', p_definition ->> 'automated_decision',
     coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition, direct_marketing = excluded.direct_marketing;
+    grace = excluded.grace, condition = excluded.condition, automated_decision = excluded.automated_decision,
+    direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -2478,6 +2734,29 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.rectify_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.propose_rectification(bigint, jsonb, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.rectify_functions() is 'What a role of the policy with may = ["rectify"] can call.';
+
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -2495,8 +2774,10 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -2508,6 +2789,12 @@ begin
   end if;
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'rectify' then
+    execute format('grant execute on function %s to %I', gdpr_internal.rectify_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -2530,7 +2817,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), gdpr_internal.rectify_functions(), p_role
   );
 end
 $function$;
@@ -2696,19 +2984,21 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, provided, mask, erase, same_as, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
-    gdpr_internal.erase_rule(p_relation, d.key, d.value),
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
+    d.value ->> 'about', d.value ? 'review', not d.value ? 'provided', d.value ->> 'mask',
+    gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
+    same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2907,7 +3197,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
@@ -3020,7 +3310,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -3107,7 +3397,7 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition,
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
     'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
@@ -3172,8 +3462,10 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
-  c.about
+  c.about,
+  c.same_as
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -3966,7 +4258,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -5154,6 +5446,30 @@ end
 $function$;
 comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
 
+create or replace function gdpr_internal.error_names(p_state text, p_constraint text, p_column text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select concat_ws(', ',
+    'SQLSTATE ' || p_state,
+    (
+      select 'constraint ' || n.name
+      from (
+        select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+        union all select 'gdpr_' || e.name from gdpr.error_code as e
+      ) as n (name)
+      where n.name = p_constraint limit 1
+    ),
+    (select 'column ' || a.attname from pg_attribute as a where a.attname = p_column limit 1)
+  );
+end;
+comment on function gdpr_internal.error_names(text, text, text) is
+  'What can be told of an error that a row met in its table: the code, and names that are some. What the server or planted code says beside them may hold values.';
+
 create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
 returns bigint
 language plpgsql
@@ -5181,18 +5497,7 @@ begin
     -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ',
-        'SQLSTATE ' || v_state,
-        (
-          select 'constraint ' || n.name
-          from (
-            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
-            union all select 'gdpr_' || e.name from gdpr.error_code as e
-          ) as n (name)
-          where n.name = v_constraint limit 1
-        ),
-        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
-      )
+      gdpr_internal.error_names(v_state, v_constraint, v_column)
     );
   end;
   perform gdpr_internal.after_worker(v_before);
@@ -6010,22 +6315,7 @@ as $function$
 declare
   v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
 begin
-  return v_mask = 1::bigint << 62 or exists (
-    select from gdpr_internal.purpose as p
-    -- explicit consent is given by a person, never by a policy
-    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  ) or exists (
-    select
-    from gdpr_internal.held_basis as h
-    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
-      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
-  ) or exists (
-    select
-    from gdpr_internal.ground as g
-    join gdpr_internal.purpose as p on p.id = g.purpose_id
-    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
-      and p.condition = 'explicit_consent'
-  );
+  return v_mask = 1::bigint << 62 or gdpr_internal.has_condition(p_subject, v_mask);
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is
@@ -7604,6 +7894,34 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_payload(bytea, bigint, text) is
+  'The old values in the payload of an audit record, encrypted columns opened too.';
+
 create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
 returns jsonb
 language plpgsql
@@ -7615,26 +7933,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_key bytea;
-  v_changes jsonb;
-  v_column text;
-  v_value text;
 begin
   if p_value is null then
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is null then
-    return null;
-  end if;
-  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
-    end if;
-  end loop;
-  return v_changes;
+  return case when v_key is not null then gdpr_internal.open_payload(v_key, p_subject, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_changes(bigint, text) is
@@ -8381,6 +8685,33 @@ from (
   order by x.subject_id, x.purpose_id, x.id desc
 ) as c;
 comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
+
+create or replace function gdpr_internal.has_condition(p_subject bigint, p_mask bigint)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id & p_mask <> 0 and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id & p_mask <> 0 and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id & p_mask <> 0 and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end;
+comment on function gdpr_internal.has_condition(bigint, bigint) is
+  'Whether a condition of Art. 9(2) holds for a person and one of these purposes (bits): of the purpose, of a basis recorded for the person, or explicit consent.';
 
 create or replace view gdpr_internal.person_purpose as
 select
@@ -9613,7 +9944,10 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_access(p_table);
+  perform gdpr_generated.generate_rectify(p_table);
   perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
@@ -9714,10 +10048,11 @@ $code$,
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
+  perform gdpr_generated.generate_access_dispatch();
   perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and the functions of erasure, which follow the foreign keys between all protected tables.';
+comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts(), access_rows() and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -9735,8 +10070,9 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
-        'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
+        'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
+        'rectify_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -10392,6 +10728,443 @@ begin atomic
 end;
 comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
   'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
+
+-- 40_protection/67_generate_access.sql
+-- [code] The generator of functions that read everything a person has in a table, for the person.
+-- GDPR Art. 15, 20. They belong to gdpr_worker and return rows as stored; gdpr_keyholder opens what is encrypted afterwards.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_access(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_columns text;
+  v_key text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
+  into v_columns
+  from pg_attribute as a
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into v_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_relation and x.indisprimary;
+
+  -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
+returns setof jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $body$
+#variable_conflict use_variable
+begin
+  if p_places is null then
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    order by %4$s;
+  else
+    return query
+    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
+    where t.gdpr_subject_id = p_subject
+    order by %4$s;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_' || p_table, v_relation, v_columns, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
+    format('A person''s rows in %s as stored: all, or those at some places of a partition. Generated by gdpr.apply().', v_relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_size integer)
+returns table (part oid, places tid[])
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $body$
+#variable_conflict use_variable
+begin
+  return query
+  select p.gdpr_part, array_agg(p.ctid order by p.n)
+  from (
+    select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
+    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+  ) as p
+  group by p.gdpr_part, (p.n - 1) / p_size
+  order by p.gdpr_part, (p.n - 1) / p_size;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_pages_' || p_table, v_relation, v_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
+    format('Where a person''s rows in %s are, so many at a time. Generated by gdpr.apply().', v_relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_access(smallint) is
+  'Generates the functions that read all rows of a person in a protected table, at once or by their places.';
+
+create or replace function gdpr_generated.generate_access_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rows text;
+  v_pages text;
+begin
+  select
+    string_agg(format(
+      E'  if p_tables is null or %1$s = any (p_tables) then\n'
+      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '  end if;\n',
+      t.id, 'access_' || t.id
+    ), '' order by t.depth, t.id),
+    string_agg(format(
+      E'  return query select %1$s::smallint, p.part, p.places from gdpr_generated.%2$I(p_subject, p_size) as p;\n',
+      t.id, 'access_pages_' || t.id
+    ), '' order by t.depth, t.id)
+  into v_rows, v_pages
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_rows, '')
+  ));
+  comment on function gdpr_generated.access_rows(bigint, smallint[], oid, tid[]) is
+    'A person''s rows as stored, in some protected tables (null: all), or at some places of one. Generated by gdpr.apply().';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_pages, '')
+  ));
+  comment on function gdpr_generated.access_pages(bigint, integer) is
+    'Where a person''s rows are in every protected table, so many at a time. Generated by gdpr.apply().';
+  grant execute on function
+    gdpr_generated.access_rows(bigint, smallint[], oid, tid[]), gdpr_generated.access_pages(bigint, integer) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_access_dispatch() is
+  'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
+
+-- 40_protection/67_generate_rectify.sql
+-- [code] Reading single values of rows as stored, and the generator of the function that corrects them.
+-- GDPR Art. 16. They belong to gdpr_worker: casts, domains, triggers and constraints that a table's owner made run in them, with
+-- neither keys nor evidence in reach. Values are told as text that is the same in every session.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.key_code(p_relation regclass, p_key text, p_typed boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    case when p_typed then format('t.%I = ', a.attname) else '' end
+    || format('(%s)::%s', case when x.indnatts = 1 then p_key else format('%s::jsonb ->> %s', p_key, k.n - 1) end, format_type(a.atttypid, a.atttypmod)),
+    case when p_typed then ' and ' else ', ' end order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_code(regclass, text, boolean) is
+  'The SQL that finds a row t by its primary key as text, or (p_typed false) that only reads the text with the key''s types; null without a primary key.';
+
+create or replace function gdpr_generated.readable_keys(p_relation regclass, p_keys text[])
+returns text[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_read text := format(
+    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_code(p_relation, 'k.key', false), 'k.key')
+  );
+  v_keys text[] := p_keys;
+begin
+  begin
+    execute v_read using p_keys;
+  exception when others then
+    -- one of them is no key of this table: which, only one at a time can tell
+    for i in 1 .. cardinality(p_keys) loop
+      begin
+        execute v_read using array[p_keys[i]];
+      exception when others then
+        v_keys[i] := null;
+      end;
+    end loop;
+  end;
+  return v_keys;
+end
+$function$;
+comment on function gdpr_generated.readable_keys(regclass, text[]) is 'The keys, null for those that cannot be one of this table: they find no row.';
+
+create or replace function gdpr_generated.read_values(p_relation regclass, p_column name, p_type text, p_values text[])
+returns table (value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_read text;
+  v_values text[];
+  v_one text[];
+  v_wrong boolean[] := array_fill(false, array[cardinality(p_values)]);
+begin
+  -- the type's own input function, as COPY would call it: a cast would cut a text that is too long. A type of p_type is
+  -- PostgreSQL's own; any other is read as part of a row, because its schema may be closed to gdpr_worker.
+  v_read := format(
+    'select array_agg(%s order by v.n) from unnest($1) with ordinality as v (value, n)',
+    case
+      when p_type in ('json', 'jsonb') then format('v.value::%s::text', p_type)
+      when p_type is not null then gdpr_internal.text_expression(
+        format('(select x.value from jsonb_to_record(jsonb_build_object(''value'', v.value)) as x (value %s))', p_type), p_type
+      )
+      else format('gdpr.text_of((jsonb_populate_record((select t from %s as t limit 1), jsonb_build_object(%L, v.value))).%I)', p_relation, p_column, p_column)
+    end
+  );
+  begin
+    execute v_read into v_values using p_values;
+  exception when others then
+    v_values := '{}';
+    for i in 1 .. cardinality(p_values) loop
+      begin
+        execute v_read into v_one using p_values[i:i];
+        v_values[i] := v_one[1];
+      exception when others then
+        v_values[i] := null;
+        v_wrong[i] := true;
+      end;
+    end loop;
+  end;
+  return query select u.value, u.wrong from unnest(v_values, v_wrong) as u (value, wrong);
+end
+$function$;
+comment on function gdpr_generated.read_values(regclass, name, text, text[]) is
+  'Values as a column would hold them, in order, as text that is the same in every session; wrong: the column cannot hold it. p_type: a type of PostgreSQL''s own that the column has or, encrypted, had; else null.';
+
+create or replace function gdpr_generated.read_cells(p_table smallint, p_keys text[], p_columns name[], p_values text[], p_lock boolean)
+returns table (n bigint, row_key text, subject_id bigint, stored text, value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_keys text[];
+  v_column record;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_keys := gdpr_generated.readable_keys(v_relation, p_keys);
+  for v_column in
+    select c.column_name, c.stored_expression, c.own_type, array_agg(u.n order by u.n) as places,
+      array_agg(u.key order by u.n) as keys, array_agg(u.value order by u.n) as given
+    from unnest(v_keys, p_columns, p_values) with ordinality as u (key, column_name, value, n)
+    join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = u.column_name
+    group by c.column_name, c.stored_expression, c.own_type
+  loop
+    return query execute format(
+      'select $1[r.n], f.row_key, f.subject_id, f.stored, r.value, r.wrong '
+      'from gdpr_generated.read_values($2, $3, $4, $5) with ordinality as r (value, wrong, n) '
+      'left join ('
+      'select k.n, %1$s as row_key, t.gdpr_subject_id as subject_id, %2$s as stored '
+      'from unnest($6) with ordinality as k (key, n) join %3$s as t on %4$s where t.gdpr_subject_id is not null%5$s'
+      ') as f on f.n = r.n',
+      gdpr_internal.key_text(v_relation, 't'), v_column.stored_expression, v_relation,
+      coalesce(gdpr_generated.key_code(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
+      case when p_lock then ' for no key update of t' else '' end
+    ) using v_column.places, v_relation, v_column.column_name, v_column.own_type, v_column.given, v_column.keys;
+  end loop;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.read_cells(smallint, text[], name[], text[], boolean) is
+  'For each place of the lists: the row of that key, whose it is, what the column holds as stored (ciphertext stays so), and the new value as the column would hold it. p_lock: against changes until the transaction ends. Error: PR408.';
+
+create or replace function gdpr_generated.cells_of(p_table smallint, p_subjects bigint[], p_column name, p_lock boolean)
+returns table (row_key text, subject_id bigint, stored text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_stored text;
+begin
+  select t.relation, c.stored_expression into strict v_relation, v_stored
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = p_column
+  where t.id = p_table;
+  return query execute format(
+    'select %s, t.gdpr_subject_id, %s from %s as t where t.gdpr_subject_id = any ($1) and t.%I is not null%s',
+    gdpr_internal.key_text(v_relation, 't'), v_stored, v_relation, p_column, case when p_lock then ' for no key update of t' else '' end
+  ) using p_subjects;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.cells_of(smallint, bigint[], name, boolean) is 'What a column holds in all rows of these persons, as stored.';
+
+create or replace function gdpr_generated.generate_rectify(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_schema name;
+  v_columns text;
+begin
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  select string_agg(
+    format('(%L, %L)', c.column_name, format(
+      case when not c.encrypted and c.own_type in ('json', 'jsonb')
+        then 'case when v.changes ? %1$L then (v.changes ->> %1$L)::%3$s else t.%2$I end' else '(jsonb_populate_record(t, v.changes)).%2$I' end,
+      c.column_name, c.column_name, c.own_type
+    )), ', '
+  )
+  into v_columns
+  from gdpr_internal.rectifiable_columns(p_table) as c
+  where c.refusal is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_subjects bigint[], p_changes jsonb[])
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set row_security = on
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $body$
+declare
+  v_rows bigint;
+begin
+  perform gdpr_internal.refuse_deferred(%3$L);
+  -- only columns that some row changes: the application's triggers of the others stay quiet
+  execute (
+    select format(%4$L, string_agg(format('%%I = %%s', c.name, c.value), ', '))
+    from (values %5$s) as c (name, value)
+    where exists (select from unnest(p_changes) as x where x ? c.name)
+  ) using p_keys, p_subjects, p_changes;
+  get diagnostics v_rows = row_count;
+  set constraints all immediate;
+  return v_rows;
+end
+$body$
+$code$,
+    'rectify_' || p_table, v_schema, v_relation,
+    format(
+      'update %s as t set %%s from unnest($1, $2, $3) as v (key, subject_id, changes) where %s and t.gdpr_subject_id = v.subject_id',
+      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_code(v_relation, 'v.key', true), 'false'), '%', '%%')
+    ),
+    coalesce(v_columns, '(null, null)')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(text[], bigint[], jsonb[]) is %L', 'rectify_' || p_table,
+    format('Corrects rows of %s by primary key and person; {"column": value as text}. Returns the rows. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint[], jsonb[]) to gdpr_owner', 'rectify_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_rectify(smallint) is 'Generates the function that corrects rows of a protected table.';
 
 -- 40_protection/68_generate_erasure.sql
 -- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
@@ -12065,7 +12838,8 @@ begin
     'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
-    'home_record', 'replay_record', 'hold', 'hold_end'
+    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+    'home_record', 'replay_record', 'hold', 'hold_end', 'rectification', 'rectification_record', 'rectification_decision'
   ] loop
     -- pg_restore --disable-triggers leaves them enabled, but no longer always
     continue when (
@@ -12131,6 +12905,7 @@ begin
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.queue_notices(array[p_subject], 'restriction');
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
   perform gdpr_internal.note_request(p_subject, 'restriction', jsonb_build_object('restriction_id', v_id));
   return v_id;
@@ -12743,6 +13518,362 @@ $function$;
 comment on function gdpr.complete_request(bigint, text, jsonb) is
   'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
 
+create or replace function gdpr_internal.name_request(p_request bigint)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := coalesce(current_setting('gdpr.request', true), '');
+begin
+  perform set_config('gdpr.request', coalesce(p_request::text, ''), true);
+  return v_before;
+end
+$function$;
+comment on function gdpr_internal.name_request(bigint) is
+  'Names the request that the next steps fulfil, for functions that do so themselves; returns what the caller''s context said, for end_request().';
+
+create or replace function gdpr_internal.end_request(p_request bigint, p_before text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  -- what somebody has to decide stays open
+  if v_request.id is not null and gdpr_internal.request_misses(v_request) is null then
+    perform gdpr.complete_request(p_request);
+  end if;
+  perform set_config('gdpr.request', p_before, true);
+end
+$function$;
+comment on function gdpr_internal.end_request(bigint, text) is
+  'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
+
+-- 60_subject_rights/24_corrections.sql
+-- [code] A list of changes, read and judged: which rows, whose, what stands there, what cannot be done and why.
+-- GDPR Art. 16, Art. 5(1)(d). Called by: proposing, approving, rectifying, comparing. Problems never hold a value.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.open_values(p_subjects bigint[], p_columns integer[], p_values text[])
+returns text[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+begin
+  if exists (select from unnest(p_values) as v where starts_with(v, 'gdpr1:')) then
+    v_kek := (gdpr_internal.keyring()).kek;
+  end if;
+  return (
+    select coalesce(array_agg(
+      case when u.column_id is null then u.value else gdpr_internal.open_value(k.data_key, u.subject_id, u.column_id, u.value) end order by u.n
+    ), '{}')
+    from unnest(p_subjects, p_columns, p_values) with ordinality as u (subject_id, column_id, value, n)
+    left join lateral (
+      select gdpr_internal.unwrap_key(v_kek, int8send(x.subject_id), x.wrapped) as data_key
+      from gdpr_internal.subject_key as x
+      where x.subject_id = u.subject_id and u.column_id is not null and starts_with(u.value, 'gdpr1:')
+      offset 0
+    ) as k on true
+  );
+end
+$function$;
+comment on function gdpr_internal.open_values(bigint[], integer[], text[]) is
+  'Stored values in plaintext, place by place (p_columns null: not encrypted). Errors: PR402 key locked, PR404, PR410.';
+
+create or replace function gdpr_internal.digests_of(p_kinds text[], p_values text[])
+returns table (n bigint, digest uuid, bare uuid)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return query
+  select
+    c.n, gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, c.form),
+    gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, gdpr_internal.bare_form(c.kind, c.form))
+  from (
+    select u.n, u.kind, gdpr_internal.canonical(u.kind, u.value) as form
+    from unnest(p_kinds, p_values) with ordinality as u (kind, value, n)
+    offset 0
+  ) as c
+  where c.form is not null;
+end
+$function$;
+comment on function gdpr_internal.digests_of(text[], text[]) is 'The digests of identifiers and of their bare forms, by their places; values without content have none.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.rectifiable_columns(p_table smallint)
+returns table (
+  column_name name, type text, own_type text, stored_expression text, column_id integer, encrypted boolean, identifier text,
+  special boolean, needed boolean, refusal text
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    d.type,
+    -- a type of PostgreSQL's own can be named by anybody
+    case when a.atttypid < 16384 then d.type end,
+    case when d.encrypted then format('t.%I', a.attname) else gdpr_internal.text_expression(format('t.%I', a.attname), d.type) end,
+    case when d.encrypted then c.id end,
+    d.encrypted,
+    c.identifier,
+    c.special is not null,
+    a.attnotnull,
+    case
+      when a.attname ~ '^gdpr_' and gdpr_internal.is_control_column(p_table, a.attname) then 'is kept by the database'
+      when a.attgenerated <> '' or a.attidentity <> '' then 'is generated'
+      when exists (select from pg_index as x where x.indrelid = a.attrelid and x.indisprimary and a.attnum = any (x.indkey))
+        then 'is part of the primary key'
+      when exists (select from pg_constraint as k where k.conrelid = a.attrelid and k.contype = 'f' and a.attnum = any (k.conkey))
+        then 'is part of a foreign key'
+    end
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  cross join lateral (
+    select
+      coalesce(c.encrypt <> 'no', false) as encrypted,
+      case when c.encrypt <> 'no' then c.original_type else format_type(a.atttypid, a.atttypmod) end as type
+  ) as d
+  where t.id = p_table
+  order by a.attnum;
+end;
+comment on function gdpr_internal.rectifiable_columns(smallint) is
+  'The columns of a protected table for those who correct values. own_type: where it is a type of PostgreSQL''s own; stored_expression: the value of row t as text; column_id: of its ciphertext; refusal: why the column cannot be corrected.';
+
+create or replace function gdpr_internal.read_corrections(p_changes jsonb)
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_changes) is distinct from 'array' then
+    perform gdpr_internal.refuse('invalid_argument', 'changes are a list of {"table", "key", "column", "value"} or {"table", "key", "column", "statement"}');
+  end if;
+  return (
+    with change as (
+      select e.n, e.value as change, jsonb_typeof(e.value) = 'object' as is_object
+      from jsonb_array_elements(p_changes) with ordinality as e (value, n)
+    ), named as materialized (
+      select t.id, x.name, t.relation
+      from (select distinct c.change ->> 'table' as name from change as c where c.is_object and c.change ? 'table') as x
+      join gdpr_internal.protected_table as t on t.relation = gdpr_internal.find_table(x.name) and t.unprotected_at is null
+    ), allowed as materialized (
+      select x.id, c.* from named as x cross join lateral gdpr_internal.rectifiable_columns(x.id) as c
+    )
+    select coalesce(array_agg(row(
+      c.n, t.id, c.change ->> 'key', c.change ->> 'column',
+      -- an array or a document is given as such, or as text
+      c.change ->> 'value', c.change ->> 'was', c.change ? 'was', c.change ->> 'statement', null, null,
+      case
+        when not c.is_object then 'is no object'
+        when c.change - array['table', 'key', 'column', 'value', 'was', 'statement'] <> '{}' then 'has other settings than table, key, column, value, was, statement'
+        when (c.change ? 'value') = (c.change ? 'statement') then 'needs either a value or a statement'
+        when c.change ? 'statement' and coalesce(btrim(c.change ->> 'statement'), '') = '' then 'needs words in its statement'
+        when c.change ? 'table' and t.id is null then 'names a table that is not protected'
+        when (c.change ? 'value' or c.change ?| array['table', 'key', 'column'])
+          and '' = any (array[coalesce(c.change ->> 'table', ''), coalesce(c.change ->> 'key', ''), coalesce(c.change ->> 'column', '')])
+          then 'needs a table, the primary key of a row and a column'
+        when c.change ? 'column' and a.column_name is null then 'names a column that the table does not have'
+        when c.change ? 'value' and a.refusal is not null then format('column %I %s', a.column_name, a.refusal)
+      end
+    )::gdpr_internal.correction order by c.n), '{}')
+    from change as c
+    left join named as t on c.is_object and t.name = c.change ->> 'table'
+    left join allowed as a on a.id = t.id and a.column_name = c.change ->> 'column'
+  );
+end
+$function$;
+comment on function gdpr_internal.read_corrections(jsonb) is 'A list of changes as it was given, with what is wrong with it at first sight. Error: PR004 no list.';
+
+create or replace function gdpr_internal.find_rows(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_done gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c where c.problem is not null or c.column_name is null or c.row_key is null
+  );
+  v_table smallint;
+  v_asked gdpr_internal.correction[];
+  v_found gdpr_internal.correction[];
+  v_before text;
+begin
+  for v_table in
+    select distinct c.table_id from unnest(p_corrections) as c where c.problem is null and c.column_name is not null and c.row_key is not null
+  loop
+    v_asked := array(
+      select c from unnest(p_corrections) as c where c.table_id = v_table and c.problem is null and c.column_name is not null and c.row_key is not null
+    );
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(
+        a.n, a.table_id, coalesce(r.row_key, a.row_key), a.column_name, r.value, a.was, a.expected, a.statement, r.subject_id, r.stored,
+        case
+          -- the same words whether there is no such row or it is somebody else's
+          when r.subject_id is null or r.subject_id <> p_subject then 'has the key of no row' || case when p_subject is null then '' else ' of this person' end
+          when r.wrong then 'has a value that the column cannot hold'
+        end
+      )::gdpr_internal.correction
+      from gdpr_generated.read_cells(
+        v_table, array(select x.row_key from unnest(v_asked) as x), array(select x.column_name from unnest(v_asked) as x),
+        array(select x.value from unnest(v_asked) as x), p_lock
+      ) as r
+      join unnest(v_asked) with ordinality as a on a.ordinality = r.n
+    );
+    perform gdpr_internal.after_worker(v_before);
+    v_done := v_done || gdpr_internal.open_corrections(v_table, v_found);
+  end loop;
+  return v_done;
+end
+$function$;
+comment on function gdpr_internal.find_rows(gdpr_internal.correction[], bigint, boolean) is
+  'Whose the rows are and what stands in them; values in the form in which the column would hold them. p_subject: every row has to be this person''s. p_lock: no other session changes them until the transaction ends.';
+
+create or replace function gdpr_internal.open_corrections(p_table smallint, p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_open text[];
+begin
+  v_open := gdpr_internal.open_values(
+    array(select case when c.problem is null then c.subject_id end from unnest(p_corrections) with ordinality as c order by c.ordinality),
+    array(
+      select x.column_id from unnest(p_corrections) with ordinality as c
+      join gdpr_internal.rectifiable_columns(p_table) as x on x.column_name = c.column_name
+      order by c.ordinality
+    ),
+    array(select case when c.problem is null then c.old end from unnest(p_corrections) with ordinality as c order by c.ordinality)
+  );
+  return array(
+    select row(c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, o.value, c.problem)::gdpr_internal.correction
+    from rows from (unnest(p_corrections), unnest(v_open)) as c (
+      n, table_id, row_key, column_name, value, was, expected, statement, subject_id, old, problem, opened
+    )
+    cross join lateral (select c.opened as value) as o
+  );
+end
+$function$;
+comment on function gdpr_internal.open_corrections(smallint, gdpr_internal.correction[]) is 'What stands in the rows of one table, decrypted where it is ciphertext.';
+
+create or replace function gdpr_internal.linked_columns()
+returns table (table_id smallint, column_name name, link text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with known as (
+    select c.table_id, c.column_name, c.identifier, c.same_as, format('%s.%I', t.relation, c.column_name) as name
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null
+  )
+  select k.table_id, k.column_name, o.name, o.identifier
+  from known as k
+  join known as o on o.name = coalesce(k.same_as, k.name)
+  where k.same_as is not null or exists (select from known as x where x.same_as = k.name);
+end;
+comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them, kind is what identifier it is.';
+
+create or replace function gdpr_internal.with_copies(p_corrections gdpr_internal.correction[], p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_origins gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c
+    join gdpr_internal.linked_columns() as l on l.table_id = c.table_id and l.column_name = c.column_name
+    where c.problem is null and c.old is not null and c.value is distinct from c.old
+  );
+  v_copy record;
+  v_before text;
+  v_found gdpr_internal.correction[];
+  v_copies gdpr_internal.correction[] := '{}';
+begin
+  for v_copy in
+    select l.table_id, l.column_name, l.link, l.kind, array_agg(distinct c.subject_id) as subjects
+    from unnest(v_origins) as c
+    join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name
+    join gdpr_internal.linked_columns() as l on l.link = o.link
+    group by l.table_id, l.column_name, l.link, l.kind
+  loop
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(null, v_copy.table_id, r.row_key, v_copy.column_name, null, null, false, null, r.subject_id, r.stored, null)::gdpr_internal.correction
+      from gdpr_generated.cells_of(v_copy.table_id, v_copy.subjects, v_copy.column_name, p_lock) as r
+    );
+    perform gdpr_internal.after_worker(v_before);
+    -- a copy that says something else is another fact, and stays
+    v_copies := v_copies || array(
+      select distinct on (f.row_key)
+        row(c.n, f.table_id, f.row_key, f.column_name, c.value, null, false, null, f.subject_id, f.old, null)::gdpr_internal.correction
+      from unnest(gdpr_internal.open_corrections(v_copy.table_id, v_found)) as f
+      join unnest(v_origins) as c on c.subject_id = f.subject_id
+        and (c.old = f.old or gdpr_internal.canonical(v_copy.kind, c.old) = gdpr_internal.canonical(v_copy.kind, f.old))
+      join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name and o.link = v_copy.link
+      where not exists (
+        select from unnest(p_corrections) as x
+        where (x.table_id, x.column_name, x.row_key) = (f.table_id, f.column_name, f.row_key) and x.statement is null
+      )
+      order by f.row_key, c.n
+    );
+  end loop;
+  return p_corrections || v_copies;
+end
+$function$;
+comment on function gdpr_internal.with_copies(gdpr_internal.correction[], boolean) is
+  'Adds the copies (same_as) of what changes, in all rows of the same person that hold the value as it was; copies that hold another value, or none, are left alone. Art. 16.';
+
 -- 60_subject_rights/24_request_views.sql
 -- [code] What officers and auditors see of requests.
 -- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
@@ -12937,6 +14068,219 @@ left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
 comment on view gdpr.restriction_exception is
   'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
 
+-- 60_subject_rights/25_judge_corrections.sql
+-- [code] What cannot be done of a list of changes, and writing the rest.
+-- GDPR Art. 16, Art. 9, Art. 17. Rows are written by gdpr_worker: digests, masks, ciphertext and audit follow by the tables' own triggers.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.judge_identifiers(p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_new gdpr_internal.correction[];
+  v_kinds text[];
+  v_refusing boolean[];
+begin
+  select array_agg(c.correction), array_agg(i.identifier), array_agg(t.blocklist = 'refuse')
+  into v_new, v_kinds, v_refusing
+  from (select x as correction from unnest(p_corrections) as x) as c
+  join gdpr_internal.protected_column as i on i.table_id = (c.correction).table_id and i.column_name = (c.correction).column_name
+  join gdpr_internal.protected_table as t on t.id = i.table_id
+  where (c.correction).problem is null and (c.correction).value is distinct from (c.correction).old and i.identifier is not null
+    and (i.matches or i.identifier = 'email');
+  if v_new is null then
+    return p_corrections;
+  end if;
+  return array(
+    with given as materialized (
+      select c.n, c.table_id, c.row_key, c.column_name, c.subject_id, d.digest, d.bare, r.refusing
+      from unnest(v_new) with ordinality as c
+      join gdpr_internal.digests_of(v_kinds, array(select x.value from unnest(v_new) as x)) as d on d.n = c.ordinality
+      join unnest(v_refusing) with ordinality as r (refusing, n) on r.n = c.ordinality
+    ), held as materialized (
+      select i.digest, i.subject_id, i.blocked_at is not null as blocked
+      from gdpr_internal.identifier as i
+      where i.digest = any (array(select g.digest from given as g union select g.bare from given as g)) and i.retired_at is null
+    ), refused as (
+      select g.table_id, g.row_key, g.column_name,
+        case
+          when h.blocked then 'has an identifier that is blocked'
+          else 'has an identifier of another person'
+        end as problem
+      from given as g
+      join held as h on h.digest = g.digest
+      where h.blocked and g.refusing or not h.blocked and h.subject_id <> g.subject_id
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that is blocked'
+      from given as g
+      join held as h on h.digest = g.bare
+      where h.blocked and g.refusing
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that the list gives to two persons'
+      from given as g
+      where g.digest in (select x.digest from given as x group by x.digest having count(distinct x.subject_id) > 1)
+    ), worst as (
+      select r.table_id, r.row_key, r.column_name, min(r.problem) as problem from refused as r group by r.table_id, r.row_key, r.column_name
+    )
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old, coalesce(c.problem, w.problem)
+    )::gdpr_internal.correction
+    from unnest(p_corrections) as c
+    left join worst as w on w.table_id = c.table_id and w.row_key = c.row_key and w.column_name = c.column_name and c.statement is null
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_identifiers(gdpr_internal.correction[]) is
+  'Finds new identifiers that are blocked or belong to somebody else: e-mail addresses, and what match_on names. Told to officers alone. Art. 17.';
+
+create or replace function gdpr_internal.judge_corrections(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_judged gdpr_internal.correction[];
+begin
+  v_judged := array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, coalesce(c.subject_id, p_subject), c.old,
+      case
+        when c.problem is not null then c.problem
+        when coalesce(c.subject_id, p_subject) is null then 'does not say of whom it is'
+        when s.erased_at is not null then 'is about a person who was erased'
+        when c.statement is not null then null
+        when c.expected and c.was is distinct from c.old then 'was changed meanwhile'
+        when c.value is null and k.needed then 'leaves a column empty that may not be'
+        when count(*) filter (where c.statement is null) over (partition by c.table_id, c.row_key, c.column_name) > 1 then 'is about a value that the list names twice'
+      end
+    )::gdpr_internal.correction
+    from unnest(gdpr_internal.find_rows(p_corrections, p_subject, p_lock)) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id
+    left join (
+      select t.id, x.column_name, x.needed
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.rectifiable_columns(t.id) as x
+      where t.id in (select y.table_id from unnest(p_corrections) as y)
+    ) as k on k.id = c.table_id and k.column_name = c.column_name
+  );
+  v_judged := gdpr_internal.judge_identifiers(gdpr_internal.with_copies(v_judged, p_lock));
+  return array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old,
+      case
+        when c.problem is null and c.statement is null and c.value is not null and c.value is distinct from c.old and exists (
+          select from gdpr_internal.protected_column as x
+          join gdpr_internal.protected_table as t on t.id = x.table_id
+          where x.table_id = c.table_id and x.column_name = c.column_name and x.special is not null
+            and not gdpr_internal.has_condition(c.subject_id, t.purpose_mask)
+        ) then 'needs a condition of Art. 9(2)'
+        else c.problem
+      end
+    )::gdpr_internal.correction
+    from unnest(v_judged) as c
+    order by c.n, c.table_id, c.row_key, c.column_name
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_corrections(gdpr_internal.correction[], bigint, boolean) is
+  'A list of changes as an officer would carry it out, copies included, each with the reason if it cannot be.';
+
+create or replace function gdpr_internal.refuse_problems(p_corrections gdpr_internal.correction[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_lines text;
+  v_condition boolean;
+begin
+  select
+    string_agg(format('change %s %s', c.n, c.problem), E'\n' order by c.n) filter (where c.place <= 100)
+      || case when count(*) > 100 then format(E'\nand %s more', count(*) - 100) else '' end,
+    bool_and(c.problem = 'needs a condition of Art. 9(2)')
+  into v_lines, v_condition
+  from (
+    select x.n, x.problem, row_number() over (order by x.n) as place from unnest(p_corrections) as x where x.problem is not null
+  ) as c;
+  if v_lines is not null then
+    perform gdpr_internal.refuse(case when v_condition then 'condition_missing' else 'rectification_refused' end, v_lines);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_problems(gdpr_internal.correction[]) is 'Errors: PR630 with a line for each problem, PR208 where a condition of Art. 9(2) is all that is missing.';
+
+create or replace function gdpr_internal.write_corrections(p_corrections gdpr_internal.correction[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table record;
+  v_before text;
+  v_rows bigint;
+  v_all bigint := 0;
+  v_state text;
+  v_constraint text;
+  v_column text;
+begin
+  for v_table in
+    select r.table_id, array_agg(r.row_key) as keys, array_agg(r.subject_id) as subjects, array_agg(r.changes) as changes, count(*) as rows
+    from (
+      select c.table_id, c.row_key, c.subject_id, jsonb_object_agg(c.column_name, c.value) as changes
+      from unnest(p_corrections) as c
+      where c.statement is null and c.problem is null and c.value is distinct from c.old
+      group by c.table_id, c.row_key, c.subject_id
+    ) as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    group by r.table_id, t.depth
+    order by t.depth, r.table_id
+  loop
+    v_before := gdpr_internal.before_worker();
+    begin
+      execute format('select gdpr_generated.%I($1, $2, $3)', 'rectify_' || v_table.table_id)
+      into v_rows using v_table.keys, v_table.subjects, v_table.changes;
+    exception
+    when transaction_rollback then
+      -- a deadlock or an older snapshot is not the value's fault: the client may try again
+      raise;
+    when others then
+      get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
+      perform gdpr_internal.refuse('rectification_refused', gdpr_internal.error_names(v_state, v_constraint, v_column));
+    end;
+    perform gdpr_internal.after_worker(v_before);
+    if v_rows <> v_table.rows then
+      perform gdpr_internal.refuse('rectification_refused', 'a trigger of the table kept rows as they were');
+    end if;
+    v_all := v_all + v_rows;
+  end loop;
+  return v_all;
+end
+$function$;
+comment on function gdpr_internal.write_corrections(gdpr_internal.correction[]) is
+  'Writes what differs, one statement for each table, and returns the rows. What a table says of a value it does not take is not passed on, but for codes and names. Error: PR630.';
+
 -- 60_subject_rights/26_objections.sql
 -- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
 -- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
@@ -13064,6 +14408,447 @@ left join lateral (
 ) as d on true;
 comment on view gdpr.objection is
   'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
+
+-- 60_subject_rights/26_rectify.sql
+-- [code] Rectification: proposed by the person or by staff, approved by an officer who is somebody else, carried out in all tables.
+-- GDPR Art. 16, Art. 19. Called by: gdpr_dpo; roles to which the policy gives may = ["rectify"] propose.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.seal_changes(p_subject bigint, p_content jsonb)
+returns text
+language sql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select coalesce(
+    gdpr_internal.seal_evidence(p_subject, p_content::text), case when gdpr_internal.refuse('data_key_missing') then '' end
+  );
+end;
+comment on function gdpr_internal.seal_changes(bigint, jsonb) is 'New values as evidence keeps them. Error: PR410: nothing is kept that the person''s key does not close.';
+
+create or replace function gdpr_internal.record_corrections(p_corrections gdpr_internal.correction[], p_rectification bigint, p_reason text)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+begin
+  if exists (
+    select from unnest(p_corrections) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id and s.erased_at is null
+    where s.id is null
+  ) then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  with change as (
+    select
+      c.subject_id, c.n, c.value, c.statement, c.column_name is not null as placed,
+      jsonb_build_object('table', t.relation::text, 'key', c.row_key, 'column', c.column_name) as place,
+      format('%s.%I', t.relation, c.column_name) as name
+    from unnest(p_corrections) as c
+    left join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.statement is not null or c.value is distinct from c.old
+  ), person as (
+    select
+      c.subject_id,
+      jsonb_build_object(
+        'values', coalesce(jsonb_agg(c.place || jsonb_build_object('value', c.value) order by c.n) filter (where c.statement is null), '[]'),
+        'statements', coalesce(
+          jsonb_agg(case when c.placed then c.place else '{}' end || jsonb_build_object('statement', c.statement) order by c.n)
+          filter (where c.statement is not null), '[]'
+        )
+      ) as content,
+      array_agg(distinct c.name) filter (where c.statement is null) as columns
+    from change as c
+    group by c.subject_id
+  ), recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, rectification_id, content, columns, reason, actor)
+    select
+      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), p_reason,
+      gdpr_internal.context_setting('actor')
+    from person as p
+    order by p.subject_id
+    returning id, subject_id
+  )
+  select array_agg(r.id order by r.id), array_agg(r.subject_id order by r.id) into v_records, v_subjects from recorded as r;
+  perform gdpr_internal.audit_events('RECTIFY', v_subjects, 'rectification_record', v_records, '{}');
+  perform gdpr_internal.queue_notices(array_agg(c.subject_id), 'rectification', jsonb_build_object('columns', c.columns))
+  from (
+    -- statements that complete the data go to the recipients too: they learn about which of them
+    select r.subject_id, coalesce(nullif(r.columns, '{}'), '{supplementary_statement}') as columns
+    from gdpr_internal.rectification_record as r
+    where r.id = any (v_records)
+  ) as c
+  group by c.columns;
+  return coalesce(v_records, '{}');
+end
+$function$;
+comment on function gdpr_internal.record_corrections(gdpr_internal.correction[], bigint, text) is
+  'The evidence of a rectification, one record for each person for whom something changes; returns their numbers. Error: PR603.';
+
+create or replace function gdpr_internal.carry_out(p_changes jsonb, p_subject bigint, p_rectification bigint, p_reason text)
+returns table (record_id bigint, written bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_subjects bigint[] := array[p_subject];
+  v_records bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.refuse_problems(v_corrections);
+  if p_subject is null then
+    select array_agg(distinct s.subject_id) into v_subjects
+    from (select c.table_id, array_agg(c.row_key) as keys from unnest(v_corrections) as c where c.table_id is not null group by c.table_id) as k
+    join gdpr_internal.protected_table as t on t.id = k.table_id
+    cross join lateral unnest(gdpr.subjects_of(t.relation, k.keys)) as s (subject_id);
+  end if;
+  -- persons before rows, as an eraser locks them
+  perform from gdpr_internal.subject as s where s.id = any (v_subjects) order by s.id for share;
+  v_corrections := gdpr_internal.judge_corrections(v_corrections, p_subject, true);
+  perform gdpr_internal.refuse_problems(v_corrections);
+  written := gdpr_internal.write_corrections(v_corrections);
+  v_records := gdpr_internal.record_corrections(v_corrections, p_rectification, p_reason);
+  if p_subject is not null then
+    perform gdpr_internal.note_request(p_subject, 'rectification', jsonb_build_object('record', v_records[1]));
+  end if;
+  return query select r.id, written from unnest(v_records) as r (id);
+end
+$function$;
+comment on function gdpr_internal.carry_out(jsonb, bigint, bigint, text) is
+  'Carries a list of changes out: all of it or, with a problem, nothing. Returns the records, one for each person. p_subject null: rows of whomever. Errors: PR630, PR208, PR005.';
+
+create or replace function gdpr_internal.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text, p_by_person boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_id bigint;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if v_corrections = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one change is needed');
+  elsif octet_length(p_changes::text) > 1000000 then
+    perform gdpr_internal.refuse('invalid_argument', 'changes of one proposal are at most a million bytes');
+  end if;
+  -- what only an officer may know is asked when it is approved: whether an identifier is another's or blocked, what stands there now
+  perform gdpr_internal.refuse_problems(gdpr_internal.find_rows(v_corrections, p_subject, false));
+  insert into gdpr_internal.rectification (subject_id, content, by_person, actor)
+  values (
+    p_subject, gdpr_internal.seal_changes(p_subject, jsonb_build_object('changes', p_changes, 'reason', p_reason)), p_by_person,
+    gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.audit_event('RECTIFY', p_subject, jsonb_build_object('proposal', v_id));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.propose_rectification(bigint, jsonb, text, boolean) is
+  'See gdpr.propose_rectification(). p_by_person: the person asked; only the portal says so, which knows by the token who it is.';
+
+create or replace function gdpr.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text default null)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.propose_rectification(p_subject, p_changes, p_reason, false);
+end;
+comment on function gdpr.propose_rectification(bigint, jsonb, text) is
+  'Proposes corrections of a person''s data; nothing changes until another officer approves them. p_changes: a list of {"table", "key" (the row''s primary key as text; of several columns a JSON array of texts), "column", "value" (null empties)}, with "was" if it counts only while that value stands; or {"table", "key", "column", "statement"}, {"statement"}: a supplementary statement that is kept beside the data. Values and reason are kept as ciphertext under the person''s key. Returns its number. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (not this person''s row, a key, a value that the column cannot hold). Art. 16.';
+
+create or replace function gdpr_internal.decide_rectification(p_rectification bigint)
+returns gdpr_internal.rectification
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  -- two who decide at once meet here
+  select * into v_rectification from gdpr_internal.rectification as r where r.id = p_rectification for update;
+  if v_rectification.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such proposal');
+  elsif exists (select from gdpr_internal.rectification_decision as d where d.rectification_id = p_rectification) then
+    perform gdpr_internal.refuse('rectification_decided');
+  end if;
+  return v_rectification;
+end
+$function$;
+comment on function gdpr_internal.decide_rectification(bigint) is 'A proposal about which nobody has decided, locked. Errors: PR004, PR632.';
+
+create or replace function gdpr.approve_rectification(p_rectification bigint, p_reason text default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+  v_content jsonb;
+  v_record bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  if v_rectification.proposed_by = session_user and not v_rectification.by_person then
+    perform gdpr_internal.refuse('rectification_four_eyes');
+  end if;
+  perform gdpr_internal.require_subject(v_rectification.subject_id);
+  v_content := gdpr_internal.open_evidence(v_rectification.subject_id, v_rectification.content)::jsonb;
+  select c.record_id into v_record
+  from gdpr_internal.carry_out(v_content -> 'changes', v_rectification.subject_id, p_rectification, p_reason) as c;
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, record_id, reason, actor)
+  values (p_rectification, true, v_record, p_reason, gdpr_internal.context_setting('actor'));
+  return v_record;
+end
+$function$;
+comment on function gdpr.approve_rectification(bigint, text) is
+  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
+
+create or replace function gdpr.reject_rectification(p_rectification bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, reason, actor)
+  values (p_rectification, false, p_reason, gdpr_internal.context_setting('actor'));
+  perform gdpr_internal.audit_event(
+    'RECTIFY', v_rectification.subject_id, jsonb_build_object('proposal', p_rectification, 'approved', false)
+  );
+end
+$function$;
+comment on function gdpr.reject_rectification(bigint, text) is
+  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); no personal data. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
+
+create or replace function gdpr.rectify(p_subject bigint, p_changes jsonb, p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.require_subject(p_subject);
+  return (select c.record_id from gdpr_internal.carry_out(p_changes, p_subject, null, p_reason) as c);
+end
+$function$;
+comment on function gdpr.rectify(bigint, jsonb, text) is
+  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
+
+create or replace function gdpr.rectify_rows(p_changes jsonb, p_reason text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  return (
+    select jsonb_build_object('persons', count(*), 'rows', coalesce(max(c.written), 0)) from gdpr_internal.carry_out(p_changes, null, null, p_reason) as c
+  );
+end
+$function$;
+comment on function gdpr.rectify_rows(jsonb, text) is
+  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
+
+create or replace function gdpr.compare_rectification(p_changes jsonb, p_subject bigint default null)
+returns table (change bigint, subject_id bigint, table_name text, row_key text, column_name name, old text, new text, problem text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select c.n, c.subject_id, t.relation::text, c.row_key, c.column_name, c.old, coalesce(c.statement, c.value), c.problem
+  from unnest(gdpr_internal.judge_corrections(gdpr_internal.read_corrections(p_changes), p_subject, false)) as c
+  left join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.problem is not null or c.statement is not null or c.value is distinct from c.old
+  order by c.n, c.table_id, c.row_key, c.column_name;
+end
+$function$;
+comment on function gdpr.compare_rectification(jsonb, bigint) is
+  'What a list of changes, as gdpr.rectify() takes it, would change, and what is in the way: a row for each value that differs, copies included (they bear the number of the change they follow), with the reason if it cannot be. p_subject: whose rows they have to be; null: anybody''s. Changes nothing. Error: PR004 no list. Art. 16.';
+
+create or replace function gdpr_internal.apply_rectifications(p_records bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+  v_changes jsonb;
+  v_corrections gdpr_internal.correction[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform from gdpr_internal.subject as s
+  where s.id in (select r.subject_id from gdpr_internal.rectification_record as r where r.id = any (p_records))
+  order by s.id
+  for share;
+  with record as materialized (
+    select r.id, r.subject_id, gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb as content
+    from gdpr_internal.rectification_record as r
+    join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null
+    where r.subject_id in (select x.subject_id from gdpr_internal.rectification_record as x where x.id = any (p_records))
+  ), latest as (
+    -- of several rectifications of one value the last one counts, in whatever order they are asked for
+    select distinct on (r.subject_id, v.value - 'value') r.id, r.subject_id, v.value as change
+    from record as r
+    cross join lateral jsonb_array_elements(r.content -> 'values') as v
+    order by r.subject_id, v.value - 'value', r.id desc
+  )
+  select jsonb_agg(l.change order by l.id), array_agg(l.id order by l.id), array_agg(l.subject_id order by l.id)
+  into v_changes, v_records, v_subjects
+  from latest as l
+  where l.id = any (p_records);
+  if v_changes is null then
+    return 0;
+  end if;
+  -- a row that is gone, or another person's by now, has nothing to be corrected
+  v_corrections := array(
+    select c
+    from unnest(gdpr_internal.find_rows(gdpr_internal.read_corrections(v_changes), null, true)) as c
+    join unnest(v_subjects) with ordinality as s (id, n) on s.n = c.n and s.id = c.subject_id
+    where c.problem is null and c.value is distinct from c.old
+  );
+  perform gdpr_internal.write_corrections(v_corrections);
+  perform gdpr_internal.audit_events(
+    'RECTIFY', array_agg(r.subject_id), 'rectification_record', array_agg(r.id), '{"again": true}'
+  )
+  from (
+    select distinct v_subjects[c.n] as subject_id, v_records[c.n] as id from unnest(v_corrections) as c
+  ) as r
+  having count(*) > 0;
+  return cardinality(v_corrections);
+end
+$function$;
+comment on function gdpr_internal.apply_rectifications(bigint[]) is
+  'Carries recorded rectifications out again, as after a restore: a value that is so already is not written, one that a later record of the person names is left to that, rows that are gone are passed over. Twice changes nothing. Returns the values written. Errors: PR630, PR005.';
+
+create or replace function gdpr_internal.apply_rectification(p_record bigint)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.apply_rectifications(array[p_record]);
+end;
+comment on function gdpr_internal.apply_rectification(bigint) is 'gdpr_internal.apply_rectifications() for one record.';
+
+create or replace view gdpr.rectification as
+select
+  r.id as rectification_id,
+  r.subject_id,
+  case when d.approved then 'approved' when not d.approved then 'rejected' else 'proposed' end as status,
+  r.by_person,
+  o.content -> 'changes' as changes,
+  o.content ->> 'reason' as reason,
+  r.proposed_at,
+  r.proposed_by,
+  r.actor,
+  d.record_id,
+  d.decided_at,
+  d.decided_by,
+  d.reason as decision_reason
+from gdpr_internal.rectification as r
+left join gdpr_internal.rectification_decision as d on d.rectification_id = r.id
+cross join lateral (
+  select case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content
+) as o;
+comment on view gdpr.rectification is
+  'Proposed corrections and what was decided about them. changes and reason are shown to gdpr_dpo, while the person is not erased. Art. 16.';
+
+create or replace view gdpr.rectification_log as
+select
+  r.id as record_id,
+  r.subject_id,
+  r.rectification_id,
+  r.columns,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content,
+  r.reason,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.rectification_record as r;
+comment on view gdpr.rectification_log is
+  'Rectifications that were carried out: which columns, when, by whom. content: {"values", "statements"}, shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
+
+create or replace view gdpr.supplementary_statement as
+select
+  l.record_id,
+  l.subject_id,
+  s.value ->> 'table' as table_name,
+  s.value ->> 'key' as row_key,
+  s.value ->> 'column' as column_name,
+  s.value ->> 'statement' as statement,
+  l.recorded_at
+from gdpr.rectification_log as l
+cross join lateral jsonb_array_elements(l.content -> 'statements') as s;
+comment on view gdpr.supplementary_statement is
+  'Statements with which persons have completed their data, about a value or about all of it; for gdpr_dpo. They belong into what the person is told on access. Art. 16.';
 
 -- 60_subject_rights/30_erase.sql
 -- [code] Erasure: every row of persons, their keys, their identifiers.
@@ -13241,6 +15026,8 @@ declare
   v_table name;
   v_constraint name;
 begin
+  -- recipients know the persons by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(p_subjects, 'erasure');
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
   select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
@@ -13637,11 +15424,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -13721,9 +15510,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -13810,6 +15602,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -13923,6 +15718,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -13942,10 +15738,1197 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';
+
+-- 60_subject_rights/60_access_rows.sql
+-- [code] What is stored about a person, opened: rows, sources and history, at once or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr.access_report(), gdpr.portable_copy(), gdpr.access_rows(). gdpr_worker reads the rows; they
+-- are opened here only after it is done. A page names places, not rows: what it gives is asked of the person again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.about_columns(p_definition jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+end;
+comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+
+create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.about_columns(t.definition) || array(
+    select a.attname::text
+    from pg_attribute as a
+    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and case when t.definition -> 'columns' ? a.attname::text
+        then t.definition -> 'columns' -> a.attname::text ? 'provided'
+        -- rows without their keys would no longer belong together
+        else not exists (
+          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        )
+      end
+    order by a.attnum
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.hidden_columns(smallint, boolean) is
+  'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.json_value(p_type text, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set debug_print_plan = off
+as $function$
+declare
+  v_type text := gdpr_internal.base_type(p_type);
+  v_value jsonb;
+begin
+  if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
+    return to_jsonb(p_value);
+  end if;
+  -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
+  begin
+    if v_type in ('smallint', 'integer', 'bigint', 'numeric') then
+      v_value := to_jsonb(p_value::numeric);
+    elsif v_type = 'date' then
+      v_value := to_jsonb(p_value::date);
+    elsif v_type = 'timestamp with time zone' then
+      v_value := to_jsonb(p_value::timestamptz);
+    else
+      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+    end if;
+  exception when data_exception then
+    v_value := to_jsonb(p_value);
+  end;
+  return v_value;
+end
+$function$;
+comment on function gdpr_internal.json_value(text, text) is
+  'An opened value as JSON, as to_jsonb() writes the type that the column had; text where it does not fit.';
+
+create or replace function gdpr_internal.opened_rows(
+  p_subject bigint, p_tables smallint[], p_portable boolean, p_part oid default null, p_places tid[] default null
+)
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_tables smallint[];
+  v_rows jsonb[];
+  v_key bytea;
+begin
+  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
+  perform gdpr_internal.after_worker(v_before);
+  if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
+  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  join (
+    select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
+    from gdpr_internal.protected_table as t where t.id = any (v_tables)
+    offset 0
+  ) as h on h.id = r.table_id
+  cross join lateral (
+    select jsonb_object_agg(
+      c.column_name,
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+    ) as opened
+    from gdpr_internal.protected_column as c
+    where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
+      and c.column_name::text <> all (h.hidden)
+  ) as o
+  order by r.n;
+end
+$function$;
+comment on function gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]) is
+  'A person''s rows in plaintext and their original types, in the order of their primary keys: those of some tables, or those at some places of one; columns that are not the person''s to see are left out. Errors: PR402 key locked, PR404 altered value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.opened_sources(p_subject bigint, p_ids bigint[] default null)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.details is not null) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(s.recorded_at), 'table', t.relation::text, 'event', s.event, 'kind', s.kind,
+    -- who typed it in is data about the member of staff
+    'details', case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, s.details)::jsonb - 'user' end
+  ))
+  from (
+    select x.* from gdpr_internal.source as x where p_ids is null and x.subject_id = p_subject
+    union all
+    select x.* from gdpr_internal.source as x where x.id = any (p_ids) and x.subject_id = p_subject
+  ) as s
+  left join gdpr_internal.protected_table as t on t.id = s.table_id
+  order by s.id;
+end
+$function$;
+comment on function gdpr_internal.opened_sources(bigint, bigint[]) is
+  'Where a person''s data came from: when, which table, created or changed, kind and details. Art. 15(1)(g).';
+
+create or replace function gdpr_internal.opened_history(
+  p_subject bigint, p_from timestamptz default '-infinity', p_from_id bigint default 0, p_to timestamptz default 'infinity',
+  p_to_id bigint default 0
+)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at between p_from and p_to and a.table_id is not null and a.payload is not null
+  ) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(a.at), 'operation', a.operation, 'table', t.relation::text,
+    'purpose', coalesce(p.name, case when a.table_id is null then a.payload::jsonb ->> 'purpose' end),
+    -- which system, not which member of staff (CJEU, C-579/21)
+    'by', (
+      select b.role_name from gdpr_internal.role_binding as b
+      where b.role_name = a.role or pg_has_role(to_regrole(quote_ident(a.role))::oid, to_regrole(quote_ident(b.role_name))::oid, 'usage')
+      order by b.role_name <> a.role, b.role_name
+      limit 1
+    ),
+    'changed', to_jsonb(c.changed)
+  ))
+  || case when c.old is null then '{}' else jsonb_build_object('before', c.old) end
+  from gdpr_internal.audit_record as a
+  left join gdpr_internal.protected_table as t on t.id = a.table_id
+  left join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral (
+    select
+      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      case when v_key is not null and a.table_id is not null and a.payload is not null
+        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+      end as old
+    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    offset 0
+  ) as c
+  where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)
+  order by a.at, a.id;
+end
+$function$;
+comment on function gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint) is
+  'What happened to a person''s data: when, what, in which table, for which purpose, by which role of the policy, which columns changed and what they held before. Members of staff are not named.';
+
+-- 60_subject_rights/62_access_facts.sql
+-- [code] What a person is told besides the data: purposes and bases, categories, consents, restrictions, mails.
+-- GDPR Art. 15(1), 15(2). Called by: gdpr.access_report(), gdpr.portable_copy(). Facts only: words are the letter's.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'table', t.relation::text,
+    'description', obj_description(t.relation, 'pg_class'),
+    'kept_for', t.definition -> 'erase' ->> 'keep_until'
+  )) || jsonb_build_object(
+    'columns', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+      )) order by a.attnum), '[]')
+      from pg_attribute as a
+      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
+        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
+    ),
+    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.described_table(smallint, boolean) is
+  'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
+
+create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'iso_8601'
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p.name, 'description', p.description, 'basis', p.basis,
+    'article', case p.basis
+      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+    end,
+    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+    'objected_at', gdpr_internal.utc(o.recorded_at)
+  )) || jsonb_build_object(
+    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+    'tables', t.names,
+    'bases', b.bases
+  ) order by p.id), '[]')
+  from gdpr_internal.purpose as p
+  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
+  cross join lateral (
+    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+    from gdpr_internal.protected_table as t
+    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+  ) as t
+  cross join lateral (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+      ),
+      'valid_from', gdpr_internal.utc(x.valid_from),
+      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+    )) order by x.id), '[]') as bases
+    from gdpr_internal.basis_record as x
+    left join gdpr_internal.held_basis as h on h.id = x.id
+    left join gdpr_internal.basis_end as e on e.basis_id = x.id
+    where x.subject_id = p_subject and x.purpose_id = p.id
+  ) as b
+  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
+end;
+comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
+  'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
+
+create or replace function gdpr_internal.category_facts(p_tables smallint[])
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'category', c.category, 'special_category', c.special, 'columns', c.columns
+  )) order by c.category, c.special), '[]')
+  from (
+    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+    group by c.category, c.special
+  ) as c;
+end;
+comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
+
+create or replace function gdpr_internal.consent_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+    -- who took the answer, and a guardian, are other persons
+    'evidence', e.evidence - array['who', 'guardian']
+  )) order by e.id, p.id), '[]')
+  from (
+    select
+      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+      null::jsonb as evidence
+    from gdpr_internal.consent_request as q
+    cross join lateral unnest(q.purposes) as u (purpose_id)
+    where q.subject_id = p_subject
+    union all
+    select
+      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+    from gdpr_internal.consent_record as r
+    where r.subject_id = p_subject
+  ) as e
+  join gdpr_internal.purpose as p on p.id = e.purpose_id
+  left join gdpr_internal.consent_form as f on f.id = e.form_id;
+end;
+comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
+
+create or replace function gdpr_internal.standing_facts(p_subject bigint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+  )) || jsonb_build_object(
+    'identifiers', (
+      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+      where i.subject_id = s.id and i.retired_at is null
+    ),
+    'restrictions', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+      )) order by r.id), '[]')
+      from gdpr_internal.restriction_record as r
+      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+      where r.subject_id = s.id
+    ),
+    'mails', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+      ) order by m.id), '[]')
+      from gdpr_internal.mail_record as m where m.subject_id = s.id
+    )
+  )
+  from gdpr_internal.subject as s
+  where s.id = p_subject;
+end;
+comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+-- 60_subject_rights/63_access_pages.sql
+-- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo, in one transaction at REPEATABLE READ (gdprdb subject export).
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_pages jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('table_id', p.table_id, 'part', p.part, 'places', p.places::text)) into v_pages
+  from gdpr_generated.access_pages(p_subject, p_size) as p;
+  perform gdpr_internal.after_worker(v_before);
+  return query
+  select (p.value ->> 'table_id')::smallint, (p.value ->> 'part')::oid, (p.value ->> 'places')::tid[]
+  from jsonb_array_elements(v_pages) with ordinality as p (value, n)
+  order by p.n;
+end
+$function$;
+comment on function gdpr_internal.row_pages(bigint, integer) is 'Where a person''s rows are: table, partition and places, p_size at a time.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.access_pages(p_subject bigint, p_portable boolean default false, p_size integer default 1000)
+returns table (section text, table_name text, page jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_tables smallint[];
+begin
+  if p_size is null or p_size not between 1 and 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'p_size is 1 to 100000');
+  end if;
+  perform gdpr_internal.note_access(p_subject, case when p_portable then 'portable_copy' else 'access_report' end);
+  if p_portable then
+    v_tables := gdpr_internal.portable_tables(p_subject);
+  end if;
+  return query
+  select 'rows', t.relation::text, jsonb_build_object('table', p.table_id, 'part', p.part, 'places', p.places::text, 'portable', p_portable)
+  from gdpr_internal.row_pages(p_subject, p_size) with ordinality as p (table_id, part, places, n)
+  join gdpr_internal.protected_table as t on t.id = p.table_id
+  where v_tables is null or p.table_id = any (v_tables)
+  order by p.table_id, p.n;
+  if p_portable then
+    return;
+  end if;
+  return query
+  select 'sources', null::text, jsonb_build_object('sources', jsonb_agg(s.id order by s.id))
+  from (
+    select x.id, row_number() over (order by x.id) as n from gdpr_internal.source as x where x.subject_id = p_subject
+  ) as s
+  group by (s.n - 1) / p_size
+  order by (s.n - 1) / p_size;
+  return query
+  select 'history', null::text, jsonb_build_object(
+    'from', min(h.at), 'from_id', (array_agg(h.id order by h.n))[1], 'to', max(h.at), 'to_id', (array_agg(h.id order by h.n desc))[1]
+  )
+  from (
+    select x.at, x.id, row_number() over (order by x.at, x.id) as n from gdpr_internal.audit_record as x where x.subject_id = p_subject
+  ) as h
+  group by (h.n - 1) / p_size
+  order by (h.n - 1) / p_size;
+end
+$function$;
+comment on function gdpr.access_pages(bigint, boolean, integer) is
+  'The pages of an access report (p_portable: of a portable copy), p_size entries each, for gdpr.access_rows(): section rows (with table_name), sources, history. In one transaction at REPEATABLE READ with the pages, else rows that change in between are missed. Recorded in the audit log. Errors: PR101 unknown person, PR004. Art. 15, 20.';
+
+create or replace function gdpr.access_rows(p_subject bigint, p_page jsonb)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_portable boolean := coalesce((p_page ->> 'portable')::boolean, false);
+begin
+  perform gdpr_internal.note_access(p_subject, case when v_portable then 'portable_copy' else 'access_report' end);
+  if p_page ? 'places' then
+    return query
+    select r.content
+    from gdpr_internal.opened_rows(
+      p_subject, array[(p_page ->> 'table')::smallint], v_portable, (p_page ->> 'part')::oid, (p_page ->> 'places')::tid[]
+    ) as r;
+  elsif p_page ? 'sources' then
+    return query
+    select s from gdpr_internal.opened_sources(p_subject, array(select jsonb_array_elements_text(p_page -> 'sources')::bigint)) as s;
+  elsif p_page ? 'to_id' then
+    return query
+    select h from gdpr_internal.opened_history(
+      p_subject, (p_page ->> 'from')::timestamptz, (p_page ->> 'from_id')::bigint, (p_page ->> 'to')::timestamptz, (p_page ->> 'to_id')::bigint
+    ) as h;
+  else
+    perform gdpr_internal.refuse('invalid_argument', 'a page is what gdpr.access_pages() returned');
+  end if;
+end
+$function$;
+comment on function gdpr.access_rows(bigint, jsonb) is
+  'The entries of one page that gdpr.access_pages() named, as in gdpr.access_report(): rows of a table, sources or history. Whatever the page says, only what belongs to this person. Recorded in the audit log, once for each transaction. Errors: PR101 unknown person, PR004 no such page, PR402 key locked, PR404. Art. 15, 20.';
+
+-- 60_subject_rights/64_access_report.sql
+-- [code] The answer to a person who asks what is stored: access reports and portable copies, whole or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo; the portal and the sender of mails through 66_downloads.sql. Each reading is in the
+-- audit log. docs/access-report.schema.json and docs/portable-copy.schema.json describe the documents.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.note_access(p_subject bigint, p_document text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (select from gdpr_internal.subject as s where s.id = p_subject) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  if not exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'ACCESS' and a.payload::jsonb ->> 'document' = p_document
+  ) then
+    -- the line in the server's log stays when the transaction, and its audit record, is rolled back
+    raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
+    perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_access(bigint, text) is
+  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+
+create or replace function gdpr_internal.portable_tables(p_subject bigint)
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(t.id), '{}')
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+    union all
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+  );
+end;
+comment on function gdpr_internal.portable_tables(bigint) is
+  'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
+
+create or replace function gdpr_internal.document_head(p_document text)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object(
+    'document', p_document,
+    'version', 1,
+    'created_at', gdpr_internal.utc(statement_timestamp()),
+    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+  );
+end;
+comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
+
+create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_rows then
+    return (
+      select coalesce(jsonb_agg(
+        gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n, 'rows', r.contents) order by r.table_id
+      ), '[]')
+      from (
+        select o.table_id, count(*) as n, jsonb_agg(o.content order by o.n) as contents
+        from gdpr_internal.opened_rows(p_subject, p_tables, p_portable) with ordinality as o (table_id, content, n)
+        group by o.table_id
+      ) as r
+    );
+  end if;
+  return (
+    select coalesce(jsonb_agg(
+      gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n) order by r.table_id
+    ), '[]')
+    from (
+      select p.table_id, sum(cardinality(p.places)) as n
+      from gdpr_internal.row_pages(p_subject, 1000) as p
+      where p_tables is null or p.table_id = any (p_tables)
+      group by p.table_id
+    ) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.table_documents(bigint, smallint[], boolean, boolean) is
+  'The tables in which a person has rows, described, with the rows or only their number.';
+
+create or replace function gdpr_internal.access_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_tables jsonb;
+  v_ids smallint[];
+begin
+  perform gdpr_internal.note_access(p_subject, 'access_report');
+  v_tables := gdpr_internal.table_documents(p_subject, null, false, p_rows);
+  select coalesce(array_agg(t.id), '{}') into v_ids
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and v_tables @> jsonb_build_array(jsonb_build_object('table', t.relation::text));
+  return gdpr_internal.document_head('access_report')
+    || jsonb_build_object(
+      'subject', gdpr_internal.standing_facts(p_subject),
+      'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
+      'categories', gdpr_internal.category_facts(v_ids),
+      'consents', gdpr_internal.consent_facts(p_subject),
+      'rights', to_jsonb(array[
+        'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
+      ]),
+      'tables', v_tables
+    )
+    || case when p_rows then jsonb_build_object(
+      'sources', (
+        select coalesce(jsonb_agg(s.entry order by s.n), '[]') from gdpr_internal.opened_sources(p_subject) with ordinality as s (entry, n)
+      ),
+      'history', (
+        select coalesce(jsonb_agg(h.entry order by h.n), '[]') from gdpr_internal.opened_history(p_subject) with ordinality as h (entry, n)
+      )
+    ) else '{}' end;
+end
+$function$;
+comment on function gdpr_internal.access_document(bigint, boolean) is 'See gdpr.access_report().';
+
+create or replace function gdpr_internal.portable_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.note_access(p_subject, 'portable_copy');
+  return gdpr_internal.document_head('portable_copy') || jsonb_build_object(
+    'tables', gdpr_internal.table_documents(p_subject, gdpr_internal.portable_tables(p_subject), true, p_rows)
+  );
+end
+$function$;
+comment on function gdpr_internal.portable_document(bigint, boolean) is 'See gdpr.portable_copy().';
+
+create or replace function gdpr.access_report(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.access_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.access_report(bigint, boolean) is
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+
+create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.portable_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.portable_copy(bigint, boolean) is
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+
+-- 60_subject_rights/70_sign_in.sql
+-- [code] Signing in to the portal: a link by mail, once, for a session that ends.
+-- GDPR Art. 12(2), 12(6), Art. 32(1)(b). Called by: gdpr_portal. Who asks for a link learns nothing about the address: known or
+-- not, blocked or written to a minute ago, the answer and the work are the same.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_sign_in(p_subject bigint, p_to text, p_language text, p_until timestamptz)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_owner bigint := coalesce(p_subject, 0);
+  v_wrapped bytea;
+  v_message text;
+  v_mail jsonb;
+begin
+  -- of nobody there is no key: one is made, and thrown away, so that as much is done
+  v_wrapped := gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), int8send(v_owner), gdpr_internal.gen_random_bytes(64));
+  v_wrapped := coalesce((select k.wrapped from gdpr_internal.subject_key as k where k.subject_id = v_owner), v_wrapped);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('sign_in', v_owner, p_subject, p_until),
+    'sign_in_by', to_char(p_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('rights_sign_in', p_language, v_mail);
+  v_message := gdpr_internal.seal_value(
+    gdpr_internal.unwrap_key(v_kek, int8send(v_owner), v_wrapped), gdpr_internal.gen_random_bytes(16), v_owner, 0, v_mail::text
+  );
+  if p_subject is not null then
+    insert into gdpr_internal.outbox (subject_id, template, language, message, due_at, expires_at)
+    values (p_subject, 'rights_sign_in', p_language, v_message, statement_timestamp(), p_until);
+  end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
+end
+$function$;
+comment on function gdpr_internal.put_sign_in(bigint, text, text, timestamptz) is
+  'Makes a token for signing in and queues the mail that carries it; p_subject null: does as much, and nothing comes of it. Errors: PR004, PR401, PR402.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_time(p_name text)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select (s.value ->> p_name)::interval from gdpr_internal.setting as s where s.name = 'portal'),
+    case p_name when 'link' then interval '30 minutes' when 'resend' then interval '5 minutes' when 'session' then interval '1 hour' end
+  );
+end;
+comment on function gdpr_internal.portal_time(text) is
+  'settings.portal: link (how long one works), resend (one mail to a mailbox in this time), session (how long it lasts).';
+
+create or replace function gdpr.portal_request_sign_in(p_email text, p_language text default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_to text := btrim(p_email);
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('link');
+  v_digests record;
+  v_subject bigint;
+begin
+  if not gdpr_internal.is_address(v_to) then
+    perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
+  end if;
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
+  values (v_digests.bare, statement_timestamp())
+  on conflict (mailbox) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  perform gdpr_internal.put_sign_in(
+    -- to the spelling that was entered: only if whoever reads it owns the mailbox of the one that is known
+    case when found and gdpr_internal.proves_mailbox(v_to) then v_subject end, v_to, p_language, v_until
+  );
+  return jsonb_build_object('status', 'sent_if_known', 'link_for', gdpr_internal.portal_time('link')::text);
+end
+$function$;
+comment on function gdpr.portal_request_sign_in(text, text) is
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+
+create or replace function gdpr.portal_sign_in(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('session');
+begin
+  v_subject := (gdpr_internal.take_token(p_token, 'sign_in')).subject_id;
+  if not exists (select from gdpr_internal.subject as s where s.id = v_subject and s.erased_at is null) then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  perform gdpr_internal.audit_event('SIGN_IN', v_subject, '{}');
+  return jsonb_build_object('session', gdpr_internal.create_token('session', v_subject, v_subject, v_until), 'valid_until', v_until);
+end
+$function$;
+comment on function gdpr.portal_sign_in(text) is
+  'Takes the token of a link, once, and returns {"session", "valid_until"}: the secret by which the other portal_ functions know the person, until then (settings.portal.session) or gdpr.portal_sign_out(). Call it on POST alone: programs that look at links before the person does send GET. Keep the session in a cookie (Secure, HttpOnly, SameSite), never in an address. Error: PR303, the same for every token that is none. Art. 12(6), 32(1)(b).';
+
+create or replace function gdpr_internal.session_subject(p_session text)
+returns bigint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+begin
+  select t.subject_id into v_subject
+  from gdpr_internal.token as t
+  join gdpr_internal.subject as s on s.id = t.subject_id
+  where t.digest = sha256(convert_to(case when octet_length(p_session) = 43 then p_session else '' end, 'UTF8'))
+    and t.kind = 'session' and t.valid_until > clock_timestamp() and s.erased_at is null;
+  if not found then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.session_subject(text) is
+  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+
+create or replace function gdpr.portal_sign_out(p_session text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.session_subject(p_session);
+  delete from gdpr_internal.token as t where t.digest = sha256(convert_to(p_session, 'UTF8'));
+end
+$function$;
+comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
+
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests');
+  end if;
+  return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
+end
+$function$;
+comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
+  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+
+create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.request_state as r
+    where r.subject_id = p_subject and r.kind = p_kind and r.channel = 'portal' and r.state = 'completed'
+      and gdpr_internal.local_day(r.closed_at) = gdpr_internal.local_day(statement_timestamp())
+  ) then
+    return null;
+  end if;
+  return gdpr_internal.portal_open(p_subject, p_kind);
+end
+$function$;
+comment on function gdpr_internal.portal_answered(bigint, text) is
+  'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
+
+create or replace function gdpr.portal_data(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_report jsonb;
+begin
+  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_report;
+end
+$function$;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_copy jsonb;
+begin
+  v_copy := gdpr.portable_copy(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_copy;
+end
+$function$;
+comment on function gdpr.portal_copy(text) is
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+
+create or replace function gdpr.portal_purposes(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'purpose', p.name,
+      'description', p.description,
+      'allowed', g.allowed & (1::bigint << p.id) <> 0,
+      'bases', b.bases,
+      'consent', c.status,
+      'channels', c.contact,
+      'consent_until', nullif(c.valid_until, 'infinity'),
+      'respond_until', case when c.status = 'waiting' then c.respond_until end,
+      'objection', o.status,
+      'direct_marketing', p.direct_marketing,
+      'open_to_objection', o.status is null and (
+        p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
+      )
+    )) order by p.id), '[]')
+    from gdpr_internal.gate(array[v_subject]) as g
+    cross join gdpr_internal.purpose as p
+    left join gdpr.consent as c on c.subject_id = v_subject and c.purpose = p.name
+    left join lateral (
+      select array_agg(distinct h.basis) as bases from gdpr_internal.held_basis as h
+      where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
+    ) as b on true
+    left join lateral (
+      select x.status from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+    ) as o on true
+    where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
+  );
+end
+$function$;
+comment on function gdpr.portal_purposes(text) is
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+
+create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint;
+  v_before text;
+begin
+  perform gdpr_internal.consent_purposes(array[p_purpose]);
+  if exists (
+    select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
+  ) then
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_before := gdpr_internal.name_request(v_request);
+    perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
+    perform gdpr_internal.end_request(v_request, v_before);
+  end if;
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_withdraw_consent(text, text) is
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+
+create or replace function gdpr.portal_answer_consent(
+  p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
+)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_purpose smallint := (gdpr_internal.consent_purposes(array[p_purpose]))[1];
+  v_asked record;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_granted is null then
+    perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
+  end if;
+  -- a question that another session answers meanwhile is closed when it is looked at
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select c.status, f.channels into v_asked
+  from gdpr_internal.consent_state as c
+  left join gdpr_internal.consent_request as q on q.id = c.request_id
+  left join gdpr_internal.consent_form as f on f.id = q.form_id
+  where c.subject_id = v_subject and c.purpose_id = v_purpose;
+  if v_asked.status is distinct from 'waiting' then
+    perform gdpr_internal.refuse('invalid_argument', 'this purpose was not asked, or not in time');
+  elsif not p_channels <@ v_asked.channels then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_subject, array[v_purpose], array[case when p_granted then 'granted' else 'declined' end], 'portal', p_channels, null, p_evidence, null
+  );
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_answer_consent(text, text, boolean, text[], jsonb) is
+  'Grants or declines a purpose that the person was asked for and that waits for an answer. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all). p_evidence: how the answer was given, kept encrypted. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR004 not asked, PR005, PR302, PR310. Art. 7, 8.';
+
+create or replace function gdpr.portal_object(p_session text, p_purpose text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
+  v_before text := gdpr_internal.name_request(v_request);
+begin
+  perform gdpr.object_to(v_subject, p_purpose, p_details);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_request;
+end
+$function$;
+comment on function gdpr.portal_object(text, text, jsonb) is
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+
+create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_ground is null or p_ground not in ('accuracy_contested', 'unlawful_processing', 'legal_claims') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is accuracy_contested, unlawful_processing or legal_claims; see portal_object() for objections');
+  end if;
+  return gdpr_internal.portal_open(
+    gdpr_internal.session_subject(p_session), 'restriction', coalesce(p_details, '{}') || jsonb_build_object('ground', p_ground)
+  );
+end
+$function$;
+comment on function gdpr.portal_restrict(text, text, jsonb) is
+  'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
+
+create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
+  end if;
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+end
+$function$;
+comment on function gdpr.portal_correct(text, jsonb) is
+  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+
+create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'erasure', p_details);
+end
+$function$;
+comment on function gdpr.portal_erase(text, jsonb) is
+  'Asks to be erased. An officer carries it out, or says why not. p_details: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 17.';
+
+create or replace function gdpr.portal_requests(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request', r.id, 'kind', r.kind, 'state', r.state, 'channel', r.channel, 'received_at', r.received_at,
+      'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
+      'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
+      'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
+      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+    )) order by r.id desc), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = v_subject
+  );
+end
+$function$;
+comment on function gdpr.portal_requests(text) is
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
 
 -- 60_subject_rights/80_ledger.sql
 -- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
@@ -14172,7 +17155,7 @@ begin
   return v_digest;
 end
 $function$;
-comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR631, PR401.';
+comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR641, PR401.';
 
 -- 60_subject_rights/82_missing.sql
 -- [code] What the database lacks of its ledger.
@@ -14323,7 +17306,7 @@ begin
 end
 $function$;
 comment on function gdpr.check_ledger(jsonb) is
-  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR631 not a ledger of this database, PR401. Art. 32(1)(c).';
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR641 not a ledger of this database, PR401. Art. 32(1)(c).';
 
 -- 60_subject_rights/84_replay.sql
 -- [code] After a restore: forgetting again what the ledger says.
@@ -14645,7 +17628,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR631 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
@@ -14661,6 +17644,35 @@ comment on view gdpr.home is
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.redacted_columns(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(
+      case
+        when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+      end, E',\n' order by a.attnum
+    )
+    from pg_attribute as a
+    left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
+      and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+  );
+end
+$function$;
+comment on function gdpr_internal.redacted_columns(smallint) is
+  'The columns of a table as redacted views show them, as the select list of a query over the table as t: the same names and types, masked, or NULL.';
 
 set local role gdpr_viewer;
 
@@ -14678,17 +17690,7 @@ declare
   v_columns text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select string_agg(
-    case
-      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
-    end, E',\n' order by a.attnum
-  )
-  into v_columns
-  from pg_attribute as a
-  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  v_columns := gdpr_internal.redacted_columns(p_table);
   perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
@@ -14723,6 +17725,1080 @@ begin
 end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
+
+-- 70_sharing/20_transfers.sql
+-- [code] Where data may go: the EEA, countries with an adequacy decision, and what a transfer elsewhere rests on.
+-- GDPR Art. 44 to 49. Called by: gdpr.record_recipient(), disclosures, the doctor. The operator keeps the list up to date in the policy:
+-- decisions are taken, annulled and run out between two releases.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.safeguards()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'adequacy', 'standard_clauses', 'binding_rules', 'code_of_conduct', 'certification', 'public_instrument', 'authorised_clauses', 'derogation'
+  ];
+end;
+comment on function gdpr_internal.safeguards() is
+  'What a transfer to a third country can rest on: adequacy (Art. 45, a decision limited in scope that covers the recipient), Art. 46(2) (c) standard_clauses, (b) binding_rules, (e) code_of_conduct, (f) certification, (a) public_instrument, 46(3)(a) authorised_clauses, and derogation (Art. 49).';
+
+create or replace function gdpr_internal.derogations()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'contract', 'contract_in_interest', 'public_interest', 'legal_claims', 'vital_interests', 'public_register',
+    'compelling_interests'
+  ];
+end;
+comment on function gdpr_internal.derogations() is 'The grounds of Art. 49(1), (a) to (g) and its second subparagraph.';
+
+create or replace view gdpr.adequacy as
+with shipped (country, scope, valid_from, valid_until, source) as (
+  select m.country, null, null::date, null::date, 'EEA'
+  from unnest(string_to_array(
+    'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK', ' '
+  )) as m (country)
+  union all
+  values
+    ('AD', null, date '2010-10-19', null::date, '2010/625/EU'),
+    ('AR', null, date '2003-06-30', null, '2003/490/EC'),
+    ('BR', null, date '2026-01-26', null, '(EU) 2026/179'),
+    ('CA', 'commercial organisations (PIPEDA)', date '2001-12-20', null, '2002/2/EC'),
+    ('CH', null, date '2000-07-26', null, '2000/518/EC'),
+    ('FO', null, date '2010-03-05', null, '2010/146/EU'),
+    ('GB', null, date '2021-06-28', date '2031-12-27', '(EU) 2021/1772, as extended in December 2025'),
+    ('GG', null, date '2003-11-21', null, '2003/821/EC'),
+    ('IL', null, date '2011-01-31', null, '2011/61/EU'),
+    ('IM', null, date '2004-04-28', null, '2004/411/EC'),
+    ('JE', null, date '2008-05-08', null, '2008/393/EC'),
+    ('JP', null, date '2019-01-23', null, '(EU) 2019/419'),
+    ('KR', null, date '2021-12-17', null, '(EU) 2022/254'),
+    ('NZ', null, date '2012-12-19', null, '2013/65/EU'),
+    ('US', 'organisations certified under the EU-US Data Privacy Framework', date '2023-07-10', null, '(EU) 2023/1795'),
+    ('UY', null, date '2012-08-21', null, '2012/484/EU')
+),
+own as (
+  select e.value ->> 'country' as country, e.value ->> 'scope' as scope, (e.value ->> 'from')::date as valid_from,
+    (e.value ->> 'until')::date as valid_until, e.value ->> 'source' as source
+  from gdpr_internal.setting as s
+  cross join lateral jsonb_array_elements(s.value) as e
+  where s.name = 'adequacy'
+)
+select s.country, s.scope, s.valid_from, s.valid_until, s.source from shipped as s
+where not exists (select from own as o where o.country = s.country)
+union all
+select o.country, o.scope, o.valid_from, o.valid_until, o.source from own as o;
+comment on view gdpr.adequacy is
+  'Countries where personal data may go without a safeguard: the EEA, and those of an adequacy decision (Art. 45) from its day to its last. scope: it covers only such recipients. State of the list: November 2026; entries of settings.adequacy in the policy replace those of the same country. valid_until in the past ends one.';
+
+create or replace function gdpr_internal.transfer_problem(p_recipient gdpr_internal.recipient_record)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parent gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  if p_recipient.valid_until <= statement_timestamp() then
+    return 'its entry in the register has ended';
+  end if;
+  if p_recipient.parent_id is not null then
+    select r.* into v_parent from gdpr_internal.recipient_record as r
+    where r.recipient_id = p_recipient.parent_id order by r.id desc limit 1;
+    v_problem := gdpr_internal.transfer_problem(v_parent);
+    if v_problem is not null then
+      return format('%s, for which it works: %s', v_parent.name, v_problem);
+    end if;
+  end if;
+  if exists (
+    select from gdpr.adequacy as a
+    where a.country = p_recipient.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+  ) then
+    return null;
+  end if;
+  return case
+    when p_recipient.safeguard is null then format('a transfer to %s needs a safeguard', p_recipient.country)
+    when p_recipient.safeguard_until <= statement_timestamp() then 'the safeguard of the transfer has ended'
+    when p_recipient.safeguard = 'adequacy' and not exists (
+      select from gdpr.adequacy as a
+      where a.country = p_recipient.country and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    ) then format('no adequacy decision for %s is in force', p_recipient.country)
+  end;
+end
+$function$;
+comment on function gdpr_internal.transfer_problem(gdpr_internal.recipient_record) is
+  'Why nothing may be disclosed to a recipient at this statement, or null: it has ended, or its transfer, or that of the processor it works for, rests on nothing. Art. 44.';
+
+create or replace function gdpr_internal.adequate_now(p_from date, p_until date)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (statement_timestamp() at time zone gdpr_internal.time_zone())::date
+    between coalesce(p_from, '-infinity') and coalesce(p_until, 'infinity');
+end;
+comment on function gdpr_internal.adequate_now(date, date) is 'Whether a decision with these days is in force today, in the time zone of the policy.';
+
+-- 70_sharing/30_recipients.sql
+-- [code] The register of recipients.
+-- GDPR Art. 13(1)(e), 26, 28, 30(1)(d), 44 to 49. Called by: gdpr_dpo; read by disclosures, exports and access reports.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.recipient_now as
+select distinct on (r.recipient_id) r.*
+from gdpr_internal.recipient_record as r
+order by r.recipient_id, r.id desc;
+comment on view gdpr_internal.recipient_now is 'The version of each recipient that holds.';
+
+create or replace function gdpr_internal.check_recipient(p_recipient gdpr_internal.recipient_record)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  v_problem := case
+    when coalesce(p_recipient.name, '') = '' then 'a recipient has a name'
+    when p_recipient.role is null or p_recipient.role <> all (array['controller', 'joint_controller', 'processor', 'sub_processor', 'authority'])
+      then 'role is one of controller, joint_controller, processor, sub_processor, authority'
+    when p_recipient.country is null or p_recipient.country <> all (gdpr_internal.countries())
+      then 'country is two capital letters of ISO 3166-1, as GB'
+    when p_recipient.safeguard <> all (gdpr_internal.safeguards())
+      then format('safeguard is one of %s', array_to_string(gdpr_internal.safeguards(), ', '))
+    when p_recipient.safeguard = 'derogation' and (p_recipient.ground is null or p_recipient.ground <> all (gdpr_internal.derogations()))
+      then format('a derogation has a ground: %s', array_to_string(gdpr_internal.derogations(), ', '))
+    when p_recipient.safeguard = 'adequacy' and p_recipient.safeguard_reference is null
+      then 'a decision limited in scope needs a reference that shows that the recipient is covered'
+    when p_recipient.ground is not null and p_recipient.safeguard is distinct from 'derogation' then 'a ground is for a derogation'
+    when p_recipient.role in ('joint_controller', 'processor', 'sub_processor') and p_recipient.contract is null
+      then 'joint controllers and processors work under a contract (Art. 26, 28): name it'
+    when (p_recipient.role = 'sub_processor') <> (p_recipient.parent_id is not null)
+      then 'a sub-processor, and nobody else, works for a registered processor'
+    when p_recipient.address is not null and not gdpr_internal.is_address(p_recipient.address) then 'address is a mail address, of the organisation and not of a person'
+    when p_recipient.language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then 'language is a tag such as de or pt-BR'
+  end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('invalid_argument', v_problem);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_recipient(gdpr_internal.recipient_record) is 'Refuses an entry of the register that is none. Error: PR004.';
+
+create or replace function gdpr.record_recipient(
+  p_name text,
+  p_role text,
+  p_country text,
+  p_safeguard text default null,
+  p_contract text default null,
+  p_address text default null,
+  p_parent text default null,
+  p_valid_until timestamptz default null,
+  p_ground text default null,
+  p_safeguard_reference text default null,
+  p_safeguard_until timestamptz default null,
+  p_language text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new gdpr_internal.recipient_record;
+  v_ancestor bigint;
+  v_problem text;
+begin
+  -- two who register the same name at once make one recipient
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.recipient', 0));
+  v_new.name := p_name;
+  v_new.role := p_role;
+  v_new.country := p_country;
+  v_new.safeguard := p_safeguard;
+  v_new.ground := p_ground;
+  v_new.safeguard_reference := p_safeguard_reference;
+  v_new.safeguard_until := p_safeguard_until;
+  v_new.contract := p_contract;
+  v_new.address := p_address;
+  v_new.language := p_language;
+  v_new.valid_until := coalesce(p_valid_until, 'infinity');
+  select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_name;
+  select r.recipient_id into v_new.parent_id
+  from gdpr_internal.recipient_now as r
+  where r.name = p_parent and r.role in ('processor', 'sub_processor');
+  perform gdpr_internal.check_recipient(v_new);
+  v_ancestor := v_new.parent_id;
+  while v_ancestor is not null loop
+    if v_ancestor = v_new.recipient_id then
+      perform gdpr_internal.refuse('invalid_argument', 'a processor cannot work for itself');
+    end if;
+    select r.parent_id into v_ancestor from gdpr_internal.recipient_now as r where r.recipient_id = v_ancestor;
+  end loop;
+  -- an entry that ends here and now needs no safeguard any more
+  v_problem := case when v_new.valid_until > statement_timestamp() then gdpr_internal.transfer_problem(v_new) end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  insert into gdpr_internal.recipient_record (
+    recipient_id, name, role, country, safeguard, ground, safeguard_reference, safeguard_until, contract, address, language, parent_id, valid_until
+  )
+  values (
+    coalesce(v_new.recipient_id, (select coalesce(max(r.recipient_id), 0) + 1 from gdpr_internal.recipient_record as r)),
+    v_new.name, v_new.role, v_new.country, v_new.safeguard, v_new.ground, v_new.safeguard_reference, v_new.safeguard_until, v_new.contract,
+    v_new.address, v_new.language, v_new.parent_id, v_new.valid_until
+  )
+  returning recipient_id into v_new.recipient_id;
+  perform gdpr_internal.audit_event('RECIPIENT', null, jsonb_build_object('recipient', v_new.recipient_id, 'name', p_name, 'role', p_role, 'country', p_country));
+  return v_new.recipient_id;
+end
+$function$;
+comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
+  'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
+
+create or replace function gdpr_internal.require_recipient(p_name text)
+returns gdpr_internal.recipient_record
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_recipient gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  select * into v_recipient from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_recipient.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  v_problem := gdpr_internal.transfer_problem(v_recipient);
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  return v_recipient;
+end
+$function$;
+comment on function gdpr_internal.require_recipient(text) is
+  'The recipient of this name, to whom something may be disclosed now. Errors: PR702 unknown, PR701 it has ended, or its transfer rests on nothing.';
+
+create or replace view gdpr.recipient as
+select
+  r.recipient_id,
+  r.name,
+  r.role,
+  r.country,
+  coalesce((
+    select case when a.source = 'EEA' then 'EEA' else 'adequacy' end
+    from gdpr.adequacy as a
+    where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    limit 1
+  ), r.safeguard) as transfer,
+  r.safeguard,
+  r.ground,
+  r.safeguard_reference,
+  r.safeguard_until,
+  r.contract,
+  r.address,
+  r.language,
+  p.name as works_for,
+  r.valid_until,
+  gdpr_internal.transfer_problem(t) as problem,
+  (select count(*) from gdpr_internal.recipient_record as v where v.recipient_id = r.recipient_id) as versions,
+  r.recorded_at,
+  r.recorded_by
+from gdpr_internal.recipient_now as r
+join gdpr_internal.recipient_record as t on t.id = r.id
+left join gdpr_internal.recipient_now as p on p.recipient_id = r.parent_id;
+comment on view gdpr.recipient is
+  'Recipients of personal data as registered last. transfer: what the data may go there on (EEA, adequacy, a safeguard). problem: why nothing may be disclosed to it now. Art. 30(1)(d), (e).';
+
+create or replace view gdpr.recipient_history as
+select
+  r.id, r.recipient_id, r.name, r.role, r.country, r.safeguard, r.ground, r.safeguard_reference, r.safeguard_until, r.contract, r.address,
+  r.language, r.parent_id, r.valid_until, r.recorded_at, r.recorded_by
+from gdpr_internal.recipient_record as r;
+comment on view gdpr.recipient_history is 'All versions of the recipients, oldest first by id: who changed what about them, when. Art. 5(2).';
+
+-- 70_sharing/40_disclosures.sql
+-- [code] Disclosures: who was told what about whom, recorded in sets, and only of persons who may be shared.
+-- GDPR Art. 5(1)(b), 5(2), 6, 15(1)(c), 18(2), 19. Called by: gdpr_dpo, roles with may = ["disclose"], gdpr.export_rows().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.sharable(p_subjects bigint[], p_mask bigint)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint[];
+begin
+  -- a withdrawal or an erasure and this meet on the person's row: whoever comes second sees the other
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  select coalesce(array_agg(s.id order by s.id), '{}') into v_allowed
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects)
+    and s.erased_at is null
+    and s.purposes & p_mask <> 0
+    and (s.until > statement_timestamp() or gdpr_internal.still_allowed(s.id, p_mask));
+  return v_allowed;
+end
+$function$;
+comment on function gdpr_internal.sharable(bigint[], bigint) is
+  'Those of the persons who may be processed for the purpose of p_mask at this statement, each once, locked against a change until the end of the transaction.';
+
+create or replace function gdpr_internal.disclosing_purpose(p_purpose text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_purpose smallint;
+begin
+  v_purpose := gdpr_internal.purpose_id(p_purpose);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif not pg_has_role(v_role, 'gdpr_dpo', 'usage') and not exists (
+    select from gdpr_internal.role_purpose as rp
+    where rp.purpose_id = v_purpose and pg_has_role(v_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(v_role)));
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.disclosing_purpose(text) is
+  'The number of a purpose for which the session''s role may disclose: one of its own; officers, any. Errors: PR003, PR204 built in, 42501.';
+
+create or replace function gdpr_internal.put_disclosure(
+  p_disclosure gdpr_internal.disclosure_record, p_subjects bigint[], p_references text[] default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+begin
+  insert into gdpr_internal.disclosure_record (recipient_id, purpose_id, audience, table_id, columns, categories, reason, persons, disclosed_at)
+  values (
+    p_disclosure.recipient_id, p_disclosure.purpose_id, p_disclosure.audience, p_disclosure.table_id, p_disclosure.columns,
+    p_disclosure.categories, p_disclosure.reason, cardinality(p_subjects), coalesce(p_disclosure.disclosed_at, statement_timestamp())
+  )
+  returning id into v_id;
+  insert into gdpr_internal.disclosure_person (subject_id, disclosure_id, reference)
+  select s.id, v_id, case when s.reference is not null then gdpr_internal.seal_evidence(s.id, s.reference) end
+  from unnest(p_subjects, p_references) as s (id, reference);
+  perform gdpr_internal.audit_event('DISCLOSE', null, jsonb_build_object(
+    'disclosure', v_id, 'recipient', p_disclosure.recipient_id, 'persons', cardinality(p_subjects)
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.put_disclosure(gdpr_internal.disclosure_record, bigint[], text[]) is
+  'Records a disclosure of these persons, each named once, and returns its number.';
+
+create or replace function gdpr_internal.check_columns(p_table regclass, p_columns text[], p_categories text[], out columns name[], out categories text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint;
+begin
+  if p_table is null then
+    if p_columns is not null then
+      perform gdpr_internal.refuse('invalid_argument', 'columns are those of p_table');
+    end if;
+    categories := p_categories;
+  else
+    v_table := gdpr_internal.table_id(p_table);
+    columns := p_columns::name[];
+    if exists (
+      select from unnest(p_columns) as c (name)
+      where not exists (
+        select from pg_attribute as a where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+      )
+    ) then
+      perform gdpr_internal.refuse('invalid_argument', 'the table has no such column');
+    end if;
+    select coalesce(p_categories, array_agg(distinct c.category order by c.category)) into categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_table and (p_columns is null or c.column_name = any (p_columns));
+  end if;
+  if columns is null and categories is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say what was disclosed: categories, or a table and its columns');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_columns(regclass, text[], text[]) is
+  'What was disclosed: columns that the table has, and their categories as the policy classifies them. Errors: PR002, PR004.';
+
+create or replace function gdpr.record_disclosure(
+  p_recipient text,
+  p_subjects bigint[],
+  p_purpose text,
+  p_table regclass default null,
+  p_columns text[] default null,
+  p_categories text[] default null,
+  p_reason text default null,
+  p_locked text default 'refuse',
+  p_references text[] default null,
+  p_disclosed_at timestamptz default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_new gdpr_internal.disclosure_record;
+  v_what record;
+  v_persons bigint[];
+  v_references text[];
+  v_asked bigint;
+  v_id bigint;
+begin
+  if p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_subjects is null or cardinality(p_references) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('invalid_argument', 'the persons are needed, and as many references where there are some');
+  elsif p_disclosed_at > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'a disclosure is recorded when it is made, or afterwards');
+  end if;
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(p_purpose);
+  v_what := gdpr_internal.check_columns(p_table, p_columns, p_categories);
+  v_new.columns := v_what.columns;
+  v_new.categories := v_what.categories;
+  v_new.table_id := (select t.id from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null);
+  v_new.reason := p_reason;
+  v_new.disclosed_at := p_disclosed_at;
+  v_asked := (select count(distinct s.id) from unnest(p_subjects) as s (id));
+  if p_disclosed_at < statement_timestamp() then
+    -- it has happened: whether it should have, the record does not change
+    select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_recipient;
+    if v_new.recipient_id is null then
+      perform gdpr_internal.refuse('unknown_recipient');
+    end if;
+    perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+    select coalesce(array_agg(s.id), '{}') into v_persons
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects) and s.erased_at is null;
+  else
+    v_new.recipient_id := (gdpr_internal.require_recipient(p_recipient)).recipient_id;
+    v_persons := gdpr_internal.sharable(p_subjects, 1::bigint << v_new.purpose_id);
+  end if;
+  if cardinality(v_persons) < v_asked and p_locked = 'refuse' then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', v_asked - cardinality(v_persons), v_asked));
+  end if;
+  if cardinality(v_persons) > 0 then
+    if p_references is not null then
+      select array_agg(r.reference order by r.n) into v_references
+      from (
+        select max(a.reference) as reference, v.n
+        from unnest(p_subjects, p_references) as a (id, reference)
+        join unnest(v_persons) with ordinality as v (id, n) on v.id = a.id
+        group by v.n
+      ) as r;
+    end if;
+    v_id := gdpr_internal.put_disclosure(v_new, v_persons, v_references);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('disclosure', v_id, 'persons', cardinality(v_persons), 'left_out', v_asked - cardinality(v_persons)));
+end
+$function$;
+comment on function gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz) is
+  'Records that data of persons go to a recipient; before they do. p_subjects: as gdpr.subjects_of() finds them by rows. p_purpose: one for which each of them may be processed now. What: p_table with p_columns (null: all; their categories follow), or p_categories. p_locked: refuse all when a person may not be shared (erased, restricted, no basis), or leave_out those. p_references: what the recipient knows each person by (a customer number), kept as ciphertext; else it is the subject_ref of redacted views. p_disclosed_at: of a disclosure that was made earlier, of persons who may be locked by now. p_reason must not hold personal data. Returns {"disclosure", "persons", "left_out"}. For gdpr_dpo and roles with may = ["disclose"]. Errors: PR701, PR702, PR703, PR003, PR004, 42501. Art. 5(2), 15(1)(c), 19.';
+
+create or replace view gdpr.disclosure as
+select
+  d.id as disclosure_id,
+  r.name as recipient,
+  p.name as purpose,
+  d.audience,
+  t.relation as table_name,
+  d.columns,
+  d.categories,
+  d.persons,
+  d.reason,
+  d.disclosed_at,
+  d.recorded_at,
+  d.recorded_by
+from gdpr_internal.disclosure_record as d
+join gdpr_internal.recipient_now as r on r.recipient_id = d.recipient_id
+join gdpr_internal.purpose as p on p.id = d.purpose_id
+left join gdpr_internal.protected_table as t on t.id = d.table_id;
+comment on view gdpr.disclosure is
+  'Disclosures: to whom, for what purpose, which data of how many persons, when. audience: recorded by an export itself. Of one person: gdpr.recipients_of(). Art. 5(2), 30(1)(d).';
+
+create or replace function gdpr.recipients_of(p_subject bigint)
+returns table (
+  recipient text, role text, country text, transfer text, purposes text[], categories text[], disclosures bigint,
+  first_disclosed_at timestamptz, last_disclosed_at timestamptz
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select
+    r.name, r.role, r.country, r.transfer, array_agg(distinct p.name order by p.name),
+    array_agg(distinct c.category order by c.category) filter (where c.category is not null),
+    count(distinct d.id), min(d.disclosed_at), max(d.disclosed_at)
+  from gdpr_internal.disclosure_person as x
+  join gdpr_internal.disclosure_record as d on d.id = x.disclosure_id
+  join gdpr.recipient as r on r.recipient_id = d.recipient_id
+  join gdpr_internal.purpose as p on p.id = d.purpose_id
+  left join lateral unnest(d.categories) as c (category) on true
+  where x.subject_id = p_subject
+  group by r.name, r.role, r.country, r.transfer
+  order by r.name;
+end
+$function$;
+comment on function gdpr.recipients_of(bigint) is
+  'The recipients to whom data of a person were disclosed: who they are, where, on what a transfer rests, for which purposes, which categories of data, how often and when. Art. 15(1)(c), 15(2), 19.';
+
+-- 70_sharing/50_notices.sql
+-- [code] Notices to recipients: what was rectified, erased or restricted here has to be so there.
+-- GDPR Art. 19. Queued by whatever rectifies, erases or restricts; sent by gdprdb outbox send or by hand, settled by gdpr_dpo.
+-- What a notice says is sealed under a key of its own: the recipient still has to know whom it is about when here nobody can.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.seal_notice(
+  p_notice bigint, p_head jsonb, p_language text, p_subjects bigint[], p_refs uuid[], p_sealed text[]
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_message jsonb;
+  v_content text;
+begin
+  select p_head || jsonb_build_object('references', jsonb_agg(distinct coalesce(gdpr_internal.open_evidence(r.subject_id, r.sealed), r.ref::text)))
+  into v_message
+  from unnest(p_subjects, p_refs, p_sealed) as r (subject_id, ref, sealed);
+  v_wrapped := gdpr_internal.wrap_key(
+    (gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), 'notice'::bytea || int8send(p_notice), v_key
+  );
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -p_notice, 0, v_message::text);
+  insert into gdpr_internal.notice_key (notice_id, wrapped) values (p_notice, v_wrapped);
+  insert into gdpr_internal.notice_content (notice_id, message) values (p_notice, v_content);
+  if p_head ? 'to' then
+    perform gdpr_internal.check_mail('notice', p_language, v_message);
+    insert into gdpr_internal.outbox (notice_id, template, language, message, due_at)
+    values (p_notice, 'notice', p_language, v_content, statement_timestamp());
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]) is
+  'Seals what a notice says: p_head ({"recipient", "event", ...; "to": it leaves by mail}) and, of each person, the agreed reference (p_sealed, under the person''s key) or the pseudonym. Errors: PR402.';
+
+create or replace function gdpr_internal.notice_secret(p_notice bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  return case when v_wrapped is not null
+    then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, 'notice'::bytea || int8send(p_notice), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.notice_secret(bigint) is 'The key of a notice, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (
+    select gdpr_internal.open_value(gdpr_internal.notice_secret(p_notice), -p_notice, 0, c.message)::jsonb
+    from gdpr_internal.notice_content as c where c.notice_id = p_notice
+  );
+end
+$function$;
+comment on function gdpr_internal.open_notice(bigint) is 'What a notice says; null once it was sent.';
+
+create or replace function gdpr_internal.forget_notice(p_notice bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  delete from gdpr_internal.notice_content as c where c.notice_id = p_notice;
+end
+$function$;
+comment on function gdpr_internal.forget_notice(bigint) is 'Deletes what a notice said, and its key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.queue_notices(p_subjects bigint[], p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- planned while the evidence was small and run when it has grown
+set enable_seqscan = off
+set jit = off
+as $function$
+declare
+  v_chunk record;
+  v_notice bigint;
+  v_persons bigint[];
+  v_queued bigint := 0;
+begin
+  if p_event is null or p_event <> all (array['rectification', 'erasure', 'restriction']) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of rectification, erasure, restriction');
+  end if;
+  for v_chunk in
+    with told as (
+      select distinct d.recipient_id, p.subject_id, p.reference
+      from gdpr_internal.disclosure_person as p
+      join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+      where p.subject_id = any (p_subjects)
+    ),
+    numbered as (
+      -- a mail that names all persons of a large batch could not be sent: so many in one
+      select t.recipient_id, t.subject_id, t.reference, s.ref, (dense_rank() over (partition by t.recipient_id order by t.subject_id) - 1) / 500 as n
+      from told as t
+      join gdpr_internal.subject as s on s.id = t.subject_id
+    )
+    select r.recipient_id, r.name, r.address, r.language, array_agg(x.subject_id) as subjects, array_agg(x.ref) as refs, array_agg(x.reference) as sealed
+    from numbered as x
+    join gdpr_internal.recipient_now as r on r.recipient_id = x.recipient_id
+    group by r.recipient_id, r.name, r.address, r.language, x.n
+    order by r.recipient_id, x.n
+  loop
+    v_notice := nextval('gdpr_internal.notice_record_id_seq');
+    v_persons := array(select distinct u from unnest(v_chunk.subjects) as u);
+    insert into gdpr_internal.notice_record (id, recipient_id, event, details, persons)
+    values (v_notice, v_chunk.recipient_id, p_event, p_details, cardinality(v_persons));
+    insert into gdpr_internal.notice_person (subject_id, notice_id) select u, v_notice from unnest(v_persons) as u;
+    perform gdpr_internal.seal_notice(
+      v_notice,
+      jsonb_strip_nulls(jsonb_build_object(
+        'notice', v_notice, 'recipient', v_chunk.name, 'event', p_event, 'columns', p_details -> 'columns', 'to', v_chunk.address
+      )),
+      v_chunk.language, v_chunk.subjects, v_chunk.refs, v_chunk.sealed
+    );
+    v_queued := v_queued + 1;
+  end loop;
+  return v_queued;
+end
+$function$;
+comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
+  'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
+
+create or replace view gdpr.notice as
+select
+  n.id as notice_id,
+  r.name as recipient,
+  n.event,
+  n.details,
+  n.persons,
+  coalesce(e.event, 'due') as state,
+  case when e.event is null then coalesce(o.state, 'by hand') end as delivery,
+  n.queued_at,
+  e.recorded_at as settled_at,
+  e.channel,
+  e.reason,
+  e.recorded_by as settled_by
+from gdpr_internal.notice_record as n
+join gdpr_internal.recipient_now as r on r.recipient_id = n.recipient_id
+left join lateral (
+  select x.event, x.channel, x.reason, x.recorded_at, x.recorded_by
+  from gdpr_internal.notice_event as x where x.notice_id = n.id order by x.id desc limit 1
+) as e on true
+left join gdpr.outbox as o on o.notice_id = n.id;
+comment on view gdpr.notice is
+  'Notices to recipients. state: due, sent, confirmed by the recipient, impossible. delivery of those due: the state of the mail, or by hand where the recipient has no address or the mail was dropped. settled_at, channel, reason: of the last step. Art. 19.';
+
+create or replace view gdpr.notice_due as
+select n.notice_id, n.recipient, n.event, n.details, n.persons, n.delivery, n.queued_at
+from gdpr.notice as n
+where n.state = 'due';
+comment on view gdpr.notice_due is 'Notices that recipients have not got yet: gdpr.open_notice() shows what to tell, gdpr.notice_sent() settles. Art. 19.';
+
+create or replace function gdpr_internal.settle_notice(p_notice bigint, p_event text, p_channel text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text;
+begin
+  perform from gdpr_internal.notice_record as n where n.id = p_notice for update;
+  if not found then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  select e.event into v_before from gdpr_internal.notice_event as e where e.notice_id = p_notice order by e.id desc limit 1;
+  if v_before is not null and not (v_before = 'sent' and p_event = 'confirmed') then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.forget_notice(p_notice);
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
+end
+$function$;
+comment on function gdpr_internal.settle_notice(bigint, text, text, text) is
+  'A notice was sent, confirmed, or cannot be: on record, and what it said is deleted. Error: PR704 there is none that is due (or, to be confirmed, sent).';
+
+create or replace function gdpr.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_message jsonb := gdpr_internal.open_notice(p_notice);
+begin
+  if v_message is null then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'opened', true));
+  return v_message;
+end
+$function$;
+comment on function gdpr.open_notice(bigint) is
+  'What a due notice says, to be told by other means than mail: {"notice", "recipient", "event", "columns", "references": by which the recipient knows the persons}. On record. Errors: PR704 not due, PR402 key locked. Art. 19.';
+
+create or replace function gdpr.notice_sent(p_notice bigint, p_channel text, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_channel, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a channel is needed, as phone or post');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'sent', p_channel, p_reason);
+end
+$function$;
+comment on function gdpr.notice_sent(bigint, text, text) is
+  'A recipient was told by other means than the mail of the outbox: on record, what the notice said is deleted, a mail that waits is dropped. No personal data in p_reason. Errors: PR704, PR004. Art. 19.';
+
+create or replace function gdpr.confirm_notice(p_notice bigint, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.settle_notice(p_notice, 'confirmed', null, p_reason);
+end
+$function$;
+comment on function gdpr.confirm_notice(bigint, text) is
+  'A recipient said that it has done what the notice told, or that it has nothing (p_reason, without personal data). Error: PR704. Art. 19, 28(3)(h).';
+
+create or replace function gdpr.notice_impossible(p_notice bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'impossible', null, p_reason);
+end
+$function$;
+comment on function gdpr.notice_impossible(bigint, text) is
+  'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
+
+-- 70_sharing/60_generate_export.sql
+-- [code] The generator of the functions by which rows of a table leave as redacted views show them.
+-- GDPR Art. 5(1)(c), 5(2). They belong to gdpr_worker, as all that reads rows for somebody else; who may be shared, gdpr_owner decides in between.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_export(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subjects bigint[];
+begin
+  if p_keys is null then
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from %2$s as t
+    where t.gdpr_subject_id is not null;
+  else
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from unnest(p_keys) as k (key)
+    join %2$s as t on %3$s
+    where t.gdpr_subject_id is not null;
+  end if;
+  set constraints all immediate;
+  return v_subjects;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'exported_' || p_table, v_relation, v_named
+  ));
+  execute format('comment on function gdpr_generated.%I(text[]) is %L', 'exported_' || p_table,
+    format('The persons of rows of %s: all, or those of these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'exported_' || p_table);
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint, p_subjects bigint[])
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_keys is null then
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_subjects) as s (id)
+    join %2$s as t on t.gdpr_subject_id = s.id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0;
+  else
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_keys) with ordinality as k (key, n)
+    join %2$s as t on %3$s
+    join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0
+    order by k.n;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
+    format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint, bigint[]) to gdpr_owner', 'export_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_export(smallint) is
+  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+
+-- 70_sharing/70_exports.sql
+-- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
+-- GDPR Art. 5(2), 15(1)(c), 19, 30(1)(d). Called by: roles of audience export, api or integration; gdpr_dpo; gdprdb share export.
+-- A SELECT cannot write: a role that is bound to a recipient therefore reads no view, but calls this.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.exporter(p_role name)
+returns gdpr_internal.role_binding
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_binding gdpr_internal.role_binding;
+begin
+  select * into v_binding
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences())
+    and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+  -- who is bound to a recipient in one way is so in every way
+  order by (b.recipient is null), (b.role_name <> p_role), b.role_name
+  limit 1;
+  if v_binding.role_name is null then
+    if not pg_has_role(p_role, 'gdpr_dpo', 'usage') then
+      perform gdpr_internal.refuse('export_refused', format('role %s', quote_ident(p_role)));
+    end if;
+    v_binding.audience := 'export';
+  end if;
+  return v_binding;
+end
+$function$;
+comment on function gdpr_internal.exporter(name) is
+  'How a role exports: its binding to audience export, api or integration; an officer without one exports as audience export. Error: gdpr_export_refused (42501).';
+
+create or replace function gdpr.export_rows(
+  p_table text,
+  p_keys text[] default null,
+  p_recipient text default null,
+  p_purpose text default null,
+  p_locked text default 'leave_out',
+  p_reason text default null
+)
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_exporter gdpr_internal.role_binding := gdpr_internal.exporter(gdpr_internal.acting_role());
+  v_new gdpr_internal.disclosure_record;
+  v_purpose text;
+  v_before text;
+  v_mask bigint;
+  v_usable bigint;
+  v_found bigint[];
+  v_persons bigint[];
+begin
+  select t.id, t.purpose_mask into v_new.table_id, v_usable
+  from gdpr_internal.protected_table as t
+  where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  if v_new.table_id is null then
+    perform gdpr_internal.refuse('not_protected');
+  elsif p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_recipient <> v_exporter.recipient then
+    perform gdpr_internal.refuse('invalid_argument', 'the policy binds this role to another recipient');
+  end if;
+  v_new.recipient_id := (gdpr_internal.require_recipient(coalesce(v_exporter.recipient, p_recipient))).recipient_id;
+  v_purpose := coalesce(p_purpose, gdpr_internal.context_setting('purpose'), (
+    select p.name from gdpr_internal.role_purpose as rp
+    join gdpr_internal.purpose as p on p.id = rp.purpose_id
+    where rp.role_name = v_exporter.role_name
+    order by rp.position limit 1
+  ));
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
+  v_mask := 1::bigint << v_new.purpose_id;
+
+  if v_usable & v_mask = 0 then
+    perform gdpr_internal.refuse('purpose_of_table', v_purpose);
+  end if;
+  v_before := gdpr_internal.before_worker();
+  -- the names of generated functions come from the register
+  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  perform gdpr_internal.after_worker(v_before);
+  v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
+  if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', cardinality(v_found) - cardinality(v_persons), cardinality(v_found)));
+  end if;
+  if cardinality(v_persons) > 0 then
+    v_new.audience := v_exporter.audience;
+    v_new.reason := p_reason;
+    select array_agg(c.column_name order by c.position), array_agg(distinct c.category) into v_new.columns, v_new.categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_new.table_id and c.mask <> 'hide';
+    perform gdpr_internal.put_disclosure(v_new, v_persons);
+  end if;
+  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.export_rows(text, text[], text, text, text, text) is
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -15707,6 +19783,58 @@ end
 $function$;
 comment on function gdpr_internal.doctor_home() is 'Findings about restores; what is noticed here stays noticed.';
 
+-- 90_accountability/07_doctor_sharing.sql
+-- [code] Findings about recipients and about notices that they did not get.
+-- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_sharing()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it any more: %s', r.problem),
+    'gdpr.record_recipient() with a safeguard or a longer term, or with p_valid_until = now() once nothing is disclosed to it.'
+  from gdpr.recipient as r
+  -- an entry that was ended on purpose is no finding, unless somebody still is bound to it
+  where r.problem is not null and (
+    r.valid_until > statement_timestamp()
+    or exists (select from gdpr_internal.role_binding as b where b.recipient = r.name)
+  )
+  union all
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it from %s on', to_char(e.ends, 'YYYY-MM-DD')),
+    'gdpr.record_recipient() with a longer term, or a safeguard for the time after.'
+  from gdpr.recipient as r
+  cross join lateral (
+    select least(r.valid_until, case when r.transfer = r.safeguard then r.safeguard_until end, (
+      select min(a.valid_until)::timestamptz from gdpr.adequacy as a
+      where a.country = r.country and r.transfer = 'adequacy' and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    )) as ends
+  ) as e
+  where r.problem is null and e.ends < statement_timestamp() + interval '30 days'
+  union all
+  select 'warning', 'recipient', b.role_name::text, format('the policy binds the role to recipient %s, which is not registered', b.recipient),
+    'gdpr.record_recipient(), or another name in the policy; until then the role reads nothing.'
+  from gdpr_internal.role_binding as b
+  where b.recipient is not null and not exists (select from gdpr_internal.recipient_now as r where r.name = b.recipient)
+  union all
+  select 'info', 'recipient', b.role_name::text, format('what a role of audience %s reads in views is not recorded: it is bound to no recipient', b.audience),
+    'Say recipient in the policy where the data leave the organisation.'
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences()) and b.recipient is null
+  union all
+  select 'warning', 'notices', d.recipient, format('notices due for more than 7 days: %s', count(*)),
+    'gdprdb share notices --due lists them; gdpr.open_notice() says what to tell.'
+  from gdpr.notice_due as d
+  where d.queued_at < statement_timestamp() - interval '7 days'
+  group by d.recipient;
+end;
+comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
+
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
 -- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
@@ -15894,7 +20022,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
@@ -15943,7 +20071,9 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'home_record', 'replay_record')
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'home_record', 'replay_record',
+      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+      'rectification', 'rectification_record', 'rectification_decision')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -16084,6 +20214,8 @@ begin
     union all
     select * from gdpr_internal.doctor_home()
     union all
+    select * from gdpr_internal.doctor_sharing()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -16172,6 +20304,7 @@ begin
   with past as (
     select t.digest from gdpr_internal.token as t
     where case
+      when t.kind in ('sign_in', 'session') then t.valid_until < statement_timestamp()
       -- an answer by phone that comes late still makes the link one that withdraws
       when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
       when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
@@ -16185,11 +20318,13 @@ begin
   )
   delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
   get diagnostics v_deleted = row_count;
+  delete from gdpr_internal.sign_in_mail as m
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
   return v_deleted;
 end
 $function$;
 comment on function gdpr.tidy_tokens(integer) is
-  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+  'Deletes up to p_limit tokens and returns how many: sign-ins and sessions of the portal that are over, those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
 
 create or replace function gdpr.tidy(p_limit integer default 10000)
 returns table (what text, tidied integer)
@@ -16231,7 +20366,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -16245,7 +20380,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -16254,10 +20389,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -16288,10 +20430,11 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -16300,6 +20443,7 @@ grant execute on function
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
   gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
+grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
@@ -16315,6 +20459,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -16352,7 +20497,8 @@ grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_a
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -16364,6 +20510,8 @@ grant execute on function
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb),
   gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
@@ -16381,6 +20529,13 @@ grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.ref
 -- called by the board as whoever reads it
 grant execute on function
   gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
+
+-- rectification: officers; who may propose it besides, the policy says
+grant execute on function
+  gdpr.propose_rectification(bigint, jsonb, text), gdpr.approve_rectification(bigint, text), gdpr.reject_rectification(bigint, text),
+  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint) to gdpr_dpo;
+grant select on gdpr.rectification, gdpr.rectification_log to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.supplementary_statement to gdpr_dpo;
 
 -- 8. auditors read evidence, never plaintext
 grant select on
@@ -16404,6 +20559,16 @@ grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 -- 8c. retention: officers decide what has to stay; administrators see what stays
 grant execute on function
   gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
@@ -16424,17 +20589,25 @@ grant execute on function
 -- the portal: whose consent it is, says the token
 grant execute on function
   gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+-- and who is signed in, says the session
+grant execute on function
+  gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
+  gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -16449,8 +20622,11 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.ledger_mac(bytea, boolean),
@@ -16459,7 +20635,8 @@ grant execute on function
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
-  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text),
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.text_expression(text, text),
+  gdpr_internal.value_subject(text),
   gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
@@ -16481,16 +20658,20 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

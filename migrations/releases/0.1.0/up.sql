@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session). machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -23,20 +23,22 @@ create table gdpr_internal.purpose (
   grace interval,
   condition text,
   direct_marketing boolean not null default false,
+  automated_decision text,
   assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. direct_marketing: an objection holds at once and for good (Art. 21(3)). assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. direct_marketing: an objection holds at once and for good (Art. 21(3)). automated_decision: what the person is told about the logic and the consequences of decisions taken by machines alone (Art. 15(1)(h)). assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
   audience name not null,
   may text[] not null default '{}',
+  recipient text,
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent).';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose, rectify). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,
@@ -86,14 +88,16 @@ create table gdpr_internal.protected_column (
   special text,
   about text,
   review boolean not null default false,
+  provided boolean not null default true,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
+  same_as text,
   original_type text not null,
   original jsonb not null default '{}',
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). same_as: the column (schema.table.column) that this one holds copies of. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -889,6 +893,59 @@ create index erasure_review_subject on gdpr_internal.erasure_review (subject_id)
 comment on table gdpr_internal.erasure_review is
   'Free text in rows that outlived an erasure, which a human has to read: where it stands, never the text. row_key: the primary key of the row, gone with the line once it is reviewed.';
 
+-- 60_subject_rights/12_rectifications.sql
+-- [state] Rectifications: what was proposed, what was decided about it, what was corrected.
+-- GDPR Art. 16. Append-only; values stand here as ciphertext under the person's key alone.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.rectification (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  content text not null,
+  by_person boolean not null,
+  proposed_at timestamptz not null default statement_timestamp(),
+  proposed_by text not null default session_user,
+  actor text
+);
+create index rectification_subject on gdpr_internal.rectification (subject_id);
+comment on table gdpr_internal.rectification is
+  'Proposals. content: ciphertext of {"changes", "reason"}. by_person: the person asked, proposed_by is the portal''s login.';
+
+create table gdpr_internal.rectification_record (
+  id bigint generated by default as identity primary key,
+  subject_id bigint not null,
+  rectification_id bigint,
+  content text not null,
+  columns text[] not null,
+  reason text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index rectification_record_subject on gdpr_internal.rectification_record (subject_id, id);
+comment on table gdpr_internal.rectification_record is
+  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column.';
+
+create table gdpr_internal.rectification_decision (
+  rectification_id bigint primary key references gdpr_internal.rectification,
+  approved boolean not null,
+  record_id bigint references gdpr_internal.rectification_record,
+  reason text,
+  decided_at timestamptz not null default statement_timestamp(),
+  decided_by text not null default session_user,
+  actor text
+);
+comment on table gdpr_internal.rectification_decision is
+  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already.';
+
+create type gdpr_internal.correction as (
+  n bigint, table_id smallint, row_key text, column_name name, value text, was text, expected boolean, statement text,
+  subject_id bigint, old text, problem text
+);
+comment on type gdpr_internal.correction is
+  'One change of a list on its way to a table. n: its place in the list; a copy has that of the value it is a copy of. was: what the author of the list saw (expected: said so); old: what stands there. problem: why it cannot be done, without values.';
+
 -- 60_subject_rights/12_requests.sql
 -- [state] Requests of persons, and every step of answering them.
 -- GDPR Art. 12(3) to 12(6), Art. 15 to 22, Art. 5(2). Append-only; gdpr.request derives where each one stands.
@@ -928,6 +985,20 @@ create index request_event_request on gdpr_internal.request_event (request_id, i
 comment on table gdpr_internal.request_event is
   'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
 
+-- 60_subject_rights/13_sign_ins.sql
+-- [state] When a mailbox was last sent a link to the portal.
+-- GDPR Art. 12(2), Art. 32(1)(b). Written by gdpr.portal_request_sign_in() alone, for addresses known and unknown.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.sign_in_mail (
+  mailbox uuid primary key,
+  mailed_at timestamptz not null
+);
+create index sign_in_mail_mailed_at on gdpr_internal.sign_in_mail (mailed_at);
+comment on table gdpr_internal.sign_in_mail is
+  'When somebody last asked for a link to the portal under an address (keyed digest without its plus-tag): one mail for each interval. Nobody can tell from it who is known. Deleted by gdpr.tidy_tokens() once of no effect.';
+
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
 -- GDPR Art. 5(2), Art. 12(1), Art. 32(1)(a). Filled by asking and by double opt-in, emptied by gdprdb outbox send.
@@ -938,6 +1009,7 @@ create table gdpr_internal.outbox (
   id bigint generated by default as identity primary key,
   subject_id bigint,
   registration_id bigint,
+  notice_id bigint,
   template text not null,
   language text,
   message text not null,
@@ -953,14 +1025,16 @@ create table gdpr_internal.outbox (
 create index outbox_due on gdpr_internal.outbox (due_at) where dead_at is null;
 create index outbox_subject on gdpr_internal.outbox (subject_id);
 create index outbox_registration on gdpr_internal.outbox (registration_id);
+create index outbox_notice on gdpr_internal.outbox (notice_id) where notice_id is not null;
 comment on table gdpr_internal.outbox is
-  'Mails that have not left yet. message: ciphertext of {"to", "token", ...} under the key of the person, or of the registration of nobody yet. message_ref: makes the Message-ID, the same in every attempt, so that a receiver knows a duplicate. due_at: moved on before each attempt, so that one that crashed comes back by itself. taken_by: the server process of who sends it. dead_at: given up, until somebody retries or drops it.';
+  'Mails that have not left yet. message: ciphertext of {"to", "token", ...} under the key of the person, of the registration of nobody yet, or of the notice to a recipient. message_ref: makes the Message-ID, the same in every attempt, so that a receiver knows a duplicate. due_at: moved on before each attempt, so that one that crashed comes back by itself. taken_by: the server process of who sends it. dead_at: given up, until somebody retries or drops it.';
 
 create table gdpr_internal.mail_record (
   id bigint generated always as identity primary key,
   mail_id bigint not null,
   subject_id bigint,
   registration_id bigint,
+  notice_id bigint,
   template text not null,
   language text,
   event text not null check (event in ('sent', 'expired', 'dropped')),
@@ -994,6 +1068,111 @@ create table gdpr_internal.replay_record (
 );
 comment on table gdpr_internal.replay_record is
   'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
+
+-- 70_sharing/05_recipients.sql
+-- [state] Recipients, what was disclosed to them of whom, and the notices that they have to get.
+-- GDPR Art. 4(9), 13(1)(e), 15(1)(c), 19, 28, 30(1)(d), 44 to 49. Append-only but for the content of notices, which is deleted.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.recipient_record (
+  id bigint generated always as identity primary key,
+  recipient_id bigint not null,
+  name text not null check (name <> ''),
+  role text not null check (role in ('controller', 'joint_controller', 'processor', 'sub_processor', 'authority')),
+  country text not null check (country ~ '^[A-Z]{2}$'),
+  safeguard text,
+  ground text,
+  safeguard_reference text,
+  safeguard_until timestamptz,
+  contract text,
+  address text,
+  language text,
+  parent_id bigint,
+  valid_until timestamptz not null default 'infinity',
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index recipient_record_recipient on gdpr_internal.recipient_record (recipient_id, id desc);
+create index recipient_record_name on gdpr_internal.recipient_record (name);
+comment on table gdpr_internal.recipient_record is
+  'Recipients of personal data, in versions: the last one of a recipient_id (the number of its first) holds. country: where the data go. safeguard, ground, safeguard_reference, safeguard_until: what a transfer to a third country rests on. address: a mailbox of the organisation, where notices go. parent_id: the processor that a sub-processor works for.';
+
+create table gdpr_internal.disclosure_record (
+  id bigint generated always as identity primary key,
+  recipient_id bigint not null,
+  purpose_id smallint not null,
+  audience text,
+  table_id smallint,
+  columns name[],
+  categories text[],
+  reason text,
+  persons bigint not null,
+  disclosed_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index disclosure_record_recipient on gdpr_internal.disclosure_record (recipient_id);
+comment on table gdpr_internal.disclosure_record is
+  'Disclosures: to whom, for what, which columns or categories, how many persons. audience: recorded by an export itself. disclosed_at: earlier than recorded_at when it was recorded afterwards.';
+
+create table gdpr_internal.disclosure_person (
+  subject_id bigint not null,
+  disclosure_id bigint not null,
+  reference text,
+  primary key (subject_id, disclosure_id)
+);
+comment on table gdpr_internal.disclosure_person is
+  'The persons of a disclosure. reference: what the recipient knows the person by where that is not the subject_ref of redacted views; ciphertext under the person''s key.';
+
+create table gdpr_internal.notice_record (
+  id bigint generated by default as identity primary key,
+  recipient_id bigint not null,
+  event text not null check (event in ('rectification', 'erasure', 'restriction')),
+  details jsonb,
+  persons integer not null,
+  queued_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index notice_record_recipient on gdpr_internal.notice_record (recipient_id);
+comment on table gdpr_internal.notice_record is
+  'Notices of Art. 19: one communication to one recipient about one or more persons. details: what was changed, names of tables and columns, no values.';
+
+create table gdpr_internal.notice_person (
+  subject_id bigint not null,
+  notice_id bigint not null,
+  primary key (subject_id, notice_id)
+);
+comment on table gdpr_internal.notice_person is 'The persons whom a notice is about.';
+
+create table gdpr_internal.notice_event (
+  id bigint generated always as identity primary key,
+  notice_id bigint not null,
+  event text not null check (event in ('sent', 'confirmed', 'impossible')),
+  channel text,
+  reason text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index notice_event_notice on gdpr_internal.notice_event (notice_id);
+comment on table gdpr_internal.notice_event is
+  'What became of notices: sent, confirmed by the recipient, or impossible or disproportionate, and why.';
+
+create table gdpr_internal.notice_content (
+  notice_id bigint primary key,
+  message text not null
+);
+comment on table gdpr_internal.notice_content is
+  'What a notice says until it was sent: ciphertext, under a key of its own, of the references by which the recipient knows the persons. After an erasure nothing else here leads from a reference to a person, and this is deleted with the key.';
+
+set local role gdpr_keyholder;
+
+create table gdpr_internal.notice_key (
+  notice_id bigint primary key,
+  wrapped bytea not null
+);
+comment on table gdpr_internal.notice_key is
+  'The key of a notice, wrapped like a person''s. Deleting the row makes every copy of the content unreadable. Left out of data dumps like every table named .._key.';
 
 -- 80_retention/10_holds.sql
 -- [state] Holds: what may not be deleted, although the person asks for it or its time is over.
