@@ -29,7 +29,7 @@ from gdprdb.errors import FINDINGS, GdprdbError
 _PART = 100_000
 
 #: What came of each part that is no count.
-_LISTS = ("granted_again", "unknown_purposes", "unknown_tables")
+_LISTS = ("rectifications_refused", "granted_again", "unknown_purposes", "unknown_tables")
 
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 

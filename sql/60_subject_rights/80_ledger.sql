@@ -114,9 +114,14 @@ select 'basis_end', x.ended_at, b.id, b.subject_id, jsonb_build_object('purpose'
 from gdpr_internal.basis_end as x
 join gdpr_internal.basis_record as b on b.id = x.basis_id
 join gdpr_internal.purpose as p on p.id = b.purpose_id
-where not x.by_policy;
+where not x.by_policy
+union all
+-- ciphertext under the person's key, which the ledger does not hold
+select 'rectification', r.recorded_at, r.id, r.subject_id, jsonb_build_object('content', r.content, 'columns', r.columns)
+from gdpr_internal.rectification_record as r
+join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
 comment on view gdpr_internal.ledger_entry is
-  'What locks or keeps, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+  'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
 create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
 returns setof jsonb
@@ -176,7 +181,7 @@ begin
 end
 $function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb

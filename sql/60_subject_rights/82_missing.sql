@@ -7,7 +7,7 @@ create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
 returns table (
   n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
   ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz,
-  table_id smallint, columns name[]
+  table_id smallint, columns text[], content text
 )
 language plpgsql
 stable
@@ -23,12 +23,12 @@ as $function$
 begin
   return query
   select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased,
-    e.pending, e.until, e.table_id, e.columns
+    e.pending, e.until, e.table_id, e.columns, e.content
   from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
   cross join lateral jsonb_to_record(l.line) as e (
     kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
     of timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz, table_id smallint, table_name text,
-    columns name[]
+    columns text[], content text
   )
   left join gdpr_internal.purpose as p on p.name = e.purpose
   left join gdpr_internal.subject as s on s.id = e.subject
@@ -71,6 +71,9 @@ begin
     when e.kind = 'consent' then not exists (
       select from gdpr_internal.consent_record as x
       where x.subject_id = s.id and x.purpose_id = p.id and x.event = e.event and x.recorded_at = e.at
+    )
+    when e.kind = 'rectification' then not exists (
+      select from gdpr_internal.rectification_record as x where x.subject_id = s.id and x.recorded_at = e.at
     )
     when e.kind = 'basis_end' then exists (
       select from gdpr_internal.basis_record as x

@@ -43,7 +43,7 @@ declare
   v_ends bigint;
 begin
   insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
-  select m.subject_id, m.table_id, m.digest, m.columns, m.ground, v_reason, m.until, m.at, v_by
+  select m.subject_id, m.table_id, m.digest, m.columns::name[], m.ground, v_reason, m.until, m.at, v_by
   from gdpr_internal.ledger_missing(p_ledger) as m
   where m.kind = 'hold'
   order by m.n;
@@ -216,6 +216,46 @@ $function$;
 comment on function gdpr_internal.replay_locks(jsonb) is
   'Records again what locks, at its own time, by "ledger replay". A digest that belongs to a person here is not blocked. Returns how many of each.';
 
+create or replace function gdpr_internal.replay_rectifications(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_records bigint[];
+  v_record bigint;
+  v_refused bigint[] := '{}';
+begin
+  with recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, content, columns, reason, recorded_at, recorded_by)
+    select m.subject_id, m.content, m.columns, 'replayed from the ledger', m.at, format('ledger replay by %s', session_user)
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'rectification'
+    order by m.n
+    returning id
+  )
+  select coalesce(array_agg(r.id order by r.id), '{}') into v_records from recorded as r;
+  begin
+    perform gdpr_internal.apply_rectifications(v_records);
+  exception when integrity_constraint_violation or sqlstate 'PR630' then
+    -- one value that a table does not take any more must not keep all others from being forgotten
+    foreach v_record in array v_records loop
+      begin
+        perform gdpr_internal.apply_rectifications(array[v_record]);
+      exception when integrity_constraint_violation or sqlstate 'PR630' then
+        v_refused := v_refused || v_record;
+      end;
+    end loop;
+  end;
+  return jsonb_build_object('rectifications', cardinality(v_records), 'rectifications_refused', v_refused);
+end
+$function$;
+comment on function gdpr_internal.replay_rectifications(jsonb) is
+  'Records rectifications again and carries them out. rectifications_refused: records whose values a table does not take any more; an officer has to look at them (gdpr.rectification_log).';
+
 create or replace function gdpr.replay(p_ledger jsonb)
 returns jsonb
 language plpgsql
@@ -269,7 +309,7 @@ begin
   ) as s;
   v_result := gdpr_internal.replay_holds(p_ledger);
   v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
-  v_result := v_result || gdpr_internal.replay_locks(p_ledger);
+  v_result := v_result || gdpr_internal.replay_rectifications(p_ledger) || gdpr_internal.replay_locks(p_ledger);
   select array_agg(s.id) into v_subjects
   from gdpr_internal.subject as s
   where s.id = any (v_subjects) and s.erased_at is null;
@@ -317,7 +357,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), rectifications_refused (records whose values no table takes any more), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR402, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor

@@ -16,6 +16,9 @@ from tests.support import Clone, Database
 
 Lines = list[dict[str, Any]]
 
+#: Evidence that somebody was told by phone.
+TOLD = {"who": "kw", "when": "today", "how": "phone", "reference": "1"}
+
 
 def ledger(db: Database, since: str = "-infinity", part: int = 100_000) -> Lines:
     """The lines of the ledger."""
@@ -339,3 +342,66 @@ def test_a_purpose_that_is_not_there_is_named(crm: Database, backup: Database) -
     officer(crm, "select gdpr.object_to(%s, 'later')", anna)
     result = replay(backup, ledger(crm))
     assert (result["unknown_purposes"], result["objections"]) == (["later"], 0)
+
+
+def test_a_correction_is_carried_out_again(crm: Database, backup: Database) -> None:
+    """Twice, and the later one stands; the ledger holds ciphertext alone."""
+    anna = subject(crm, "crm.customer", 1)
+    for city in ("Ulm", "Trier"):
+        change = [{"table": "crm.customer", "key": "1", "column": "city", "value": city}]
+        officer(crm, "select gdpr.rectify(%s, %s, 'moved')", anna, json.dumps(change))
+    lines = ledger(crm)
+    assert "Trier" not in json.dumps(lines)
+    assert counts(replay(backup, lines)) == {"rectifications": 2}
+    question = "select city from gdpr_clear.customer where id = 1"
+    assert backup.rows(question, user="crm_app") == [("Trier",)]
+    assert counts(replay(backup, lines)) == {}
+
+
+def test_a_correction_that_no_table_takes_is_named_and_the_rest_is_replayed(
+    crm: Database, backup: Database
+) -> None:
+    anna, bela = (subject(crm, "crm.customer", n) for n in (1, 2))
+    change = [{"table": "crm.customer", "key": "1", "column": "email", "value": "a@example.com"}]
+    officer(crm, "select gdpr.rectify(%s, %s, 'typo')", anna, json.dumps(change))
+    officer(crm, "select gdpr.restrict(%s, 'other')", bela)
+    backup.rows(
+        "insert into gdpr_clear.customer (email, last_name) values ('a@example.com', 'A')",
+        user="crm_app",
+    )
+    result = replay(backup, ledger(crm))
+    assert (len(result["rectifications_refused"]), result["restrictions"]) == (1, 1)
+    assert "anna@example.com" in repr(
+        backup.rows("select email from gdpr_clear.customer where id = 1", user="crm_app")
+    )
+
+
+def test_what_is_held_is_not_erased_by_the_replay(crm: Database, backup: Database) -> None:
+    """A hold that was placed after the backup keeps what it kept; one that was released does not."""
+    anna, bela = (subject(crm, "crm.customer", n) for n in (1, 2))
+    place = "select gdpr.place_hold(%s, 'legal_claims', 'file 4711', %s::text::regclass)"
+    officer(crm, place, anna, 'crm."order"')
+    released = officer(crm, place, bela, 'crm."order"')
+    officer(crm, "select gdpr.release_hold(%s, 'settled')", released)
+    officer(crm, "select gdpr.erase(%s)", anna)
+    officer(crm, "select gdpr.erase(%s)", bela)
+    assert "4711" not in json.dumps(ledger(crm))
+    assert counts(replay(backup, ledger(crm))) == {"holds": 2, "hold_ends": 1, "erasures": 2}
+    kept = 'select count(*) from crm."order" where customer_id = %s'
+    for database in (crm, backup):
+        assert [database.rows(kept, [n], user="postgres")[0][0] for n in (1, 2)] == [2, 0]
+
+
+def test_decisions_about_objections_come_back(crm: Database, backup: Database) -> None:
+    anna = subject(crm, "crm.customer", 1)
+    officer(crm, "select gdpr.object_to(%s, 'analytics')", anna)
+    officer(crm, "select gdpr.announce_lifting(%s, 'phone', %s)", anna, json.dumps(TOLD))
+    officer(
+        crm,
+        "select gdpr.decide_objection(%s, 'analytics', 'overridden', 'legal_claims', %s)",
+        anna,
+        json.dumps({"file": 4711}),
+    )
+    assert counts(replay(backup, ledger(crm))) == {"objections": 1, "objection_decisions": 1}
+    standing = "select count(*) from gdpr_internal.standing_objection"
+    assert backup.rows(standing, user="postgres") == [(0,)]

@@ -1619,7 +1619,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy'
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
+      'new_timeline'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
@@ -1633,6 +1634,7 @@ begin atomic
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
       select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
+    case when p_settings ->> 'new_timeline' not in ('warn', 'refuse') then 'settings.new_timeline: warn or refuse' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
       then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
@@ -17047,9 +17049,14 @@ select 'basis_end', x.ended_at, b.id, b.subject_id, jsonb_build_object('purpose'
 from gdpr_internal.basis_end as x
 join gdpr_internal.basis_record as b on b.id = x.basis_id
 join gdpr_internal.purpose as p on p.id = b.purpose_id
-where not x.by_policy;
+where not x.by_policy
+union all
+-- ciphertext under the person's key, which the ledger does not hold
+select 'rectification', r.recorded_at, r.id, r.subject_id, jsonb_build_object('content', r.content, 'columns', r.columns)
+from gdpr_internal.rectification_record as r
+join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
 comment on view gdpr_internal.ledger_entry is
-  'What locks or keeps, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+  'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
 create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
 returns setof jsonb
@@ -17109,7 +17116,7 @@ begin
 end
 $function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended; and a seal over all of that. Persons are numbers, identifiers keyed digests. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb
@@ -17167,7 +17174,7 @@ create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
 returns table (
   n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
   ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz,
-  table_id smallint, columns name[]
+  table_id smallint, columns text[], content text
 )
 language plpgsql
 stable
@@ -17183,12 +17190,12 @@ as $function$
 begin
   return query
   select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased,
-    e.pending, e.until, e.table_id, e.columns
+    e.pending, e.until, e.table_id, e.columns, e.content
   from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
   cross join lateral jsonb_to_record(l.line) as e (
     kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
     of timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz, table_id smallint, table_name text,
-    columns name[]
+    columns text[], content text
   )
   left join gdpr_internal.purpose as p on p.name = e.purpose
   left join gdpr_internal.subject as s on s.id = e.subject
@@ -17231,6 +17238,9 @@ begin
     when e.kind = 'consent' then not exists (
       select from gdpr_internal.consent_record as x
       where x.subject_id = s.id and x.purpose_id = p.id and x.event = e.event and x.recorded_at = e.at
+    )
+    when e.kind = 'rectification' then not exists (
+      select from gdpr_internal.rectification_record as x where x.subject_id = s.id and x.recorded_at = e.at
     )
     when e.kind = 'basis_end' then exists (
       select from gdpr_internal.basis_record as x
@@ -17354,7 +17364,7 @@ declare
   v_ends bigint;
 begin
   insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
-  select m.subject_id, m.table_id, m.digest, m.columns, m.ground, v_reason, m.until, m.at, v_by
+  select m.subject_id, m.table_id, m.digest, m.columns::name[], m.ground, v_reason, m.until, m.at, v_by
   from gdpr_internal.ledger_missing(p_ledger) as m
   where m.kind = 'hold'
   order by m.n;
@@ -17527,6 +17537,46 @@ $function$;
 comment on function gdpr_internal.replay_locks(jsonb) is
   'Records again what locks, at its own time, by "ledger replay". A digest that belongs to a person here is not blocked. Returns how many of each.';
 
+create or replace function gdpr_internal.replay_rectifications(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_records bigint[];
+  v_record bigint;
+  v_refused bigint[] := '{}';
+begin
+  with recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, content, columns, reason, recorded_at, recorded_by)
+    select m.subject_id, m.content, m.columns, 'replayed from the ledger', m.at, format('ledger replay by %s', session_user)
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'rectification'
+    order by m.n
+    returning id
+  )
+  select coalesce(array_agg(r.id order by r.id), '{}') into v_records from recorded as r;
+  begin
+    perform gdpr_internal.apply_rectifications(v_records);
+  exception when integrity_constraint_violation or sqlstate 'PR630' then
+    -- one value that a table does not take any more must not keep all others from being forgotten
+    foreach v_record in array v_records loop
+      begin
+        perform gdpr_internal.apply_rectifications(array[v_record]);
+      exception when integrity_constraint_violation or sqlstate 'PR630' then
+        v_refused := v_refused || v_record;
+      end;
+    end loop;
+  end;
+  return jsonb_build_object('rectifications', cardinality(v_records), 'rectifications_refused', v_refused);
+end
+$function$;
+comment on function gdpr_internal.replay_rectifications(jsonb) is
+  'Records rectifications again and carries them out. rectifications_refused: records whose values a table does not take any more; an officer has to look at them (gdpr.rectification_log).';
+
 create or replace function gdpr.replay(p_ledger jsonb)
 returns jsonb
 language plpgsql
@@ -17580,7 +17630,7 @@ begin
   ) as s;
   v_result := gdpr_internal.replay_holds(p_ledger);
   v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
-  v_result := v_result || gdpr_internal.replay_locks(p_ledger);
+  v_result := v_result || gdpr_internal.replay_rectifications(p_ledger) || gdpr_internal.replay_locks(p_ledger);
   select array_agg(s.id) into v_subjects
   from gdpr_internal.subject as s
   where s.id = any (v_subjects) and s.erased_at is null;
@@ -17628,7 +17678,7 @@ begin
 end
 $function$;
 comment on function gdpr.replay(jsonb) is
-  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR005. Art. 17, Art. 5(2).';
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), rectifications_refused (records whose values no table takes any more), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR402, PR005. Art. 17, Art. 5(2).';
 
 create or replace view gdpr.replay_log as
 select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
