@@ -55,6 +55,8 @@ values
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
   ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
+  ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
   ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),

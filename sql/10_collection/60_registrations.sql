@@ -181,6 +181,7 @@ declare
   v_digests record;
   v_blocked boolean;
 begin
+  perform gdpr_internal.require_home();
   -- a name: a regclass would need USAGE on the application's schema, and a form has no business there
   select * into v_table from gdpr_internal.protected_table as t where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
   v_settings := v_table.definition -> 'double_opt_in';

@@ -118,7 +118,8 @@ to gdpr_keyholder;
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
-  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
+  gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
@@ -145,6 +146,7 @@ grant execute on function
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
@@ -194,6 +196,11 @@ grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dp
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
+
+-- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
+grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;
+grant select on gdpr.replay_log, gdpr.home to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
@@ -282,6 +289,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),

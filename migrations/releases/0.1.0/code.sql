@@ -56,6 +56,8 @@ values
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
   ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
+  ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
   ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
@@ -126,6 +128,213 @@ begin atomic
   select e.sqlstate, e.message, e.hint from gdpr.error_code as e where e.name = p_name;
 end;
 comment on function gdpr_internal.error_text(text) is 'The text of an error; a definer function, so that any role can be told why it was refused.';
+
+-- 00_foundation/28_home.sql
+-- [code] Whether this is the database it was: restored from an older dump or backup, it refuses to process until it has forgotten
+-- again. GDPR Art. 5(1)(f), Art. 17, Art. 18, Art. 32(1)(c). Asked in every statement (purpose_mask), so what is asked there is cheap.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.is_here(p_database oid, p_timeline text)
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+-- no SET clause: the planner puts it into every statement
+begin atomic
+  select split_part(pg_relation_filepath('pg_catalog.pg_class'::regclass), '/', -2) = p_database::text
+    and case
+      when current_setting('in_hot_standby') = 'on' then true
+      -- any position does; a constant would be looked up while planning, which fails on a standby
+      else left(pg_walfile_name(case when statement_timestamp() > '-infinity' then '0/1'::pg_lsn end), 8) = p_timeline
+    end;
+end;
+comment on function gdpr_policy.is_here(oid, text) is
+  'Whether this database has this OID and the server writes this timeline (a standby writes none). Both change without a dump: by a copy with CREATE DATABASE, by point-in-time recovery and failover.';
+
+create or replace function gdpr_internal.current_place(
+  out system_identifier bigint, out database_oid oid, out timeline text, out place oid
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_position pg_lsn := '0/1';
+begin
+  select s.system_identifier into system_identifier from pg_control_system() as s;
+  select d.oid into database_oid from pg_database as d where d.datname = current_database();
+  if not current_setting('in_hot_standby')::boolean then
+    timeline := left(pg_walfile_name(v_position), 8);
+  end if;
+  -- looked up each time: a constant would outlive the type
+  place := to_regtype('gdpr_generated.place');
+end
+$function$;
+comment on function gdpr_internal.current_place() is 'Where this database is now, in the terms of gdpr_internal.home_record. timeline is null on a standby.';
+
+create or replace function gdpr.whereabouts()
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_home gdpr_internal.home_record;
+  v_here record := gdpr_internal.current_place();
+begin
+  select * into v_home from gdpr_internal.home_record as h order by h.id desc limit 1;
+  if coalesce(v_home.event, 'noticed') = 'noticed' or v_home.place <> v_here.place then
+    return 'restored';
+  elsif v_home.database_oid <> v_here.database_oid then
+    -- beside the original it can be told from it; where that is gone, this one may have taken its place
+    return case
+      when v_home.system_identifier = v_here.system_identifier
+        and exists (select from pg_database as d where d.oid = v_home.database_oid) then 'copy'
+      else 'restored'
+    end;
+  elsif v_home.timeline <> v_here.timeline then
+    return case
+      when exists (
+        select from unnest(array['', '_time', '_xid', '_lsn', '_name']) as s (suffix)
+        where current_setting('recovery_target' || s.suffix) <> ''
+      ) then 'restored'
+      when (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'new_timeline') = 'refuse' then 'restored'
+      else 'promoted'
+    end;
+  end if;
+  return 'home';
+end
+$function$;
+comment on function gdpr.whereabouts() is
+  'home: the database it was. restored: from an older dump or backup; processing is refused until gdpr.replay() or gdpr.accept_restore(). promoted: the server writes another timeline, as after the failover to a standby; the ledger tells whether something was lost. copy: made with CREATE DATABASE ... TEMPLATE, beside the original. Art. 32(1)(c).';
+
+create or replace function gdpr_internal.require_home()
+returns void
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored'
+    and coalesce(gdpr_generated.purpose_held(gdpr_internal.acting_role(), null) < 62, true)
+  then
+    perform gdpr_internal.refuse('restored');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_home() is
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR640.';
+
+create or replace function gdpr_internal.generate_home()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_home gdpr_internal.home_record;
+  v_condition text := 'false';
+begin
+  select * into v_home from gdpr_internal.home_record as h order by h.id desc limit 1;
+  if v_home.event <> 'noticed' then
+    -- a dump names the type, and brings the number along: the planner compares the two, and nothing is left to do
+    v_condition := format(
+      '(%L::regtype)::oid = %s and gdpr_policy.is_here(%s, %L)',
+      'gdpr_generated.place', v_home.place, v_home.database_oid, v_home.timeline
+    );
+  end if;
+  execute format(
+    'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker '
+    'begin atomic select %s; end', v_condition
+  );
+  comment on function gdpr_generated.is_home() is
+    'Whether this is the database that gdpr_internal.home_record names: its numbers as code, because every statement asks. False: gdpr.whereabouts() says more.';
+  grant execute on function gdpr_generated.is_home() to public;
+end
+$function$;
+comment on function gdpr_internal.generate_home() is 'Generates gdpr_generated.is_home() from the last home_record, never from where the database is: loading the code again makes no restored database one at home.';
+
+create or replace function gdpr_internal.record_home(p_event text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  if p_event <> 'noticed' then
+    -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
+    perform gdpr_internal.enforce_append_only();
+    execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
+    execute 'drop type gdpr_generated.place';
+    execute 'create type gdpr_generated.place as enum ()';
+    comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
+  end if;
+  insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place, data_until)
+  select
+    p_event, p_reason, h.system_identifier, h.database_oid, h.timeline, h.place,
+    (select max(a.at) from gdpr_internal.audit_record as a)
+  from gdpr_internal.current_place() as h;
+  perform gdpr_internal.generate_home();
+  perform gdpr_internal.audit_event('HOME', null, jsonb_build_object('event', p_event, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr_internal.record_home(text, text) is
+  'Records where the database is now: noticed (it was found restored), replayed or accepted (it is at home here from now on).';
+
+create or replace function gdpr_internal.notice_restore(p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not current_setting('transaction_read_only')::boolean
+    and (select h.event from gdpr_internal.home_record as h order by h.id desc limit 1) is distinct from 'noticed'
+  then
+    -- one at a time: two would be two records of one event
+    perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+    perform gdpr_internal.record_home('noticed', p_reason);
+    raise log 'gdprdb: the database was restored (%): processing is refused', p_reason;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.notice_restore(text) is
+  'Makes what was noticed last: recovery settings are taken out of the configuration, and a ledger is looked at once. Nothing in a read-only transaction.';
+
+create or replace function gdpr.accept_restore(p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+  perform gdpr_internal.record_home('accepted', p_reason);
+end
+$function$;
+comment on function gdpr.accept_restore(text) is
+  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';
 
 -- 00_foundation/30_context.sql
 -- [code] Who and why: the context of a statement, and the purposes that a role may process for.
@@ -298,6 +507,7 @@ declare
   v_branches text;
   v_clear text;
 begin
+  perform gdpr_internal.generate_home();
   -- SQL bodies bound here: the planner puts them into the statements that row policies guard, whatever search_path those have
   select string_agg(quote_literal(b.role_name), ', ' order by b.role_name) into v_clear
   from gdpr_internal.role_binding as b
@@ -328,7 +538,8 @@ begin
   ) as r;
   execute format(
     E'create or replace function gdpr_generated.purpose_mask(p_role name, p_claim text) returns bigint language sql stable parallel restricted '
-    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
+    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n'
+    'when not gdpr_generated.is_home() then gdpr_policy.purpose_mask(p_role, p_claim)\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
     1::bigint << 62, v_branches
   );
   comment on function gdpr_generated.purpose_mask(name, text) is
@@ -360,7 +571,7 @@ begin
   grant execute on function gdpr_generated.purpose_held(name, text) to gdpr_keyholder;
 end
 $function$;
-comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles, and is_home().';
 
 create or replace function gdpr_internal.export_binding(p_role name)
 returns name
@@ -401,6 +612,9 @@ begin
   end if;
   v_purpose := gdpr_generated.purpose_held(p_role, nullif(p_claim, ''));
   if v_purpose < 62 then
+    if not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+      perform gdpr_internal.refuse('restored');
+    end if;
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
@@ -423,7 +637,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501), PR640 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -765,6 +979,7 @@ declare
   v_digest bytea := sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'));
   v_token gdpr_internal.token;
 begin
+  perform gdpr_internal.require_home();
   -- first the person, then the token: as everybody does who asks anew or records an answer, so that they never wait in a ring
   perform from gdpr_internal.subject as s
   where s.id = (select t.subject_id from gdpr_internal.token as t where t.digest = v_digest and t.kind = p_kind)
@@ -1469,7 +1684,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy', 'addresses', 'blocklist_retain'
+      'phone_country_code', 'time_zone', 'child_age', 'new_timeline', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
+      'addresses', 'blocklist_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
@@ -1485,6 +1701,7 @@ begin atomic
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
       select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
+    case when p_settings ->> 'new_timeline' not in ('warn', 'refuse') then 'settings.new_timeline: warn or refuse' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
       then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
@@ -5358,6 +5575,7 @@ declare
   v_digests record;
   v_blocked boolean;
 begin
+  perform gdpr_internal.require_home();
   -- a name: a regclass would need USAGE on the application's schema, and a form has no business there
   select * into v_table from gdpr_internal.protected_table as t where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
   v_settings := v_table.definition -> 'double_opt_in';
@@ -5821,6 +6039,7 @@ declare
   v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_valid_from, p_valid_until, p_assessment);
   v_ids bigint[];
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.require_subjects(p_subjects);
   with recorded as (
     insert into gdpr_internal.basis_record (
@@ -7001,6 +7220,7 @@ declare
   v_evidence text;
   v_id bigint;
 begin
+  perform gdpr_internal.require_home();
   -- before the record takes its number: of two that come at once, the one that commits last has the last word
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
   perform gdpr_internal.require_subject(p_subject);
@@ -7128,6 +7348,7 @@ as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.known_channels(array[p_channel]);
   if gdpr_generated.purpose_held(p_role, p_purpose) is null
     and coalesce(gdpr_generated.purpose_held(p_role, null) < 62, true)
@@ -10658,10 +10879,12 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select md5(coalesce(string_agg(
-    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
-  ), ''))
-  from gdpr_internal.protected_link as l;
+  -- no OID: a restored database has others
+  select md5(coalesce(string_agg(l.link, ',' order by l.link collate "C"), ''))
+  from (
+    select concat_ws(' ', x.child_id, x.parent_id, x.on_delete, x.child_columns::text, x.parent_columns::text, x.cut_columns::text) as link
+    from gdpr_internal.protected_link as x
+  ) as l;
 end;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
@@ -12947,13 +13170,17 @@ comment on function gdpr_internal.audit_events(text, bigint[], text, bigint[], j
 
 set local role gdpr_owner;
 
-do $evidence$
-declare
-  v_table text;
-begin
-  foreach v_table in array array[
+create or replace function gdpr_internal.evidence_tables()
+returns name[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
     'audit_record',
     'source',
+    'opt_out_record',
     'basis_record',
     'basis_end',
     'assessment',
@@ -12961,6 +13188,11 @@ begin
     'consent_form_version',
     'consent_request',
     'consent_record',
+    'request',
+    'request_event',
+    'rectification',
+    'rectification_record',
+    'rectification_decision',
     'restriction_record',
     'restriction_end',
     'restriction_exception',
@@ -12968,24 +13200,40 @@ begin
     'lifting_notice',
     'objection_record',
     'objection_decision',
-    'request',
-    'request_event',
     'erasure_record',
+    'erasure_completion',
     'mail_record',
-    'opt_out_record',
-    'hold',
-    'hold_end',
     'recipient_record',
     'disclosure_record',
     'disclosure_person',
     'notice_record',
     'notice_person',
     'notice_event',
-    'erasure_completion',
-    'rectification',
-    'rectification_record',
-    'rectification_decision'
-  ] loop
+    'hold',
+    'hold_end',
+    'home_record',
+    'replay_record'
+  ]::name[];
+end;
+comment on function gdpr_internal.evidence_tables() is 'The tables of evidence in gdpr_internal, in the order of the journey: rows are added, never changed. Art. 5(2).';
+
+create or replace function gdpr_internal.enforce_append_only()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table text;
+begin
+  foreach v_table in array gdpr_internal.evidence_tables() loop
+    -- pg_restore --disable-triggers leaves them enabled, but no longer always
+    continue when (
+      select count(*) from pg_trigger as g
+      where g.tgrelid = to_regclass('gdpr_internal.' || v_table) and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A'
+    ) = 2;
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
       v_table
@@ -12997,6 +13245,14 @@ begin
     );
     execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_no_truncate', v_table);
   end loop;
+end
+$function$;
+comment on function gdpr_internal.enforce_append_only() is
+  'Puts the triggers on the tables of evidence that refuse every change, for every role and in every session, where they are missing or disabled.';
+
+do $evidence$
+begin
+  perform gdpr_internal.enforce_append_only();
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;
@@ -15644,6 +15900,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- a restored outbox holds mails that were sent
+  perform gdpr_internal.require_home();
   -- membership in the group is the server's; what this database allows, its policy says
   if not exists (
     select from gdpr_internal.role_binding as b
@@ -17379,6 +17637,765 @@ end
 $function$;
 comment on function gdpr.portal_requests(text) is
   'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+
+-- 60_subject_rights/80_ledger.sql
+-- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
+-- GDPR Art. 5(2), Art. 17, Art. 18, Art. 21, Art. 7(3). Called by: gdprdb ledger export, which signs it with a key of its own.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.ledger_mac(p_digest bytea, p_more boolean)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := (select k.audit_key from gdpr_internal.key_encryption_key as k where k.retired_at is null);
+begin
+  if v_key is null then
+    perform gdpr_internal.refuse('key_missing');
+  end if;
+  return gdpr_internal.hmac(convert_to(case when p_more then 'gdprdb/1/ledger/more' else 'gdprdb/1/ledger/end' end, 'UTF8') || p_digest, v_key, 'sha256');
+end
+$function$;
+comment on function gdpr_internal.ledger_mac(bytea, boolean) is
+  'By this a database knows a ledger of its own, whose digests were made with the same keys: HMAC-SHA-256 over the digest of a part, and whether another follows. Error: PR401 no key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.ledger_positions()
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table name;
+  v_last bigint;
+  v_positions jsonb := '{}';
+begin
+  -- registers from which nothing is ever deleted: their last number only grows
+  for v_table in
+    select c.relname
+    from pg_class as c
+    where c.relnamespace = 'gdpr_internal'::regnamespace
+      and exists (select from pg_attribute as a where a.attrelid = c.oid and a.attname = 'id' and not a.attisdropped)
+      and c.relkind in ('r', 'p') and not c.relispartition
+      and (c.relname = 'subject' or exists (select from pg_trigger as g where g.tgrelid = c.oid and g.tgname = 'gdpr_50_append_only'))
+    order by c.relname
+  loop
+    execute format('select max(t.id) from gdpr_internal.%I as t', v_table) into v_last;
+    v_positions := v_positions || jsonb_build_object(v_table, coalesce(v_last, 0));
+  end loop;
+  return v_positions;
+end
+$function$;
+comment on function gdpr_internal.ledger_positions() is 'The last number of each register: who has seen a higher one has seen a later state of this database.';
+
+create or replace view gdpr_internal.ledger_entry as
+select 'erasure' as kind, e.erased_at as at, e.id, e.subject_id, '{}'::jsonb as details
+from gdpr_internal.erasure_record as e
+union all
+select
+  'block', i.blocked_at, null, null,
+  jsonb_build_object('digest', i.digest, 'identifier', i.kind, 'erased', i.block_reason = 'erased')
+from gdpr_internal.identifier as i
+where i.blocked_at is not null
+union all
+select 'mailbox', o.recorded_at, o.id, null, jsonb_build_object('digest', o.mailbox, 'event', o.event)
+from gdpr_internal.opt_out_record as o
+union all
+select 'restriction', r.recorded_at, r.id, r.subject_id, jsonb_build_object('ground', r.ground)
+from gdpr_internal.restriction_record as r
+union all
+select 'restriction_end', x.ended_at, r.id, r.subject_id, jsonb_build_object('ground', r.ground, 'of', r.recorded_at)
+from gdpr_internal.restriction_end as x
+join gdpr_internal.restriction_record as r on r.id = x.restriction_id
+union all
+select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name, 'pending', o.pending)
+from gdpr_internal.objection_record as o
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+select
+  'objection_decision', d.decided_at, d.id, o.subject_id,
+  jsonb_build_object('purpose', p.name, 'event', d.decision, 'ground', d.ground, 'of', o.recorded_at)
+from gdpr_internal.objection_decision as d
+join gdpr_internal.objection_record as o on o.id = d.objection_id
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+-- without them the replay would erase what has to be kept
+select
+  'hold', h.recorded_at, h.id, h.subject_id,
+  jsonb_build_object(
+    'ground', h.ground, 'until', h.valid_until, 'table_id', h.table_id, 'table_name', t.relation::text, 'digest', h.row_key, 'columns', h.columns
+  )
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+union all
+select 'hold_end', x.ended_at, h.id, h.subject_id, jsonb_build_object('ground', h.ground, 'of', h.recorded_at)
+from gdpr_internal.hold_end as x
+join gdpr_internal.hold as h on h.id = x.hold_id
+union all
+select 'consent', c.recorded_at, c.id, c.subject_id, jsonb_build_object('purpose', p.name, 'event', c.event, 'channel', c.channel)
+from gdpr_internal.consent_record as c
+join gdpr_internal.purpose as p on p.id = c.purpose_id
+-- a grant is not brought back, but who granted again after a no is named, so that they can be asked
+where c.event <> 'granted' or exists (
+  select from gdpr_internal.consent_record as x
+  where x.subject_id = c.subject_id and x.purpose_id = c.purpose_id and x.id < c.id and x.event <> 'granted'
+)
+union all
+select 'basis_end', x.ended_at, b.id, b.subject_id, jsonb_build_object('purpose', p.name, 'basis', b.basis, 'of', b.recorded_at)
+from gdpr_internal.basis_end as x
+join gdpr_internal.basis_record as b on b.id = x.basis_id
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where not x.by_policy
+union all
+-- ciphertext under the person's key, which the ledger does not hold
+select 'rectification', r.recorded_at, r.id, r.subject_id, jsonb_build_object('content', r.content, 'columns', r.columns)
+from gdpr_internal.rectification_record as r
+join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
+comment on view gdpr_internal.ledger_entry is
+  'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+
+create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+returns setof jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set quote_all_identifiers = off
+set jit = off
+as $function$
+declare
+  v_header jsonb := jsonb_build_object(
+    'gdprdb_ledger', 1, 'database', current_database(), 'system_identifier', (select s.system_identifier::text from pg_control_system() as s),
+    'taken_at', statement_timestamp(), 'since', p_since, 'positions', gdpr_internal.ledger_positions()
+  );
+  v_part integer := 0;
+  v_entries integer := 0;
+  v_digest bytea;
+  v_line jsonb;
+begin
+  if p_since is null or p_part is null or p_part < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
+  end if;
+  for v_line in
+    select v_header || '{"part": 1}'
+    union all
+    (
+      select jsonb_strip_nulls(
+        jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at) || e.details
+      )
+      from gdpr_internal.ledger_entry as e
+      left join gdpr_internal.subject as s on s.id = e.subject_id
+      -- what a transaction wrote that took its time to commit may be in no ledger before this one
+      where e.at >= p_since - interval '1 day'
+      order by e.at, e.kind, e.id
+    )
+  loop
+    if v_entries = p_part then
+      return next gdpr_internal.ledger_seal(v_digest, v_entries, true);
+      v_header := v_header || jsonb_build_object('part', v_part + 1, 'previous', encode(v_digest, 'hex'));
+      return next v_header;
+      v_part := v_part + 1;
+      v_entries := 0;
+      v_digest := sha256(convert_to(v_header::text, 'UTF8'));
+    end if;
+    v_digest := sha256(coalesce(v_digest, '') || convert_to(v_line::text, 'UTF8'));
+    if v_part = 0 then
+      v_part := 1;
+    else
+      v_entries := v_entries + 1;
+    end if;
+    return next v_line;
+  end loop;
+  return next gdpr_internal.ledger_seal(v_digest, v_entries, false);
+end
+$function$;
+comment on function gdpr.ledger(timestamptz, integer) is
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+
+create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object('seal', jsonb_build_object(
+    'entries', p_entries, 'digest', encode(p_digest, 'hex'), 'more', p_more, 'mac', encode(gdpr_internal.ledger_mac(p_digest, p_more), 'hex')
+  ));
+end;
+comment on function gdpr_internal.ledger_seal(bytea, integer, boolean) is
+  'The last line of a part. digest: SHA-256 of the digest so far and the next line, from the header on, as PostgreSQL writes jsonb.';
+
+create or replace function gdpr_internal.open_ledger(p_ledger jsonb)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_seal jsonb := case when jsonb_typeof(p_ledger) = 'array' then p_ledger -> -1 -> 'seal' end;
+  v_digest bytea := '';
+  v_line jsonb;
+begin
+  if p_ledger -> 0 -> 'gdprdb_ledger' is distinct from '1' or jsonb_typeof(v_seal) is distinct from 'object' then
+    perform gdpr_internal.refuse('ledger_refused', 'a part is a list: header, entries, seal');
+  end if;
+  for v_line in
+    select l.line from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
+    where l.n < jsonb_array_length(p_ledger)
+    order by l.n
+  loop
+    v_digest := sha256(v_digest || convert_to(v_line::text, 'UTF8'));
+  end loop;
+  if v_seal ->> 'mac' is distinct from encode(gdpr_internal.ledger_mac(v_digest, v_seal -> 'more' = 'true'), 'hex') then
+    perform gdpr_internal.refuse('ledger_refused', 'it was changed, or the keys here are not those of the database that wrote it');
+  end if;
+  return v_digest;
+end
+$function$;
+comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR641, PR401.';
+
+-- 60_subject_rights/82_missing.sql
+-- [code] What the database lacks of its ledger.
+-- GDPR Art. 32(1)(c), Art. 17. Called by: gdpr.replay(), and gdpr_dpo by gdprdb ledger check.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
+returns table (
+  n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
+  ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz,
+  table_id smallint, columns text[], content text
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+-- planned while a table had one page, it would read all of it for each entry by now
+set enable_seqscan = off
+set jit = off
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased,
+    e.pending, e.until, e.table_id, e.columns, e.content
+  from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
+  cross join lateral jsonb_to_record(l.line) as e (
+    kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
+    of timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz, table_id smallint, table_name text,
+    columns text[], content text
+  )
+  left join gdpr_internal.purpose as p on p.name = e.purpose
+  left join gdpr_internal.subject as s on s.id = e.subject
+  where case
+    when e.kind = 'erasure' then not exists (select from gdpr_internal.erasure_record as x where x.subject_id = e.subject)
+    when e.kind = 'block' then not exists (select from gdpr_internal.identifier as x where x.digest = e.digest and x.blocked_at is not null)
+    when e.kind = 'mailbox' then not exists (
+      select from gdpr_internal.opt_out_record as x where x.mailbox = e.digest and x.event = e.event and x.recorded_at = e.at
+    )
+    -- who is not there, or not any more, has nothing that could be locked
+    when e.subject is not null and (s.id is null or s.erased_at is not null) or e.purpose is not null and p.id is null then false
+    when e.kind = 'restriction' then not exists (
+      select from gdpr_internal.restriction_record as x where x.subject_id = s.id and x.recorded_at = e.at and x.ground = e.ground
+    )
+    when e.kind = 'restriction_end' then not exists (
+      select from gdpr_internal.restriction_record as x
+      join gdpr_internal.restriction_end as y on y.restriction_id = x.id
+      where x.subject_id = s.id and x.recorded_at = e.of and x.ground = e.ground
+    )
+    when e.kind = 'objection' then not exists (
+      select from gdpr_internal.objection_record as x where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.at
+    )
+    when e.kind = 'objection_decision' then not exists (
+      select from gdpr_internal.objection_record as x
+      join gdpr_internal.objection_decision as y on y.objection_id = x.id
+      where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.of and y.decided_at = e.at
+    )
+    when e.kind = 'hold' then not exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.at and x.ground = e.ground and (x.subject_id, x.table_id) is not distinct from (e.subject, e.table_id)
+    ) and (e.table_id is null or exists (
+      select from gdpr_internal.protected_table as t
+      where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+    ))
+    when e.kind = 'hold_end' then exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.of and x.ground = e.ground and x.subject_id is not distinct from e.subject
+        and not exists (select from gdpr_internal.hold_end as y where y.hold_id = x.id)
+    )
+    when e.kind = 'consent' then not exists (
+      select from gdpr_internal.consent_record as x
+      where x.subject_id = s.id and x.purpose_id = p.id and x.event = e.event and x.recorded_at = e.at
+    )
+    when e.kind = 'rectification' then not exists (
+      select from gdpr_internal.rectification_record as x where x.subject_id = s.id and x.recorded_at = e.at
+    )
+    when e.kind = 'basis_end' then exists (
+      select from gdpr_internal.basis_record as x
+      where x.subject_id = s.id and x.purpose_id = p.id and x.basis = e.basis and x.recorded_at = e.of
+        and not exists (select from gdpr_internal.basis_end as y where y.basis_id = x.id)
+    )
+    else false
+  end;
+end
+$function$;
+comment on function gdpr_internal.ledger_missing(jsonb) is
+  'The entries of a part of a ledger that this database does not know, found by what they say and not by their numbers, which a restored database gives again.';
+
+create or replace function gdpr_internal.position_reached()
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- after a replay the numbers up to the ledger's are used up, though some of their records are lost
+  select jsonb_object_agg(p.key, greatest(p.value::bigint, (
+    select max((r.positions ->> p.key)::bigint) from gdpr_internal.replay_record as r
+  )))
+  from jsonb_each_text(gdpr_internal.ledger_positions()) as p;
+end;
+comment on function gdpr_internal.position_reached() is 'The last number of each register that this database has seen, or knows of by a ledger that it replayed.';
+
+create or replace function gdpr_internal.positions_beyond(p_positions jsonb, p_before jsonb)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_object_agg(p.key, p.value::bigint - (p_before ->> p.key)::bigint), '{}')
+  from jsonb_each_text(p_positions) as p
+  where p.value::bigint > (p_before ->> p.key)::bigint;
+end;
+comment on function gdpr_internal.positions_beyond(jsonb, jsonb) is 'By how many records each register was longer.';
+
+create or replace function gdpr.check_ledger(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_digest bytea := gdpr_internal.open_ledger(p_ledger);
+  v_missing jsonb;
+  v_behind jsonb;
+begin
+  select coalesce(jsonb_object_agg(m.kind, m.entries), '{}') into v_missing
+  from (
+    select m.kind, count(*) as entries
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.event is distinct from 'granted' and m.event is distinct from 'lifted'
+    group by m.kind
+  ) as m;
+  v_behind := gdpr_internal.positions_beyond(p_ledger -> 0 -> 'positions', gdpr_internal.position_reached());
+  if v_missing <> '{}' or v_behind <> '{}' then
+    perform gdpr_internal.notice_restore(format('behind the ledger of %s', p_ledger -> 0 ->> 'taken_at'));
+  end if;
+  return jsonb_build_object(
+    'taken_at', p_ledger -> 0 -> 'taken_at', 'digest', encode(v_digest, 'hex'), 'missing', v_missing, 'behind', v_behind,
+    'whereabouts', gdpr.whereabouts()
+  );
+end
+$function$;
+comment on function gdpr.check_ledger(jsonb) is
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR641 not a ledger of this database, PR401. Art. 32(1)(c).';
+
+-- 60_subject_rights/84_replay.sql
+-- [code] After a restore: forgetting again what the ledger says.
+-- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger replay.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.pass_positions(p_positions jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_position record;
+  v_sequence text;
+begin
+  for v_position in select p.key, p.value::bigint as last from jsonb_each_text(p_positions) as p loop
+    continue when to_regclass('gdpr_internal.' || quote_ident(v_position.key)) is null or v_position.last < 1;
+    v_sequence := pg_get_serial_sequence('gdpr_internal.' || quote_ident(v_position.key), 'id');
+    -- consent_request takes its numbers from the sequence of consent_record
+    continue when v_sequence is null;
+    -- one number is lost, and the sequence never goes back
+    perform setval(v_sequence::regclass, greatest(nextval(v_sequence::regclass), v_position.last));
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.pass_positions(jsonb) is
+  'No number that was given before the restore is given to somebody else after it.';
+
+create or replace function gdpr_internal.replay_holds(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_holds bigint;
+  v_ends bigint;
+begin
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
+  select m.subject_id, m.table_id, m.digest, m.columns::name[], m.ground, v_reason, m.until, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  where m.kind = 'hold'
+  order by m.n;
+  get diagnostics v_holds = row_count;
+  insert into gdpr_internal.hold_end (hold_id, reason, ended_at, recorded_by)
+  select h.id, v_reason, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  join gdpr_internal.hold as h
+    on h.recorded_at = m.record_at and h.ground = m.ground and h.subject_id is not distinct from m.subject_id
+  where m.kind = 'hold_end'
+  on conflict (hold_id) do nothing;
+  get diagnostics v_ends = row_count;
+  return jsonb_build_object('holds', v_holds, 'hold_ends', v_ends);
+end
+$function$;
+comment on function gdpr_internal.replay_holds(jsonb) is 'Records holds again before anybody is erased: what they keep is kept.';
+
+create or replace function gdpr_internal.replay_erasures(p_ledger jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_reason text := format('replayed from the ledger of %s', p_ledger -> 0 ->> 'taken_at');
+  v_subjects bigint[];
+  v_unknown bigint;
+  v_erased bigint := 0;
+begin
+  -- came and went after the backup: nothing is here but the number, and it stays taken
+  with gone as (
+    insert into gdpr_internal.subject (id, purposes, until, created_at, erased_at)
+    select m.subject_id, 1::bigint << 62, 'infinity', m.since, m.at
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'erasure' and not exists (select from gdpr_internal.subject as s where s.id = m.subject_id)
+    returning id, erased_at
+  )
+  insert into gdpr_internal.erasure_record (subject_id, reason, erased_at, receipt)
+  select g.id, v_reason, g.erased_at, jsonb_build_object('subject', g.id, 'erased_at', g.erased_at, 'replayed', true, 'tables', jsonb_build_array())
+  from gone as g;
+  get diagnostics v_unknown = row_count;
+  for v_subjects in
+    select array_agg(m.subject_id order by m.subject_id)
+    from (
+      select m.subject_id, row_number() over (order by m.subject_id) as n
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      where m.kind = 'erasure'
+    ) as m
+    group by m.n / 5000
+  loop
+    perform gdpr.erase(v_subjects, v_reason);
+    v_erased := v_erased + cardinality(v_subjects);
+  end loop;
+  return v_unknown + v_erased;
+end
+$function$;
+comment on function gdpr_internal.replay_erasures(jsonb) is 'Erases again who was erased; persons who are not here are recorded as erased. Returns how many.';
+
+create or replace function gdpr_internal.replay_locks(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_counts jsonb;
+begin
+  with missing as materialized (
+    select * from gdpr_internal.ledger_missing(p_ledger)
+  ),
+  blocks as (
+    insert into gdpr_internal.identifier as i (digest, kind, blocked_at, block_reason)
+    select m.digest, m.identifier, m.at, case when m.erased then 'erased' else v_reason end
+    from missing as m
+    where m.kind = 'block'
+    on conflict (digest) do update
+    set subject_id = null, bare_digest = null, retired_at = null, blocked_at = excluded.blocked_at, block_reason = excluded.block_reason
+    where i.blocked_at is null and i.retired_at is not null
+    returning i.digest
+  ),
+  mailboxes as (
+    insert into gdpr_internal.opt_out_record (mailbox, event, reason, recorded_at, recorded_by)
+    select m.digest, m.event, v_reason, m.at, v_by
+    from missing as m
+    where m.kind = 'mailbox'
+    order by m.n
+    returning id
+  ),
+  restrictions as (
+    insert into gdpr_internal.restriction_record (subject_id, ground, recorded_at, recorded_by)
+    select m.subject_id, m.ground, m.at, v_by
+    from missing as m
+    where m.kind = 'restriction'
+    order by m.n
+    returning id, subject_id, ground, recorded_at
+  ),
+  restriction_ends as (
+    insert into gdpr_internal.restriction_end (restriction_id, reason, ended_at, recorded_by)
+    select r.id, v_reason, m.at, v_by
+    from missing as m
+    join (
+      select * from restrictions
+      union all
+      select x.id, x.subject_id, x.ground, x.recorded_at from gdpr_internal.restriction_record as x
+    ) as r on r.subject_id = m.subject_id and r.recorded_at = m.record_at and r.ground = m.ground
+    where m.kind = 'restriction_end'
+    on conflict (restriction_id) do nothing
+    returning restriction_id
+  ),
+  objections as (
+    insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, coalesce(m.pending, false), m.at, v_by
+    from missing as m
+    where m.kind = 'objection'
+    order by m.n
+    returning id, subject_id, purpose_id, recorded_at
+  ),
+  objection_decisions as (
+    insert into gdpr_internal.objection_decision (objection_id, decision, ground, decided_at, recorded_by)
+    select o.id, m.event, m.ground, m.at, v_by
+    from missing as m
+    join (
+      select * from objections
+      union all
+      select x.id, x.subject_id, x.purpose_id, x.recorded_at from gdpr_internal.objection_record as x
+    ) as o on o.subject_id = m.subject_id and o.purpose_id = m.purpose_id and o.recorded_at = m.record_at
+    where m.kind = 'objection_decision'
+    order by m.n
+    returning id
+  ),
+  consents as (
+    insert into gdpr_internal.consent_record (subject_id, purpose_id, event, channel, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, m.event, m.channel, m.at, v_by
+    from missing as m
+    where m.kind = 'consent' and m.event <> 'granted'
+    order by m.n
+    returning id
+  ),
+  basis_ends as (
+    insert into gdpr_internal.basis_end (basis_id, reason, ended_at, recorded_by)
+    select b.id, v_reason, m.at, v_by
+    from missing as m
+    join gdpr_internal.basis_record as b
+      on b.subject_id = m.subject_id and b.purpose_id = m.purpose_id and b.basis = m.basis and b.recorded_at = m.record_at
+    where m.kind = 'basis_end'
+    on conflict (basis_id) do nothing
+    returning basis_id
+  )
+  select jsonb_build_object(
+    'blocks', (select count(*) from blocks),
+    'mailboxes', (select count(*) from mailboxes),
+    'restrictions', (select count(*) from restrictions),
+    'restriction_ends', (select count(*) from restriction_ends),
+    'objections', (select count(*) from objections),
+    'objection_decisions', (select count(*) from objection_decisions),
+    'consents', (select count(*) from consents),
+    'basis_ends', (select count(*) from basis_ends)
+  )
+  into v_counts;
+  return v_counts;
+end
+$function$;
+comment on function gdpr_internal.replay_locks(jsonb) is
+  'Records again what locks, at its own time, by "ledger replay". A digest that belongs to a person here is not blocked. Returns how many of each.';
+
+create or replace function gdpr_internal.replay_rectifications(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_records bigint[];
+  v_record bigint;
+  v_refused bigint[] := '{}';
+begin
+  with recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, content, columns, reason, recorded_at, recorded_by)
+    select m.subject_id, m.content, m.columns, 'replayed from the ledger', m.at, format('ledger replay by %s', session_user)
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'rectification'
+    order by m.n
+    returning id
+  )
+  select coalesce(array_agg(r.id order by r.id), '{}') into v_records from recorded as r;
+  begin
+    perform gdpr_internal.apply_rectifications(v_records);
+  exception when integrity_constraint_violation or sqlstate 'PR630' then
+    -- one value that a table does not take any more must not keep all others from being forgotten
+    foreach v_record in array v_records loop
+      begin
+        perform gdpr_internal.apply_rectifications(array[v_record]);
+      exception when integrity_constraint_violation or sqlstate 'PR630' then
+        v_refused := v_refused || v_record;
+      end;
+    end loop;
+  end;
+  return jsonb_build_object('rectifications', cardinality(v_records), 'rectifications_refused', v_refused);
+end
+$function$;
+comment on function gdpr_internal.replay_rectifications(jsonb) is
+  'Records rectifications again and carries them out. rectifications_refused: records whose values a table does not take any more; an officer has to look at them (gdpr.rectification_log).';
+
+create or replace function gdpr.replay(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set quote_all_identifiers = off
+as $function$
+declare
+  v_digest bytea;
+  v_header jsonb := p_ledger -> 0;
+  v_more boolean := p_ledger -> -1 -> 'seal' -> 'more' = 'true';
+  v_last gdpr_internal.replay_record;
+  v_before jsonb;
+  v_reused text;
+  v_subjects bigint[];
+  v_result jsonb;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  v_digest := gdpr_internal.open_ledger(p_ledger);
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+  select * into v_last from gdpr_internal.replay_record as r order by r.id desc limit 1;
+  if v_header ? 'previous' and v_header ->> 'previous' is distinct from encode(v_last.digest, 'hex') then
+    perform gdpr_internal.refuse('ledger_refused', format('part %s comes after part %s', v_header ->> 'part', (v_header ->> 'part')::integer - 1));
+  end if;
+  v_before := case when v_header ? 'previous' then v_last.before else gdpr_internal.position_reached() end;
+  if not v_header ? 'previous' and (v_header ->> 'since')::timestamptz > (
+    select coalesce(case when h.event = 'noticed' then h.data_until end, (select max(a.at) from gdpr_internal.audit_record as a), '-infinity')
+    from (select max(x.id) as id from gdpr_internal.home_record as x) as last
+    left join gdpr_internal.home_record as h on h.id = last.id
+  ) then
+    perform gdpr_internal.refuse('ledger_refused', 'it begins after the time that this database was restored to');
+  end if;
+  select string_agg(distinct s.id::text, ', ') into v_reused
+  from jsonb_to_recordset(p_ledger) as e (subject bigint, since timestamptz)
+  join gdpr_internal.subject as s on s.id = e.subject and s.created_at <> e.since;
+  if v_reused is not null then
+    perform gdpr_internal.refuse('ledger_refused', format('numbers of the ledger were given to other persons after the restore: %s', left(v_reused, 200)));
+  end if;
+
+  -- before anything is recorded, as whoever locks data does; what comes at the same time waits
+  select array_agg(s.id order by s.id) into v_subjects
+  from (
+    select s.id from gdpr_internal.subject as s
+    join (select distinct e.subject from jsonb_to_recordset(p_ledger) as e (subject bigint)) as e on e.subject = s.id
+    order by s.id
+    for no key update of s
+  ) as s;
+  v_result := gdpr_internal.replay_holds(p_ledger);
+  v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
+  v_result := v_result || gdpr_internal.replay_rectifications(p_ledger) || gdpr_internal.replay_locks(p_ledger);
+  select array_agg(s.id) into v_subjects
+  from gdpr_internal.subject as s
+  where s.id = any (v_subjects) and s.erased_at is null;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+  perform gdpr_internal.close_questions(coalesce(v_subjects, '{}'));
+  -- a backup of the keys that is older than the data brings back those of the erased
+  perform gdpr_internal.destroy_keys(array(
+    select s.id from gdpr_internal.subject as s
+    where s.erased_at is not null and not exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = s.id)
+  ));
+  perform gdpr_internal.pass_positions(v_header -> 'positions');
+  v_result := v_result || jsonb_build_object(
+    'granted_again', (
+      select coalesce(jsonb_agg(jsonb_build_object('subject', m.subject_id, 'purpose', p.name, 'at', m.at) order by m.n), '[]')
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      join gdpr_internal.purpose as p on p.id = m.purpose_id
+      where m.event = 'granted'
+    ),
+    'unknown_purposes', (
+      select coalesce(jsonb_agg(distinct e.purpose), '[]')
+      from jsonb_to_recordset(p_ledger) as e (purpose text)
+      where e.purpose is not null and not exists (select from gdpr_internal.purpose as p where p.name = e.purpose)
+    ),
+    'unknown_tables', (
+      select coalesce(jsonb_agg(distinct e.table_name), '[]')
+      from jsonb_to_recordset(p_ledger) as e (table_id smallint, table_name text)
+      where e.table_name is not null and not exists (
+        select from gdpr_internal.protected_table as t
+        where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+      )
+    ),
+    'lost', gdpr_internal.positions_beyond(v_header -> 'positions', v_before)
+  );
+  insert into gdpr_internal.replay_record (digest, part, taken_at, positions, before, result, actor)
+  values (
+    v_digest, (v_header ->> 'part')::integer, (v_header ->> 'taken_at')::timestamptz, v_header -> 'positions', v_before, v_result,
+    gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.audit_event('REPLAY', null, jsonb_build_object('replay_id', v_id) || v_result);
+  if not v_more and gdpr.whereabouts() <> 'home' then
+    perform gdpr_internal.record_home('replayed', format('ledger of %s', v_header ->> 'taken_at'));
+  end if;
+  return v_result;
+end
+$function$;
+comment on function gdpr.replay(jsonb) is
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), rectifications_refused (records whose values no table takes any more), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR402, PR005. Art. 17, Art. 5(2).';
+
+create or replace view gdpr.replay_log as
+select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
+from gdpr_internal.replay_record as r;
+comment on view gdpr.replay_log is 'Ledgers that were replayed after a restore, and what came of it. Art. 5(2).';
+
+create or replace view gdpr.home as
+select h.id, h.event, h.reason, h.data_until, h.recorded_at, h.recorded_by
+from gdpr_internal.home_record as h;
+comment on view gdpr.home is
+  'Where this database was at home: installed, noticed (found restored, to the time data_until), replayed, accepted. The last row counts. Art. 5(2).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -19565,6 +20582,39 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
 
+-- 90_accountability/06_doctor_home.sql
+-- [code] What the doctor says of a database that is not where it was.
+-- GDPR Art. 32(1)(c). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_home()
+returns table (severity text, topic text, object text, finding text, hint text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_where text := gdpr.whereabouts();
+begin
+  if v_where = 'restored' then
+    perform gdpr_internal.notice_restore('seen by the doctor');
+  end if;
+  return query
+  select f.severity, 'restore', current_database()::text, f.finding, f.hint
+  from (
+    values
+      ('restored', 'error', 'the database was restored from a backup: processing is refused', 'gdprdb ledger replay FILE with the newest ledger; gdpr.accept_restore() only if nothing was lost.'),
+      ('promoted', 'warning', 'the server writes a new timeline: a standby took over, or a backup was recovered', 'gdprdb ledger check FILE with the newest ledger tells what was lost; then gdpr.accept_restore().'),
+      ('copy', 'info', 'the database is a copy beside the one it was made from', 'gdpr.accept_restore(), once it is to stand on its own.')
+  ) as f (place, severity, finding, hint)
+  where f.place = v_where;
+end
+$function$;
+comment on function gdpr_internal.doctor_home() is 'Findings about restores; what is noticed here stays noticed.';
+
 -- 90_accountability/06_doctor_retention.sql
 -- [code] Findings about retention: rules that nobody carries out.
 -- GDPR Art. 5(1)(e). Called by: gdpr.doctor().
@@ -19857,7 +20907,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
-      'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
+      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
@@ -19883,10 +20933,7 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
-      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-      'rectification', 'rectification_record', 'rectification_decision')
+    and c.relname = any (gdpr_internal.evidence_tables())
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -20024,6 +21071,8 @@ begin
     select * from gdpr_internal.doctor_keys()
     union all
     select * from gdpr_internal.doctor_mails()
+    union all
+    select * from gdpr_internal.doctor_home()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all
@@ -20281,7 +21330,8 @@ to gdpr_keyholder;
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
-  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
+  gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
@@ -20308,6 +21358,7 @@ grant execute on function
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
@@ -20357,6 +21408,11 @@ grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dp
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
+
+-- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
+grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;
+grant select on gdpr.replay_log, gdpr.home to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
@@ -20445,6 +21501,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),

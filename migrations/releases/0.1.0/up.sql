@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -146,6 +146,38 @@ create index token_reference on gdpr_internal.token (reference, kind);
 create index token_subject on gdpr_internal.token (subject_id);
 comment on table gdpr_internal.token is
   'One-time tokens, as SHA-256 digests: 256 random bits need no salt. reference: the request or registration that the token was made for; kind says which. used_at: it can be taken no more, and only shows who its bearer is.';
+
+-- 00_foundation/14_home.sql
+-- [state] Where this database is at home: a copy that was restored elsewhere, or to an earlier time, is told by it.
+-- GDPR Art. 5(1)(f), Art. 17, Art. 32(1)(c). Written by gdpr.accept_restore(), gdpr.replay() and whoever notices a restore.
+
+set local role gdpr_owner;
+
+-- pg_dump keeps no OIDs, pg_upgrade does: where this type has another one, everything here came out of a dump
+create type gdpr_generated.place as enum ();
+comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
+
+create table gdpr_internal.home_record (
+  id bigint generated always as identity primary key,
+  event text not null check (event in ('installed', 'noticed', 'replayed', 'accepted')),
+  reason text not null,
+  system_identifier bigint not null,
+  database_oid oid not null,
+  timeline text not null,
+  place oid not null,
+  data_until timestamptz,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.home_record is
+  'Where this database is at home; the last row counts. event noticed: it was found restored, and processing is refused until replayed or accepted. data_until: the newest audit record at that time, so the time that it was restored to.';
+
+insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place)
+select
+  'installed', 'gdprdb was installed here', s.system_identifier, d.oid, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+  'gdpr_generated.place'::regtype
+from pg_control_system() as s
+join pg_database as d on d.datname = current_database();
 
 -- 10_collection/10_subjects.sql
 -- [state] Subjects, their identifiers (which are also the blocklist) and the sources of their data.
@@ -1036,6 +1068,27 @@ create table gdpr_internal.mail_record (
 create index mail_record_subject on gdpr_internal.mail_record (subject_id);
 comment on table gdpr_internal.mail_record is
   'What became of mails: sent, expired before they could be, dropped by somebody. Who, which template, when; never what stood in them or where they went.';
+
+-- 60_subject_rights/18_replays.sql
+-- [state] Replays of the ledger after a restore.
+-- GDPR Art. 5(2), Art. 17. Append-only. Written by gdpr.replay().
+
+set local role gdpr_owner;
+
+create table gdpr_internal.replay_record (
+  id bigint generated always as identity primary key,
+  digest bytea not null,
+  part integer not null,
+  taken_at timestamptz not null,
+  positions jsonb not null,
+  before jsonb not null,
+  result jsonb not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+comment on table gdpr_internal.replay_record is
+  'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
 
 -- 70_sharing/05_recipients.sql
 -- [state] Recipients, what was disclosed to them of whom, and the notices that they have to get.
