@@ -182,7 +182,9 @@ class Composer:
         if variables["attach_form"]:
             variables["link"] = None
             variables["attachment"] = f"consent-{variables['reference']}.html"
-        if mail.content.get("token") is not None and self._link is not None:
+        if "token" not in mail.content:
+            variables["link"] = None
+        elif mail.content["token"] is not None and self._link is not None:
             variables["link"] = self._page(mail, mail.template.partition("_")[0])
             variables["opt_out_link"] = self._page(mail, "opt_out")
         return variables

@@ -99,7 +99,11 @@ begin
     where c.table_id = v_new.table_id and c.mask <> 'hide';
     perform gdpr_internal.put_disclosure(v_new, v_persons);
   end if;
-  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  for subject_ref, data in
+    execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons
+  loop
+    return next;
+  end loop;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;

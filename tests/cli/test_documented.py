@@ -89,6 +89,10 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "basis_id",
         "assessment_id",
         "arguments",
+        # of a recipient, a notice and a table
+        "name",
+        "notice_id",
+        "table",
     }
 
 
