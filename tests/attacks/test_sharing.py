@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from gdprdb.server import Cluster
 from tests.attacks.world import ENCRYPTED, HIDDEN, POLICY, World, attempt, leaked, told
+from tests.support import unbind
 
 PARTNER = {"audience": "export", "purposes": ["orders"], "recipient": "Parcel AG"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unbound(cluster: Cluster) -> Iterator[None]:
+    """No binding outlives these tests."""
+    yield
+    unbind(cluster, "portal_app")
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def recorded(world: World) -> int:
         "select * from crm.customer",
         "explain analyze select * from gdpr_export.customer",
         "select gdpr_generated.export_1(null, 1, array[1, 2, 3])",
-        "select gdpr_generated.exported_1(null)",
+        "select gdpr_generated.persons_1()",
         "select gdpr.recipients_of(1)",
         "select gdpr.record_disclosure('Parcel AG', '{}', 'orders', p_categories => '{x}')",
         "select * from gdpr.disclosure",

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from gdprdb.server import Cluster
 from tests.capabilities.crm import apply, findings, policy, problems, refused, subject
 from tests.capabilities.sharing import RECIPIENTS, persons
-from tests.support import Database, assess
+from tests.support import Database, assess, unbind
 
 EXPORT = "select subject_ref, data from gdpr.export_rows(%s)"
 
 PARTNER = {"audience": "export", "purposes": ["orders", "analytics"], "recipient": "Parcel AG"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unbound(cluster: Cluster) -> Iterator[None]:
+    """No binding outlives these tests."""
+    yield
+    unbind(cluster, "portal_app")
 
 
 @pytest.fixture
