@@ -159,6 +159,19 @@ def waiting(
     return end
 
 
+def unbind(cluster: Cluster, login: str) -> None:
+    """Take a login out of the groups of audiences: memberships outlive the database of a test.
+
+    Args:
+        cluster: the server.
+        login: a login that a policy bound.
+    """
+    with psycopg.connect(cluster.dsn()) as connection:
+        connection.execute("set role gdpr_owner")
+        for group in ("gdpr_export", "gdpr_api", "gdpr_integration"):
+            connection.execute(f"revoke {group} from {login}".encode())
+
+
 def assess(database: Database, purpose: str) -> int:
     """Have the legitimate interests of a purpose assessed, and approved by somebody else.
 

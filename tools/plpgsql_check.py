@@ -88,6 +88,7 @@ REVIEWED = {
     ("gdpr_generated.generate_clear_view", _RUNS),
     ("gdpr_generated.generate_redacted_view", _RUNS),
     ("gdpr_generated.move_children", _RUNS),
+    ("gdpr_internal.generate_addresses", _RUNS),
     ("gdpr_internal.generate_purposes", _RUNS),
     # Runs CHECK constraints as the catalog writes them, as gdpr_worker, which may be made to
     # run anything by the owner of a table anyway.

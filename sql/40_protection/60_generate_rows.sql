@@ -140,8 +140,7 @@ declare
   v_subjects bigint[];
 begin
   select array_agg(distinct t.gdpr_subject_id) into v_subjects
-  from unnest(p_keys) as k (key)
-  join %2$s as t on %3$s
+  from %2$s
   where t.gdpr_subject_id is not null;
   set constraints all immediate;
   return v_subjects;
@@ -151,8 +150,7 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation,
-    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, gdpr_generated.key_rows(v_table.relation)
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,

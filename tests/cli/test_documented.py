@@ -93,6 +93,10 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "rectification_id",
         "table",
         "arguments",
+        # of a recipient, a notice and a table
+        "name",
+        "notice_id",
+        "table",
     }
 
 
