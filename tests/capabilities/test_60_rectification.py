@@ -20,7 +20,7 @@ from tests.capabilities.crm import (
     refused,
     subject,
 )
-from tests.support import Clone, Database
+from tests.support import Clone, Database, waiting
 
 Change = dict[str, Any]
 
@@ -581,6 +581,24 @@ def test_an_erased_person_has_nothing_to_correct(crm: Database) -> None:
     ]
     with refused("PR101", "unknown_subject"):
         crm.rows("select gdpr.rectify(999, '[]', 'x')", user="dpo_login")
+
+
+def test_a_correction_that_meets_an_erasure_comes_too_late(crm: Database) -> None:
+    anna = subject(crm, "crm.customer", 1)
+    eraser = crm.connect("dpo_login", autocommit=False)
+    eraser.execute("select gdpr.erase(%s)", [anna])
+    officer = crm.connect("dpo_login")
+    end = waiting(
+        officer,
+        lambda: officer.execute(
+            "select gdpr.rectify(%s, %s, 'x')", [anna, json.dumps([change(1, "city", "Ulm")])]
+        ),
+    )
+    eraser.commit()
+    error = end()
+    assert isinstance(error, psycopg.Error)
+    assert error.sqlstate == "PR630"
+    assert crm.rows("select count(*) from gdpr.rectification_log", user="dpo_login") == [(0,)]
 
 
 # ---------------------------------------------------------------- others who are told
