@@ -454,14 +454,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_table smallint := gdpr_internal.table_id(p_table);
-  v_before text := gdpr_internal.before_worker();
-  v_keys text[];
 begin
-  execute format('select array_agg(k.row_key) from gdpr_generated.%I(array[$1], null) as k', 'keys_' || v_table) into v_keys using p_subject;
-  perform gdpr_internal.after_worker(v_before);
-  return query select u.key from unnest(v_keys) as u (key);
+  return query select r.row_key from gdpr_internal.rows_of(gdpr_internal.table_id(p_table), array[p_subject], null) as r;
 end
 $function$;
 comment on function gdpr.rows_of(regclass, bigint) is

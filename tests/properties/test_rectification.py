@@ -37,10 +37,10 @@ def officers(clone: Clone, installed_template: str) -> Iterator[list[psycopg.Con
     public.exact, and once in a twin that is not protected."""
     with clone(installed_template) as db:
         owner = db.connect()
-        columns = [f"{twin}{column(kind)} {kind}" for kind in KINDS for twin in "ep"]
+        columns = ", ".join(f"{twin}{column(kind)} {kind}" for kind in KINDS for twin in "ep")
         for name in ("exact", "twin"):
             owner.execute(
-                f"create table public.{name} (id integer primary key, {', '.join(columns)})".encode()
+                f"create table public.{name} (id integer primary key, {columns})".encode()
             )
             owner.execute(f"insert into public.{name} values (1), (2)".encode())
         owner.execute("grant all on public.twin to dpo_login")
