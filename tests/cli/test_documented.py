@@ -90,6 +90,8 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "assessment_id",
         "number",
         "right",
+        "rectification_id",
+        "table",
         "arguments",
     }
 
