@@ -17572,7 +17572,7 @@ $function$;
 comment on function gdpr.portal_restrict(text, text, jsonb) is
   'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
 
-create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+create or replace function gdpr.portal_correct(p_session text, p_changes jsonb, p_reason text default null)
 returns bigint
 language plpgsql
 volatile
@@ -17581,15 +17581,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
 begin
-  if coalesce(p_details, '{}') = '{}' then
-    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
-  end if;
-  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+  return gdpr_internal.portal_open(v_subject, 'rectification', jsonb_strip_nulls(jsonb_build_object(
+    'proposal', gdpr_internal.propose_rectification(v_subject, p_changes, p_reason, true), 'reason', p_reason
+  )));
 end
 $function$;
-comment on function gdpr.portal_correct(text, jsonb) is
-  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+comment on function gdpr.portal_correct(text, jsonb, text) is
+  'Asks for something to be corrected or completed. p_changes: a list of {"table", "key", "column", "value"}, rows and keys as portal_data() shows them, or of {"statement"}, words to be kept beside the data; an officer approves them (gdpr.approve_rectification()). p_reason: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616, and those of gdpr.propose_rectification(): a change that cannot be, somebody else''s row. Art. 16.';
 
 create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
 returns bigint
@@ -21455,7 +21456,7 @@ grant execute on function
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
-  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
   gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
