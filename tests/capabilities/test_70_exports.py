@@ -70,9 +70,9 @@ def test_only_who_may_be_shared_is_returned_and_recorded(
     rows = partner.execute(EXPORT, ["crm.customer"]).fetchall()
     assert [data["id"] for _, data in rows] == [1]
     assert disclosed(crm) == [("Parcel AG", "orders", "export", "crm.customer", 1)]
-    assert crm.rows(
-        "select subject_id from gdpr_internal.disclosure_person", user="postgres"
-    ) == [(anna,)]
+    assert crm.rows("select subject_id from gdpr_internal.disclosure_person", user="postgres") == [
+        (anna,)
+    ]
     dpo.execute("select gdpr.restrict(%s, 'legal_claims')", [anna])
     assert partner.execute(EXPORT, ["crm.customer"]).fetchall() == []
     assert len(disclosed(crm)) == 1
