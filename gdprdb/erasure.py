@@ -20,9 +20,9 @@ def erasure_letter(receipt: dict[str, Any], finished: list[dict[str, Any]] | Non
     rows = sum(_rows(each) for each in [receipt, *later])
     kept = [line for line in (later or [receipt])[-1]["tables"] if line.get("kept")]
     places = sum(_touched(line) for line in receipt["tables"])
+    day = _day(receipt["erased_at"])
     paragraphs = [
-        f"On {_day(receipt['erased_at'])} we erased your personal data:"
-        f" {rows} records in {places} parts of our database."
+        f"On {day} we erased your personal data: {rows} records in {places} parts of our database."
     ]
     paragraphs.append(
         "Your addresses and numbers are kept as a one-way fingerprint only, so that we notice"

@@ -47,7 +47,8 @@ create table person (
   id integer primary key, name text not null,
   manager_id integer references person, buddy_id integer not null references person
 );
-insert into person values (1, 'Ada', null, 2), (2, 'Bela', 1, 1), (3, 'Chie', 1, 3), (4, 'Dora', 3, 3);
+insert into person values
+  (1, 'Ada', null, 2), (2, 'Bela', 1, 1), (3, 'Chie', 1, 3), (4, 'Dora', 3, 3);
 """
 
 
