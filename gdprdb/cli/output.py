@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import psycopg
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +30,7 @@ class Rows:
     Attributes:
         columns: their names.
         rows: the values; an iterator that never ends is fine where `live` is set.
-        live: show each row as it comes, where a table would wait for the last.
+        live: show each row as it comes, where a table would wait for the last, until interrupted.
         exit_code: the exit code of the command once all is shown.
         document: what the rows were taken from; it is what programs are given as JSON.
     """
@@ -74,7 +75,9 @@ def output(command: Callable[..., Rows]) -> Callable[..., None]:
     @functools.wraps(command)
     def printing(style: str, **options: Any) -> None:
         result = command(**options)
-        _WRITERS[style](result)
+        # what goes on until it is interrupted has then done its work, wherever that finds it
+        with suppress(KeyboardInterrupt) if result.live else nullcontext():
+            _WRITERS[style](result)
         if result.exit_code:
             raise Exit(result.exit_code)
 
@@ -100,6 +103,24 @@ def progress(steps: Sequence[int], what: str) -> Iterator[int]:
     """
     console = Console(stderr=True)
     yield from track(steps, what, console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def advancing(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar for people over work whose steps are not known before.
+
+    Args:
+        what: the words beside the bar.
+        total: how much there is in all.
+        done: how much of it was done before.
+
+    Yields:
+        What to call with the size of each step.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda step: bar.advance(task, step)
 
 
 def report(failure: Explanation) -> None:

@@ -287,7 +287,9 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review', 'provided', 'same_as']
+    p_where, p_in, array[
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review', 'same_as'
+    ]
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -386,9 +388,9 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
     'review', case when p_in ->> 'review' = 'true' then true end,
-    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end

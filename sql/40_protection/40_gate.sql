@@ -24,11 +24,8 @@ begin
   return query
   select
     s.id,
-    case
-      -- what is kept of the erased stands in the row, until it ends
-      when s.erased_at is not null then 0
-      else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62)
-    end,
+    -- what is kept of the erased stands in the row, until it ends
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62) end,
     case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
       when s.erased_at is not null or r.mask = 0 then 'infinity'

@@ -269,7 +269,8 @@ $code$,
   perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts(), access_rows() and the functions of erasure, which follow the foreign keys between all protected tables.';
+comment on function gdpr_generated.generate_dispatch() is
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -285,12 +286,7 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in (
-        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
-        'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
-        'rectify_' || p_table
-      )
+      and p.proname ~ format('^[a-z_]+_%s$', p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;

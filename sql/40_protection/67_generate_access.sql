@@ -3,6 +3,65 @@
 
 set local role gdpr_worker;
 
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
 create or replace function gdpr_generated.generate_access(p_table smallint)
 returns void
 language plpgsql
@@ -14,25 +73,19 @@ as $function$
 declare
   v_relation regclass;
   v_columns text;
-  v_key text;
+  v_code record := gdpr_generated.access_code(p_table);
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
   into v_columns
   from pg_attribute as a
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_relation and x.indisprimary;
 
   -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
-returns setof jsonb
+returns table (owner_id bigint, content jsonb)
 language plpgsql
 volatile
 security definer
@@ -52,21 +105,24 @@ as $body$
 begin
   if p_places is null then
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
-    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
-    order by %4$s;
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
   else
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
     from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
-    where t.gdpr_subject_id = p_subject
-    order by %4$s;
+    where %7$s
+    order by %6$s;
   end if;
   set constraints all immediate;
 end
 $body$
 $code$,
-    'access_' || p_table, v_relation, v_columns, v_key
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
@@ -91,7 +147,10 @@ begin
   select p.gdpr_part, array_agg(p.ctid order by p.n)
   from (
     select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
-    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    from (
+      %2$s
+      offset 0
+    ) as t
   ) as p
   group by p.gdpr_part, (p.n - 1) / p_size
   order by p.gdpr_part, (p.n - 1) / p_size;
@@ -99,7 +158,7 @@ begin
 end
 $body$
 $code$,
-    'access_pages_' || p_table, v_relation, v_key
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
@@ -125,7 +184,7 @@ begin
   select
     string_agg(format(
       E'  if p_tables is null or %1$s = any (p_tables) then\n'
-      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
       '  end if;\n',
       t.id, 'access_' || t.id
     ), '' order by t.depth, t.id),
@@ -139,7 +198,7 @@ begin
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, content jsonb)
+returns table (table_id smallint, owner_id bigint, content jsonb)
 language plpgsql
 volatile
 parallel unsafe

@@ -15,11 +15,41 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
-    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
-    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-    'home_record', 'replay_record', 'hold', 'hold_end', 'rectification', 'rectification_record', 'rectification_decision'
+    'audit_record',
+    'source',
+    'basis_record',
+    'basis_end',
+    'assessment',
+    'assessment_decision',
+    'consent_form_version',
+    'consent_request',
+    'consent_record',
+    'restriction_record',
+    'restriction_end',
+    'restriction_exception',
+    'restriction_exception_end',
+    'lifting_notice',
+    'objection_record',
+    'objection_decision',
+    'request',
+    'request_event',
+    'erasure_record',
+    'mail_record',
+    'opt_out_record',
+    'hold',
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event',
+    'erasure_completion',
+    'rectification',
+    'rectification_record',
+    'rectification_decision',
+    'home_record',
+    'replay_record'
   ] loop
     -- pg_restore --disable-triggers leaves them enabled, but no longer always
     continue when (

@@ -11,34 +11,44 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
 end;
-comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -56,10 +66,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
-    return to_jsonb(p_value);
+    -- the blanks of character(n) are not encrypted
+    return to_jsonb(rpad(p_value, coalesce(substring(p_type from '^character.([0-9]+).$')::integer, length(p_value))));
   end if;
   -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
   begin
@@ -70,7 +82,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -95,18 +108,25 @@ as $function$
 declare
   v_before text := gdpr_internal.before_worker();
   v_tables smallint[];
+  v_owners bigint[];
   v_rows jsonb[];
-  v_key bytea;
+  v_keys gdpr_internal.keyring;
 begin
-  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
   from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
   perform gdpr_internal.after_worker(v_before);
   if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
-    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+    v_keys := gdpr_internal.keyring();
   end if;
   return query
   select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
-  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
   join (
     select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
     from gdpr_internal.protected_table as t where t.id = any (v_tables)
@@ -115,7 +135,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
@@ -135,6 +155,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -172,6 +194,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare

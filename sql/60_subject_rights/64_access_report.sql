@@ -29,45 +29,57 @@ begin
 end
 $function$;
 comment on function gdpr_internal.note_access(bigint, text) is
-  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
@@ -129,7 +141,9 @@ begin
       'subject', gdpr_internal.standing_facts(p_subject),
       'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
       'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
       'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
       'rights', to_jsonb(array[
         'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
       ]),
@@ -177,7 +191,7 @@ begin
 end
 $function$;
 comment on function gdpr.access_report(bigint, boolean) is
-  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
 
 create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
 returns jsonb
@@ -192,4 +206,4 @@ begin
 end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
-  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';

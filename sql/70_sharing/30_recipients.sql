@@ -119,6 +119,31 @@ $function$;
 comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
   'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
 
+create or replace function gdpr.end_recipient(p_name text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_last gdpr_internal.recipient_record;
+begin
+  select * into v_last from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_last.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  perform gdpr.record_recipient(
+    v_last.name, v_last.role, v_last.country, v_last.safeguard, v_last.contract, v_last.address,
+    (select p.name from gdpr_internal.recipient_now as p where p.recipient_id = v_last.parent_id), statement_timestamp(), v_last.ground,
+    v_last.safeguard_reference, v_last.safeguard_until, v_last.language
+  );
+end
+$function$;
+comment on function gdpr.end_recipient(text) is
+  'Ends the entry of a recipient: nothing may be disclosed to it from now on. It still gets notices about what it has. Error: PR702.';
+
 create or replace function gdpr_internal.require_recipient(p_name text)
 returns gdpr_internal.recipient_record
 language plpgsql

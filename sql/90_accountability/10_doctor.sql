@@ -233,9 +233,9 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'home_record', 'replay_record',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
       'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-      'rectification', 'rectification_record', 'rectification_decision')
+      'rectification', 'rectification_record', 'rectification_decision', 'home_record', 'replay_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -377,6 +377,8 @@ begin
     select * from gdpr_internal.doctor_home()
     union all
     select * from gdpr_internal.doctor_sharing()
+    union all
+    select * from gdpr_internal.doctor_retention()
     union all
     select * from gdpr_internal.doctor_rows()
     union all

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.capabilities.consents import ask as ask_consent
 from tests.capabilities.consents import PURPOSES, sees, set_up
+from tests.capabilities.consents import ask as ask_consent
 from tests.capabilities.crm import apply, policy, refused, subject
 from tests.capabilities.test_60_requests import ask, state, steps
 from tests.support import Database, assess
@@ -92,7 +92,6 @@ def test_an_objection_to_marketing_is_done_at_once(house: Database) -> None:
     house.rows(
         "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna], user="dpo_login"
     )
-    apply(house, policy(**PURPOSES | MAIL | {"purposes__marketing__direct_marketing": True}))
     assert sees(house, 1, "marketing")
     number = portal(house, "object", session, "marketing", {"why": "enough"})
     assert not sees(house, 1, "marketing")

@@ -235,7 +235,7 @@ def test_a_table_with_a_purpose_that_says_nothing_keeps_its_rows(shop: Database)
     assert due(shop).keys() == {("shop.person", 1), ("shop.visit", 1)}
 
 
-SALES = {"sale": [{"for": "1 year", "after": "sold"}]}
+SALES: dict[str, Any] = {"sale": [{"for": "1 year", "after": "sold"}]}
 
 
 @pytest.mark.parametrize(

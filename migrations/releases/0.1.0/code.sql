@@ -42,9 +42,10 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
   ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
   ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
   ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
@@ -88,6 +89,7 @@ values
   ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
   ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
+  ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -1308,7 +1310,9 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review', 'provided', 'same_as']
+    p_where, p_in, array[
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review', 'same_as'
+    ]
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1407,9 +1411,9 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
     'review', case when p_in ->> 'review' = 'true' then true end,
-    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
@@ -1509,6 +1513,67 @@ end
 $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+-- 00_foundation/41_read_addresses.sql
+-- [code] What a policy says about addresses that mean the same mailbox, and how long the blocklist remembers.
+-- GDPR Art. 17, 5(1)(e). Called by: gdpr_internal.settings_problems().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.address_problems(p_addresses jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_domain text;
+  v_rule jsonb;
+  v_where text;
+  v_problems text[] := '{}';
+begin
+  if p_addresses is null then
+    return '{}';
+  elsif jsonb_typeof(p_addresses) <> 'object' then
+    return array['settings.addresses: has to be a table of domains'];
+  end if;
+  for v_domain, v_rule in select key, value from jsonb_each(p_addresses) loop
+    v_where := format('settings.addresses.%s', to_json(v_domain));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_rule, array['tag', 'ignore_dots', 'same_as']);
+    continue when jsonb_typeof(v_rule) <> 'object';
+    if v_domain !~ '^[^@\s.]+(\.[^@\s.]+)+$' or gdpr_internal.canonical('email', 'x@' || v_domain) <> 'x@' || v_domain then
+      v_problems := v_problems || format('%s: a domain in its canonical form, as "gmail.com"', v_where);
+    end if;
+    if v_rule ->> 'tag' !~ '^[-+=_%#]?$' then
+      v_problems := v_problems || format('%s.tag: the character that begins a tag, one of + - = _ %% #, or "" for none', v_where);
+    end if;
+    if jsonb_typeof(coalesce(v_rule -> 'ignore_dots', 'false')) <> 'boolean' then
+      v_problems := v_problems || format('%s.ignore_dots: true or false', v_where);
+    end if;
+    if v_rule ? 'same_as' and (
+      v_rule ?| array['tag', 'ignore_dots'] or v_rule ->> 'same_as' = v_domain or not p_addresses ? (v_rule ->> 'same_as')
+      or p_addresses -> (v_rule ->> 'same_as') ? 'same_as'
+    ) then
+      v_problems := v_problems || format('%s.same_as: another domain of this list, whose rules hold for both', v_where);
+    end if;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.address_problems(jsonb) is 'What is wrong with settings.addresses of a policy.';
+
+create or replace function gdpr_internal.retain_problem(p_retain jsonb)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select (gdpr_internal.read_interval('settings.blocklist_retain', p_retain #>> '{}')).problem where p_retain is not null;
+end;
+comment on function gdpr_internal.retain_problem(jsonb) is 'What is wrong with settings.blocklist_retain of a policy, or null.';
 
 -- 00_foundation/41_read_adequacy.sql
 -- [code] What a policy says about countries with an adequacy decision.
@@ -1619,16 +1684,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy', 'addresses', 'blocklist_retain',
       'new_timeline'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
+    || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
     (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
+    gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -1702,8 +1769,9 @@ begin
     end;
   elsif v_step is not null then
     return case
-      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
-      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      when v_kind = 'object' and p_value ? v_step then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' and p_value -> v_step::integer is not null
+        then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest))
       else p_value
     end;
   elsif v_kind = 'object' then
@@ -2653,6 +2721,7 @@ begin
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
+  perform gdpr_internal.generate_addresses();
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
@@ -2780,6 +2849,7 @@ begin
   values (
     p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
   );
+  perform gdpr_internal.make_probe_counter(p_role);
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -2986,12 +3056,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, provided, mask, erase, same_as, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
-    d.value ->> 'about', d.value ? 'review', not d.value ? 'provided', d.value ->> 'mask',
+    not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2999,7 +3069,8 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, provided = excluded.provided, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
+    review = excluded.review, mask = excluded.mask, erase = excluded.erase,
     same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
@@ -3332,6 +3403,11 @@ begin atomic
   join pg_class as c on c.oid = p_relation
   where k.castsource = c.reltype
   union all
+  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
+  from pg_constraint as k
+  where k.contype = 'f' and k.conparentid = 0
+    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -3340,7 +3416,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -4664,21 +4740,71 @@ $function$;
 comment on function gdpr_internal.canonical(text, text) is
   'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
 
+create or replace function gdpr_internal.generate_addresses()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_local text := 'split_part(p_canonical, ''@'', 1)';
+  v_domain text := 'substr(p_canonical, strpos(p_canonical, ''@'') + 1)';
+  v_rules text;
+begin
+  -- asked for every address that comes in: the policy as code, which the planner puts into the triggers
+  select string_agg(
+    format(
+      'when %s = %L then %s || %L', v_domain, d.domain,
+      case when (d.rule ->> 'ignore_dots')::boolean then format('replace(%s, %L, %L)', l.part, '.', '') else l.part end,
+      '@' || d.same_as
+    ), ' ' order by d.domain
+  )
+  into v_rules
+  from (
+    select a.key as domain, coalesce(a.value ->> 'same_as', a.key) as same_as,
+      '{"tag": "+"}' || case when a.value ? 'same_as' then s.value -> (a.value ->> 'same_as') else a.value end as rule
+    from gdpr_internal.setting as s
+    cross join lateral jsonb_each(s.value) as a
+    where s.name = 'addresses'
+  ) as d
+  cross join lateral (
+    select case
+      when d.rule ->> 'tag' = '' then v_local
+      else format('case when strpos(%1$s, %2$L) > 1 then split_part(%1$s, %2$L, 1) else %1$s end', v_local, d.rule ->> 'tag')
+    end as part
+  ) as l;
+  execute format(
+    'create or replace function gdpr_generated.bare_address(p_canonical text) returns text language sql stable parallel safe '
+    'security invoker begin atomic select case %s when strpos(%2$s, %3$L) > 1 then split_part(%2$s, %3$L, 1) || substr(p_canonical, strpos(p_canonical, %4$L)) '
+    'else p_canonical end; end',
+    v_rules, v_local, '+', '@'
+  );
+  comment on function gdpr_generated.bare_address(text) is
+    'The mailbox that a canonical address means: without its plus-tag, or by the rules of settings.addresses. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.bare_address(text) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_internal.generate_addresses() is 'Generates gdpr_generated.bare_address() from settings.addresses of the policy.';
+
+do $addresses$
+begin
+  perform gdpr_internal.generate_addresses();
+end
+$addresses$;
+
 create or replace function gdpr_internal.bare_form(p_kind text, p_canonical text)
 returns text
 language sql
-immutable
-strict
+stable
 parallel safe
 security invoker
 begin atomic
-  select case
-    when p_kind = 'email' and strpos(p_canonical, '+') > 1 and strpos(p_canonical, '+') < strpos(p_canonical, '@')
-      then split_part(p_canonical, '+', 1) || substr(p_canonical, strpos(p_canonical, '@'))
-    else p_canonical
-  end;
+  select case when p_kind = 'email' then gdpr_generated.bare_address(p_canonical) else p_canonical end;
 end;
-comment on function gdpr_internal.bare_form(text, text) is 'The canonical address without its plus-tag: what the blocklist checks and blocks besides the address itself.';
+comment on function gdpr_internal.bare_form(text, text) is
+  'The mailbox that a canonical address means, without tags and what else its domain ignores: what the blocklist checks and blocks besides the address itself.';
 
 create or replace function gdpr_policy.canonical_of(p_kind text, p_value text)
 returns text
@@ -4933,7 +5059,7 @@ comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
 language plpgsql
-stable
+volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -4941,6 +5067,9 @@ as $function$
 declare
   v_relation record;
 begin
+  if p_blocklist <> 'backfill' then
+    perform gdpr_internal.count_probe();
+  end if;
   if p_blocklist = 'warn' then
     raise warning using
       errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
@@ -5131,6 +5260,137 @@ select
   ) as restricted
 from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 10_collection/50_probes.sql
+-- [code] Tries with blocked identifiers are counted, by role and time, and nothing about them is kept: no digest, no row.
+-- GDPR Art. 5(1)(e), 32(1)(d). Counted by: gdpr_internal.meet_blocked(); read by officers, the counters by gdpr.tidy_blocklist().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.make_probe_counter(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_n integer;
+begin
+  insert into gdpr_internal.probe_counter (role_name) values (p_role)
+  on conflict (role_name) do nothing
+  returning n into v_n;
+  if v_n is not null then
+    execute format('create sequence gdpr_internal.%I owned by gdpr_internal.probe_counter.n', 'probes_' || v_n);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.make_probe_counter(name) is 'Gives a role of the policy a counter of its own, once.';
+
+create or replace function gdpr_internal.count_probe()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_n integer;
+begin
+  select c.n into v_n
+  from gdpr_internal.probe_counter as c
+  where c.role_name in (v_role, '') or pg_has_role(v_role, to_regrole(quote_ident(c.role_name))::oid, 'usage')
+    -- a superuser is a member of everything
+    and not (select r.rolsuper from pg_roles as r where r.rolname = v_role)
+  order by (c.role_name <> v_role), (c.role_name = ''), c.role_name
+  limit 1;
+  perform nextval(format('gdpr_internal.%I', 'probes_' || v_n)::regclass);
+end
+$function$;
+comment on function gdpr_internal.count_probe() is 'Counts a try with a blocked identifier, for the role of the session; the count outlives the refusal.';
+
+create or replace function gdpr_internal.probe_totals()
+returns table (role_name name, total bigint)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select c.role_name, coalesce(pg_sequence_last_value(format('gdpr_internal.%I', 'probes_' || c.n)::regclass), 0)
+  from gdpr_internal.probe_counter as c;
+end
+$function$;
+comment on function gdpr_internal.probe_totals() is 'All tries with blocked identifiers so far, by role.';
+
+create or replace view gdpr.probe as
+with readings as (
+  select r.role_name, r.read_at, r.total from gdpr_internal.probe_reading as r
+  union all
+  select t.role_name, statement_timestamp(), t.total from gdpr_internal.probe_totals() as t
+)
+select
+  coalesce(nullif(r.role_name, ''), '(other roles)') as role,
+  lag(r.read_at) over w as counted_from,
+  r.read_at as counted_until,
+  r.total - coalesce(lag(r.total) over w, 0) as tries
+from readings as r
+window w as (partition by r.role_name order by r.read_at);
+comment on view gdpr.probe is
+  'How many rows with blocked identifiers were refused (or warned about), by role, from one nightly gdpr.tidy() to the next. Which identifiers they were is not kept. A crash of the server may add up to 32 to a counter. Art. 32(1)(d).';
+
+create or replace function gdpr.tidy_blocklist(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_retain interval := (select (s.value #>> '{}')::interval from gdpr_internal.setting as s where s.name = 'blocklist_retain');
+  v_deleted integer;
+begin
+  insert into gdpr_internal.probe_reading (role_name, total)
+  select t.role_name, t.total
+  from gdpr_internal.probe_totals() as t
+  where t.total > coalesce((select max(r.total) from gdpr_internal.probe_reading as r where r.role_name = t.role_name), 0)
+  on conflict (role_name, read_at) do nothing;
+  if v_retain is null then
+    return 0;
+  end if;
+  with past as (
+    select i.digest from gdpr_internal.identifier as i
+    where i.blocked_at < statement_timestamp() - v_retain
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.identifier as i using past as p where i.digest = p.digest;
+  get diagnostics v_deleted = row_count;
+  if v_deleted > 0 then
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object('reason', 'blocklist_retain', 'identifiers', v_deleted));
+  end if;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_blocklist(integer) is
+  'Reads the counters of gdpr.probe, and deletes up to p_limit blocked identifiers that are older than settings.blocklist_retain of the policy, on record; returns how many. Without that setting they stay. Art. 5(1)(e).';
+
+do $counters$
+declare
+  v_role name;
+begin
+  perform gdpr_internal.make_probe_counter('');
+  for v_role in select b.role_name from gdpr_internal.role_binding as b loop
+    perform gdpr_internal.make_probe_counter(v_role);
+  end loop;
+end
+$counters$;
 
 -- 10_collection/60_registrations.sql
 -- [code] Double opt-in: a registration is put aside, encrypted, until the person confirms it by mail.
@@ -5509,7 +5769,7 @@ $function$;
 comment on function gdpr_internal.insert_registration(smallint, jsonb) is
   'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
 
-create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+create or replace function gdpr_internal.lift_own_block(p_registration bigint, p_address uuid, p_to text)
 returns void
 language plpgsql
 volatile
@@ -5521,11 +5781,13 @@ begin
   delete from gdpr_internal.identifier as i
   where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
   if found then
-    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object(
+      'kind', 'email', 'reason', 'confirmed by the owner of the address', 'found', true, 'registration', p_registration
+    ));
   end if;
 end
 $function$;
-comment on function gdpr_internal.lift_own_block(uuid, text) is
+comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
@@ -5567,7 +5829,7 @@ begin
     perform gdpr_internal.refuse('registration_known');
   end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
+    perform gdpr_internal.lift_own_block(v_registration.id, v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);
@@ -8241,11 +8503,8 @@ begin
   return query
   select
     s.id,
-    case
-      -- what is kept of the erased stands in the row, until it ends
-      when s.erased_at is not null then 0
-      else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62)
-    end,
+    -- what is kept of the erased stands in the row, until it ends
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62) end,
     case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
       when s.erased_at is not null or r.mask = 0 then 'infinity'
@@ -9029,8 +9288,8 @@ parallel safe
 security invoker
 as $function$
   select case when (p_column).identifier = 'email' then format(
-    'case when strpos(v_canonical_%1$s, ''+'') > 0 '
-    'then gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) else v_digest_%1$s end',
+    'case gdpr_internal.bare_form(%2$L, v_canonical_%1$s) when v_canonical_%1$s then v_digest_%1$s '
+    'else gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) end',
     (p_column).n, (p_column).canonical
   ) else format('v_digest_%s', (p_column).n) end;
 $function$;
@@ -9210,7 +9469,9 @@ end
 $function$;
 comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
 
-create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+create or replace function gdpr_internal.change_source(
+  p_table smallint, p_subject bigint, p_key text, p_keys gdpr_internal.keyring, p_data_key bytea
+)
 returns void
 language plpgsql
 volatile
@@ -9219,18 +9480,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
-declare
-  v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is not null then
+  if p_data_key is not null then
     perform gdpr_internal.add_source(
-      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+      p_subject, p_table, gdpr_internal.keyed_digest((p_keys).digest_key, 'row ' || p_table, p_key), gdpr_internal.context_source(), p_data_key, 'changed'
     );
   end if;
 end
 $function$;
-comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+comment on function gdpr_internal.change_source(smallint, bigint, text, gdpr_internal.keyring, bytea) is
+  'Records where a change of a row came from; nothing of a person whose data key is gone. Art. 14(2)(f).';
 
 set local role gdpr_owner;
 
@@ -9470,7 +9729,9 @@ begin
       v_matching := v_matching + v_column.matches::integer;
       v_constraint := coalesce(v_constraint, v_column.unique_name);
       if v_column.identifier = 'email' then
-        v_plain := v_plain || format('coalesce(strpos(v_canonical_%s, ''+''), 0) = 0', v_column.n);
+        v_plain := v_plain || format(
+          'coalesce(gdpr_internal.bare_form(%2$L, v_canonical_%1$s) = v_canonical_%1$s, true)', v_column.n, v_column.canonical
+        );
       end if;
     end if;
     v_store := v_store || gdpr_internal.store_value_code(v_column, v_random * 16 + 1);
@@ -10054,7 +10315,8 @@ $code$,
   perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts(), access_rows() and the functions of erasure, which follow the foreign keys between all protected tables.';
+comment on function gdpr_generated.generate_dispatch() is
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -10070,12 +10332,7 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in (
-        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
-        'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
-        'rectify_' || p_table
-      )
+      and p.proname ~ format('^[a-z_]+_%s$', p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;
@@ -10623,12 +10880,10 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- no OID: a restored database has others
-  select md5(coalesce(string_agg(l.link, ',' order by l.link collate "C"), ''))
-  from (
-    select concat_ws(' ', x.child_id, x.parent_id, x.on_delete, x.child_columns::text, x.parent_columns::text, x.cut_columns::text) as link
-    from gdpr_internal.protected_link as x
-  ) as l;
+  select md5(coalesce(string_agg(
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
+  ), ''))
+  from gdpr_internal.protected_link as l;
 end;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
@@ -10672,7 +10927,7 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' and (p_column).encrypted then format('left(%s.%I, 1)', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
     when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'
@@ -10737,6 +10992,65 @@ comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, tex
 
 set local role gdpr_worker;
 
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
 create or replace function gdpr_generated.generate_access(p_table smallint)
 returns void
 language plpgsql
@@ -10748,25 +11062,19 @@ as $function$
 declare
   v_relation regclass;
   v_columns text;
-  v_key text;
+  v_code record := gdpr_generated.access_code(p_table);
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
   into v_columns
   from pg_attribute as a
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
-  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
-  into v_key
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = v_relation and x.indisprimary;
 
   -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
-returns setof jsonb
+returns table (owner_id bigint, content jsonb)
 language plpgsql
 volatile
 security definer
@@ -10786,21 +11094,24 @@ as $body$
 begin
   if p_places is null then
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
-    from (select t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
-    order by %4$s;
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
   else
     return query
-    select (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
     from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
-    where t.gdpr_subject_id = p_subject
-    order by %4$s;
+    where %7$s
+    order by %6$s;
   end if;
   set constraints all immediate;
 end
 $body$
 $code$,
-    'access_' || p_table, v_relation, v_columns, v_key
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
@@ -10825,7 +11136,10 @@ begin
   select p.gdpr_part, array_agg(p.ctid order by p.n)
   from (
     select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
-    from (select t.tableoid as gdpr_part, t.ctid, t.* from %2$s as t where t.gdpr_subject_id = p_subject offset 0) as t
+    from (
+      %2$s
+      offset 0
+    ) as t
   ) as p
   group by p.gdpr_part, (p.n - 1) / p_size
   order by p.gdpr_part, (p.n - 1) / p_size;
@@ -10833,7 +11147,7 @@ begin
 end
 $body$
 $code$,
-    'access_pages_' || p_table, v_relation, v_key
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
   ));
   execute format(
     'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
@@ -10859,7 +11173,7 @@ begin
   select
     string_agg(format(
       E'  if p_tables is null or %1$s = any (p_tables) then\n'
-      '    return query select %1$s::smallint, r from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
       '  end if;\n',
       t.id, 'access_' || t.id
     ), '' order by t.depth, t.id),
@@ -10873,7 +11187,7 @@ begin
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, content jsonb)
+returns table (table_id smallint, owner_id bigint, content jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -11168,10 +11482,10 @@ end
 $function$;
 comment on function gdpr_generated.generate_rectify(smallint) is 'Generates the function that corrects rows of a protected table.';
 
--- 40_protection/68_generate_erasure.sql
--- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
--- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
--- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- 40_protection/68_erasure_steps.sql
+-- [code] The generator of the steps of erasure: for each protected table one function a step.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, rows
+-- that it cannot but refer to are anonymised, other links to what goes are cut, and tables that refer to each other in a
 -- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
 
 set local role gdpr_worker;
@@ -11201,6 +11515,7 @@ create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
@@ -11233,7 +11548,7 @@ begin atomic
     E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
     case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
   ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
     p_table, c.column_name, p_rows, 'review_' || c.id
   ), '' order by c.position), '')
   from gdpr_internal.protected_column as c
@@ -11292,7 +11607,6 @@ as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_row text;
-  v_columns text;
   v_ends text;
   v_least text;
   v_assign text;
@@ -11455,8 +11769,8 @@ begin
   select string_agg(format(
     'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
     gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
-    -- PostgreSQL cuts these itself
-    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+    -- what can be cut is cut afterwards, but not in a row that is kept
+    case when l.cut_columns is not null then '' else ' or ' || v_others end
   ), E'\n      or ' order by l.id)
   into v_stays
   from gdpr_internal.protected_link as l
@@ -11546,6 +11860,12 @@ begin atomic
   where gdpr_internal.erase_expression(e, 't') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
+
+-- 40_protection/69_generate_erasure.sql
+-- [code] The generator of erasure: the deletions in their order, and erase_rows(), which calls every step of every table.
+-- GDPR Art. 17. It follows the foreign keys between all protected tables, and so is made anew with each.
+
+set local role gdpr_worker;
 
 create or replace function gdpr_generated.generate_deletes()
 returns smallint[]
@@ -11651,6 +11971,7 @@ create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_hold
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -11667,13 +11988,11 @@ $body$
 $code$,
     gdpr_internal.link_fingerprint(),
     gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
-    gdpr_internal.indented(case
-      when v_calls.spare is null then coalesce(v_calls.unlink, '')
-      -- a row that is anonymised stays, and so does what it refers to
-      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
-        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
-    end, '  '),
-    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
+    -- a row that is anonymised stays, and so does what it refers to
+    coalesce(gdpr_internal.indented(
+      E'loop\n  v_more := false;\n' || gdpr_internal.indented(v_calls.spare, '  ') || E'  exit when not v_more;\nend loop;\n', '  '
+    ), ''),
+    gdpr_internal.indented(coalesce(v_calls.unlink, '') || coalesce(v_calls.deletes, ''), '  '),
     (
       select gdpr_internal.indented(coalesce(string_agg(format(
         E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
@@ -12528,6 +12847,7 @@ set debug_print_plan = off
 declare
   v_role name := gdpr_internal.acting_role();
   v_changed text[];
+  v_keys gdpr_internal.keyring;
   v_kek bytea;
   v_audit_key bytea;
   v_wrapped bytea;
@@ -12548,7 +12868,7 @@ begin
       return null;
     end if;
     if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
-      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+      v_keys := gdpr_internal.keyring();
     end if;
   else
 %6$s  end if;
@@ -12562,7 +12882,7 @@ begin
     and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
   then
     if v_kek is null then
-      v_kek := (gdpr_internal.keyring()).kek;
+      v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
     end if;
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
@@ -12576,6 +12896,12 @@ begin
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
+    if (v_keys).kek is not null then
+      perform gdpr_internal.change_source(
+        %12$s::smallint, new.gdpr_subject_id, %13$s, v_keys,
+        case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
+      );
+    end if;
 %10$s  else
 %11$s  end if;
   return null;
@@ -12837,11 +13163,41 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
-    'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
-    'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-    'home_record', 'replay_record', 'hold', 'hold_end', 'rectification', 'rectification_record', 'rectification_decision'
+    'audit_record',
+    'source',
+    'basis_record',
+    'basis_end',
+    'assessment',
+    'assessment_decision',
+    'consent_form_version',
+    'consent_request',
+    'consent_record',
+    'restriction_record',
+    'restriction_end',
+    'restriction_exception',
+    'restriction_exception_end',
+    'lifting_notice',
+    'objection_record',
+    'objection_decision',
+    'request',
+    'request_event',
+    'erasure_record',
+    'mail_record',
+    'opt_out_record',
+    'hold',
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event',
+    'erasure_completion',
+    'rectification',
+    'rectification_record',
+    'rectification_decision',
+    'home_record',
+    'replay_record'
   ] loop
     -- pg_restore --disable-triggers leaves them enabled, but no longer always
     continue when (
@@ -12966,7 +13322,7 @@ begin
       perform gdpr_internal.refuse('no_address');
     end if;
     v_mail := gdpr_internal.queue_mail(
-      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[2] from '^[a-z]{2,3}$'),
       jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
     );
   end if;
@@ -14967,7 +15323,7 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
-create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
 stable
@@ -14979,7 +15335,7 @@ begin atomic
     select
       f.subject_id,
       f.table_id,
-      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')) as erased,
       sum(f.row_count) filter (where f.what = 'spared') as spared,
       sum(f.row_count) filter (where f.what = 'kept') as kept,
       min(f.until) filter (where f.what = 'kept') as until,
@@ -14990,11 +15346,11 @@ begin atomic
     group by f.subject_id, f.table_id
   )
   select
-    f.subject_id,
+    s.id,
     jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
       'method', gdpr_internal.erasure_method(t.definition),
-      'rows', f.erased,
+      'rows', coalesce(f.erased, 0),
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
@@ -15003,12 +15359,14 @@ begin atomic
       'unlinked', f.unlinked,
       'review', f.review
     )) order by t.depth desc, t.id)
-  from fact as f
-  join gdpr_internal.protected_table as t on t.id = f.table_id
-  group by f.subject_id;
+  from unnest(p_subjects) as s (id)
+  cross join gdpr_internal.protected_table as t
+  left join fact as f on f.subject_id = s.id and f.table_id = t.id
+  where t.unprotected_at is null
+  group by s.id;
 end;
-comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -15048,7 +15406,7 @@ begin
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
-    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join gdpr_internal.receipt_tables(p_subjects, v_facts) as r on r.subject_id = s.id
     left join unnest(v_destroyed) as d (id) on d.id = s.id
     order by s.n
     returning id, subject_id
@@ -15085,7 +15443,8 @@ begin
   where i.subject_id = any (p_subjects)
   order by r.id
   for update of r;
-  -- whoever is inserting rows of these persons holds a share lock here or on an identifier: they are waited for
+  -- whoever is inserting rows of these persons holds a share lock on an identifier, and then on the person: in their order
+  perform from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update;
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
   get diagnostics v_found = row_count;
   if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
@@ -15116,6 +15475,10 @@ begin
   v_new := gdpr_internal.lock_persons(p_subjects);
   if v_new <> '{}' then
     perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  if cardinality(v_new) = 1 then
+    -- a request is one person's
+    perform gdpr_internal.note_request(v_new[1], 'erasure', jsonb_build_object('reason', p_reason));
   end if;
   return query
   select e.receipt
@@ -15261,7 +15624,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
@@ -15313,7 +15676,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -15759,34 +16122,44 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  select coalesce(array_agg(c.key order by c.key), '{}') from jsonb_each(p_definition -> 'columns') as c where c.value ? 'about';
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
 end;
-comment on function gdpr_internal.about_columns(jsonb) is 'The columns of a table, by its definition, that are about somebody else. Art. 15(4).';
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
 
 create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select gdpr_internal.about_columns(t.definition) || array(
-    select a.attname::text
-    from pg_attribute as a
-    where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-      and case when t.definition -> 'columns' ? a.attname::text
-        then t.definition -> 'columns' -> a.attname::text ? 'provided'
-        -- rows without their keys would no longer belong together
-        else not exists (
-          select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        )
-      end
-    order by a.attnum
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.hidden_columns(smallint, boolean) is
   'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
 
@@ -15804,10 +16177,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
   v_value jsonb;
 begin
   if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
-    return to_jsonb(p_value);
+    -- the blanks of character(n) are not encrypted
+    return to_jsonb(rpad(p_value, coalesce(substring(p_type from '^character.([0-9]+).$')::integer, length(p_value))));
   end if;
   -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
   begin
@@ -15818,7 +16193,8 @@ begin
     elsif v_type = 'timestamp with time zone' then
       v_value := to_jsonb(p_value::timestamptz);
     else
-      execute format('select to_jsonb($1::%s)', v_type) into v_value using p_value;
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
     end if;
   exception when data_exception then
     v_value := to_jsonb(p_value);
@@ -15843,18 +16219,25 @@ as $function$
 declare
   v_before text := gdpr_internal.before_worker();
   v_tables smallint[];
+  v_owners bigint[];
   v_rows jsonb[];
-  v_key bytea;
+  v_keys gdpr_internal.keyring;
 begin
-  select array_agg(r.table_id), array_agg(r.content) into v_tables, v_rows
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
   from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
   perform gdpr_internal.after_worker(v_before);
   if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
-    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+    v_keys := gdpr_internal.keyring();
   end if;
   return query
   select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
-  from unnest(v_tables, v_rows) with ordinality as r (table_id, content, n)
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
   join (
     select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
     from gdpr_internal.protected_table as t where t.id = any (v_tables)
@@ -15863,7 +16246,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, r.content ->> c.column_name))
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
@@ -15883,6 +16266,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -15920,6 +16305,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
@@ -15972,170 +16359,253 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'table', t.relation::text,
-    'description', obj_description(t.relation, 'pg_class'),
-    'kept_for', t.definition -> 'erase' ->> 'keep_until'
-  )) || jsonb_build_object(
-    'columns', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-        'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
-      )) order by a.attnum), '[]')
-      from pg_attribute as a
-      left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
-      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(t.id, a.attname)
-        and a.attname::text <> all (gdpr_internal.hidden_columns(t.id, p_portable))
-    ),
-    'left_out', to_jsonb(gdpr_internal.hidden_columns(t.id, p_portable))
-  )
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+  v_hidden text[] := gdpr_internal.hidden_columns(p_table, p_portable);
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'description', obj_description(t.relation, 'pg_class'),
+      'kept_for', t.definition -> 'erase' ->> 'keep_until'
+    )) || jsonb_build_object(
+      'columns', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+        )) order by a.attnum), '[]')
+        from pg_attribute as a
+        left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+        where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+          and a.attname::text <> all (v_hidden)
+      ),
+      'left_out', to_jsonb(v_hidden)
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.described_table(smallint, boolean) is
   'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
 
 create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set intervalstyle = 'iso_8601'
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'purpose', p.name, 'description', p.description, 'basis', p.basis,
-    'article', case p.basis
-      when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
-      when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
-    end,
-    'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
-    'objected_at', gdpr_internal.utc(o.recorded_at)
-  )) || jsonb_build_object(
-    'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
-    'tables', t.names,
-    'bases', b.bases
-  ) order by p.id), '[]')
-  from gdpr_internal.purpose as p
-  left join gdpr_internal.objection_record as o on o.subject_id = p_subject and o.purpose_id = p.id
-  cross join lateral (
-    select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
-    from gdpr_internal.protected_table as t
-    where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
-  ) as t
-  cross join lateral (
+as $function$
+begin
+  return (
     select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
-        x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
-      ),
-      'valid_from', gdpr_internal.utc(x.valid_from),
-      'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
-    )) order by x.id), '[]') as bases
-    from gdpr_internal.basis_record as x
-    left join gdpr_internal.held_basis as h on h.id = x.id
-    left join gdpr_internal.basis_end as e on e.basis_id = x.id
-    where x.subject_id = p_subject and x.purpose_id = p.id
-  ) as b
-  where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null);
-end;
+      'purpose', p.name, 'description', p.description, 'basis', p.basis,
+      'article', case p.basis
+        when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+        when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+      end,
+      'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+      'objected_at', gdpr_internal.utc(o.recorded_at)
+    )) || jsonb_build_object(
+      'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+      'tables', t.names,
+      'bases', b.bases
+    ) order by p.id), '[]')
+    from gdpr_internal.purpose as p
+    left join gdpr_internal.standing_objection as o on o.subject_id = p_subject and o.purpose_id = p.id
+    cross join lateral (
+      select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+      from gdpr_internal.protected_table as t
+      where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+    ) as t
+    cross join lateral (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+          x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+        ),
+        'valid_from', gdpr_internal.utc(x.valid_from),
+        'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+      )) order by x.id), '[]') as bases
+      from gdpr_internal.basis_record as x
+      left join gdpr_internal.held_basis as h on h.id = x.id
+      left join gdpr_internal.basis_end as e on e.basis_id = x.id
+      where x.subject_id = p_subject and x.purpose_id = p.id
+    ) as b
+    where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null)
+  );
+end
+$function$;
 comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
   'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
 
 create or replace function gdpr_internal.category_facts(p_tables smallint[])
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'category', c.category, 'special_category', c.special, 'columns', c.columns
-  )) order by c.category, c.special), '[]')
-  from (
-    select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
-    from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
-    group by c.category, c.special
-  ) as c;
-end;
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'category', c.category, 'special_category', c.special, 'columns', c.columns
+    )) order by c.category, c.special), '[]')
+    from (
+      select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+      group by c.category, c.special
+    ) as c
+  );
+end
+$function$;
 comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
 
 create or replace function gdpr_internal.consent_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-    'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
-    'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
-    -- who took the answer, and a guardian, are other persons
-    'evidence', e.evidence - array['who', 'guardian']
-  )) order by e.id, p.id), '[]')
-  from (
-    select
-      q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
-      null::jsonb as evidence
-    from gdpr_internal.consent_request as q
-    cross join lateral unnest(q.purposes) as u (purpose_id)
-    where q.subject_id = p_subject
-    union all
-    select
-      r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
-      gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
-    from gdpr_internal.consent_record as r
-    where r.subject_id = p_subject
-  ) as e
-  join gdpr_internal.purpose as p on p.id = e.purpose_id
-  left join gdpr_internal.consent_form as f on f.id = e.form_id;
-end;
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+      'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+      -- who took the answer, and a guardian, are other persons
+      'evidence', e.evidence - array['who', 'guardian']
+    )) order by e.id, p.id), '[]')
+    from (
+      select
+        q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+        null::jsonb as evidence
+      from gdpr_internal.consent_request as q
+      cross join lateral unnest(q.purposes) as u (purpose_id)
+      where q.subject_id = p_subject
+      union all
+      select
+        r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+        gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+      from gdpr_internal.consent_record as r
+      where r.subject_id = p_subject
+    ) as e
+    join gdpr_internal.purpose as p on p.id = e.purpose_id
+    left join gdpr_internal.consent_form as f on f.id = e.form_id
+  );
+end
+$function$;
 comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
 
 create or replace function gdpr_internal.standing_facts(p_subject bigint)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_strip_nulls(jsonb_build_object(
-    'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
-  )) || jsonb_build_object(
-    'identifiers', (
-      select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
-      where i.subject_id = s.id and i.retired_at is null
-    ),
-    'restrictions', (
-      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
-      )) order by r.id), '[]')
-      from gdpr_internal.restriction_record as r
-      left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
-      where r.subject_id = s.id
-    ),
-    'mails', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
-      ) order by m.id), '[]')
-      from gdpr_internal.mail_record as m where m.subject_id = s.id
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+    )) || jsonb_build_object(
+      'identifiers', (
+        select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+        where i.subject_id = s.id and i.retired_at is null
+      ),
+      'restrictions', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+        )) order by r.id), '[]')
+        from gdpr_internal.restriction_record as r
+        left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+        where r.subject_id = s.id
+      ),
+      'mails', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+        ) order by m.id), '[]')
+        from gdpr_internal.mail_record as m where m.subject_id = s.id
+      )
     )
-  )
-  from gdpr_internal.subject as s
-  where s.id = p_subject;
-end;
+    from gdpr_internal.subject as s
+    where s.id = p_subject
+  );
+end
+$function$;
 comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';
 
 -- 60_subject_rights/63_access_pages.sql
 -- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
@@ -16283,45 +16753,57 @@ begin
 end
 $function$;
 comment on function gdpr_internal.note_access(bigint, text) is
-  'Records that everything about a person is read: once for each transaction, page by page or not. Error: PR101 unknown person.';
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
 
 create or replace function gdpr_internal.portable_tables(p_subject bigint)
 returns smallint[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(t.id), '{}')
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null and exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
-      and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
-    union all
-    select from gdpr_internal.consent_state as c
-    where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.portable_tables(bigint) is
   'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
 
 create or replace function gdpr_internal.document_head(p_document text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select jsonb_build_object(
-    'document', p_document,
-    'version', 1,
-    'created_at', gdpr_internal.utc(statement_timestamp()),
-    'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
 
 create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
@@ -16383,7 +16865,9 @@ begin
       'subject', gdpr_internal.standing_facts(p_subject),
       'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
       'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
       'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
       'rights', to_jsonb(array[
         'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
       ]),
@@ -16431,7 +16915,7 @@ begin
 end
 $function$;
 comment on function gdpr.access_report(bigint, boolean) is
-  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 15.';
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
 
 create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
 returns jsonb
@@ -16446,7 +16930,170 @@ begin
 end
 $function$;
 comment on function gdpr.portable_copy(bigint, boolean) is
-  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404. Art. 20.';
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';
+
+-- 60_subject_rights/66_downloads.sql
+-- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
+-- GDPR Art. 12(3), 15(3), 20, 32(1)(a). Called by: gdpr_dpo; gdpr_mail (gdprdb outbox send); gdpr_portal.
+-- The report itself is never stored. A mail waits as an order, and its sender reads the report when it leaves: what waited in the
+-- outbox would be a second copy of everything about a person, and out of date by the time it is sent.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.report(p_subject bigint, p_portable boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when p_portable then gdpr_internal.portable_document(p_subject, true) else gdpr_internal.access_document(p_subject, true) end;
+end
+$function$;
+comment on function gdpr_internal.report(bigint, boolean) is 'The access report of a person, or (p_portable) the portable copy.';
+
+create or replace function gdpr_internal.passphrase()
+returns text
+language sql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  -- 120 bits in 24 characters that nobody takes for another when they are read out
+  select string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', (get_byte(r.bytes, n) & 31) + 1, 1) || case when n % 4 = 3 and n < 23 then '-' else '' end,
+    '' order by n
+  )
+  from (select gdpr_internal.gen_random_bytes(24) as bytes offset 0) as r
+  cross join generate_series(0, 23) as n;
+end;
+comment on function gdpr_internal.passphrase() is 'A passphrase to be read out over the telephone: six groups of four letters and digits, 120 random bits.';
+
+create or replace function gdpr.send_report(p_subject bigint, p_portable boolean default false, out mail_id bigint, out passphrase text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+  if v_contact.email is null then
+    perform gdpr_internal.refuse('no_address');
+  end if;
+  perform gdpr_internal.refuse_large(p_subject);
+  passphrase := gdpr_internal.passphrase();
+  mail_id := gdpr_internal.queue_mail(
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
+    case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
+    jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
+  );
+  perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
+end
+$function$;
+comment on function gdpr.send_report(bigint, boolean) is
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
+
+create or replace function gdpr_internal.refuse_large(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select sum(cardinality(p.places)) from gdpr_internal.row_pages(p_subject, 1000) as p) > 20000 then
+    perform gdpr_internal.refuse('report_too_large');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
+
+create or replace function gdpr.mail_report(p_mail bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail
+  from gdpr_internal.outbox as o
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
+  for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.refuse_large(v_mail.subject_id);
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
+end
+$function$;
+comment on function gdpr.mail_report(bigint) is
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
+
+create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_valid_for is null or p_portable is null or p_valid_for <= interval '0' or p_valid_for > interval '31 days' then
+    perform gdpr_internal.refuse('invalid_argument', 'p_valid_for is up to 31 days');
+  end if;
+  -- one door at a time
+  delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
+  perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
+  return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
+end
+$function$;
+comment on function gdpr.create_download(bigint, interval, boolean) is
+  'A token with which its bearer downloads a person''s access report (p_portable: the portable copy) once, through gdpr.portal_download(), until p_valid_for (31 days at the most) has passed. An earlier token of the person that was not used opens nothing any more. Errors: PR101, PR603, PR004. Art. 12(3), 15(3).';
+
+create or replace function gdpr.portal_download(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token := gdpr_internal.take_token(p_token, 'download');
+begin
+  -- used up: nothing more has to be known of it, and the reading is in the audit log
+  delete from gdpr_internal.token as t where t.digest = v_token.digest;
+  return gdpr_internal.report(v_token.subject_id, v_token.reference = 1);
+end
+$function$;
+comment on function gdpr.portal_download(text) is
+  'The report for which gdpr.create_download() made the token. It opens once: commit when the bearer has it. The person comes from the token. Errors: PR303 the token is not valid, PR402 key locked. Art. 15(3), 20.';
 
 -- 60_subject_rights/70_sign_in.sql
 -- [code] Signing in to the portal: a link by mail, once, for a session that ends.
@@ -18026,6 +18673,31 @@ end
 $function$;
 comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
   'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
+
+create or replace function gdpr.end_recipient(p_name text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_last gdpr_internal.recipient_record;
+begin
+  select * into v_last from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_last.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  perform gdpr.record_recipient(
+    v_last.name, v_last.role, v_last.country, v_last.safeguard, v_last.contract, v_last.address,
+    (select p.name from gdpr_internal.recipient_now as p where p.recipient_id = v_last.parent_id), statement_timestamp(), v_last.ground,
+    v_last.safeguard_reference, v_last.safeguard_until, v_last.language
+  );
+end
+$function$;
+comment on function gdpr.end_recipient(text) is
+  'Ends the entry of a recipient: nothing may be disclosed to it from now on. It still gets notices about what it has. Error: PR702.';
 
 create or replace function gdpr_internal.require_recipient(p_name text)
 returns gdpr_internal.recipient_record
@@ -19771,6 +20443,57 @@ $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
   'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
+-- 80_retention/70_schedule.sql
+-- [code] The nightly jobs, where pg_cron is there to run them.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin. They run as whoever schedules them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.schedule_jobs()
+returns table (job text, schedule text)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_jobs constant text[] := array[
+    'gdprdb tidy', '7 1 * * *', 'select count(*) from gdpr.tidy()',
+    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()'
+  ];
+begin
+  -- a function of that name that somebody else made would run with the caller's rights
+  if not exists (
+    select from pg_proc as p
+    join pg_roles as o on o.oid = p.proowner
+    where p.oid = to_regprocedure('cron.schedule(text, text, text)') and o.rolsuper
+  ) then
+    perform gdpr.refuse_schedule();
+  end if;
+  for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
+    job := v_jobs[3 * i + 1];
+    schedule := v_jobs[3 * i + 2];
+    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr.schedule_jobs() is
+  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, in batches, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
+
+create or replace function gdpr.refuse_schedule()
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('cron_missing');
+end;
+comment on function gdpr.refuse_schedule() is 'Raises PR805.';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -19832,6 +20555,37 @@ begin
 end
 $function$;
 comment on function gdpr_internal.doctor_home() is 'Findings about restores; what is noticed here stays noticed.';
+
+-- 90_accountability/06_doctor_retention.sql
+-- [code] Findings about retention: rules that nobody carries out.
+-- GDPR Art. 5(1)(e). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_retention()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'retention', t.relation::text,
+    case when p.finished_at is null then 'retention never ran' else format('retention has not come to its end since %s', p.finished_at::date) end,
+    'Run gdprdb retention run each night'
+      || case when to_regprocedure('cron.schedule(text, text, text)') is null then '.' else ', or let pg_cron do it: gdprdb retention schedule.' end
+  from gdpr_internal.protected_table as t
+  cross join gdpr_internal.retention_pass as p
+  where t.mode = 'enforce' and t.id = any (gdpr_internal.retention_tables())
+    and greatest(p.finished_at, t.protected_at) < statement_timestamp() - interval '7 days'
+  union all
+  select 'warning', 'erasure_batch', b.batch_id::text, format('persons who could not be erased: %s', count(*)),
+    'gdpr.erasure_batch names the errors; gdprdb subject erase-batch --resume tries again with --retry.'
+  from gdpr_internal.erasure_batch_person as b
+  where b.failure is not null
+  group by b.batch_id;
+end;
+comment on function gdpr_internal.doctor_retention() is 'Findings about retention that does not run, and about persons in batches who could not be erased.';
 
 -- 90_accountability/07_doctor_sharing.sql
 -- [code] Findings about recipients and about notices that they did not get.
@@ -20121,9 +20875,9 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'home_record', 'replay_record',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
       'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-      'rectification', 'rectification_record', 'rectification_decision')
+      'rectification', 'rectification_record', 'rectification_decision', 'home_record', 'replay_record')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -20266,6 +21020,8 @@ begin
     union all
     select * from gdpr_internal.doctor_sharing()
     union all
+    select * from gdpr_internal.doctor_retention()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -20390,10 +21146,12 @@ begin atomic
   union all
   select 'gates', gdpr.tidy_gates(p_limit)
   union all
+  select 'blocklist', gdpr.tidy_blocklist(p_limit)
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -20507,7 +21265,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
@@ -20561,8 +21319,9 @@ grant execute on function
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
   gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
   gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
-  gdpr.access_rows(bigint, jsonb),
-  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
+  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text),
+  gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
@@ -20599,19 +21358,35 @@ grant select on gdpr.replay_log, gdpr.home to gdpr_admin, gdpr_dpo, gdpr_auditor
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- 8c. retention: officers decide what has to stay; administrators see what stays
+grant execute on function
+  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
+  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
+  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
+grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.run_retention(integer), gdpr.schedule_jobs(), gdpr.refuse_schedule() to gdpr_admin;
+grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+-- how often, never which: who keeps the blocklist and who administers see tries of a form
+grant select on gdpr.probe to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
 grant execute on function
   gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.end_recipient(text),
   gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
   gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
 to gdpr_dpo;
@@ -20619,17 +21394,6 @@ grant execute on function gdpr.export_rows(text, text[], text, text, text, text)
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
--- 8c. retention: officers decide what has to stay; administrators see what stays
-grant execute on function
-  gdpr.place_hold(bigint, text, text, regclass, text, name[], timestamptz), gdpr.release_hold(bigint, text),
-  gdpr.open_erasure_batch(bigint[], text), gdpr.run_erasure_batch(bigint, integer), gdpr.retry_erasure_batch(bigint),
-  gdpr.erasure_proposals(integer), gdpr.approve_erasures(bigint[], text) to gdpr_dpo;
-grant select on gdpr.erasure_batch to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr.run_retention(integer) to gdpr_admin;
-grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -20638,7 +21402,7 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
 -- and who is signed in, says the session
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
@@ -20745,6 +21509,7 @@ begin
   -- the load has made and granted gdpr_worker's functions anew
   perform gdpr_internal.remember_worker();
   perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.generate_addresses();
   for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -86,9 +86,9 @@ create table gdpr_internal.protected_column (
   matches boolean not null default false,
   age boolean not null default false,
   special text,
+  provided boolean not null default true,
   about text,
   review boolean not null default false,
-  provided boolean not null default true,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
   same_as text,
@@ -280,6 +280,27 @@ create table gdpr_internal.registration_key (
 );
 comment on table gdpr_internal.registration_key is
   'The key of a registration, wrapped like a person''s. Deleting the row makes every copy of the ciphertext unreadable. Left out of data dumps like every table named .._key.';
+
+-- 10_collection/16_probes.sql
+-- [state] How often somebody ran into the blocklist.
+-- GDPR Art. 32(1)(d). A refusal undoes its transaction, and with it whatever it wrote: only a sequence keeps on counting.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.probe_counter (
+  role_name name primary key,
+  n integer not null generated always as identity unique
+);
+comment on table gdpr_internal.probe_counter is
+  'Who has a counter of tries with blocked identifiers: each role of the policy, and '''' for all others. The count is the sequence gdpr_internal.probes_<n>.';
+
+create table gdpr_internal.probe_reading (
+  role_name name not null,
+  read_at timestamptz not null default statement_timestamp(),
+  total bigint not null,
+  primary key (role_name, read_at)
+);
+comment on table gdpr_internal.probe_reading is 'The counters as gdpr.tidy_blocklist() read them: the difference of two is the count of the time between.';
 
 -- 10_collection/20_fold.sql
 -- [state] How letters fold: the part of a canonical form that must not depend on the server's locale or version.

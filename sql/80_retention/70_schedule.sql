@@ -1,0 +1,49 @@
+-- [code] The nightly jobs, where pg_cron is there to run them.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin. They run as whoever schedules them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.schedule_jobs()
+returns table (job text, schedule text)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_jobs constant text[] := array[
+    'gdprdb tidy', '7 1 * * *', 'select count(*) from gdpr.tidy()',
+    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()'
+  ];
+begin
+  -- a function of that name that somebody else made would run with the caller's rights
+  if not exists (
+    select from pg_proc as p
+    join pg_roles as o on o.oid = p.proowner
+    where p.oid = to_regprocedure('cron.schedule(text, text, text)') and o.rolsuper
+  ) then
+    perform gdpr.refuse_schedule();
+  end if;
+  for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
+    job := v_jobs[3 * i + 1];
+    schedule := v_jobs[3 * i + 2];
+    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr.schedule_jobs() is
+  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, in batches, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
+
+create or replace function gdpr.refuse_schedule()
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('cron_missing');
+end;
+comment on function gdpr.refuse_schedule() is 'Raises PR805.';

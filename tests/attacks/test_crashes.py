@@ -1,0 +1,226 @@
+"""The power goes: the server is killed at any point of an erasure, and of a batch."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gdprdb import migrate
+from gdprdb.server import Cluster
+from tests.capabilities.crm import apply, one_table
+from tests.support import OWNER, Database
+
+#: Kills of each kind; GDPRDB_TEST_KILLS=20 is the long run.
+KILLS = int(os.environ.get("GDPRDB_TEST_KILLS", "2"))
+
+#: Persons for each kill.
+PERSONS = 80
+
+TABLES = """
+create table public.person (id integer primary key, email text, name text);
+create table public.sale (
+  id integer primary key, person_id integer references public.person, remark text
+);
+grant select, insert on public.person, public.sale to crm_app;
+"""
+
+POLICY: dict[str, Any] = one_table(
+    "public.person",
+    match_on=["email"],
+    columns={
+        "email": {"category": "contact", "identifier": "email", "encrypt": "searchable"},
+        "name": {"category": "identity", "encrypt": True},
+    },
+)
+POLICY["roles"].pop("metabase")
+POLICY["tables"]["public.sale"] = {
+    "subject": {"via": "person_id"},
+    "purposes": ["orders"],
+    "columns": {"remark": {"category": "other", "encrypt": True}},
+}
+
+#: Everything that an erasure takes or leaves of each person.
+STATE = """
+select s.id, s.erased_at is not null, e.receipt is not null, k.subject_id is not null,
+  (select count(*) from gdpr_internal.identifier as i where i.subject_id = s.id),
+  (select count(*) from public.person as p where p.gdpr_subject_id = s.id),
+  (select count(*) from public.sale as p where p.gdpr_subject_id = s.id)
+from gdpr_internal.subject as s
+left join gdpr_internal.erasure_record as e on e.subject_id = s.id
+left join gdpr_internal.subject_key as k on k.subject_id = s.id
+order by 1
+"""
+
+NOT_BEGUN = (False, False, True, 1, 1, 2)
+FINISHED = (True, True, False, 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[Database]:
+    """A server of its own; what it has written survives it, as the machine does."""
+    # not pytest's: another run on the machine would close that again
+    directory = Path(tempfile.mkdtemp(prefix="gdprdb-crash-"))
+    directory.chmod(0o711)
+    server = Cluster(directory / "server", settings={"restart_after_crash": "off", "fsync": "off"})
+    try:
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            for login in (f"{OWNER} createrole", "crm_app", "dpo_login"):
+                connection.execute(f"create role {login} login".encode())
+            connection.execute(f"create database house owner {OWNER}".encode())
+        database = Database(server, "house")
+        migrate.init(database.dsn())
+        database.rows("select gdpr.create_key('table')")
+        database.rows("grant gdpr_dpo to dpo_login")
+        database.rows(TABLES)
+        apply(database, POLICY)
+        yield database
+        database.close()
+    finally:
+        server.remove()
+        directory.rmdir()
+
+
+def move_in(db: Database) -> list[int]:
+    """So many persons more, with two sales each; their numbers."""
+    ((first,),) = db.rows(
+        "select coalesce(max(id), 0) + 1 from gdpr_internal.subject", user="postgres"
+    )
+    db.rows(
+        "insert into public.person select n, 'p' || n || '@example.com', 'name'"
+        " from generate_series(%s::integer, %s::integer) as n",
+        [first, first + PERSONS - 1],
+        user="crm_app",
+    )
+    db.rows(
+        "insert into public.sale select 2 * n + x, n, 'remark'"
+        " from generate_series(%s::integer, %s::integer) as n, generate_series(0, 1) as x",
+        [first, first + PERSONS - 1],
+        user="crm_app",
+    )
+    keys = [str(first + n) for n in range(PERSONS)]
+    ((found,),) = db.rows("select gdpr.subjects_of('person', %s)", [keys], user="dpo_login")
+    return sorted(found)
+
+
+def kill(server: Cluster) -> None:
+    """kill -9 of the server and all its processes, at once; then start it again."""
+    postmaster = int((server.data / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    everybody = [postmaster, *map(int, children)]
+    for process in everybody:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    deadline = time.monotonic() + 10
+    while any(_runs(process) for process in everybody):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    # where nobody collects the dead their numbers are still taken, and the server would not start
+    (server.data / "postmaster.pid").unlink()
+    for lock in server.socket_dir.glob(".s.PGSQL.*.lock"):
+        lock.unlink()
+    server.start()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and not only waiting to be collected."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def interrupted(db: Database, work: Callable[[psycopg.Connection], None], delay: float) -> None:
+    """Let an officer work, kill the server after a while, and start it again."""
+    began = threading.Event()
+
+    def body() -> None:
+        with psycopg.connect(db.dsn("dpo_login"), autocommit=True) as connection:
+            began.set()
+            try:
+                work(connection)
+            except psycopg.OperationalError:
+                return
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    began.wait(10)
+    time.sleep(delay)
+    kill(db.cluster)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def standing(db: Database, persons: list[int]) -> dict[int, tuple[object, ...]]:
+    """What there is of each of these persons."""
+    return {
+        number: tuple(facts)
+        for number, *facts in db.rows(STATE, user="postgres")
+        if number in set(persons)
+    }
+
+
+@pytest.mark.parametrize("n", range(KILLS))
+def test_an_erasure_is_done_or_not_begun(house: Database, n: int) -> None:
+    """And a receipt in somebody's hands is a receipt of what happened."""
+    persons = move_in(house)
+    receipts: dict[int, Any] = {}
+
+    def work(officer: psycopg.Connection) -> None:
+        for person in persons:
+            row = officer.execute("select gdpr.erase(%s, 'asked')", [person]).fetchone()
+            receipts[person] = row and row[0]
+
+    interrupted(house, work, random.Random(n).uniform(0.02, 0.4))
+    found = standing(house, persons)
+    assert set(found.values()) <= {NOT_BEGUN, FINISHED}
+    assert {person for person in receipts if found[person] != FINISHED} == set()
+    ledger = dict(house.rows("select subject_id, receipt from gdpr.erasure_ledger"))
+    assert all(ledger[person] == receipt for person, receipt in receipts.items())
+    # asked again, it is finished: with the receipt of then, or a new one
+    again = "select gdpr.erase(%s, 'asked')"
+    now = dict(zip(persons, house.rows(again, [persons], user="dpo_login"), strict=True))
+    assert all(now[person] == (receipt,) for person, receipt in receipts.items())
+    assert set(standing(house, persons).values()) == {FINISHED}
+
+
+@pytest.mark.parametrize("n", range(KILLS))
+def test_a_batch_goes_on_after_a_crash(house: Database, n: int) -> None:
+    persons = move_in(house)
+    ((batch,),) = house.rows(
+        "select gdpr.open_erasure_batch(%s, 'inactive')", [persons], user="dpo_login"
+    )
+    told = []
+
+    def work(officer: psycopg.Connection) -> None:
+        remaining = 1
+        while remaining:
+            row = officer.execute(
+                "select erased, remaining from gdpr.run_erasure_batch(%s, 7)", [batch]
+            ).fetchone()
+            assert row is not None
+            remaining = row[1]
+            told.append(row[0])
+
+    interrupted(house, work, random.Random(1000 + n).uniform(0.02, 0.3))
+    found = standing(house, persons)
+    assert set(found.values()) <= {NOT_BEGUN, FINISHED}
+    erased = list(found.values()).count(FINISHED)
+    assert sum(told) <= erased <= sum(told) + 7
+    progress = "select erased, remaining from gdpr.erasure_batch where batch_id = %s"
+    assert house.rows(progress, [batch]) == [(erased, PERSONS - erased)]
+    with psycopg.connect(house.dsn("dpo_login"), autocommit=True) as officer:
+        work(officer)
+    assert set(standing(house, persons).values()) == {FINISHED}
