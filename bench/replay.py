@@ -39,6 +39,8 @@ _POLICY = {
     },
 }
 
+_PURPOSE = "select id from gdpr_internal.purpose where name"
+
 _TABLES = """
 create table person (id bigint primary key, email text not null unique);
 create table invoice (
@@ -83,7 +85,7 @@ def replay(cluster: Cluster, entries: int = 100_000) -> Replayed:
         ends = [n for n, line in enumerate(lines, 1) if '"seal"' in line]
         with psycopg.connect(cluster.dsn(copy, DPO), autocommit=True) as officer:
             started = time.perf_counter()
-            for start, end in zip([0, *ends], ends, strict=False):
+            for start, end in zip([0, *ends[:-1]], ends, strict=True):
                 part = f"[{','.join(lines[start:end])}]"
                 row = officer.execute("select gdpr.replay(%s)", [part]).fetchone()
             seconds = time.perf_counter() - started
@@ -123,13 +125,12 @@ def _change(cluster: Cluster, name: str, people: int) -> None:
             "consent_record (subject_id, purpose_id, event, channel)": (
                 _ERASED,
                 withdrawn,
-                "s.id, (select id from gdpr_internal.purpose where name = 'marketing'),"
-                " 'withdrawn', 'portal'",
+                f"s.id, ({_PURPOSE} = 'marketing'), 'withdrawn', 'portal'",
             ),
             "objection_record (subject_id, purpose_id)": (
                 withdrawn,
                 objected,
-                "s.id, (select id from gdpr_internal.purpose where name = 'analytics')",
+                f"s.id, ({_PURPOSE} = 'analytics')",
             ),
             "restriction_record (subject_id, ground)": (
                 objected,

@@ -30,6 +30,7 @@ from gdprdb.cli.options import (
 )
 from gdprdb.cli.output import Rows, fetched, output, say
 from gdprdb.dsn import one
+from gdprdb.erasure import erasure_letter
 from gdprdb.errors import GdprdbError
 
 
@@ -90,7 +91,8 @@ def erase(
 ) -> Rows:
     """Erase a person: rows, key, identifiers. Prints the receipt. Not to be undone.
 
-    The plan shown first is exact: the erasure is carried out and rolled back.
+    The plan shown first is exact: the erasure is carried out and undone. It names tables, rows,
+    what stays and why, and texts that a human has to read.
 
     Example:
 
@@ -98,20 +100,82 @@ def erase(
     """
     with database(dsn) as connection:
         person = the_subject(connection, subject_id, kind)
-        with connection.transaction(force_rollback=True):
-            plan = _erase(connection, person, reason)
-    if not go_ahead(plan, "Erase this person?", dry_run=dry_run, yes=yes):
-        return Rows(plan.columns, [])
+        (plan,) = one(connection, "select gdpr.erasure_plan(%s)", [person])
+    blocked = plan.get("blocked_by")
+    if blocked:
+        raise GdprdbError(f"rows outside the policy stand in the way: {blocked}")
+    if not go_ahead(_laid_out(plan), "Erase this person?", dry_run=dry_run, yes=yes):
+        return Rows(["what", "value"], [])
     with database(dsn) as connection:
-        receipt = _erase(connection, person, reason)
+        (receipt,) = one(connection, "select gdpr.erase(%s, %s)", [person, reason])
     say("The person is erased.")
-    return receipt
+    return _laid_out(receipt)
 
 
-def _erase(connection: psycopg.Connection, person: int, reason: str) -> Rows:
-    """Erase, and lay the receipt out as rows."""
-    (receipt,) = one(connection, "select gdpr.erase(%s, %s)", [person, reason])
-    return Rows(["what", "value"], list(receipt.items()))
+def _laid_out(receipt: dict[str, Any]) -> Rows:
+    """A receipt as rows: a line for each table of which there is something to say."""
+    lines = [
+        (f"table {line.pop('table')}", ", ".join(f"{key} {value}" for key, value in line.items()))
+        for line in map(dict, receipt["tables"])
+        if set(line) - {"table", "method", "rows"} or line["rows"]
+    ]
+    facts = [(key, value) for key, value in receipt.items() if key != "tables"]
+    return Rows(["what", "value"], [*facts, *lines], document=receipt)
+
+
+@subject.command("receipt")
+@dsn_option
+@subject_id_option
+def receipt_(dsn: str | None, subject_id: int | None) -> None:
+    """Print the letter that tells a person what was erased and what stays. No values.
+
+    Example:
+
+        gdprdb subject receipt --subject-id 42 > letter.txt
+    """
+    with database(dsn) as connection:
+        person = the_subject(connection, subject_id, "email")
+        found = connection.execute(
+            "select receipt, finished from gdpr.erasure_ledger where subject_id = %s", [person]
+        ).fetchone()
+    if found is None:
+        raise GdprdbError("the person has not been erased")
+    click.echo(erasure_letter(*found), nl=False)
+
+
+@subject.command()
+@dsn_option
+@output
+def reviews(dsn: str | None) -> Rows:
+    """List free text in rows that outlived an erasure: where it stands, never the text.
+
+    Example:
+
+        gdprdb subject reviews
+    """
+    with database(dsn) as connection:
+        return fetched(connection.execute("select * from gdpr.review_due order by review_id"))
+
+
+@subject.command()
+@dsn_option
+@click.option("--id", "review", type=int, required=True, help="Its number in the list of reviews.")
+@click.option(
+    "--outcome",
+    type=click.Choice(["kept", "cleared"]),
+    required=True,
+    help="kept: it does not speak of the erased; cleared: it did, and was changed in the table.",
+)
+def review(dsn: str | None, review: int, outcome: str) -> None:
+    """Say that a text of the list was read.
+
+    Example:
+
+        gdprdb subject review --id 7 --outcome cleared
+    """
+    with database(dsn) as connection:
+        connection.execute("select gdpr.finish_review(%s, %s)", [review, outcome])
+    say("Noted.")
 
 
 @subject.command()

@@ -140,7 +140,7 @@ as $function$
 begin
   delete from gdpr_internal.worker_function;
   insert into gdpr_internal.worker_function (function, definer, settings, grants)
-  select p.oid, p.prosecdef, p.proconfig, p.proacl
+  select p.proname, p.prosecdef, p.proconfig, p.proacl
   from pg_proc as p
   where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole;
 end
@@ -167,7 +167,7 @@ begin
   if exists (
     select
     from gdpr_internal.worker_function as w
-    left join pg_proc as p on p.oid = w.function
+    left join pg_proc as p on p.proname = w.function and p.pronamespace = 'gdpr_generated'::regnamespace
     where (p.proowner, p.prosecdef, p.proconfig, p.proacl) is distinct from ('gdpr_worker'::regrole::oid, w.definer, w.settings, w.grants)
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');

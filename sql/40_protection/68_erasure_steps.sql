@@ -122,7 +122,6 @@ as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_row text;
-  v_columns text;
   v_ends text;
   v_least text;
   v_assign text;

@@ -47,7 +47,8 @@ create table person (
   id integer primary key, name text not null,
   manager_id integer references person, buddy_id integer not null references person
 );
-insert into person values (1, 'Ada', null, 2), (2, 'Bela', 1, 1), (3, 'Chie', 1, 3), (4, 'Dora', 3, 3);
+insert into person values
+  (1, 'Ada', null, 2), (2, 'Bela', 1, 1), (3, 'Chie', 1, 3), (4, 'Dora', 3, 3);
 """
 
 
@@ -60,7 +61,9 @@ def test_a_manager_goes_and_the_team_stays(db: Database) -> None:
     assert lines(receipt) == {
         "public.person": {"rows": 1, "anonymised_instead": 1},
     }
-    assert db.rows("select id, name, manager_id, buddy_id from gdpr_clear.person order by id", user="dpo_login") == [
+    assert db.rows(
+        "select id, name, manager_id, buddy_id from gdpr_clear.person order by id", user="dpo_login"
+    ) == [
         (1, "erased", None, 2),
         (2, "Bela", 1, 1),
         (3, "Chie", 1, 3),
@@ -306,7 +309,9 @@ def test_what_is_kept_goes_by_itself_at_the_very_instant(db: Database) -> None:
     assert finished["key_destroyed"] is True
     assert lines(finished)["public.invoice"] == {"rows": 1}
     assert db.rows(
-        "select count(*) from gdpr_internal.subject_key where subject_id = %s", [ada], user="postgres"
+        "select count(*) from gdpr_internal.subject_key where subject_id = %s",
+        [ada],
+        user="postgres",
     ) == [(0,)]
     assert finish(db) == 0
     assert erase(db, ada) == [receipt]

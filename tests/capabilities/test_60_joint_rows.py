@@ -107,7 +107,8 @@ def test_the_register_says_about_whom_a_column_is(clone: Clone, bank_template: s
         for _ in range(2):
             apply(bank, new)
         assert bank.rows(
-            "select column_name, about from gdpr.protected_column where about is not null order by 1"
+            "select column_name, about from gdpr.protected_column"
+            " where about is not null order by 1"
         ) == [
             ("branch", "someone_else"),
             ("holder_note", "holder_id"),

@@ -202,36 +202,30 @@ def test_numbers_given_to_others_after_the_restore_are_noticed(
     assert "E" in seen(backup)
 
 
-@pytest.mark.parametrize("damage", ["cut", "edited", "added", "swapped", "header", "more", "mac"])
-def test_a_ledger_that_was_changed_is_refused(crm: Database, damage: str) -> None:
+def test_a_ledger_that_was_changed_is_refused(crm: Database) -> None:
     for n in (1, 2):
         officer(crm, "select gdpr.restrict(%s, 'other')", subject(crm, "crm.customer", n))
-    lines = ledger(crm)
-    assert len(lines) == 4
-    if damage == "cut":
-        del lines[1]
-    elif damage == "edited":
-        lines[1]["subject"] += 1
-    elif damage == "added":
-        lines.insert(1, lines[1])
-    elif damage == "swapped":
-        lines[1:3] = lines[2:0:-1]
-    elif damage == "header":
-        lines[0]["positions"]["subject"] += 1
-    elif damage == "more":
-        lines[-1]["seal"]["more"] = True
-    else:
-        lines[-1]["seal"]["mac"] = "0" * 64
-    with refused("PR641", "ledger_refused"):
-        replay(crm, lines)
-    with refused("PR641", "ledger_refused"):
-        officer(crm, "select gdpr.check_ledger(%s)", json.dumps(lines))
-
-
-@pytest.mark.parametrize("nonsense", ["null", "{}", "[]", "[1]", '[{"gdprdb_ledger": 1}]', '"x"'])
-def test_what_is_no_ledger_is_refused(crm: Database, nonsense: str) -> None:
-    with refused("PR641", "ledger_refused"):
-        officer(crm, "select gdpr.replay(%s)", nonsense)
+    header, first, second, seal = ledger(crm)
+    positions = {**header["positions"], "subject": 99}
+    for changed in (
+        [header, second, seal],
+        [header, {**first, "subject": 3}, second, seal],
+        [header, first, first, second, seal],
+        [header, second, first, seal],
+        [{**header, "positions": positions}, first, second, seal],
+        [header, first, second, {"seal": {**seal["seal"], "more": True}}],
+        [header, first, second, {"seal": {**seal["seal"], "mac": "0" * 64}}],
+        [header, first, second],
+        [header],
+        [],
+        [1],
+    ):
+        for call in ("replay", "check_ledger"):
+            with refused("PR641", "ledger_refused"):
+                officer(crm, f"select gdpr.{call}(%s)", json.dumps(changed))
+    for nonsense in ("null", "{}", '"x"', '[{"gdprdb_ledger": 1}]'):
+        with refused("PR641", "ledger_refused"):
+            officer(crm, "select gdpr.replay(%s)", nonsense)
 
 
 def test_a_ledger_of_another_database_is_refused(crm: Database, db: Database) -> None:
@@ -377,7 +371,7 @@ def test_a_correction_that_no_table_takes_is_named_and_the_rest_is_replayed(
 
 
 def test_what_is_held_is_not_erased_by_the_replay(crm: Database, backup: Database) -> None:
-    """A hold that was placed after the backup keeps what it kept; one that was released does not."""
+    """A hold placed after the backup keeps what it kept; one that was released does not."""
     anna, bela = (subject(crm, "crm.customer", n) for n in (1, 2))
     place = "select gdpr.place_hold(%s, 'legal_claims', 'file 4711', %s::text::regclass)"
     officer(crm, place, anna, 'crm."order"')

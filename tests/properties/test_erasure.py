@@ -225,16 +225,16 @@ def test_nothing_of_the_erased_and_everything_of_the_others(
             assert receipt["key_destroyed"] is True
             for line in receipt["tables"]:
                 counted[line["table"]] = counted.get(line["table"], 0) + line["rows"]
-        for table in range(len(schema.via)):
-            assert counted[f"public.t{table}"] == sum(
-                owner in erased for (of, _), owner in owners.items() if of == f"t{table}"
+        for number in range(len(schema.via)):
+            assert counted[f"public.t{number}"] == sum(
+                owner in erased for (of, _), owner in owners.items() if of == f"t{number}"
             )
         connection.rollback()
 
 
 def _owners(connection: psycopg.Connection, schema: Schema) -> dict[tuple[str, int], int]:
     """Whose every row is."""
-    found = {}
+    found: dict[tuple[str, int], int] = {}
     for table in range(len(schema.via)):
         rows = connection.execute(f"select id, gdpr_subject_id from t{table}".encode())
         found |= {(f"t{table}", key): owner for key, owner in rows}
@@ -243,7 +243,7 @@ def _owners(connection: psycopg.Connection, schema: Schema) -> dict[tuple[str, i
 
 def _content(connection: psycopg.Connection, schema: Schema) -> dict[tuple[str, int], str | None]:
     """The value of every row, in the clear."""
-    found = {}
+    found: dict[tuple[str, int], str | None] = {}
     for table in range(len(schema.via)):
         rows = connection.execute(f"select id, value from gdpr_clear.t{table}".encode())
         found |= {(f"t{table}", key): value for key, value in rows}

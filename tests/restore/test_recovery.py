@@ -164,6 +164,10 @@ def test_a_failover_goes_on_and_the_ledger_says_that_nothing_was_lost(
         assert officer(shop, "select gdpr.whereabouts()") == "promoted"
         assert seen(shop) == seen(primary)
         assert ("restore", "shop") in findings(shop)
+        # where there are no standbys, the policy can say that this is no failover
+        for setting, place in (("refuse", "restored"), ("warn", "promoted")):
+            apply(shop, {**POLICY, "settings": {**POLICY["settings"], "new_timeline": setting}})
+            assert officer(shop, "select gdpr.whereabouts()") == place
         result = officer(shop, "select gdpr.check_ledger(%s)", json.dumps(lines))
         assert (result["missing"], result["behind"]) == ({}, {})
         officer(shop, "select gdpr.accept_restore('failover, nothing lost')")

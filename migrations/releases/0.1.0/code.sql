@@ -8618,7 +8618,7 @@ as $function$
 begin
   delete from gdpr_internal.worker_function;
   insert into gdpr_internal.worker_function (function, definer, settings, grants)
-  select p.oid, p.prosecdef, p.proconfig, p.proacl
+  select p.proname, p.prosecdef, p.proconfig, p.proacl
   from pg_proc as p
   where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole;
 end
@@ -8645,7 +8645,7 @@ begin
   if exists (
     select
     from gdpr_internal.worker_function as w
-    left join pg_proc as p on p.oid = w.function
+    left join pg_proc as p on p.proname = w.function and p.pronamespace = 'gdpr_generated'::regnamespace
     where (p.proowner, p.prosecdef, p.proconfig, p.proacl) is distinct from ('gdpr_worker'::regrole::oid, w.definer, w.settings, w.grants)
   ) then
     perform gdpr_internal.refuse('drifted', 'functions of gdpr_worker');
@@ -10882,12 +10882,10 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- no OID: a restored database has others
-  select md5(coalesce(string_agg(l.link, ',' order by l.link collate "C"), ''))
-  from (
-    select concat_ws(' ', x.child_id, x.parent_id, x.on_delete, x.child_columns::text, x.parent_columns::text, x.cut_columns::text) as link
-    from gdpr_internal.protected_link as x
-  ) as l;
+  select md5(coalesce(string_agg(
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
+  ), ''))
+  from gdpr_internal.protected_link as l;
 end;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
@@ -11611,7 +11609,6 @@ as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_row text;
-  v_columns text;
   v_ends text;
   v_least text;
   v_assign text;
