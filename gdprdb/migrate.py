@@ -71,12 +71,14 @@ class Status:
         installed: the release in the database; None where there is none.
         program: the release this program brings.
         protected_tables: how many tables hold people under gdprdb's protection.
+        whereabouts: home, or what the database was made by: restored, promoted, copy.
     """
 
     database: str
     installed: str | None
     program: str
     protected_tables: int
+    whereabouts: str | None = None
 
     @property
     def current(self) -> bool:
@@ -98,8 +100,10 @@ def status(connection: psycopg.Connection) -> Status:
     database, release = _installed(connection)
     if release is None:
         return Status(database, None, head(), 0)
-    (tables,) = one(connection, "select count(*) from gdpr.protected_table")
-    return Status(database, release, head(), tables)
+    (tables, where) = one(
+        connection, "select count(*), gdpr.whereabouts() from gdpr.protected_table"
+    )
+    return Status(database, release, head(), tables, where)
 
 
 def require_current(connection: psycopg.Connection) -> None:

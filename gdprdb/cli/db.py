@@ -101,6 +101,8 @@ def downgrade(dsn: str | None, lock_timeout: str, release: str, dry_run: bool, y
 def status(dsn: str | None) -> Rows:
     """Show the installed release beside this program's; exit code 5 if they differ.
 
+    Whereabouts: home, or restored (processing is refused), promoted, copy.
+
     Example:
 
         gdprdb db status --format json
@@ -108,8 +110,16 @@ def status(dsn: str | None) -> Rows:
     with dsns.connect(dsn) as connection:
         found = migrate.status(connection)
     return Rows(
-        ["database", "installed", "program", "protected_tables"],
-        [(found.database, found.installed, found.program, found.protected_tables)],
+        ["database", "installed", "program", "protected_tables", "whereabouts"],
+        [
+            (
+                found.database,
+                found.installed,
+                found.program,
+                found.protected_tables,
+                found.whereabouts,
+            )
+        ],
         exit_code=0 if found.current else WRONG_RELEASE,
     )
 

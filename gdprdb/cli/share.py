@@ -288,30 +288,33 @@ def _cell(value: Any) -> Any:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> int:
-    count = 0
+    written = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for count, row in enumerate(rows, 1):
-        if count == 1:
+    for row in rows:
+        if not written:
             writer.writerow(row)
         writer.writerow([_cell(value) for value in row.values()])
-    return count
+        written += 1
+    return written
 
 
 def _json(rows: Iterator[dict[str, Any]]) -> int:
-    count = 0
+    written = 0
     click.echo("[", nl=False)
-    for count, row in enumerate(rows, 1):
-        click.echo(",\n" if count > 1 else "\n", nl=False)
+    for row in rows:
+        click.echo(",\n" if written else "\n", nl=False)
         click.echo(json.dumps(row, ensure_ascii=False), nl=False)
+        written += 1
     click.echo("\n]")
-    return count
+    return written
 
 
 def _jsonl(rows: Iterator[dict[str, Any]]) -> int:
-    count = 0
-    for count, row in enumerate(rows, 1):
+    written = 0
+    for row in rows:
         click.echo(json.dumps(row, ensure_ascii=False))
-    return count
+        written += 1
+    return written
 
 
 _WRITERS: dict[str, Callable[[Iterator[dict[str, Any]]], int]] = {

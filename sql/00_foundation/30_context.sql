@@ -168,6 +168,7 @@ declare
   v_branches text;
   v_clear text;
 begin
+  perform gdpr_internal.generate_home();
   -- SQL bodies bound here: the planner puts them into the statements that row policies guard, whatever search_path those have
   select string_agg(quote_literal(b.role_name), ', ' order by b.role_name) into v_clear
   from gdpr_internal.role_binding as b
@@ -198,7 +199,8 @@ begin
   ) as r;
   execute format(
     E'create or replace function gdpr_generated.purpose_mask(p_role name, p_claim text) returns bigint language sql stable parallel restricted '
-    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
+    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n'
+    'when not gdpr_generated.is_home() then gdpr_policy.purpose_mask(p_role, p_claim)\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
     1::bigint << 62, v_branches
   );
   comment on function gdpr_generated.purpose_mask(name, text) is
@@ -230,7 +232,7 @@ begin
   grant execute on function gdpr_generated.purpose_held(name, text) to gdpr_keyholder;
 end
 $function$;
-comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles, and is_home().';
 
 create or replace function gdpr_internal.export_binding(p_role name)
 returns name
@@ -271,6 +273,9 @@ begin
   end if;
   v_purpose := gdpr_generated.purpose_held(p_role, nullif(p_claim, ''));
   if v_purpose < 62 then
+    if not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+      perform gdpr_internal.refuse('restored');
+    end if;
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
@@ -293,7 +298,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501), PR640 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint

@@ -69,6 +69,7 @@ declare
   v_digest bytea := sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'));
   v_token gdpr_internal.token;
 begin
+  perform gdpr_internal.require_home();
   -- first the person, then the token: as everybody does who asks anew or records an answer, so that they never wait in a ring
   perform from gdpr_internal.subject as s
   where s.id = (select t.subject_id from gdpr_internal.token as t where t.digest = v_digest and t.kind = p_kind)

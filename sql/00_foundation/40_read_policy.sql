@@ -241,8 +241,8 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent', 'disclose'] then
-      problems := problems || format('roles.%s.may: "basis", "consent" and "disclose"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent", "disclose" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
@@ -251,6 +251,26 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.column_reference(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('%s.%I', a.attrelid::regclass, a.attname)
+      from pg_attribute as a
+      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+    ), p_name
+  );
+end;
+comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
 language plpgsql
@@ -268,7 +288,7 @@ declare
 begin
   problems := gdpr_internal.unknown_keys(
     p_where, p_in, array[
-      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review'
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review', 'same_as'
     ]
   );
   if jsonb_typeof(p_in) <> 'object' then
@@ -370,7 +390,8 @@ begin
     'special', p_in ->> 'special',
     'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
-    'review', case when p_in ->> 'review' = 'true' then true end
+    'review', case when p_in ->> 'review' = 'true' then true end,
+    'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
 $function$;

@@ -200,7 +200,8 @@ select
   c.erase,
   c.provided,
   c.original_type as type,
-  c.about
+  c.about,
+  c.same_as
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null

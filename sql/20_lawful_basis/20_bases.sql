@@ -81,6 +81,7 @@ declare
   v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_valid_from, p_valid_until, p_assessment);
   v_ids bigint[];
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.require_subjects(p_subjects);
   with recorded as (
     insert into gdpr_internal.basis_record (

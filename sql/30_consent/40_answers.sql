@@ -113,6 +113,7 @@ declare
   v_evidence text;
   v_id bigint;
 begin
+  perform gdpr_internal.require_home();
   -- before the record takes its number: of two that come at once, the one that commits last has the last word
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
   perform gdpr_internal.require_subject(p_subject);

@@ -14,6 +14,7 @@ as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.known_channels(array[p_channel]);
   if gdpr_generated.purpose_held(p_role, p_purpose) is null
     and coalesce(gdpr_generated.purpose_held(p_role, null) < 62, true)

@@ -140,8 +140,7 @@ declare
   v_subjects bigint[];
 begin
   select array_agg(distinct t.gdpr_subject_id) into v_subjects
-  from unnest(p_keys) as k (key)
-  join %2$s as t on %3$s
+  from %2$s
   where t.gdpr_subject_id is not null;
   set constraints all immediate;
   return v_subjects;
@@ -151,8 +150,7 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation,
-    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, gdpr_generated.key_rows(v_table.relation)
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -165,6 +163,7 @@ $code$,
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
   perform gdpr_generated.generate_retention(p_table);
+  perform gdpr_generated.generate_rectify(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',

@@ -55,10 +55,12 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select md5(coalesce(string_agg(
-    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
-  ), ''))
-  from gdpr_internal.protected_link as l;
+  -- no OID: a restored database has others
+  select md5(coalesce(string_agg(l.link, ',' order by l.link collate "C"), ''))
+  from (
+    select concat_ws(' ', x.child_id, x.parent_id, x.on_delete, x.child_columns::text, x.parent_columns::text, x.cut_columns::text) as link
+    from gdpr_internal.protected_link as x
+  ) as l;
 end;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 

@@ -92,6 +92,23 @@ end;
 comment on function gdpr_internal.output_settings(regclass) is
   'The settings that a function has to pin so that the rows of a table turn into the same text in every session: each costs in every call, so only those that its types ask for.';
 
+create or replace function gdpr_internal.object_code(p_pairs text[])
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('jsonb_build_object(%s)', o.pairs), ' || ' order by o.part)
+  from (
+    -- a function takes a hundred arguments, a table has more columns than that
+    select p.n / 50 as part, string_agg(p.pair, ', ' order by p.n) as pairs
+    from (select u.pair, u.n - 1 as n from unnest(p_pairs) with ordinality as u (pair, n)) as p
+    group by p.n / 50
+  ) as o;
+end;
+comment on function gdpr_internal.object_code(text[]) is 'The SQL that makes an object of pairs (name, value), however many there are.';
+
 create or replace function gdpr_internal.generate_audit(p_table smallint)
 returns void
 language plpgsql
@@ -104,13 +121,13 @@ declare
   v_relation regclass;
   v_changed text;
   v_same text;
-  v_all text;
+  v_all text[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
     string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
-    string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum)
+    array_agg(format('%L, %s', a.attname, c.old_value) order by a.attnum)
   into v_changed, v_same, v_all
   from pg_attribute as a
   join pg_type as y on y.oid = a.atttypid
@@ -185,12 +202,12 @@ begin
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
     if tg_op = 'UPDATE' then
-      v_payload := jsonb_build_object(%7$s, 'gdpr_subject_id', old.gdpr_subject_id) - array_remove(array[
+      v_payload := (%7$s) - array_remove(array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
       ], null);
     else
-      v_payload := jsonb_build_object(%7$s);
+      v_payload := %14$s;
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
@@ -212,13 +229,13 @@ $code$,
       p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
     v_changed,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old'), '  '),
-    v_all, v_same,
+    gdpr_internal.object_code(v_all || '''gdpr_subject_id'', old.gdpr_subject_id'::text), v_same,
     gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
-    p_table, gdpr_internal.key_text(v_relation, 'new')
+    p_table, gdpr_internal.key_text(v_relation, 'new'), gdpr_internal.object_code(v_all)
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -3,13 +3,17 @@
 
 set local role gdpr_owner;
 
-do $evidence$
-declare
-  v_table text;
-begin
-  foreach v_table in array array[
+create or replace function gdpr_internal.evidence_tables()
+returns name[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
     'audit_record',
     'source',
+    'opt_out_record',
     'basis_record',
     'basis_end',
     'assessment',
@@ -17,6 +21,11 @@ begin
     'consent_form_version',
     'consent_request',
     'consent_record',
+    'request',
+    'request_event',
+    'rectification',
+    'rectification_record',
+    'rectification_decision',
     'restriction_record',
     'restriction_end',
     'restriction_exception',
@@ -24,21 +33,40 @@ begin
     'lifting_notice',
     'objection_record',
     'objection_decision',
-    'request',
-    'request_event',
     'erasure_record',
+    'erasure_completion',
     'mail_record',
-    'opt_out_record',
-    'hold',
-    'hold_end',
     'recipient_record',
     'disclosure_record',
     'disclosure_person',
     'notice_record',
     'notice_person',
     'notice_event',
-    'erasure_completion'
-  ] loop
+    'hold',
+    'hold_end',
+    'home_record',
+    'replay_record'
+  ]::name[];
+end;
+comment on function gdpr_internal.evidence_tables() is 'The tables of evidence in gdpr_internal, in the order of the journey: rows are added, never changed. Art. 5(2).';
+
+create or replace function gdpr_internal.enforce_append_only()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table text;
+begin
+  foreach v_table in array gdpr_internal.evidence_tables() loop
+    -- pg_restore --disable-triggers leaves them enabled, but no longer always
+    continue when (
+      select count(*) from pg_trigger as g
+      where g.tgrelid = to_regclass('gdpr_internal.' || v_table) and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A'
+    ) = 2;
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
       v_table
@@ -50,6 +78,14 @@ begin
     );
     execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_no_truncate', v_table);
   end loop;
+end
+$function$;
+comment on function gdpr_internal.enforce_append_only() is
+  'Puts the triggers on the tables of evidence that refuse every change, for every role and in every session, where they are missing or disabled.';
+
+do $evidence$
+begin
+  perform gdpr_internal.enforce_append_only();
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;

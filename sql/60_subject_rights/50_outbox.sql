@@ -160,6 +160,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- a restored outbox holds mails that were sent
+  perform gdpr_internal.require_home();
   -- membership in the group is the server's; what this database allows, its policy says
   if not exists (
     select from gdpr_internal.role_binding as b

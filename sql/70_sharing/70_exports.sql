@@ -85,7 +85,11 @@ begin
   end if;
   v_before := gdpr_internal.before_worker();
   -- the names of generated functions come from the register
-  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  if p_keys is null then
+    execute format('select gdpr_generated.%I()', 'persons_' || v_new.table_id) into v_found;
+  else
+    execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_new.table_id) into v_found using p_keys;
+  end if;
   perform gdpr_internal.after_worker(v_before);
   v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
   if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
@@ -99,7 +103,11 @@ begin
     where c.table_id = v_new.table_id and c.mask <> 'hide';
     perform gdpr_internal.put_disclosure(v_new, v_persons);
   end if;
-  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  for subject_ref, data in
+    execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons
+  loop
+    return next;
+  end loop;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;

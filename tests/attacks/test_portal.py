@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
 from typing import Any
@@ -179,6 +180,22 @@ def test_a_session_shows_its_own_person_alone(world: World) -> None:
     assert others == 0
 
 
+def test_the_rows_of_others_are_not_corrected(world: World) -> None:
+    session = token(world, "session", ANNA)
+    portal = world.login("portal_app")
+    refusals = []
+    for key in ("3", "999"):
+        change = [{"table": "crm.customer", "key": key, "column": "city", "value": "Mallorca"}]
+        call = "select gdpr.portal_correct(%s, %s)"
+        error = attempt(portal, call, [session, json.dumps(change)])
+        assert error is not None
+        refusals.append(re.sub(rf"\b{key}\b", "KEY", error.diag.message_detail or ""))
+    # hers or nobody's: one answer
+    assert refusals[0]
+    assert refusals[0] == refusals[1]
+    assert count(world, "request") == 0
+
+
 def test_a_form_that_asks_for_a_link_tells_nothing(world: World) -> None:
     """Known, unknown, restricted, erased, blocked, asked a moment ago: one answer."""
     dpo = world.login("dpo_login")
@@ -264,7 +281,7 @@ def test_nothing_of_a_session_is_kept_or_logged(world: World) -> None:
     ((answer,),) = portal.execute("select gdpr.portal_sign_in(%s)", [link]).fetchall()
     session = answer["session"]
     portal.execute(
-        "select gdpr.portal_correct(%s, %s)", [session, '{"words": "annas-words-secret"}']
+        "select gdpr.portal_correct(%s, %s)", [session, '[{"statement": "annas-words-secret"}]']
     )
     for call in CALLS:
         attempt(portal, f"select gdpr.{call}", [session])

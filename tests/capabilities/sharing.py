@@ -12,7 +12,8 @@ from tests.support import Database
 #: In the EEA, with a mailbox; in a country that nothing covers, with clauses and without a mailbox.
 RECIPIENTS = """
 select gdpr.record_recipient(
-  'Parcel AG', 'processor', 'DE', p_contract => 'AV-7', p_address => 'privacy@parcel.example', p_language => 'de');
+  'Parcel AG', 'processor', 'DE', p_contract => 'AV-7',
+  p_address => 'privacy@parcel.example', p_language => 'de');
 select gdpr.record_recipient('Call Centre Inc', 'processor', 'IN', 'standard_clauses', 'AV-8');
 """
 

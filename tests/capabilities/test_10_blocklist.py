@@ -125,7 +125,8 @@ def test_somebody_else_comes_in(clone: Clone, erased_template: str, door: str) -
 def examples() -> list[tuple[str, str, str, bool, bool]]:
     """The rows of the published table."""
     row = re.compile(
-        r"^\| (email|phone|text) \| `([^`]+)` \| `([^`]+)`[^|]*\| (yes|no) \| (yes|no) \|$", re.M
+        r"^\| (email|phone|text) \| `([^`]+)` \| `([^`]+)`[^|]*\| (yes|no) \| (yes|no) \|$",
+        re.MULTILINE,
     )
 
     def plain(text: str) -> str:
@@ -166,9 +167,7 @@ def test_rules_of_a_domain(crm: Database) -> None:
     insert = "insert into crm.customer (email, last_name) values (%s, 'x')"
     for address in ("j.o.e+a@gmail.com", "joe-a@minus.example", "joe+a@none.example"):
         app.execute(insert, [address])
-        crm.rows(
-            "select gdpr.erase(gdpr.find_subject('email', %s))", [address], user="dpo_login"
-        )
+        crm.rows("select gdpr.erase(gdpr.find_subject('email', %s))", [address], user="dpo_login")
     for blocked in (
         "joe@gmail.com",
         "jo.e+b@googlemail.com",
@@ -231,9 +230,9 @@ def test_the_blocklist_forgets(crm: Database) -> None:
         "select gdpr.is_blocked('email', 'old@example.com'),"
         " gdpr.is_blocked('email', 'new@example.com')"
     ).fetchone() == (False, True)
-    assert dpo.execute(
-        "select old from gdpr.audit_log where operation = 'UNBLOCK'"
-    ).fetchall() == [({"reason": "blocklist_retain", "identifiers": 1},)]
+    assert dpo.execute("select old from gdpr.audit_log where operation = 'UNBLOCK'").fetchall() == [
+        ({"reason": "blocklist_retain", "identifiers": 1},)
+    ]
     crm.rows(
         "insert into crm.customer (email, last_name) values ('old@example.com', 'x')",
         user="crm_app",
@@ -243,9 +242,7 @@ def test_the_blocklist_forgets(crm: Database) -> None:
 def test_probes_are_counted_and_not_answered(crm: Database) -> None:
     dpo = crm.connect("dpo_login")
     dpo.execute("select gdpr.erase(%s)", [subject(crm, "crm.customer", 2)])
-    counted = (
-        "select role, sum(tries)::integer from gdpr.probe group by role having sum(tries) > 0"
-    )
+    counted = "select role, sum(tries)::integer from gdpr.probe group by role having sum(tries) > 0"
     assert dpo.execute(counted).fetchall() == []
     app = crm.connect("crm_app")
     insert = "insert into crm.customer (email, last_name) values (%s, 'x')"

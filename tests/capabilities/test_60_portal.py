@@ -47,7 +47,12 @@ def signed_in(house: Database, address: str = "anna@example.com") -> str:
 def portal(house: Database, function: str, *values: object) -> Any:
     """Call a function of the portal."""
     places = ", ".join(["%s"] * len(values))
-    adapted = [json.dumps(value) if isinstance(value, dict) else value for value in values]
+    adapted = [
+        json.dumps(value)
+        if isinstance(value, dict | list) and function != "answer_consent"
+        else value
+        for value in values
+    ]
     return ask(house, f"select gdpr.portal_{function}({places})", *adapted, user="portal_app")
 
 
@@ -139,7 +144,7 @@ def test_what_an_officer_decides_is_recorded_at_once(house: Database) -> None:
     session = signed_in(house)
     words = {"words": "Aalen is wrong"}
     made = [
-        portal(house, "correct", session, words),
+        portal(house, "correct", session, [{"statement": "Aalen is wrong"}], "I moved"),
         portal(house, "restrict", session, "accuracy_contested", words),
         portal(house, "erase", session),
     ]
@@ -150,9 +155,10 @@ def test_what_an_officer_decides_is_recorded_at_once(house: Database) -> None:
         (made[0], "rectification", "open"),
     ]
     assert shown[1]["details"] == words | {"ground": "accuracy_contested"}
+    assert shown[2]["details"]["reason"] == "I moved"
     assert "due_on" in shown[0]
     for call, values in (
-        ("correct", ({},)),
+        ("correct", ([],)),
         ("correct", (None,)),
         ("restrict", ("other",)),
         ("erase", ({"words": "x" * 200_000},)),
@@ -163,6 +169,20 @@ def test_what_an_officer_decides_is_recorded_at_once(house: Database) -> None:
         portal(house, "erase", session)
     with refused("PR616", "too_many_requests"):
         portal(house, "erase", session)
+
+
+def test_a_correction_lands_once_an_officer_approves_it(house: Database) -> None:
+    change = {"table": "crm.customer", "key": "1", "column": "last_name", "value": "Ahrend"}
+    number = portal(house, "correct", signed_in(house), [change])
+    ((details,),) = house.rows("select details from gdpr.request", user="dpo_login")
+    officer = house.connect("dpo_login", autocommit=False)
+    officer.execute("select gdpr.set_context(p_request => %s)", [str(number)])
+    officer.execute("select gdpr.approve_rectification(%s)", [details["proposal"]])
+    officer.commit()
+    house.rows("select gdpr.complete_request(%s)", [number], user="dpo_login")
+    assert house.rows("select last_name from gdpr_clear.customer where id = 1", user="crm_app") == [
+        ("Ahrend",)
+    ]
 
 
 def test_a_refusal_is_shown_with_its_article(house: Database) -> None:

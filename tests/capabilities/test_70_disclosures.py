@@ -93,9 +93,9 @@ def test_one_that_was_made_is_recorded_whatever_holds_today(
         dpo, [anna, bela], recipient="Call Centre Inc", disclosed_at="2024-05-01T12:00Z"
     )
     assert done["persons"] == 2
-    assert dpo.execute(
-        "select disclosed_at < recorded_at from gdpr.disclosure"
-    ).fetchall() == [(True,)]
+    assert dpo.execute("select disclosed_at < recorded_at from gdpr.disclosure").fetchall() == [
+        (True,)
+    ]
     with refused("PR004", "invalid_argument"):
         disclose(dpo, [anna], disclosed_at="2999-01-01")
     with refused("PR702", "unknown_recipient"):

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from gdprdb.server import Cluster
 from tests.capabilities.crm import apply, findings, policy, problems, refused, subject
 from tests.capabilities.sharing import RECIPIENTS, persons
-from tests.support import Database, assess
+from tests.support import Database, assess, unbind
 
 EXPORT = "select subject_ref, data from gdpr.export_rows(%s)"
 
 PARTNER = {"audience": "export", "purposes": ["orders", "analytics"], "recipient": "Parcel AG"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unbound(cluster: Cluster) -> Iterator[None]:
+    """No binding outlives these tests."""
+    yield
+    unbind(cluster, "portal_app")
 
 
 @pytest.fixture
@@ -70,9 +79,9 @@ def test_only_who_may_be_shared_is_returned_and_recorded(
     rows = partner.execute(EXPORT, ["crm.customer"]).fetchall()
     assert [data["id"] for _, data in rows] == [1]
     assert disclosed(crm) == [("Parcel AG", "orders", "export", "crm.customer", 1)]
-    assert crm.rows(
-        "select subject_id from gdpr_internal.disclosure_person", user="postgres"
-    ) == [(anna,)]
+    assert crm.rows("select subject_id from gdpr_internal.disclosure_person", user="postgres") == [
+        (anna,)
+    ]
     dpo.execute("select gdpr.restrict(%s, 'legal_claims')", [anna])
     assert partner.execute(EXPORT, ["crm.customer"]).fetchall() == []
     assert len(disclosed(crm)) == 1

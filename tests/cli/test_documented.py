@@ -90,7 +90,13 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "assessment_id",
         "number",
         "right",
+        "rectification_id",
+        "table",
         "arguments",
+        # of a recipient, a notice and a table
+        "name",
+        "notice_id",
+        "table",
     }
 
 

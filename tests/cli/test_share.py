@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.capabilities.crm import subject
-from tests.support import Clone, Database, Run
+from tests.support import Clone, Database, Outcome, Run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def share(run: Run, crm: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``gdprdb share`` of an officer, in a database with one recipient."""
     monkeypatch.setenv("GDPRDB_DSN", crm.dsn("dpo_login"))
 
-    def call(*arguments: str, stdin: str | None = None) -> object:
+    def call(*arguments: str, stdin: str | None = None) -> Outcome:
         return run("share", *arguments, stdin=stdin)
 
     added = run(
@@ -125,7 +125,8 @@ def test_notices(share: Run, crm: Database) -> None:
     assert share("notice", "show", first).code != 0
 
 
-def test_probes(run: Run, share: Run, crm: Database) -> None:
+@pytest.mark.usefixtures("share")
+def test_probes(run: Run, crm: Database) -> None:
     crm.rows("select gdpr.block('email', 'troll@example.com', 'x')", user="dpo_login")
     assert run("blocklist", "probes", "--format", "json").data == []
     with pytest.raises(Exception, match="duplicate"):

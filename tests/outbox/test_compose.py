@@ -91,7 +91,7 @@ def test_a_mail_without_a_token_has_no_link(language: str) -> None:
 
 def test_the_templates_of_a_language_are_complete() -> None:
     found = {path.name for path in BUILT_IN.glob("*.jinja")}
-    names = (*NAMES, "consent_form", "rights_lifting")
+    names = (*NAMES, "consent_form", "notice", "rights_copy", "rights_lifting", "rights_report")
     assert found == {f"{name}.{language}.jinja" for name in names for language in LANGUAGES}
 
 
@@ -358,3 +358,54 @@ def test_one_click_needs_https() -> None:
     message = Composer(SENDER, LINK.replace("https", "http")).compose(mail())
     assert message["List-Unsubscribe"] == "<http://www.example.org/opt_out?token=t0-ken_>"
     assert message["List-Unsubscribe-Post"] is None
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("event", ["erasure", "rectification", "restriction"])
+def test_a_notice_tells_a_recipient_whom_and_what(event: str, language: str) -> None:
+    content = {
+        "to": "privacy@parcel.example",
+        "recipient": "Parcel & Sons",
+        "event": event,
+        "notice": 17,
+        "references": ["A-1", "<b>B-2</b>"],
+    }
+    at = datetime.datetime(2031, 3, 29, tzinfo=datetime.UTC)
+    composer = Composer(SENDER)
+    notice = Mail("notice", language, content, REF, at)
+    message = composer.compose(notice)
+    text, html = parts(composer, notice)
+    assert "17" in message["Subject"]
+    assert message["Content-Language"] == language
+    assert "Parcel & Sons" in text
+    assert "- A-1\n- <b>B-2</b>" in text
+    assert "<li>&lt;b&gt;B-2&lt;/b&gt;</li>" in html
+    article = {"erasure": "17", "rectification": "16", "restriction": "18"}[event]
+    assert re.search(rf"(Art\. |art\. |第){article}", text)
+    changed = Mail("notice", language, {**content, "columns": ["crm.customer.city"]}, REF, at)
+    assert "- crm.customer.city" in parts(composer, changed)[0]
+    assert "crm.customer.city" not in text
+
+
+def test_notices_differ_by_event_and_language() -> None:
+    at = datetime.datetime(2031, 3, 29, tzinfo=datetime.UTC)
+    subjects = {
+        Composer(SENDER).compose(
+            Mail(
+                "notice",
+                language,
+                {
+                    "to": "privacy@parcel.example",
+                    "recipient": "P",
+                    "event": event,
+                    "notice": 1,
+                    "references": [],
+                },
+                REF,
+                at,
+            )
+        )["Subject"]
+        for language in LANGUAGES
+        for event in ("erasure", "rectification", "restriction")
+    }
+    assert len(subjects) == 12

@@ -56,7 +56,12 @@ values
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
   ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
+  ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
+  ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
+  ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
+  ('rectification_decided', 'PR632', 'the proposal was decided already', 'gdpr.rectification shows by whom; propose anew.', 'Art. 16'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
@@ -123,6 +128,213 @@ begin atomic
   select e.sqlstate, e.message, e.hint from gdpr.error_code as e where e.name = p_name;
 end;
 comment on function gdpr_internal.error_text(text) is 'The text of an error; a definer function, so that any role can be told why it was refused.';
+
+-- 00_foundation/28_home.sql
+-- [code] Whether this is the database it was: restored from an older dump or backup, it refuses to process until it has forgotten
+-- again. GDPR Art. 5(1)(f), Art. 17, Art. 18, Art. 32(1)(c). Asked in every statement (purpose_mask), so what is asked there is cheap.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.is_here(p_database oid, p_timeline text)
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+-- no SET clause: the planner puts it into every statement
+begin atomic
+  select split_part(pg_relation_filepath('pg_catalog.pg_class'::regclass), '/', -2) = p_database::text
+    and case
+      when current_setting('in_hot_standby') = 'on' then true
+      -- any position does; a constant would be looked up while planning, which fails on a standby
+      else left(pg_walfile_name(case when statement_timestamp() > '-infinity' then '0/1'::pg_lsn end), 8) = p_timeline
+    end;
+end;
+comment on function gdpr_policy.is_here(oid, text) is
+  'Whether this database has this OID and the server writes this timeline (a standby writes none). Both change without a dump: by a copy with CREATE DATABASE, by point-in-time recovery and failover.';
+
+create or replace function gdpr_internal.current_place(
+  out system_identifier bigint, out database_oid oid, out timeline text, out place oid
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_position pg_lsn := '0/1';
+begin
+  select s.system_identifier into system_identifier from pg_control_system() as s;
+  select d.oid into database_oid from pg_database as d where d.datname = current_database();
+  if not current_setting('in_hot_standby')::boolean then
+    timeline := left(pg_walfile_name(v_position), 8);
+  end if;
+  -- looked up each time: a constant would outlive the type
+  place := to_regtype('gdpr_generated.place');
+end
+$function$;
+comment on function gdpr_internal.current_place() is 'Where this database is now, in the terms of gdpr_internal.home_record. timeline is null on a standby.';
+
+create or replace function gdpr.whereabouts()
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_home gdpr_internal.home_record;
+  v_here record := gdpr_internal.current_place();
+begin
+  select * into v_home from gdpr_internal.home_record as h order by h.id desc limit 1;
+  if coalesce(v_home.event, 'noticed') = 'noticed' or v_home.place <> v_here.place then
+    return 'restored';
+  elsif v_home.database_oid <> v_here.database_oid then
+    -- beside the original it can be told from it; where that is gone, this one may have taken its place
+    return case
+      when v_home.system_identifier = v_here.system_identifier
+        and exists (select from pg_database as d where d.oid = v_home.database_oid) then 'copy'
+      else 'restored'
+    end;
+  elsif v_home.timeline <> v_here.timeline then
+    return case
+      when exists (
+        select from unnest(array['', '_time', '_xid', '_lsn', '_name']) as s (suffix)
+        where current_setting('recovery_target' || s.suffix) <> ''
+      ) then 'restored'
+      when (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'new_timeline') = 'refuse' then 'restored'
+      else 'promoted'
+    end;
+  end if;
+  return 'home';
+end
+$function$;
+comment on function gdpr.whereabouts() is
+  'home: the database it was. restored: from an older dump or backup; processing is refused until gdpr.replay() or gdpr.accept_restore(). promoted: the server writes another timeline, as after the failover to a standby; the ledger tells whether something was lost. copy: made with CREATE DATABASE ... TEMPLATE, beside the original. Art. 32(1)(c).';
+
+create or replace function gdpr_internal.require_home()
+returns void
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored'
+    and coalesce(gdpr_generated.purpose_held(gdpr_internal.acting_role(), null) < 62, true)
+  then
+    perform gdpr_internal.refuse('restored');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_home() is
+  'Refuses to process in a restored database, to everybody but officers and maintenance. Error: PR640.';
+
+create or replace function gdpr_internal.generate_home()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_home gdpr_internal.home_record;
+  v_condition text := 'false';
+begin
+  select * into v_home from gdpr_internal.home_record as h order by h.id desc limit 1;
+  if v_home.event <> 'noticed' then
+    -- a dump names the type, and brings the number along: the planner compares the two, and nothing is left to do
+    v_condition := format(
+      '(%L::regtype)::oid = %s and gdpr_policy.is_here(%s, %L)',
+      'gdpr_generated.place', v_home.place, v_home.database_oid, v_home.timeline
+    );
+  end if;
+  execute format(
+    'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker '
+    'begin atomic select %s; end', v_condition
+  );
+  comment on function gdpr_generated.is_home() is
+    'Whether this is the database that gdpr_internal.home_record names: its numbers as code, because every statement asks. False: gdpr.whereabouts() says more.';
+  grant execute on function gdpr_generated.is_home() to public;
+end
+$function$;
+comment on function gdpr_internal.generate_home() is 'Generates gdpr_generated.is_home() from the last home_record, never from where the database is: loading the code again makes no restored database one at home.';
+
+create or replace function gdpr_internal.record_home(p_event text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  if p_event <> 'noticed' then
+    -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
+    perform gdpr_internal.enforce_append_only();
+    execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
+    execute 'drop type gdpr_generated.place';
+    execute 'create type gdpr_generated.place as enum ()';
+    comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
+  end if;
+  insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place, data_until)
+  select
+    p_event, p_reason, h.system_identifier, h.database_oid, h.timeline, h.place,
+    (select max(a.at) from gdpr_internal.audit_record as a)
+  from gdpr_internal.current_place() as h;
+  perform gdpr_internal.generate_home();
+  perform gdpr_internal.audit_event('HOME', null, jsonb_build_object('event', p_event, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr_internal.record_home(text, text) is
+  'Records where the database is now: noticed (it was found restored), replayed or accepted (it is at home here from now on).';
+
+create or replace function gdpr_internal.notice_restore(p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not current_setting('transaction_read_only')::boolean
+    and (select h.event from gdpr_internal.home_record as h order by h.id desc limit 1) is distinct from 'noticed'
+  then
+    -- one at a time: two would be two records of one event
+    perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+    perform gdpr_internal.record_home('noticed', p_reason);
+    raise log 'gdprdb: the database was restored (%): processing is refused', p_reason;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.notice_restore(text) is
+  'Makes what was noticed last: recovery settings are taken out of the configuration, and a ledger is looked at once. Nothing in a read-only transaction.';
+
+create or replace function gdpr.accept_restore(p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+  perform gdpr_internal.record_home('accepted', p_reason);
+end
+$function$;
+comment on function gdpr.accept_restore(text) is
+  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';
 
 -- 00_foundation/30_context.sql
 -- [code] Who and why: the context of a statement, and the purposes that a role may process for.
@@ -295,6 +507,7 @@ declare
   v_branches text;
   v_clear text;
 begin
+  perform gdpr_internal.generate_home();
   -- SQL bodies bound here: the planner puts them into the statements that row policies guard, whatever search_path those have
   select string_agg(quote_literal(b.role_name), ', ' order by b.role_name) into v_clear
   from gdpr_internal.role_binding as b
@@ -325,7 +538,8 @@ begin
   ) as r;
   execute format(
     E'create or replace function gdpr_generated.purpose_mask(p_role name, p_claim text) returns bigint language sql stable parallel restricted '
-    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
+    'security invoker begin atomic select case when p_role = ''gdpr_worker'' then %s\n'
+    'when not gdpr_generated.is_home() then gdpr_policy.purpose_mask(p_role, p_claim)\n%s\nelse gdpr_policy.purpose_mask(p_role, p_claim) end; end',
     1::bigint << 62, v_branches
   );
   comment on function gdpr_generated.purpose_mask(name, text) is
@@ -357,7 +571,7 @@ begin
   grant execute on function gdpr_generated.purpose_held(name, text) to gdpr_keyholder;
 end
 $function$;
-comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles, and is_home().';
 
 create or replace function gdpr_internal.export_binding(p_role name)
 returns name
@@ -398,6 +612,9 @@ begin
   end if;
   v_purpose := gdpr_generated.purpose_held(p_role, nullif(p_claim, ''));
   if v_purpose < 62 then
+    if not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+      perform gdpr_internal.refuse('restored');
+    end if;
     return 1::bigint << v_purpose;
   end if;
   if v_purpose is null then
@@ -420,7 +637,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501), PR640 restored from a backup. Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -762,6 +979,7 @@ declare
   v_digest bytea := sha256(convert_to(case when octet_length(p_token) = 43 then p_token else '' end, 'UTF8'));
   v_token gdpr_internal.token;
 begin
+  perform gdpr_internal.require_home();
   -- first the person, then the token: as everybody does who asks anew or records an answer, so that they never wait in a ring
   perform from gdpr_internal.subject as s
   where s.id = (select t.subject_id from gdpr_internal.token as t where t.digest = v_digest and t.kind = p_kind)
@@ -1046,8 +1264,8 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent', 'disclose'] then
-      problems := problems || format('roles.%s.may: "basis", "consent" and "disclose"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent", "disclose" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
@@ -1056,6 +1274,26 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.column_reference(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('%s.%I', a.attrelid::regclass, a.attname)
+      from pg_attribute as a
+      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+    ), p_name
+  );
+end;
+comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
 language plpgsql
@@ -1073,7 +1311,7 @@ declare
 begin
   problems := gdpr_internal.unknown_keys(
     p_where, p_in, array[
-      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review'
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review', 'same_as'
     ]
   );
   if jsonb_typeof(p_in) <> 'object' then
@@ -1175,7 +1413,8 @@ begin
     'special', p_in ->> 'special',
     'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
-    'review', case when p_in ->> 'review' = 'true' then true end
+    'review', case when p_in ->> 'review' = 'true' then true end,
+    'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
 $function$;
@@ -1445,7 +1684,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
-      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy', 'addresses', 'blocklist_retain'
+      'phone_country_code', 'time_zone', 'child_age', 'new_timeline', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
+      'addresses', 'blocklist_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
@@ -1461,6 +1701,7 @@ begin atomic
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
       select from pg_timezone_names as z where z.name = p_settings ->> 'time_zone'
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
+    case when p_settings ->> 'new_timeline' not in ('warn', 'refuse') then 'settings.new_timeline: warn or refuse' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
       then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
@@ -2064,6 +2305,64 @@ end;
 comment on function gdpr_internal.erasure_order_problems(jsonb) is
   'Rows that have to stay, because others that stay refer to them, and that cannot be emptied.';
 
+create or replace function gdpr_internal.root_of(p_tables jsonb, p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive up (name, depth) as (
+    select p_name, 0
+    union all
+    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+    from up as u
+    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+  )
+  select u.name from up as u order by u.depth desc limit 1;
+end;
+comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+
+create or replace function gdpr_internal.copy_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with declared as (
+    select
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+    cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
+  )
+  select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
+  from declared as d
+  left join declared as o on o.name = d.same_as
+  cross join lateral (
+    select case
+      when o.name is null then format('%s is no column that this policy declares; write it as schema.table.column', to_json(d.same_as))
+      when o.name = d.name then 'is the column itself'
+      when o.same_as is not null then format('%s is a copy itself; name the column that it is a copy of', d.same_as)
+      when o.type is distinct from d.type then format('%s is %s, this column is %s', d.same_as, o.type, d.type)
+      when gdpr_internal.root_of(p_tables, d.table_name) <> gdpr_internal.root_of(p_tables, o.table_name) and '[]' in (
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, d.table_name) -> 'match_on', '[]'),
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, o.table_name) -> 'match_on', '[]')
+      ) then format('rows of %s are never of the same person', o.table_name)
+    end as problem
+  ) as p
+  where d.same_as is not null and p.problem is not null;
+end;
+comment on function gdpr_internal.copy_problems(jsonb) is
+  'Columns that cannot be copies (same_as) of the column they name: it has to be declared, of the same type, no copy itself, and of rows of the same person.';
+
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
 stable
@@ -2116,7 +2415,8 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables)
+    || gdpr_internal.copy_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
@@ -2505,6 +2805,17 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.rectify_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.propose_rectification(bigint, jsonb, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.rectify_functions() is 'What a role of the policy with may = ["rectify"] can call.';
+
 create or replace function gdpr_internal.disclosure_functions()
 returns text
 language sql
@@ -2551,6 +2862,9 @@ begin
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
   end if;
+  if p_definition -> 'may' ? 'rectify' then
+    execute format('grant execute on function %s to %I', gdpr_internal.rectify_functions(), p_role);
+  end if;
   if p_definition -> 'may' ? 'disclose' then
     execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
@@ -2575,8 +2889,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s, %s from %I',
-    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), p_role
+    'revoke execute on function %s, %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), gdpr_internal.rectify_functions(), p_role
   );
 end
 $function$;
@@ -2742,13 +3056,13 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
-    gdpr_internal.erase_rule(p_relation, d.key, d.value),
+    gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
@@ -2756,7 +3070,7 @@ begin
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
-    review = excluded.review, mask = excluded.mask, erase = excluded.erase,
+    review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -3227,7 +3541,8 @@ select
   c.erase,
   c.provided,
   c.original_type as type,
-  c.about
+  c.about,
+  c.same_as
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -5260,6 +5575,7 @@ declare
   v_digests record;
   v_blocked boolean;
 begin
+  perform gdpr_internal.require_home();
   -- a name: a regclass would need USAGE on the application's schema, and a form has no business there
   select * into v_table from gdpr_internal.protected_table as t where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
   v_settings := v_table.definition -> 'double_opt_in';
@@ -5391,6 +5707,30 @@ end
 $function$;
 comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
 
+create or replace function gdpr_internal.error_names(p_state text, p_constraint text, p_column text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select concat_ws(', ',
+    'SQLSTATE ' || p_state,
+    (
+      select 'constraint ' || n.name
+      from (
+        select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+        union all select 'gdpr_' || e.name from gdpr.error_code as e
+      ) as n (name)
+      where n.name = p_constraint limit 1
+    ),
+    (select 'column ' || a.attname from pg_attribute as a where a.attname = p_column limit 1)
+  );
+end;
+comment on function gdpr_internal.error_names(text, text, text) is
+  'What can be told of an error that a row met in its table: the code, and names that are some. What the server or planted code says beside them may hold values.';
+
 create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
 returns bigint
 language plpgsql
@@ -5418,18 +5758,7 @@ begin
     -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ',
-        'SQLSTATE ' || v_state,
-        (
-          select 'constraint ' || n.name
-          from (
-            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
-            union all select 'gdpr_' || e.name from gdpr.error_code as e
-          ) as n (name)
-          where n.name = v_constraint limit 1
-        ),
-        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
-      )
+      gdpr_internal.error_names(v_state, v_constraint, v_column)
     );
   end;
   perform gdpr_internal.after_worker(v_before);
@@ -5710,6 +6039,7 @@ declare
   v_purpose smallint := gdpr_internal.check_basis(p_purpose, p_basis, p_condition, p_valid_from, p_valid_until, p_assessment);
   v_ids bigint[];
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.require_subjects(p_subjects);
   with recorded as (
     insert into gdpr_internal.basis_record (
@@ -6248,22 +6578,7 @@ as $function$
 declare
   v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
 begin
-  return v_mask = 1::bigint << 62 or exists (
-    select from gdpr_internal.purpose as p
-    -- explicit consent is given by a person, never by a policy
-    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  ) or exists (
-    select
-    from gdpr_internal.held_basis as h
-    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
-      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
-  ) or exists (
-    select
-    from gdpr_internal.ground as g
-    join gdpr_internal.purpose as p on p.id = g.purpose_id
-    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
-      and p.condition = 'explicit_consent'
-  );
+  return v_mask = 1::bigint << 62 or gdpr_internal.has_condition(p_subject, v_mask);
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is
@@ -6905,6 +7220,7 @@ declare
   v_evidence text;
   v_id bigint;
 begin
+  perform gdpr_internal.require_home();
   -- before the record takes its number: of two that come at once, the one that commits last has the last word
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
   perform gdpr_internal.require_subject(p_subject);
@@ -7032,6 +7348,7 @@ as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
 begin
+  perform gdpr_internal.require_home();
   perform gdpr_internal.known_channels(array[p_channel]);
   if gdpr_generated.purpose_held(p_role, p_purpose) is null
     and coalesce(gdpr_generated.purpose_held(p_role, null) < 62, true)
@@ -8629,6 +8946,33 @@ from (
 ) as c;
 comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
 
+create or replace function gdpr_internal.has_condition(p_subject bigint, p_mask bigint)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id & p_mask <> 0 and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id & p_mask <> 0 and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id & p_mask <> 0 and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end;
+comment on function gdpr_internal.has_condition(bigint, bigint) is
+  'Whether a condition of Art. 9(2) holds for a person and one of these purposes (bits): of the purpose, of a basis recorded for the person, or explicit consent.';
+
 create or replace view gdpr_internal.person_purpose as
 select
   t.id as table_id,
@@ -9841,8 +10185,7 @@ declare
   v_subjects bigint[];
 begin
   select array_agg(distinct t.gdpr_subject_id) into v_subjects
-  from unnest(p_keys) as k (key)
-  join %2$s as t on %3$s
+  from %2$s
   where t.gdpr_subject_id is not null;
   set constraints all immediate;
   return v_subjects;
@@ -9852,8 +10195,7 @@ exception when data_exception then
 end
 $body$
 $code$,
-    'subjects_of_' || p_table, v_table.relation,
-    coalesce(gdpr_generated.key_condition(v_table.relation), 'gdpr_internal.refuse(''no_primary_key'')')
+    'subjects_of_' || p_table, gdpr_generated.key_rows(v_table.relation)
   ));
   execute format(
     'comment on function gdpr_generated.%I(text[]) is %L', 'subjects_of_' || p_table,
@@ -9866,6 +10208,7 @@ $code$,
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
   perform gdpr_generated.generate_retention(p_table);
+  perform gdpr_generated.generate_rectify(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -10068,7 +10411,7 @@ declare
   v_named text;
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
-  v_named := gdpr_generated.key_condition(v_relation);
+  v_named := gdpr_generated.key_rows(v_relation);
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I(p_subjects bigint[], p_keys text[])
@@ -10085,7 +10428,7 @@ begin
     select t.gdpr_subject_id, %3$s from %2$s as t where t.gdpr_subject_id = any (p_subjects);
   else
     return query
-    select t.gdpr_subject_id, %3$s from unnest(p_keys) as k (key) join %2$s as t on %4$s;
+    select t.gdpr_subject_id, %3$s from %4$s;
   end if;
   set constraints all immediate;
 exception when data_exception then
@@ -10094,7 +10437,7 @@ end
 $body$
 $code$,
     'keys_' || p_table, v_relation, gdpr_internal.key_text(v_relation, 't'),
-    coalesce(v_named, 'gdpr_internal.refuse(''no_primary_key'')')
+    v_named
   ));
   execute format('comment on function gdpr_generated.%I(bigint[], text[]) is %L', 'keys_' || p_table,
     format('Primary keys of rows of %s and whose they are: of these persons, or named by these keys. Generated by gdpr.apply().', v_relation));
@@ -10103,7 +10446,7 @@ end
 $function$;
 comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<table>, which lists primary keys.';
 
-create or replace function gdpr_generated.key_condition(p_relation regclass)
+create or replace function gdpr_generated.key_rows(p_relation regclass)
 returns text
 language sql
 stable
@@ -10111,19 +10454,24 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select string_agg(
-    format('t.%I = (%s)::%s', a.attname,
-      case when x.indnatts = 1 then 'k.key' else format('k.key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)),
-    ' and ' order by k.n
+  -- keys become values of their types apart: a condition that casts is not leakproof, and under row security reads the whole table
+  select format(
+    '(select u.n%s from unnest(p_keys) with ordinality as u (key, n) offset 0) as k join %s as t on %s',
+    string_agg(
+      format(', (%s)::%s as %I', case when x.indnatts = 1 then 'u.key' else format('u.key::jsonb ->> %s', k.n - 1) end,
+        format_type(a.atttypid, a.atttypmod), 'k' || k.n),
+      '' order by k.n
+    ),
+    p_relation,
+    coalesce(string_agg(format('t.%I = k.%I', a.attname, 'k' || k.n), ' and ' order by k.n), 'gdpr_internal.refuse(''no_primary_key'')')
   )
   from pg_index as x
   cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
   join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
   where x.indrelid = p_relation and x.indisprimary;
 end;
-comment on function gdpr_generated.key_condition(regclass) is
-  'The SQL that finds row t by k.key, its primary key as text (several columns: a JSON array of texts); null without a primary key.';
+comment on function gdpr_generated.key_rows(regclass) is
+  'The SQL that finds rows t by p_keys, their primary keys as text (several columns: a JSON array of texts), in the order k.n; one that refuses without a primary key.';
 
 -- 40_protection/65_generate_contacts.sql
 -- [code] Where a person can be written to, and in which language: read from the tables whose rows are persons.
@@ -10534,10 +10882,12 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select md5(coalesce(string_agg(
-    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
-  ), ''))
-  from gdpr_internal.protected_link as l;
+  -- no OID: a restored database has others
+  select md5(coalesce(string_agg(l.link, ',' order by l.link collate "C"), ''))
+  from (
+    select concat_ws(' ', x.child_id, x.parent_id, x.on_delete, x.child_columns::text, x.parent_columns::text, x.cut_columns::text) as link
+    from gdpr_internal.protected_link as x
+  ) as l;
 end;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
@@ -10884,6 +11234,257 @@ end
 $function$;
 comment on function gdpr_generated.generate_access_dispatch() is
   'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
+
+-- 40_protection/67_generate_rectify.sql
+-- [code] Reading single values of rows as stored, and the generator of the function that corrects them.
+-- GDPR Art. 16. They belong to gdpr_worker: casts, domains, triggers and constraints that a table's owner made run in them, with
+-- neither keys nor evidence in reach. Values are told as text that is the same in every session.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.key_code(p_relation regclass, p_key text, p_typed boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    case when p_typed then format('t.%I = ', a.attname) else '' end
+    || format('(%s)::%s', case when x.indnatts = 1 then p_key else format('%s::jsonb ->> %s', p_key, k.n - 1) end, format_type(a.atttypid, a.atttypmod)),
+    case when p_typed then ' and ' else ', ' end order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_code(regclass, text, boolean) is
+  'The SQL that finds a row t by its primary key as text, or (p_typed false) that only reads the text with the key''s types; null without a primary key.';
+
+create or replace function gdpr_generated.readable_keys(p_relation regclass, p_keys text[])
+returns text[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_read text := format(
+    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_code(p_relation, 'k.key', false), 'k.key')
+  );
+  v_keys text[] := p_keys;
+begin
+  begin
+    execute v_read using p_keys;
+  exception when others then
+    -- one of them is no key of this table: which, only one at a time can tell
+    for i in 1 .. cardinality(p_keys) loop
+      begin
+        execute v_read using array[p_keys[i]];
+      exception when others then
+        v_keys[i] := null;
+      end;
+    end loop;
+  end;
+  return v_keys;
+end
+$function$;
+comment on function gdpr_generated.readable_keys(regclass, text[]) is 'The keys, null for those that cannot be one of this table: they find no row.';
+
+create or replace function gdpr_generated.read_values(p_relation regclass, p_column name, p_type text, p_values text[])
+returns table (value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_read text;
+  v_values text[];
+  v_one text[];
+  v_wrong boolean[] := array_fill(false, array[cardinality(p_values)]);
+begin
+  -- the type's own input function, as COPY would call it: a cast would cut a text that is too long. A type of p_type is
+  -- PostgreSQL's own; any other is read as part of a row, because its schema may be closed to gdpr_worker.
+  v_read := format(
+    'select array_agg(%s order by v.n) from unnest($1) with ordinality as v (value, n)',
+    case
+      when p_type in ('json', 'jsonb') then format('v.value::%s::text', p_type)
+      when p_type is not null then gdpr_internal.text_expression(
+        format('(select x.value from jsonb_to_record(jsonb_build_object(''value'', v.value)) as x (value %s))', p_type), p_type
+      )
+      else format('gdpr.text_of((jsonb_populate_record((select t from %s as t limit 1), jsonb_build_object(%L, v.value))).%I)', p_relation, p_column, p_column)
+    end
+  );
+  begin
+    execute v_read into v_values using p_values;
+  exception when others then
+    v_values := '{}';
+    for i in 1 .. cardinality(p_values) loop
+      begin
+        execute v_read into v_one using p_values[i:i];
+        v_values[i] := v_one[1];
+      exception when others then
+        v_values[i] := null;
+        v_wrong[i] := true;
+      end;
+    end loop;
+  end;
+  return query select u.value, u.wrong from unnest(v_values, v_wrong) as u (value, wrong);
+end
+$function$;
+comment on function gdpr_generated.read_values(regclass, name, text, text[]) is
+  'Values as a column would hold them, in order, as text that is the same in every session; wrong: the column cannot hold it. p_type: a type of PostgreSQL''s own that the column has or, encrypted, had; else null.';
+
+create or replace function gdpr_generated.read_cells(p_table smallint, p_keys text[], p_columns name[], p_values text[], p_lock boolean)
+returns table (n bigint, row_key text, subject_id bigint, stored text, value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_keys text[];
+  v_column record;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_keys := gdpr_generated.readable_keys(v_relation, p_keys);
+  for v_column in
+    select c.column_name, c.stored_expression, c.own_type, array_agg(u.n order by u.n) as places,
+      array_agg(u.key order by u.n) as keys, array_agg(u.value order by u.n) as given
+    from unnest(v_keys, p_columns, p_values) with ordinality as u (key, column_name, value, n)
+    join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = u.column_name
+    group by c.column_name, c.stored_expression, c.own_type
+  loop
+    return query execute format(
+      'select $1[r.n], f.row_key, f.subject_id, f.stored, r.value, r.wrong '
+      'from gdpr_generated.read_values($2, $3, $4, $5) with ordinality as r (value, wrong, n) '
+      'left join ('
+      'select k.n, %1$s as row_key, t.gdpr_subject_id as subject_id, %2$s as stored '
+      'from unnest($6) with ordinality as k (key, n) join %3$s as t on %4$s where t.gdpr_subject_id is not null%5$s'
+      ') as f on f.n = r.n',
+      gdpr_internal.key_text(v_relation, 't'), v_column.stored_expression, v_relation,
+      coalesce(gdpr_generated.key_code(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
+      case when p_lock then ' for no key update of t' else '' end
+    ) using v_column.places, v_relation, v_column.column_name, v_column.own_type, v_column.given, v_column.keys;
+  end loop;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.read_cells(smallint, text[], name[], text[], boolean) is
+  'For each place of the lists: the row of that key, whose it is, what the column holds as stored (ciphertext stays so), and the new value as the column would hold it. p_lock: against changes until the transaction ends. Error: PR408.';
+
+create or replace function gdpr_generated.cells_of(p_table smallint, p_subjects bigint[], p_column name, p_lock boolean)
+returns table (row_key text, subject_id bigint, stored text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_stored text;
+begin
+  select t.relation, c.stored_expression into strict v_relation, v_stored
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = p_column
+  where t.id = p_table;
+  return query execute format(
+    'select %s, t.gdpr_subject_id, %s from %s as t where t.gdpr_subject_id = any ($1) and t.%I is not null%s',
+    gdpr_internal.key_text(v_relation, 't'), v_stored, v_relation, p_column, case when p_lock then ' for no key update of t' else '' end
+  ) using p_subjects;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.cells_of(smallint, bigint[], name, boolean) is 'What a column holds in all rows of these persons, as stored.';
+
+create or replace function gdpr_generated.generate_rectify(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_schema name;
+  v_columns text;
+begin
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  select string_agg(
+    format('(%L, %L)', c.column_name, format(
+      case when not c.encrypted and c.own_type in ('json', 'jsonb')
+        then 'case when v.changes ? %1$L then (v.changes ->> %1$L)::%3$s else t.%2$I end' else '(jsonb_populate_record(t, v.changes)).%2$I' end,
+      c.column_name, c.column_name, c.own_type
+    )), ', '
+  )
+  into v_columns
+  from gdpr_internal.rectifiable_columns(p_table) as c
+  where c.refusal is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_subjects bigint[], p_changes jsonb[])
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set row_security = on
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $body$
+declare
+  v_rows bigint;
+begin
+  perform gdpr_internal.refuse_deferred(%3$L);
+  -- only columns that some row changes: the application's triggers of the others stay quiet
+  execute (
+    select format(%4$L, string_agg(format('%%I = %%s', c.name, c.value), ', '))
+    from (values %5$s) as c (name, value)
+    where exists (select from unnest(p_changes) as x where x ? c.name)
+  ) using p_keys, p_subjects, p_changes;
+  get diagnostics v_rows = row_count;
+  set constraints all immediate;
+  return v_rows;
+end
+$body$
+$code$,
+    'rectify_' || p_table, v_schema, v_relation,
+    format(
+      'update %s as t set %%s from unnest($1, $2, $3) as v (key, subject_id, changes) where %s and t.gdpr_subject_id = v.subject_id',
+      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_code(v_relation, 'v.key', true), 'false'), '%', '%%')
+    ),
+    coalesce(v_columns, '(null, null)')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(text[], bigint[], jsonb[]) is %L', 'rectify_' || p_table,
+    format('Corrects rows of %s by primary key and person; {"column": value as text}. Returns the rows. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint[], jsonb[]) to gdpr_owner', 'rectify_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_rectify(smallint) is 'Generates the function that corrects rows of a protected table.';
 
 -- 40_protection/68_erasure_steps.sql
 -- [code] The generator of the steps of erasure: for each protected table one function a step.
@@ -12197,6 +12798,23 @@ end;
 comment on function gdpr_internal.output_settings(regclass) is
   'The settings that a function has to pin so that the rows of a table turn into the same text in every session: each costs in every call, so only those that its types ask for.';
 
+create or replace function gdpr_internal.object_code(p_pairs text[])
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('jsonb_build_object(%s)', o.pairs), ' || ' order by o.part)
+  from (
+    -- a function takes a hundred arguments, a table has more columns than that
+    select p.n / 50 as part, string_agg(p.pair, ', ' order by p.n) as pairs
+    from (select u.pair, u.n - 1 as n from unnest(p_pairs) with ordinality as u (pair, n)) as p
+    group by p.n / 50
+  ) as o;
+end;
+comment on function gdpr_internal.object_code(text[]) is 'The SQL that makes an object of pairs (name, value), however many there are.';
+
 create or replace function gdpr_internal.generate_audit(p_table smallint)
 returns void
 language plpgsql
@@ -12209,13 +12827,13 @@ declare
   v_relation regclass;
   v_changed text;
   v_same text;
-  v_all text;
+  v_all text[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
     string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
-    string_agg(format('%L, %s', a.attname, c.old_value), ', ' order by a.attnum)
+    array_agg(format('%L, %s', a.attname, c.old_value) order by a.attnum)
   into v_changed, v_same, v_all
   from pg_attribute as a
   join pg_type as y on y.oid = a.atttypid
@@ -12290,12 +12908,12 @@ begin
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
     if tg_op = 'UPDATE' then
-      v_payload := jsonb_build_object(%7$s, 'gdpr_subject_id', old.gdpr_subject_id) - array_remove(array[
+      v_payload := (%7$s) - array_remove(array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
       ], null);
     else
-      v_payload := jsonb_build_object(%7$s);
+      v_payload := %14$s;
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
@@ -12317,13 +12935,13 @@ $code$,
       p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
     v_changed,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old'), '  '),
-    v_all, v_same,
+    gdpr_internal.object_code(v_all || '''gdpr_subject_id'', old.gdpr_subject_id'::text), v_same,
     gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
-    p_table, gdpr_internal.key_text(v_relation, 'new')
+    p_table, gdpr_internal.key_text(v_relation, 'new'), gdpr_internal.object_code(v_all)
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
@@ -12554,13 +13172,17 @@ comment on function gdpr_internal.audit_events(text, bigint[], text, bigint[], j
 
 set local role gdpr_owner;
 
-do $evidence$
-declare
-  v_table text;
-begin
-  foreach v_table in array array[
+create or replace function gdpr_internal.evidence_tables()
+returns name[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
     'audit_record',
     'source',
+    'opt_out_record',
     'basis_record',
     'basis_end',
     'assessment',
@@ -12568,6 +13190,11 @@ begin
     'consent_form_version',
     'consent_request',
     'consent_record',
+    'request',
+    'request_event',
+    'rectification',
+    'rectification_record',
+    'rectification_decision',
     'restriction_record',
     'restriction_end',
     'restriction_exception',
@@ -12575,21 +13202,40 @@ begin
     'lifting_notice',
     'objection_record',
     'objection_decision',
-    'request',
-    'request_event',
     'erasure_record',
+    'erasure_completion',
     'mail_record',
-    'opt_out_record',
-    'hold',
-    'hold_end',
     'recipient_record',
     'disclosure_record',
     'disclosure_person',
     'notice_record',
     'notice_person',
     'notice_event',
-    'erasure_completion'
-  ] loop
+    'hold',
+    'hold_end',
+    'home_record',
+    'replay_record'
+  ]::name[];
+end;
+comment on function gdpr_internal.evidence_tables() is 'The tables of evidence in gdpr_internal, in the order of the journey: rows are added, never changed. Art. 5(2).';
+
+create or replace function gdpr_internal.enforce_append_only()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table text;
+begin
+  foreach v_table in array gdpr_internal.evidence_tables() loop
+    -- pg_restore --disable-triggers leaves them enabled, but no longer always
+    continue when (
+      select count(*) from pg_trigger as g
+      where g.tgrelid = to_regclass('gdpr_internal.' || v_table) and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A'
+    ) = 2;
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
       v_table
@@ -12601,6 +13247,14 @@ begin
     );
     execute format('alter table gdpr_internal.%I enable always trigger gdpr_50_no_truncate', v_table);
   end loop;
+end
+$function$;
+comment on function gdpr_internal.enforce_append_only() is
+  'Puts the triggers on the tables of evidence that refuse every change, for every role and in every session, where they are missing or disabled.';
+
+do $evidence$
+begin
+  perform gdpr_internal.enforce_append_only();
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;
@@ -13294,6 +13948,322 @@ $function$;
 comment on function gdpr_internal.end_request(bigint, text) is
   'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
 
+-- 60_subject_rights/24_corrections.sql
+-- [code] A list of changes, read and judged: which rows, whose, what stands there, what cannot be done and why.
+-- GDPR Art. 16, Art. 5(1)(d). Called by: proposing, approving, rectifying, comparing. Problems never hold a value.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.open_values(p_subjects bigint[], p_columns integer[], p_values text[])
+returns text[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+begin
+  if exists (select from unnest(p_values) as v where starts_with(v, 'gdpr1:')) then
+    v_kek := (gdpr_internal.keyring()).kek;
+  end if;
+  return (
+    select coalesce(array_agg(
+      case when u.column_id is null then u.value else gdpr_internal.open_value(k.data_key, u.subject_id, u.column_id, u.value) end order by u.n
+    ), '{}')
+    from unnest(p_subjects, p_columns, p_values) with ordinality as u (subject_id, column_id, value, n)
+    left join lateral (
+      select gdpr_internal.unwrap_key(v_kek, int8send(x.subject_id), x.wrapped) as data_key
+      from gdpr_internal.subject_key as x
+      where x.subject_id = u.subject_id and u.column_id is not null and starts_with(u.value, 'gdpr1:')
+      offset 0
+    ) as k on true
+  );
+end
+$function$;
+comment on function gdpr_internal.open_values(bigint[], integer[], text[]) is
+  'Stored values in plaintext, place by place (p_columns null: not encrypted). Errors: PR402 key locked, PR404, PR410.';
+
+create or replace function gdpr_internal.digests_of(p_kinds text[], p_values text[])
+returns table (n bigint, digest uuid, bare uuid)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return query
+  select
+    c.n, gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, c.form),
+    gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, gdpr_internal.bare_form(c.kind, c.form))
+  from (
+    select u.n, u.kind, gdpr_internal.canonical(u.kind, u.value) as form
+    from unnest(p_kinds, p_values) with ordinality as u (kind, value, n)
+    offset 0
+  ) as c
+  where c.form is not null;
+end
+$function$;
+comment on function gdpr_internal.digests_of(text[], text[]) is 'The digests of identifiers and of their bare forms, by their places; values without content have none.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.rectifiable_columns(p_table smallint)
+returns table (
+  column_name name, type text, own_type text, stored_expression text, column_id integer, encrypted boolean, identifier text,
+  special boolean, needed boolean, refusal text
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    d.type,
+    -- a type of PostgreSQL's own can be named by anybody
+    case when a.atttypid < 16384 then d.type end,
+    case when d.encrypted then format('t.%I', a.attname) else gdpr_internal.text_expression(format('t.%I', a.attname), d.type) end,
+    case when d.encrypted then c.id end,
+    d.encrypted,
+    c.identifier,
+    c.special is not null,
+    a.attnotnull,
+    case
+      when a.attname ~ '^gdpr_' and gdpr_internal.is_control_column(p_table, a.attname) then 'is kept by the database'
+      when a.attgenerated <> '' or a.attidentity <> '' then 'is generated'
+      when exists (select from pg_index as x where x.indrelid = a.attrelid and x.indisprimary and a.attnum = any (x.indkey))
+        then 'is part of the primary key'
+      when exists (select from pg_constraint as k where k.conrelid = a.attrelid and k.contype = 'f' and a.attnum = any (k.conkey))
+        then 'is part of a foreign key'
+    end
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  cross join lateral (
+    select
+      coalesce(c.encrypt <> 'no', false) as encrypted,
+      case when c.encrypt <> 'no' then c.original_type else format_type(a.atttypid, a.atttypmod) end as type
+  ) as d
+  where t.id = p_table
+  order by a.attnum;
+end;
+comment on function gdpr_internal.rectifiable_columns(smallint) is
+  'The columns of a protected table for those who correct values. own_type: where it is a type of PostgreSQL''s own; stored_expression: the value of row t as text; column_id: of its ciphertext; refusal: why the column cannot be corrected.';
+
+create or replace function gdpr_internal.read_corrections(p_changes jsonb)
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_changes) is distinct from 'array' then
+    perform gdpr_internal.refuse('invalid_argument', 'changes are a list of {"table", "key", "column", "value"} or {"table", "key", "column", "statement"}');
+  end if;
+  return (
+    with change as (
+      select e.n, e.value as change, jsonb_typeof(e.value) = 'object' as is_object
+      from jsonb_array_elements(p_changes) with ordinality as e (value, n)
+    ), named as materialized (
+      select t.id, x.name, t.relation
+      from (select distinct c.change ->> 'table' as name from change as c where c.is_object and c.change ? 'table') as x
+      join gdpr_internal.protected_table as t on t.relation = gdpr_internal.find_table(x.name) and t.unprotected_at is null
+    ), allowed as materialized (
+      select x.id, c.* from named as x cross join lateral gdpr_internal.rectifiable_columns(x.id) as c
+    )
+    select coalesce(array_agg(row(
+      c.n, t.id, c.change ->> 'key', c.change ->> 'column',
+      -- an array or a document is given as such, or as text
+      c.change ->> 'value', c.change ->> 'was', c.change ? 'was', c.change ->> 'statement', null, null,
+      case
+        when not c.is_object then 'is no object'
+        when c.change - array['table', 'key', 'column', 'value', 'was', 'statement'] <> '{}' then 'has other settings than table, key, column, value, was, statement'
+        when (c.change ? 'value') = (c.change ? 'statement') then 'needs either a value or a statement'
+        when c.change ? 'statement' and coalesce(btrim(c.change ->> 'statement'), '') = '' then 'needs words in its statement'
+        when c.change ? 'table' and t.id is null then 'names a table that is not protected'
+        when (c.change ? 'value' or c.change ?| array['table', 'key', 'column'])
+          and '' = any (array[coalesce(c.change ->> 'table', ''), coalesce(c.change ->> 'key', ''), coalesce(c.change ->> 'column', '')])
+          then 'needs a table, the primary key of a row and a column'
+        when c.change ? 'column' and a.column_name is null then 'names a column that the table does not have'
+        when c.change ? 'value' and a.refusal is not null then format('column %I %s', a.column_name, a.refusal)
+      end
+    )::gdpr_internal.correction order by c.n), '{}')
+    from change as c
+    left join named as t on c.is_object and t.name = c.change ->> 'table'
+    left join allowed as a on a.id = t.id and a.column_name = c.change ->> 'column'
+  );
+end
+$function$;
+comment on function gdpr_internal.read_corrections(jsonb) is 'A list of changes as it was given, with what is wrong with it at first sight. Error: PR004 no list.';
+
+create or replace function gdpr_internal.find_rows(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_done gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c where c.problem is not null or c.column_name is null or c.row_key is null
+  );
+  v_table smallint;
+  v_asked gdpr_internal.correction[];
+  v_found gdpr_internal.correction[];
+  v_before text;
+begin
+  for v_table in
+    select distinct c.table_id from unnest(p_corrections) as c where c.problem is null and c.column_name is not null and c.row_key is not null
+  loop
+    v_asked := array(
+      select c from unnest(p_corrections) as c where c.table_id = v_table and c.problem is null and c.column_name is not null and c.row_key is not null
+    );
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(
+        a.n, a.table_id, coalesce(r.row_key, a.row_key), a.column_name, r.value, a.was, a.expected, a.statement, r.subject_id, r.stored,
+        case
+          -- the same words whether there is no such row or it is somebody else's
+          when r.subject_id is null or r.subject_id <> p_subject then 'has the key of no row' || case when p_subject is null then '' else ' of this person' end
+          when r.wrong then 'has a value that the column cannot hold'
+        end
+      )::gdpr_internal.correction
+      from gdpr_generated.read_cells(
+        v_table, array(select x.row_key from unnest(v_asked) as x), array(select x.column_name from unnest(v_asked) as x),
+        array(select x.value from unnest(v_asked) as x), p_lock
+      ) as r
+      join unnest(v_asked) with ordinality as a on a.ordinality = r.n
+    );
+    perform gdpr_internal.after_worker(v_before);
+    v_done := v_done || gdpr_internal.open_corrections(v_table, v_found);
+  end loop;
+  return v_done;
+end
+$function$;
+comment on function gdpr_internal.find_rows(gdpr_internal.correction[], bigint, boolean) is
+  'Whose the rows are and what stands in them; values in the form in which the column would hold them. p_subject: every row has to be this person''s. p_lock: no other session changes them until the transaction ends.';
+
+create or replace function gdpr_internal.open_corrections(p_table smallint, p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_open text[];
+begin
+  v_open := gdpr_internal.open_values(
+    array(select case when c.problem is null then c.subject_id end from unnest(p_corrections) with ordinality as c order by c.ordinality),
+    array(
+      select x.column_id from unnest(p_corrections) with ordinality as c
+      join gdpr_internal.rectifiable_columns(p_table) as x on x.column_name = c.column_name
+      order by c.ordinality
+    ),
+    array(select case when c.problem is null then c.old end from unnest(p_corrections) with ordinality as c order by c.ordinality)
+  );
+  return array(
+    select row(c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, o.value, c.problem)::gdpr_internal.correction
+    from rows from (unnest(p_corrections), unnest(v_open)) as c (
+      n, table_id, row_key, column_name, value, was, expected, statement, subject_id, old, problem, opened
+    )
+    cross join lateral (select c.opened as value) as o
+  );
+end
+$function$;
+comment on function gdpr_internal.open_corrections(smallint, gdpr_internal.correction[]) is 'What stands in the rows of one table, decrypted where it is ciphertext.';
+
+create or replace function gdpr_internal.linked_columns()
+returns table (table_id smallint, column_name name, link text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with known as (
+    select c.table_id, c.column_name, c.identifier, c.same_as, format('%s.%I', t.relation, c.column_name) as name
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null
+  )
+  select k.table_id, k.column_name, o.name, o.identifier
+  from known as k
+  join known as o on o.name = coalesce(k.same_as, k.name)
+  where k.same_as is not null or exists (select from known as x where x.same_as = k.name);
+end;
+comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them, kind is what identifier it is.';
+
+create or replace function gdpr_internal.with_copies(p_corrections gdpr_internal.correction[], p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_origins gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c
+    join gdpr_internal.linked_columns() as l on l.table_id = c.table_id and l.column_name = c.column_name
+    where c.problem is null and c.old is not null and c.value is distinct from c.old
+  );
+  v_copy record;
+  v_before text;
+  v_found gdpr_internal.correction[];
+  v_copies gdpr_internal.correction[] := '{}';
+begin
+  for v_copy in
+    select l.table_id, l.column_name, l.link, l.kind, array_agg(distinct c.subject_id) as subjects
+    from unnest(v_origins) as c
+    join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name
+    join gdpr_internal.linked_columns() as l on l.link = o.link
+    group by l.table_id, l.column_name, l.link, l.kind
+  loop
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(null, v_copy.table_id, r.row_key, v_copy.column_name, null, null, false, null, r.subject_id, r.stored, null)::gdpr_internal.correction
+      from gdpr_generated.cells_of(v_copy.table_id, v_copy.subjects, v_copy.column_name, p_lock) as r
+    );
+    perform gdpr_internal.after_worker(v_before);
+    -- a copy that says something else is another fact, and stays
+    v_copies := v_copies || array(
+      select distinct on (f.row_key)
+        row(c.n, f.table_id, f.row_key, f.column_name, c.value, null, false, null, f.subject_id, f.old, null)::gdpr_internal.correction
+      from unnest(gdpr_internal.open_corrections(v_copy.table_id, v_found)) as f
+      join unnest(v_origins) as c on c.subject_id = f.subject_id
+        and (c.old = f.old or gdpr_internal.canonical(v_copy.kind, c.old) = gdpr_internal.canonical(v_copy.kind, f.old))
+      join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name and o.link = v_copy.link
+      where not exists (
+        select from unnest(p_corrections) as x
+        where (x.table_id, x.column_name, x.row_key) = (f.table_id, f.column_name, f.row_key) and x.statement is null
+      )
+      order by f.row_key, c.n
+    );
+  end loop;
+  return p_corrections || v_copies;
+end
+$function$;
+comment on function gdpr_internal.with_copies(gdpr_internal.correction[], boolean) is
+  'Adds the copies (same_as) of what changes, in all rows of the same person that hold the value as it was; copies that hold another value, or none, are left alone. Art. 16.';
+
 -- 60_subject_rights/24_request_views.sql
 -- [code] What officers and auditors see of requests.
 -- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
@@ -13488,6 +14458,219 @@ left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
 comment on view gdpr.restriction_exception is
   'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
 
+-- 60_subject_rights/25_judge_corrections.sql
+-- [code] What cannot be done of a list of changes, and writing the rest.
+-- GDPR Art. 16, Art. 9, Art. 17. Rows are written by gdpr_worker: digests, masks, ciphertext and audit follow by the tables' own triggers.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.judge_identifiers(p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_new gdpr_internal.correction[];
+  v_kinds text[];
+  v_refusing boolean[];
+begin
+  select array_agg(c.correction), array_agg(i.identifier), array_agg(t.blocklist = 'refuse')
+  into v_new, v_kinds, v_refusing
+  from (select x as correction from unnest(p_corrections) as x) as c
+  join gdpr_internal.protected_column as i on i.table_id = (c.correction).table_id and i.column_name = (c.correction).column_name
+  join gdpr_internal.protected_table as t on t.id = i.table_id
+  where (c.correction).problem is null and (c.correction).value is distinct from (c.correction).old and i.identifier is not null
+    and (i.matches or i.identifier = 'email');
+  if v_new is null then
+    return p_corrections;
+  end if;
+  return array(
+    with given as materialized (
+      select c.n, c.table_id, c.row_key, c.column_name, c.subject_id, d.digest, d.bare, r.refusing
+      from unnest(v_new) with ordinality as c
+      join gdpr_internal.digests_of(v_kinds, array(select x.value from unnest(v_new) as x)) as d on d.n = c.ordinality
+      join unnest(v_refusing) with ordinality as r (refusing, n) on r.n = c.ordinality
+    ), held as materialized (
+      select i.digest, i.subject_id, i.blocked_at is not null as blocked
+      from gdpr_internal.identifier as i
+      where i.digest = any (array(select g.digest from given as g union select g.bare from given as g)) and i.retired_at is null
+    ), refused as (
+      select g.table_id, g.row_key, g.column_name,
+        case
+          when h.blocked then 'has an identifier that is blocked'
+          else 'has an identifier of another person'
+        end as problem
+      from given as g
+      join held as h on h.digest = g.digest
+      where h.blocked and g.refusing or not h.blocked and h.subject_id <> g.subject_id
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that is blocked'
+      from given as g
+      join held as h on h.digest = g.bare
+      where h.blocked and g.refusing
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that the list gives to two persons'
+      from given as g
+      where g.digest in (select x.digest from given as x group by x.digest having count(distinct x.subject_id) > 1)
+    ), worst as (
+      select r.table_id, r.row_key, r.column_name, min(r.problem) as problem from refused as r group by r.table_id, r.row_key, r.column_name
+    )
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old, coalesce(c.problem, w.problem)
+    )::gdpr_internal.correction
+    from unnest(p_corrections) as c
+    left join worst as w on w.table_id = c.table_id and w.row_key = c.row_key and w.column_name = c.column_name and c.statement is null
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_identifiers(gdpr_internal.correction[]) is
+  'Finds new identifiers that are blocked or belong to somebody else: e-mail addresses, and what match_on names. Told to officers alone. Art. 17.';
+
+create or replace function gdpr_internal.judge_corrections(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_judged gdpr_internal.correction[];
+begin
+  v_judged := array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, coalesce(c.subject_id, p_subject), c.old,
+      case
+        when c.problem is not null then c.problem
+        when coalesce(c.subject_id, p_subject) is null then 'does not say of whom it is'
+        when s.erased_at is not null then 'is about a person who was erased'
+        when c.statement is not null then null
+        when c.expected and c.was is distinct from c.old then 'was changed meanwhile'
+        when c.value is null and k.needed then 'leaves a column empty that may not be'
+        when count(*) filter (where c.statement is null) over (partition by c.table_id, c.row_key, c.column_name) > 1 then 'is about a value that the list names twice'
+      end
+    )::gdpr_internal.correction
+    from unnest(gdpr_internal.find_rows(p_corrections, p_subject, p_lock)) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id
+    left join (
+      select t.id, x.column_name, x.needed
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.rectifiable_columns(t.id) as x
+      where t.id in (select y.table_id from unnest(p_corrections) as y)
+    ) as k on k.id = c.table_id and k.column_name = c.column_name
+  );
+  v_judged := gdpr_internal.judge_identifiers(gdpr_internal.with_copies(v_judged, p_lock));
+  return array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old,
+      case
+        when c.problem is null and c.statement is null and c.value is not null and c.value is distinct from c.old and exists (
+          select from gdpr_internal.protected_column as x
+          join gdpr_internal.protected_table as t on t.id = x.table_id
+          where x.table_id = c.table_id and x.column_name = c.column_name and x.special is not null
+            and not gdpr_internal.has_condition(c.subject_id, t.purpose_mask)
+        ) then 'needs a condition of Art. 9(2)'
+        else c.problem
+      end
+    )::gdpr_internal.correction
+    from unnest(v_judged) as c
+    order by c.n, c.table_id, c.row_key, c.column_name
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_corrections(gdpr_internal.correction[], bigint, boolean) is
+  'A list of changes as an officer would carry it out, copies included, each with the reason if it cannot be.';
+
+create or replace function gdpr_internal.refuse_problems(p_corrections gdpr_internal.correction[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_lines text;
+  v_condition boolean;
+begin
+  select
+    string_agg(format('change %s %s', c.n, c.problem), E'\n' order by c.n) filter (where c.place <= 100)
+      || case when count(*) > 100 then format(E'\nand %s more', count(*) - 100) else '' end,
+    bool_and(c.problem = 'needs a condition of Art. 9(2)')
+  into v_lines, v_condition
+  from (
+    select x.n, x.problem, row_number() over (order by x.n) as place from unnest(p_corrections) as x where x.problem is not null
+  ) as c;
+  if v_lines is not null then
+    perform gdpr_internal.refuse(case when v_condition then 'condition_missing' else 'rectification_refused' end, v_lines);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_problems(gdpr_internal.correction[]) is 'Errors: PR630 with a line for each problem, PR208 where a condition of Art. 9(2) is all that is missing.';
+
+create or replace function gdpr_internal.write_corrections(p_corrections gdpr_internal.correction[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table record;
+  v_before text;
+  v_rows bigint;
+  v_all bigint := 0;
+  v_state text;
+  v_constraint text;
+  v_column text;
+begin
+  for v_table in
+    select r.table_id, array_agg(r.row_key) as keys, array_agg(r.subject_id) as subjects, array_agg(r.changes) as changes, count(*) as rows
+    from (
+      select c.table_id, c.row_key, c.subject_id, jsonb_object_agg(c.column_name, c.value) as changes
+      from unnest(p_corrections) as c
+      where c.statement is null and c.problem is null and c.value is distinct from c.old
+      group by c.table_id, c.row_key, c.subject_id
+    ) as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    group by r.table_id, t.depth
+    order by t.depth, r.table_id
+  loop
+    v_before := gdpr_internal.before_worker();
+    begin
+      execute format('select gdpr_generated.%I($1, $2, $3)', 'rectify_' || v_table.table_id)
+      into v_rows using v_table.keys, v_table.subjects, v_table.changes;
+    exception
+    when transaction_rollback then
+      -- a deadlock or an older snapshot is not the value's fault: the client may try again
+      raise;
+    when others then
+      get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
+      perform gdpr_internal.refuse('rectification_refused', gdpr_internal.error_names(v_state, v_constraint, v_column));
+    end;
+    perform gdpr_internal.after_worker(v_before);
+    if v_rows <> v_table.rows then
+      perform gdpr_internal.refuse('rectification_refused', 'a trigger of the table kept rows as they were');
+    end if;
+    v_all := v_all + v_rows;
+  end loop;
+  return v_all;
+end
+$function$;
+comment on function gdpr_internal.write_corrections(gdpr_internal.correction[]) is
+  'Writes what differs, one statement for each table, and returns the rows. What a table says of a value it does not take is not passed on, but for codes and names. Error: PR630.';
+
 -- 60_subject_rights/26_objections.sql
 -- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
 -- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
@@ -13615,6 +14798,470 @@ left join lateral (
 ) as d on true;
 comment on view gdpr.objection is
   'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
+
+-- 60_subject_rights/26_rectify.sql
+-- [code] Rectification: proposed by the person or by staff, approved by an officer who is somebody else, carried out in all tables.
+-- GDPR Art. 16, Art. 19. Called by: gdpr_dpo; roles to which the policy gives may = ["rectify"] propose.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.seal_changes(p_subject bigint, p_content jsonb)
+returns text
+language sql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select coalesce(
+    gdpr_internal.seal_evidence(p_subject, p_content::text), case when gdpr_internal.refuse('data_key_missing') then '' end
+  );
+end;
+comment on function gdpr_internal.seal_changes(bigint, jsonb) is 'New values as evidence keeps them. Error: PR410: nothing is kept that the person''s key does not close.';
+
+create or replace function gdpr_internal.record_corrections(p_corrections gdpr_internal.correction[], p_rectification bigint, p_reason text)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+begin
+  if exists (
+    select from unnest(p_corrections) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id and s.erased_at is null
+    where s.id is null
+  ) then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  with change as (
+    select
+      c.subject_id, c.n, c.value, c.statement, c.column_name is not null as placed,
+      jsonb_build_object('table', t.relation::text, 'key', c.row_key, 'column', c.column_name) as place,
+      format('%s.%I', t.relation, c.column_name) as name
+    from unnest(p_corrections) as c
+    left join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.statement is not null or c.value is distinct from c.old
+  ), person as (
+    select
+      c.subject_id,
+      jsonb_build_object(
+        'values', coalesce(jsonb_agg(c.place || jsonb_build_object('value', c.value) order by c.n) filter (where c.statement is null), '[]'),
+        'statements', coalesce(
+          jsonb_agg(case when c.placed then c.place else '{}' end || jsonb_build_object('statement', c.statement) order by c.n)
+          filter (where c.statement is not null), '[]'
+        )
+      ) as content,
+      array_agg(distinct c.name) filter (where c.statement is null) as columns
+    from change as c
+    group by c.subject_id
+  ), recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, rectification_id, content, columns, reason, actor)
+    select
+      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), p_reason,
+      gdpr_internal.context_setting('actor')
+    from person as p
+    order by p.subject_id
+    returning id, subject_id
+  )
+  select array_agg(r.id order by r.id), array_agg(r.subject_id order by r.id) into v_records, v_subjects from recorded as r;
+  perform gdpr_internal.audit_events('RECTIFY', v_subjects, 'rectification_record', v_records, '{}');
+  perform gdpr_internal.queue_notices(array_agg(c.subject_id), 'rectification', jsonb_build_object('columns', c.columns))
+  from (
+    -- statements that complete the data go to the recipients too: they learn about which of them
+    select r.subject_id, coalesce(nullif(r.columns, '{}'), '{supplementary_statement}') as columns
+    from gdpr_internal.rectification_record as r
+    where r.id = any (v_records)
+  ) as c
+  group by c.columns;
+  return coalesce(v_records, '{}');
+end
+$function$;
+comment on function gdpr_internal.record_corrections(gdpr_internal.correction[], bigint, text) is
+  'The evidence of a rectification, one record for each person for whom something changes; returns their numbers. Error: PR603.';
+
+create or replace function gdpr_internal.carry_out(p_changes jsonb, p_subject bigint, p_rectification bigint, p_reason text)
+returns table (record_id bigint, written bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_subjects bigint[] := array[p_subject];
+  v_records bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.refuse_problems(v_corrections);
+  if p_subject is null then
+    select array_agg(distinct s.subject_id) into v_subjects
+    from (select c.table_id, array_agg(c.row_key) as keys from unnest(v_corrections) as c where c.table_id is not null group by c.table_id) as k
+    join gdpr_internal.protected_table as t on t.id = k.table_id
+    cross join lateral unnest(gdpr.subjects_of(t.relation, k.keys)) as s (subject_id);
+  end if;
+  -- persons before rows, as an eraser locks them
+  perform from gdpr_internal.subject as s where s.id = any (v_subjects) order by s.id for share;
+  v_corrections := gdpr_internal.judge_corrections(v_corrections, p_subject, true);
+  perform gdpr_internal.refuse_problems(v_corrections);
+  written := gdpr_internal.write_corrections(v_corrections);
+  v_records := gdpr_internal.record_corrections(v_corrections, p_rectification, p_reason);
+  if p_subject is not null then
+    perform gdpr_internal.note_request(p_subject, 'rectification', jsonb_build_object('record', v_records[1]));
+  end if;
+  return query select r.id, written from unnest(v_records) as r (id);
+end
+$function$;
+comment on function gdpr_internal.carry_out(jsonb, bigint, bigint, text) is
+  'Carries a list of changes out: all of it or, with a problem, nothing. Returns the records, one for each person. p_subject null: rows of whomever. Errors: PR630, PR208, PR005.';
+
+create or replace function gdpr_internal.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text, p_by_person boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_id bigint;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if v_corrections = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one change is needed');
+  elsif octet_length(p_changes::text) > 1000000 then
+    perform gdpr_internal.refuse('invalid_argument', 'changes of one proposal are at most a million bytes');
+  end if;
+  -- what only an officer may know is asked when it is approved: whether an identifier is another's or blocked, what stands there now
+  perform gdpr_internal.refuse_problems(gdpr_internal.find_rows(v_corrections, p_subject, false));
+  insert into gdpr_internal.rectification (subject_id, content, by_person, actor)
+  values (
+    p_subject, gdpr_internal.seal_changes(p_subject, jsonb_build_object('changes', p_changes, 'reason', p_reason)), p_by_person,
+    gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.audit_event('RECTIFY', p_subject, jsonb_build_object('proposal', v_id));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.propose_rectification(bigint, jsonb, text, boolean) is
+  'See gdpr.propose_rectification(). p_by_person: the person asked; only the portal says so, which knows by the token who it is.';
+
+create or replace function gdpr.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text default null)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.propose_rectification(p_subject, p_changes, p_reason, false);
+end;
+comment on function gdpr.propose_rectification(bigint, jsonb, text) is
+  'Proposes corrections of a person''s data; nothing changes until another officer approves them. p_changes: a list of {"table", "key" (the row''s primary key as text; of several columns a JSON array of texts), "column", "value" (null empties)}, with "was" if it counts only while that value stands; or {"table", "key", "column", "statement"}, {"statement"}: a supplementary statement that is kept beside the data. Values and reason are kept as ciphertext under the person''s key. Returns its number. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (not this person''s row, a key, a value that the column cannot hold). Art. 16.';
+
+create or replace function gdpr_internal.decide_rectification(p_rectification bigint)
+returns gdpr_internal.rectification
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  -- two who decide at once meet here
+  select * into v_rectification from gdpr_internal.rectification as r where r.id = p_rectification for update;
+  if v_rectification.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such proposal');
+  elsif exists (select from gdpr_internal.rectification_decision as d where d.rectification_id = p_rectification) then
+    perform gdpr_internal.refuse('rectification_decided');
+  end if;
+  return v_rectification;
+end
+$function$;
+comment on function gdpr_internal.decide_rectification(bigint) is 'A proposal about which nobody has decided, locked. Errors: PR004, PR632.';
+
+create or replace function gdpr.approve_rectification(p_rectification bigint, p_reason text default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+  v_content jsonb;
+  v_record bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  if v_rectification.proposed_by = session_user and not v_rectification.by_person then
+    perform gdpr_internal.refuse('rectification_four_eyes');
+  end if;
+  perform gdpr_internal.require_subject(v_rectification.subject_id);
+  v_content := gdpr_internal.open_evidence(v_rectification.subject_id, v_rectification.content)::jsonb;
+  select c.record_id into v_record
+  from gdpr_internal.carry_out(v_content -> 'changes', v_rectification.subject_id, p_rectification, p_reason) as c;
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, record_id, reason, actor)
+  values (p_rectification, true, v_record, p_reason, gdpr_internal.context_setting('actor'));
+  return v_record;
+end
+$function$;
+comment on function gdpr.approve_rectification(bigint, text) is
+  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
+
+create or replace function gdpr.reject_rectification(p_rectification bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, reason, actor)
+  values (p_rectification, false, p_reason, gdpr_internal.context_setting('actor'));
+  perform gdpr_internal.audit_event(
+    'RECTIFY', v_rectification.subject_id, jsonb_build_object('proposal', p_rectification, 'approved', false)
+  );
+end
+$function$;
+comment on function gdpr.reject_rectification(bigint, text) is
+  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); no personal data. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
+
+create or replace function gdpr.rectify(p_subject bigint, p_changes jsonb, p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.require_subject(p_subject);
+  return (select c.record_id from gdpr_internal.carry_out(p_changes, p_subject, null, p_reason) as c);
+end
+$function$;
+comment on function gdpr.rectify(bigint, jsonb, text) is
+  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
+
+create or replace function gdpr.rectify_rows(p_changes jsonb, p_reason text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  return (
+    select jsonb_build_object('persons', count(*), 'rows', coalesce(max(c.written), 0)) from gdpr_internal.carry_out(p_changes, null, null, p_reason) as c
+  );
+end
+$function$;
+comment on function gdpr.rectify_rows(jsonb, text) is
+  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
+
+create or replace function gdpr.compare_rectification(p_changes jsonb, p_subject bigint default null)
+returns table (change bigint, subject_id bigint, table_name text, row_key text, column_name name, old text, new text, problem text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select c.n, c.subject_id, t.relation::text, c.row_key, c.column_name, c.old, coalesce(c.statement, c.value), c.problem
+  from unnest(gdpr_internal.judge_corrections(gdpr_internal.read_corrections(p_changes), p_subject, false)) as c
+  left join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.problem is not null or c.statement is not null or c.value is distinct from c.old
+  order by c.n, c.table_id, c.row_key, c.column_name;
+end
+$function$;
+comment on function gdpr.compare_rectification(jsonb, bigint) is
+  'What a list of changes, as gdpr.rectify() takes it, would change, and what is in the way: a row for each value that differs, copies included (they bear the number of the change they follow), with the reason if it cannot be. p_subject: whose rows they have to be; null: anybody''s. Changes nothing. Error: PR004 no list. Art. 16.';
+
+create or replace function gdpr_internal.apply_rectifications(p_records bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+  v_changes jsonb;
+  v_corrections gdpr_internal.correction[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform from gdpr_internal.subject as s
+  where s.id in (select r.subject_id from gdpr_internal.rectification_record as r where r.id = any (p_records))
+  order by s.id
+  for share;
+  with record as materialized (
+    select r.id, r.subject_id, gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb as content
+    from gdpr_internal.rectification_record as r
+    join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null
+    where r.subject_id in (select x.subject_id from gdpr_internal.rectification_record as x where x.id = any (p_records))
+  ), latest as (
+    -- of several rectifications of one value the last one counts, in whatever order they are asked for
+    select distinct on (r.subject_id, v.value - 'value') r.id, r.subject_id, v.value as change
+    from record as r
+    cross join lateral jsonb_array_elements(r.content -> 'values') as v
+    order by r.subject_id, v.value - 'value', r.id desc
+  )
+  select jsonb_agg(l.change order by l.id), array_agg(l.id order by l.id), array_agg(l.subject_id order by l.id)
+  into v_changes, v_records, v_subjects
+  from latest as l
+  where l.id = any (p_records);
+  if v_changes is null then
+    return 0;
+  end if;
+  -- a row that is gone, or another person's by now, has nothing to be corrected
+  v_corrections := array(
+    select c
+    from unnest(gdpr_internal.find_rows(gdpr_internal.read_corrections(v_changes), null, true)) as c
+    join unnest(v_subjects) with ordinality as s (id, n) on s.n = c.n and s.id = c.subject_id
+    where c.problem is null and c.value is distinct from c.old
+  );
+  perform gdpr_internal.write_corrections(v_corrections);
+  perform gdpr_internal.audit_events(
+    'RECTIFY', array_agg(r.subject_id), 'rectification_record', array_agg(r.id), '{"again": true}'
+  )
+  from (
+    select distinct v_subjects[c.n] as subject_id, v_records[c.n] as id from unnest(v_corrections) as c
+  ) as r
+  having count(*) > 0;
+  return cardinality(v_corrections);
+end
+$function$;
+comment on function gdpr_internal.apply_rectifications(bigint[]) is
+  'Carries recorded rectifications out again, as after a restore: a value that is so already is not written, one that a later record of the person names is left to that, rows that are gone are passed over. Twice changes nothing. Returns the values written. Errors: PR630, PR005.';
+
+create or replace function gdpr_internal.apply_rectification(p_record bigint)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.apply_rectifications(array[p_record]);
+end;
+comment on function gdpr_internal.apply_rectification(bigint) is 'gdpr_internal.apply_rectifications() for one record.';
+
+create or replace view gdpr.rectification as
+select
+  r.id as rectification_id,
+  r.subject_id,
+  case when d.approved then 'approved' when not d.approved then 'rejected' else 'proposed' end as status,
+  r.by_person,
+  o.content -> 'changes' as changes,
+  o.content ->> 'reason' as reason,
+  r.proposed_at,
+  r.proposed_by,
+  r.actor,
+  d.record_id,
+  d.decided_at,
+  d.decided_by,
+  d.reason as decision_reason
+from gdpr_internal.rectification as r
+left join gdpr_internal.rectification_decision as d on d.rectification_id = r.id
+cross join lateral (
+  select case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content
+) as o;
+comment on view gdpr.rectification is
+  'Proposed corrections and what was decided about them. changes and reason are shown to gdpr_dpo, while the person is not erased. Art. 16.';
+
+create or replace view gdpr.rectification_log as
+select
+  r.id as record_id,
+  r.subject_id,
+  r.rectification_id,
+  r.columns,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content,
+  r.reason,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.rectification_record as r;
+comment on view gdpr.rectification_log is
+  'Rectifications that were carried out: which columns, when, by whom. content: {"values", "statements"}, shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
+
+create or replace view gdpr.supplementary_statement as
+select
+  l.record_id,
+  l.subject_id,
+  s.value ->> 'table' as table_name,
+  s.value ->> 'key' as row_key,
+  s.value ->> 'column' as column_name,
+  s.value ->> 'statement' as statement,
+  l.recorded_at
+from gdpr.rectification_log as l
+cross join lateral jsonb_array_elements(l.content -> 'statements') as s;
+comment on view gdpr.supplementary_statement is
+  'Statements with which persons have completed their data, about a value or about all of it; for gdpr_dpo. They belong into what the person is told on access. Art. 16.';
+
+create or replace view gdpr.rectifiable_column as
+select t.relation as table_name, c.column_name, c.type, not c.needed as nullable
+from gdpr_internal.protected_table as t
+cross join lateral gdpr_internal.rectifiable_columns(t.id) as c
+where t.unprotected_at is null and c.refusal is null;
+comment on view gdpr.rectifiable_column is
+  'The columns in which values can be corrected: those of protected tables but keys, generated ones and what the database keeps, with the types they have for applications. Art. 16.';
+
+create or replace function gdpr.rows_of(p_table regclass, p_subject bigint)
+returns setof text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query select r.row_key from gdpr_internal.rows_of(gdpr_internal.table_id(p_table), array[p_subject], null) as r;
+end
+$function$;
+comment on function gdpr.rows_of(regclass, bigint) is
+  'The primary keys, as text, of a person''s rows in a protected table (several columns: JSON arrays of texts). Error: PR002.';
 
 -- 60_subject_rights/30_erase.sql
 -- [code] Erasure: every row of persons, their keys, their identifiers.
@@ -14249,6 +15896,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- a restored outbox holds mails that were sent
+  perform gdpr_internal.require_home();
   -- membership in the group is the server's; what this database allows, its policy says
   if not exists (
     select from gdpr_internal.role_binding as b
@@ -15922,7 +17571,7 @@ $function$;
 comment on function gdpr.portal_restrict(text, text, jsonb) is
   'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
 
-create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+create or replace function gdpr.portal_correct(p_session text, p_changes jsonb, p_reason text default null)
 returns bigint
 language plpgsql
 volatile
@@ -15931,15 +17580,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
 begin
-  if coalesce(p_details, '{}') = '{}' then
-    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
-  end if;
-  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+  return gdpr_internal.portal_open(v_subject, 'rectification', jsonb_strip_nulls(jsonb_build_object(
+    'proposal', gdpr_internal.propose_rectification(v_subject, p_changes, p_reason, true), 'reason', p_reason
+  )));
 end
 $function$;
-comment on function gdpr.portal_correct(text, jsonb) is
-  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+comment on function gdpr.portal_correct(text, jsonb, text) is
+  'Asks for something to be corrected or completed. p_changes: a list of {"table", "key", "column", "value"}, rows and keys as portal_data() shows them, or of {"statement"}, words to be kept beside the data; an officer approves them (gdpr.approve_rectification()). p_reason: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616, and those of gdpr.propose_rectification(): a change that cannot be, somebody else''s row. Art. 16.';
 
 create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
 returns bigint
@@ -15984,6 +17634,765 @@ end
 $function$;
 comment on function gdpr.portal_requests(text) is
   'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+
+-- 60_subject_rights/80_ledger.sql
+-- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
+-- GDPR Art. 5(2), Art. 17, Art. 18, Art. 21, Art. 7(3). Called by: gdprdb ledger export, which signs it with a key of its own.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.ledger_mac(p_digest bytea, p_more boolean)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := (select k.audit_key from gdpr_internal.key_encryption_key as k where k.retired_at is null);
+begin
+  if v_key is null then
+    perform gdpr_internal.refuse('key_missing');
+  end if;
+  return gdpr_internal.hmac(convert_to(case when p_more then 'gdprdb/1/ledger/more' else 'gdprdb/1/ledger/end' end, 'UTF8') || p_digest, v_key, 'sha256');
+end
+$function$;
+comment on function gdpr_internal.ledger_mac(bytea, boolean) is
+  'By this a database knows a ledger of its own, whose digests were made with the same keys: HMAC-SHA-256 over the digest of a part, and whether another follows. Error: PR401 no key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.ledger_positions()
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table name;
+  v_last bigint;
+  v_positions jsonb := '{}';
+begin
+  -- registers from which nothing is ever deleted: their last number only grows
+  for v_table in
+    select c.relname
+    from pg_class as c
+    where c.relnamespace = 'gdpr_internal'::regnamespace
+      and exists (select from pg_attribute as a where a.attrelid = c.oid and a.attname = 'id' and not a.attisdropped)
+      and c.relkind in ('r', 'p') and not c.relispartition
+      and (c.relname = 'subject' or exists (select from pg_trigger as g where g.tgrelid = c.oid and g.tgname = 'gdpr_50_append_only'))
+    order by c.relname
+  loop
+    execute format('select max(t.id) from gdpr_internal.%I as t', v_table) into v_last;
+    v_positions := v_positions || jsonb_build_object(v_table, coalesce(v_last, 0));
+  end loop;
+  return v_positions;
+end
+$function$;
+comment on function gdpr_internal.ledger_positions() is 'The last number of each register: who has seen a higher one has seen a later state of this database.';
+
+create or replace view gdpr_internal.ledger_entry as
+select 'erasure' as kind, e.erased_at as at, e.id, e.subject_id, '{}'::jsonb as details
+from gdpr_internal.erasure_record as e
+union all
+select
+  'block', i.blocked_at, null, null,
+  jsonb_build_object('digest', i.digest, 'identifier', i.kind, 'erased', i.block_reason = 'erased')
+from gdpr_internal.identifier as i
+where i.blocked_at is not null
+union all
+select 'mailbox', o.recorded_at, o.id, null, jsonb_build_object('digest', o.mailbox, 'event', o.event)
+from gdpr_internal.opt_out_record as o
+union all
+select 'restriction', r.recorded_at, r.id, r.subject_id, jsonb_build_object('ground', r.ground)
+from gdpr_internal.restriction_record as r
+union all
+select 'restriction_end', x.ended_at, r.id, r.subject_id, jsonb_build_object('ground', r.ground, 'of', r.recorded_at)
+from gdpr_internal.restriction_end as x
+join gdpr_internal.restriction_record as r on r.id = x.restriction_id
+union all
+select 'objection', o.recorded_at, o.id, o.subject_id, jsonb_build_object('purpose', p.name, 'pending', o.pending)
+from gdpr_internal.objection_record as o
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+select
+  'objection_decision', d.decided_at, d.id, o.subject_id,
+  jsonb_build_object('purpose', p.name, 'event', d.decision, 'ground', d.ground, 'of', o.recorded_at)
+from gdpr_internal.objection_decision as d
+join gdpr_internal.objection_record as o on o.id = d.objection_id
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+union all
+-- without them the replay would erase what has to be kept
+select
+  'hold', h.recorded_at, h.id, h.subject_id,
+  jsonb_build_object(
+    'ground', h.ground, 'until', h.valid_until, 'table_id', h.table_id, 'table_name', t.relation::text, 'digest', h.row_key, 'columns', h.columns
+  )
+from gdpr_internal.hold as h
+left join gdpr_internal.protected_table as t on t.id = h.table_id
+union all
+select 'hold_end', x.ended_at, h.id, h.subject_id, jsonb_build_object('ground', h.ground, 'of', h.recorded_at)
+from gdpr_internal.hold_end as x
+join gdpr_internal.hold as h on h.id = x.hold_id
+union all
+select 'consent', c.recorded_at, c.id, c.subject_id, jsonb_build_object('purpose', p.name, 'event', c.event, 'channel', c.channel)
+from gdpr_internal.consent_record as c
+join gdpr_internal.purpose as p on p.id = c.purpose_id
+-- a grant is not brought back, but who granted again after a no is named, so that they can be asked
+where c.event <> 'granted' or exists (
+  select from gdpr_internal.consent_record as x
+  where x.subject_id = c.subject_id and x.purpose_id = c.purpose_id and x.id < c.id and x.event <> 'granted'
+)
+union all
+select 'basis_end', x.ended_at, b.id, b.subject_id, jsonb_build_object('purpose', p.name, 'basis', b.basis, 'of', b.recorded_at)
+from gdpr_internal.basis_end as x
+join gdpr_internal.basis_record as b on b.id = x.basis_id
+join gdpr_internal.purpose as p on p.id = b.purpose_id
+where not x.by_policy
+union all
+-- ciphertext under the person's key, which the ledger does not hold
+select 'rectification', r.recorded_at, r.id, r.subject_id, jsonb_build_object('content', r.content, 'columns', r.columns)
+from gdpr_internal.rectification_record as r
+join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
+comment on view gdpr_internal.ledger_entry is
+  'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
+
+create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+returns setof jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set quote_all_identifiers = off
+set jit = off
+as $function$
+declare
+  v_header jsonb := jsonb_build_object(
+    'gdprdb_ledger', 1, 'database', current_database(), 'system_identifier', (select s.system_identifier::text from pg_control_system() as s),
+    'taken_at', statement_timestamp(), 'since', p_since, 'positions', gdpr_internal.ledger_positions()
+  );
+  v_part integer := 0;
+  v_entries integer := 0;
+  v_digest bytea;
+  v_line jsonb;
+begin
+  if p_since is null or p_part is null or p_part < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
+  end if;
+  for v_line in
+    select v_header || '{"part": 1}'
+    union all
+    (
+      select jsonb_strip_nulls(
+        jsonb_build_object('kind', e.kind, 'at', e.at, 'id', e.id, 'subject', e.subject_id, 'since', s.created_at) || e.details
+      )
+      from gdpr_internal.ledger_entry as e
+      left join gdpr_internal.subject as s on s.id = e.subject_id
+      -- what a transaction wrote that took its time to commit may be in no ledger before this one
+      where e.at >= p_since - interval '1 day'
+      order by e.at, e.kind, e.id
+    )
+  loop
+    if v_entries = p_part then
+      return next gdpr_internal.ledger_seal(v_digest, v_entries, true);
+      v_header := v_header || jsonb_build_object('part', v_part + 1, 'previous', encode(v_digest, 'hex'));
+      return next v_header;
+      v_part := v_part + 1;
+      v_entries := 0;
+      v_digest := sha256(convert_to(v_header::text, 'UTF8'));
+    end if;
+    v_digest := sha256(coalesce(v_digest, '') || convert_to(v_line::text, 'UTF8'));
+    if v_part = 0 then
+      v_part := 1;
+    else
+      v_entries := v_entries + 1;
+    end if;
+    return next v_line;
+  end loop;
+  return next gdpr_internal.ledger_seal(v_digest, v_entries, false);
+end
+$function$;
+comment on function gdpr.ledger(timestamptz, integer) is
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+
+create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object('seal', jsonb_build_object(
+    'entries', p_entries, 'digest', encode(p_digest, 'hex'), 'more', p_more, 'mac', encode(gdpr_internal.ledger_mac(p_digest, p_more), 'hex')
+  ));
+end;
+comment on function gdpr_internal.ledger_seal(bytea, integer, boolean) is
+  'The last line of a part. digest: SHA-256 of the digest so far and the next line, from the header on, as PostgreSQL writes jsonb.';
+
+create or replace function gdpr_internal.open_ledger(p_ledger jsonb)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_seal jsonb := case when jsonb_typeof(p_ledger) = 'array' then p_ledger -> -1 -> 'seal' end;
+  v_digest bytea := '';
+  v_line jsonb;
+begin
+  if p_ledger -> 0 -> 'gdprdb_ledger' is distinct from '1' or jsonb_typeof(v_seal) is distinct from 'object' then
+    perform gdpr_internal.refuse('ledger_refused', 'a part is a list: header, entries, seal');
+  end if;
+  for v_line in
+    select l.line from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
+    where l.n < jsonb_array_length(p_ledger)
+    order by l.n
+  loop
+    v_digest := sha256(v_digest || convert_to(v_line::text, 'UTF8'));
+  end loop;
+  if v_seal ->> 'mac' is distinct from encode(gdpr_internal.ledger_mac(v_digest, v_seal -> 'more' = 'true'), 'hex') then
+    perform gdpr_internal.refuse('ledger_refused', 'it was changed, or the keys here are not those of the database that wrote it');
+  end if;
+  return v_digest;
+end
+$function$;
+comment on function gdpr_internal.open_ledger(jsonb) is 'The digest of a part of a ledger of this database, whole and unchanged. Errors: PR641, PR401.';
+
+-- 60_subject_rights/82_missing.sql
+-- [code] What the database lacks of its ledger.
+-- GDPR Art. 32(1)(c), Art. 17. Called by: gdpr.replay(), and gdpr_dpo by gdprdb ledger check.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.ledger_missing(p_ledger jsonb)
+returns table (
+  n bigint, kind text, at timestamptz, subject_id bigint, since timestamptz, purpose_id smallint, event text, channel text,
+  ground text, basis text, record_at timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz,
+  table_id smallint, columns text[], content text
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+-- planned while a table had one page, it would read all of it for each entry by now
+set enable_seqscan = off
+set jit = off
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select l.n, e.kind, e.at, e.subject, e.since, p.id, e.event, e.channel, e.ground, e.basis, e.of, e.digest, e.identifier, e.erased,
+    e.pending, e.until, e.table_id, e.columns, e.content
+  from jsonb_array_elements(p_ledger) with ordinality as l (line, n)
+  cross join lateral jsonb_to_record(l.line) as e (
+    kind text, at timestamptz, subject bigint, since timestamptz, purpose text, event text, channel text, ground text, basis text,
+    of timestamptz, digest uuid, identifier text, erased boolean, pending boolean, until timestamptz, table_id smallint, table_name text,
+    columns text[], content text
+  )
+  left join gdpr_internal.purpose as p on p.name = e.purpose
+  left join gdpr_internal.subject as s on s.id = e.subject
+  where case
+    when e.kind = 'erasure' then not exists (select from gdpr_internal.erasure_record as x where x.subject_id = e.subject)
+    when e.kind = 'block' then not exists (select from gdpr_internal.identifier as x where x.digest = e.digest and x.blocked_at is not null)
+    when e.kind = 'mailbox' then not exists (
+      select from gdpr_internal.opt_out_record as x where x.mailbox = e.digest and x.event = e.event and x.recorded_at = e.at
+    )
+    -- who is not there, or not any more, has nothing that could be locked
+    when e.subject is not null and (s.id is null or s.erased_at is not null) or e.purpose is not null and p.id is null then false
+    when e.kind = 'restriction' then not exists (
+      select from gdpr_internal.restriction_record as x where x.subject_id = s.id and x.recorded_at = e.at and x.ground = e.ground
+    )
+    when e.kind = 'restriction_end' then not exists (
+      select from gdpr_internal.restriction_record as x
+      join gdpr_internal.restriction_end as y on y.restriction_id = x.id
+      where x.subject_id = s.id and x.recorded_at = e.of and x.ground = e.ground
+    )
+    when e.kind = 'objection' then not exists (
+      select from gdpr_internal.objection_record as x where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.at
+    )
+    when e.kind = 'objection_decision' then not exists (
+      select from gdpr_internal.objection_record as x
+      join gdpr_internal.objection_decision as y on y.objection_id = x.id
+      where x.subject_id = s.id and x.purpose_id = p.id and x.recorded_at = e.of and y.decided_at = e.at
+    )
+    when e.kind = 'hold' then not exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.at and x.ground = e.ground and (x.subject_id, x.table_id) is not distinct from (e.subject, e.table_id)
+    ) and (e.table_id is null or exists (
+      select from gdpr_internal.protected_table as t
+      where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+    ))
+    when e.kind = 'hold_end' then exists (
+      select from gdpr_internal.hold as x
+      where x.recorded_at = e.of and x.ground = e.ground and x.subject_id is not distinct from e.subject
+        and not exists (select from gdpr_internal.hold_end as y where y.hold_id = x.id)
+    )
+    when e.kind = 'consent' then not exists (
+      select from gdpr_internal.consent_record as x
+      where x.subject_id = s.id and x.purpose_id = p.id and x.event = e.event and x.recorded_at = e.at
+    )
+    when e.kind = 'rectification' then not exists (
+      select from gdpr_internal.rectification_record as x where x.subject_id = s.id and x.recorded_at = e.at
+    )
+    when e.kind = 'basis_end' then exists (
+      select from gdpr_internal.basis_record as x
+      where x.subject_id = s.id and x.purpose_id = p.id and x.basis = e.basis and x.recorded_at = e.of
+        and not exists (select from gdpr_internal.basis_end as y where y.basis_id = x.id)
+    )
+    else false
+  end;
+end
+$function$;
+comment on function gdpr_internal.ledger_missing(jsonb) is
+  'The entries of a part of a ledger that this database does not know, found by what they say and not by their numbers, which a restored database gives again.';
+
+create or replace function gdpr_internal.position_reached()
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- after a replay the numbers up to the ledger's are used up, though some of their records are lost
+  select jsonb_object_agg(p.key, greatest(p.value::bigint, (
+    select max((r.positions ->> p.key)::bigint) from gdpr_internal.replay_record as r
+  )))
+  from jsonb_each_text(gdpr_internal.ledger_positions()) as p;
+end;
+comment on function gdpr_internal.position_reached() is 'The last number of each register that this database has seen, or knows of by a ledger that it replayed.';
+
+create or replace function gdpr_internal.positions_beyond(p_positions jsonb, p_before jsonb)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_object_agg(p.key, p.value::bigint - (p_before ->> p.key)::bigint), '{}')
+  from jsonb_each_text(p_positions) as p
+  where p.value::bigint > (p_before ->> p.key)::bigint;
+end;
+comment on function gdpr_internal.positions_beyond(jsonb, jsonb) is 'By how many records each register was longer.';
+
+create or replace function gdpr.check_ledger(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_digest bytea := gdpr_internal.open_ledger(p_ledger);
+  v_missing jsonb;
+  v_behind jsonb;
+begin
+  select coalesce(jsonb_object_agg(m.kind, m.entries), '{}') into v_missing
+  from (
+    select m.kind, count(*) as entries
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.event is distinct from 'granted' and m.event is distinct from 'lifted'
+    group by m.kind
+  ) as m;
+  v_behind := gdpr_internal.positions_beyond(p_ledger -> 0 -> 'positions', gdpr_internal.position_reached());
+  if v_missing <> '{}' or v_behind <> '{}' then
+    perform gdpr_internal.notice_restore(format('behind the ledger of %s', p_ledger -> 0 ->> 'taken_at'));
+  end if;
+  return jsonb_build_object(
+    'taken_at', p_ledger -> 0 -> 'taken_at', 'digest', encode(v_digest, 'hex'), 'missing', v_missing, 'behind', v_behind,
+    'whereabouts', gdpr.whereabouts()
+  );
+end
+$function$;
+comment on function gdpr.check_ledger(jsonb) is
+  'Compares the database with a part of its ledger, or with a checkpoint: missing (entries by kind that are not here), behind (registers that were longer then, and by how many records). If there is anything, the database was restored from an older state, and from now on refuses to process. Errors: PR641 not a ledger of this database, PR401. Art. 32(1)(c).';
+
+-- 60_subject_rights/84_replay.sql
+-- [code] After a restore: forgetting again what the ledger says.
+-- GDPR Art. 17, Art. 18, Art. 21, Art. 7(3), Art. 5(2). Called by: gdpr_dpo, gdprdb ledger replay.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.pass_positions(p_positions jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_position record;
+  v_sequence text;
+begin
+  for v_position in select p.key, p.value::bigint as last from jsonb_each_text(p_positions) as p loop
+    continue when to_regclass('gdpr_internal.' || quote_ident(v_position.key)) is null or v_position.last < 1;
+    v_sequence := pg_get_serial_sequence('gdpr_internal.' || quote_ident(v_position.key), 'id');
+    -- consent_request takes its numbers from the sequence of consent_record
+    continue when v_sequence is null;
+    -- one number is lost, and the sequence never goes back
+    perform setval(v_sequence::regclass, greatest(nextval(v_sequence::regclass), v_position.last));
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.pass_positions(jsonb) is
+  'No number that was given before the restore is given to somebody else after it.';
+
+create or replace function gdpr_internal.replay_holds(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_holds bigint;
+  v_ends bigint;
+begin
+  insert into gdpr_internal.hold (subject_id, table_id, row_key, columns, ground, reference, valid_until, recorded_at, recorded_by)
+  select m.subject_id, m.table_id, m.digest, m.columns::name[], m.ground, v_reason, m.until, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  where m.kind = 'hold'
+  order by m.n;
+  get diagnostics v_holds = row_count;
+  insert into gdpr_internal.hold_end (hold_id, reason, ended_at, recorded_by)
+  select h.id, v_reason, m.at, v_by
+  from gdpr_internal.ledger_missing(p_ledger) as m
+  join gdpr_internal.hold as h
+    on h.recorded_at = m.record_at and h.ground = m.ground and h.subject_id is not distinct from m.subject_id
+  where m.kind = 'hold_end'
+  on conflict (hold_id) do nothing;
+  get diagnostics v_ends = row_count;
+  return jsonb_build_object('holds', v_holds, 'hold_ends', v_ends);
+end
+$function$;
+comment on function gdpr_internal.replay_holds(jsonb) is 'Records holds again before anybody is erased: what they keep is kept.';
+
+create or replace function gdpr_internal.replay_erasures(p_ledger jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_reason text := format('replayed from the ledger of %s', p_ledger -> 0 ->> 'taken_at');
+  v_subjects bigint[];
+  v_unknown bigint;
+  v_erased bigint := 0;
+begin
+  -- came and went after the backup: nothing is here but the number, and it stays taken
+  with gone as (
+    insert into gdpr_internal.subject (id, purposes, until, created_at, erased_at)
+    select m.subject_id, 1::bigint << 62, 'infinity', m.since, m.at
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'erasure' and not exists (select from gdpr_internal.subject as s where s.id = m.subject_id)
+    returning id, erased_at
+  )
+  insert into gdpr_internal.erasure_record (subject_id, reason, erased_at, receipt)
+  select g.id, v_reason, g.erased_at, jsonb_build_object('subject', g.id, 'erased_at', g.erased_at, 'replayed', true, 'tables', jsonb_build_array())
+  from gone as g;
+  get diagnostics v_unknown = row_count;
+  for v_subjects in
+    select array_agg(m.subject_id order by m.subject_id)
+    from (
+      select m.subject_id, row_number() over (order by m.subject_id) as n
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      where m.kind = 'erasure'
+    ) as m
+    group by m.n / 5000
+  loop
+    perform gdpr.erase(v_subjects, v_reason);
+    v_erased := v_erased + cardinality(v_subjects);
+  end loop;
+  return v_unknown + v_erased;
+end
+$function$;
+comment on function gdpr_internal.replay_erasures(jsonb) is 'Erases again who was erased; persons who are not here are recorded as erased. Returns how many.';
+
+create or replace function gdpr_internal.replay_locks(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_by text := format('ledger replay by %s', session_user);
+  v_reason constant text := 'replayed from the ledger';
+  v_counts jsonb;
+begin
+  with missing as materialized (
+    select * from gdpr_internal.ledger_missing(p_ledger)
+  ),
+  blocks as (
+    insert into gdpr_internal.identifier as i (digest, kind, blocked_at, block_reason)
+    select m.digest, m.identifier, m.at, case when m.erased then 'erased' else v_reason end
+    from missing as m
+    where m.kind = 'block'
+    on conflict (digest) do update
+    set subject_id = null, bare_digest = null, retired_at = null, blocked_at = excluded.blocked_at, block_reason = excluded.block_reason
+    where i.blocked_at is null and i.retired_at is not null
+    returning i.digest
+  ),
+  mailboxes as (
+    insert into gdpr_internal.opt_out_record (mailbox, event, reason, recorded_at, recorded_by)
+    select m.digest, m.event, v_reason, m.at, v_by
+    from missing as m
+    where m.kind = 'mailbox'
+    order by m.n
+    returning id
+  ),
+  restrictions as (
+    insert into gdpr_internal.restriction_record (subject_id, ground, recorded_at, recorded_by)
+    select m.subject_id, m.ground, m.at, v_by
+    from missing as m
+    where m.kind = 'restriction'
+    order by m.n
+    returning id, subject_id, ground, recorded_at
+  ),
+  restriction_ends as (
+    insert into gdpr_internal.restriction_end (restriction_id, reason, ended_at, recorded_by)
+    select r.id, v_reason, m.at, v_by
+    from missing as m
+    join (
+      select * from restrictions
+      union all
+      select x.id, x.subject_id, x.ground, x.recorded_at from gdpr_internal.restriction_record as x
+    ) as r on r.subject_id = m.subject_id and r.recorded_at = m.record_at and r.ground = m.ground
+    where m.kind = 'restriction_end'
+    on conflict (restriction_id) do nothing
+    returning restriction_id
+  ),
+  objections as (
+    insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, coalesce(m.pending, false), m.at, v_by
+    from missing as m
+    where m.kind = 'objection'
+    order by m.n
+    returning id, subject_id, purpose_id, recorded_at
+  ),
+  objection_decisions as (
+    insert into gdpr_internal.objection_decision (objection_id, decision, ground, decided_at, recorded_by)
+    select o.id, m.event, m.ground, m.at, v_by
+    from missing as m
+    join (
+      select * from objections
+      union all
+      select x.id, x.subject_id, x.purpose_id, x.recorded_at from gdpr_internal.objection_record as x
+    ) as o on o.subject_id = m.subject_id and o.purpose_id = m.purpose_id and o.recorded_at = m.record_at
+    where m.kind = 'objection_decision'
+    order by m.n
+    returning id
+  ),
+  consents as (
+    insert into gdpr_internal.consent_record (subject_id, purpose_id, event, channel, recorded_at, recorded_by)
+    select m.subject_id, m.purpose_id, m.event, m.channel, m.at, v_by
+    from missing as m
+    where m.kind = 'consent' and m.event <> 'granted'
+    order by m.n
+    returning id
+  ),
+  basis_ends as (
+    insert into gdpr_internal.basis_end (basis_id, reason, ended_at, recorded_by)
+    select b.id, v_reason, m.at, v_by
+    from missing as m
+    join gdpr_internal.basis_record as b
+      on b.subject_id = m.subject_id and b.purpose_id = m.purpose_id and b.basis = m.basis and b.recorded_at = m.record_at
+    where m.kind = 'basis_end'
+    on conflict (basis_id) do nothing
+    returning basis_id
+  )
+  select jsonb_build_object(
+    'blocks', (select count(*) from blocks),
+    'mailboxes', (select count(*) from mailboxes),
+    'restrictions', (select count(*) from restrictions),
+    'restriction_ends', (select count(*) from restriction_ends),
+    'objections', (select count(*) from objections),
+    'objection_decisions', (select count(*) from objection_decisions),
+    'consents', (select count(*) from consents),
+    'basis_ends', (select count(*) from basis_ends)
+  )
+  into v_counts;
+  return v_counts;
+end
+$function$;
+comment on function gdpr_internal.replay_locks(jsonb) is
+  'Records again what locks, at its own time, by "ledger replay". A digest that belongs to a person here is not blocked. Returns how many of each.';
+
+create or replace function gdpr_internal.replay_rectifications(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_records bigint[];
+  v_record bigint;
+  v_refused bigint[] := '{}';
+begin
+  with recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, content, columns, reason, recorded_at, recorded_by)
+    select m.subject_id, m.content, m.columns, 'replayed from the ledger', m.at, format('ledger replay by %s', session_user)
+    from gdpr_internal.ledger_missing(p_ledger) as m
+    where m.kind = 'rectification'
+    order by m.n
+    returning id
+  )
+  select coalesce(array_agg(r.id order by r.id), '{}') into v_records from recorded as r;
+  begin
+    perform gdpr_internal.apply_rectifications(v_records);
+  exception when integrity_constraint_violation or sqlstate 'PR630' then
+    -- one value that a table does not take any more must not keep all others from being forgotten
+    foreach v_record in array v_records loop
+      begin
+        perform gdpr_internal.apply_rectifications(array[v_record]);
+      exception when integrity_constraint_violation or sqlstate 'PR630' then
+        v_refused := v_refused || v_record;
+      end;
+    end loop;
+  end;
+  return jsonb_build_object('rectifications', cardinality(v_records), 'rectifications_refused', v_refused);
+end
+$function$;
+comment on function gdpr_internal.replay_rectifications(jsonb) is
+  'Records rectifications again and carries them out. rectifications_refused: records whose values a table does not take any more; an officer has to look at them (gdpr.rectification_log).';
+
+create or replace function gdpr.replay(p_ledger jsonb)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set quote_all_identifiers = off
+as $function$
+declare
+  v_digest bytea;
+  v_header jsonb := p_ledger -> 0;
+  v_more boolean := p_ledger -> -1 -> 'seal' -> 'more' = 'true';
+  v_last gdpr_internal.replay_record;
+  v_before jsonb;
+  v_reused text;
+  v_subjects bigint[];
+  v_result jsonb;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  v_digest := gdpr_internal.open_ledger(p_ledger);
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.home', 0));
+  select * into v_last from gdpr_internal.replay_record as r order by r.id desc limit 1;
+  if v_header ? 'previous' and v_header ->> 'previous' is distinct from encode(v_last.digest, 'hex') then
+    perform gdpr_internal.refuse('ledger_refused', format('part %s comes after part %s', v_header ->> 'part', (v_header ->> 'part')::integer - 1));
+  end if;
+  v_before := case when v_header ? 'previous' then v_last.before else gdpr_internal.position_reached() end;
+  if not v_header ? 'previous' and (v_header ->> 'since')::timestamptz > (
+    select coalesce(case when h.event = 'noticed' then h.data_until end, (select max(a.at) from gdpr_internal.audit_record as a), '-infinity')
+    from (select max(x.id) as id from gdpr_internal.home_record as x) as last
+    left join gdpr_internal.home_record as h on h.id = last.id
+  ) then
+    perform gdpr_internal.refuse('ledger_refused', 'it begins after the time that this database was restored to');
+  end if;
+  select string_agg(distinct s.id::text, ', ') into v_reused
+  from jsonb_to_recordset(p_ledger) as e (subject bigint, since timestamptz)
+  join gdpr_internal.subject as s on s.id = e.subject and s.created_at <> e.since;
+  if v_reused is not null then
+    perform gdpr_internal.refuse('ledger_refused', format('numbers of the ledger were given to other persons after the restore: %s', left(v_reused, 200)));
+  end if;
+
+  -- before anything is recorded, as whoever locks data does; what comes at the same time waits
+  select array_agg(s.id order by s.id) into v_subjects
+  from (
+    select s.id from gdpr_internal.subject as s
+    join (select distinct e.subject from jsonb_to_recordset(p_ledger) as e (subject bigint)) as e on e.subject = s.id
+    order by s.id
+    for no key update of s
+  ) as s;
+  v_result := gdpr_internal.replay_holds(p_ledger);
+  v_result := v_result || jsonb_build_object('erasures', gdpr_internal.replay_erasures(p_ledger));
+  v_result := v_result || gdpr_internal.replay_rectifications(p_ledger) || gdpr_internal.replay_locks(p_ledger);
+  select array_agg(s.id) into v_subjects
+  from gdpr_internal.subject as s
+  where s.id = any (v_subjects) and s.erased_at is null;
+  perform gdpr_internal.refresh_gate(coalesce(v_subjects, '{}'));
+  perform gdpr_internal.close_questions(coalesce(v_subjects, '{}'));
+  -- a backup of the keys that is older than the data brings back those of the erased
+  perform gdpr_internal.destroy_keys(array(
+    select s.id from gdpr_internal.subject as s
+    where s.erased_at is not null and not exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = s.id)
+  ));
+  perform gdpr_internal.pass_positions(v_header -> 'positions');
+  v_result := v_result || jsonb_build_object(
+    'granted_again', (
+      select coalesce(jsonb_agg(jsonb_build_object('subject', m.subject_id, 'purpose', p.name, 'at', m.at) order by m.n), '[]')
+      from gdpr_internal.ledger_missing(p_ledger) as m
+      join gdpr_internal.purpose as p on p.id = m.purpose_id
+      where m.event = 'granted'
+    ),
+    'unknown_purposes', (
+      select coalesce(jsonb_agg(distinct e.purpose), '[]')
+      from jsonb_to_recordset(p_ledger) as e (purpose text)
+      where e.purpose is not null and not exists (select from gdpr_internal.purpose as p where p.name = e.purpose)
+    ),
+    'unknown_tables', (
+      select coalesce(jsonb_agg(distinct e.table_name), '[]')
+      from jsonb_to_recordset(p_ledger) as e (table_id smallint, table_name text)
+      where e.table_name is not null and not exists (
+        select from gdpr_internal.protected_table as t
+        where t.id = e.table_id and t.relation::text = e.table_name and t.unprotected_at is null
+      )
+    ),
+    'lost', gdpr_internal.positions_beyond(v_header -> 'positions', v_before)
+  );
+  insert into gdpr_internal.replay_record (digest, part, taken_at, positions, before, result, actor)
+  values (
+    v_digest, (v_header ->> 'part')::integer, (v_header ->> 'taken_at')::timestamptz, v_header -> 'positions', v_before, v_result,
+    gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.audit_event('REPLAY', null, jsonb_build_object('replay_id', v_id) || v_result);
+  if not v_more and gdpr.whereabouts() <> 'home' then
+    perform gdpr_internal.record_home('replayed', format('ledger of %s', v_header ->> 'taken_at'));
+  end if;
+  return v_result;
+end
+$function$;
+comment on function gdpr.replay(jsonb) is
+  'Forgets again what a restore brought back, from the lines of one part of gdpr.ledger() as a list: erasures, blocked identifiers, opt-outs, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications. Records keep their own time and say that they were replayed; what is here already is left alone. After the last part processing goes on. Returns how many of each were brought back, and what was not: granted_again (consents given after a no: ask again), rectifications_refused (records whose values no table takes any more), lost (records of each register made after the backup), unknown_purposes and unknown_tables (apply the policy in force, and replay again). Errors: PR641 not a ledger of this database, changed, a part left out, begun too late, or numbers given to others since; PR401, PR402, PR005. Art. 17, Art. 5(2).';
+
+create or replace view gdpr.replay_log as
+select r.id, r.taken_at, r.part, r.result, r.recorded_at, r.recorded_by, r.actor
+from gdpr_internal.replay_record as r;
+comment on view gdpr.replay_log is 'Ledgers that were replayed after a restore, and what came of it. Art. 5(2).';
+
+create or replace view gdpr.home as
+select h.id, h.event, h.reason, h.data_until, h.recorded_at, h.recorded_by
+from gdpr_internal.home_record as h;
+comment on view gdpr.home is
+  'Where this database was at home: installed, noticed (found restored, to the time data_until), replayed, accepted. The last row counts. Art. 5(2).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
@@ -16971,13 +19380,11 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_relation regclass;
-  v_named text;
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
-  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
   perform gdpr_generated.define(format(
     $code$
-create or replace function gdpr_generated.%1$I(p_keys text[])
+create or replace function gdpr_generated.%1$I()
 returns bigint[]
 language plpgsql
 volatile
@@ -16988,29 +19395,17 @@ as $body$
 declare
   v_subjects bigint[];
 begin
-  if p_keys is null then
-    select array_agg(distinct t.gdpr_subject_id) into v_subjects
-    from %2$s as t
-    where t.gdpr_subject_id is not null;
-  else
-    select array_agg(distinct t.gdpr_subject_id) into v_subjects
-    from unnest(p_keys) as k (key)
-    join %2$s as t on %3$s
-    where t.gdpr_subject_id is not null;
-  end if;
+  select array_agg(distinct t.gdpr_subject_id) into v_subjects from %2$s as t where t.gdpr_subject_id is not null;
   set constraints all immediate;
   return v_subjects;
-exception when data_exception then
-  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
-  return null;
 end
 $body$
 $code$,
-    'exported_' || p_table, v_relation, v_named
+    'persons_' || p_table, v_relation
   ));
-  execute format('comment on function gdpr_generated.%I(text[]) is %L', 'exported_' || p_table,
-    format('The persons of rows of %s: all, or those of these keys. Generated by gdpr.apply().', v_relation));
-  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'exported_' || p_table);
+  execute format('comment on function gdpr_generated.%I() is %L', 'persons_' || p_table,
+    format('The persons of all rows of %s. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_owner', 'persons_' || p_table);
 
   perform gdpr_generated.define(format(
     $code$
@@ -17036,8 +19431,7 @@ begin
   else
     return query
     select t.gdpr_subject_ref, row_to_json(v)
-    from unnest(p_keys) with ordinality as k (key, n)
-    join %2$s as t on %3$s
+    from %3$s
     join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
     cross join lateral (
       select
@@ -17050,7 +19444,7 @@ begin
 end
 $body$
 $code$,
-    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+    'export_' || p_table, v_relation, gdpr_generated.key_rows(v_relation), gdpr_internal.redacted_columns(p_table)
   ));
   execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
     format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
@@ -17058,7 +19452,7 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_export(smallint) is
-  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+  'Generates persons_<table> (whose rows there are) and export_<table> (the rows, redacted).';
 
 -- 70_sharing/70_exports.sql
 -- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
@@ -17148,7 +19542,11 @@ begin
   end if;
   v_before := gdpr_internal.before_worker();
   -- the names of generated functions come from the register
-  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  if p_keys is null then
+    execute format('select gdpr_generated.%I()', 'persons_' || v_new.table_id) into v_found;
+  else
+    execute format('select gdpr_generated.%I($1)', 'subjects_of_' || v_new.table_id) into v_found using p_keys;
+  end if;
   perform gdpr_internal.after_worker(v_before);
   v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
   if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
@@ -17162,7 +19560,11 @@ begin
     where c.table_id = v_new.table_id and c.mask <> 'hide';
     perform gdpr_internal.put_disclosure(v_new, v_persons);
   end if;
-  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  for subject_ref, data in
+    execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons
+  loop
+    return next;
+  end loop;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;
@@ -18170,6 +20572,39 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
 
+-- 90_accountability/06_doctor_home.sql
+-- [code] What the doctor says of a database that is not where it was.
+-- GDPR Art. 32(1)(c). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_home()
+returns table (severity text, topic text, object text, finding text, hint text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_where text := gdpr.whereabouts();
+begin
+  if v_where = 'restored' then
+    perform gdpr_internal.notice_restore('seen by the doctor');
+  end if;
+  return query
+  select f.severity, 'restore', current_database()::text, f.finding, f.hint
+  from (
+    values
+      ('restored', 'error', 'the database was restored from a backup: processing is refused', 'gdprdb ledger replay FILE with the newest ledger; gdpr.accept_restore() only if nothing was lost.'),
+      ('promoted', 'warning', 'the server writes a new timeline: a standby took over, or a backup was recovered', 'gdprdb ledger check FILE with the newest ledger tells what was lost; then gdpr.accept_restore().'),
+      ('copy', 'info', 'the database is a copy beside the one it was made from', 'gdpr.accept_restore(), once it is to stand on its own.')
+  ) as f (place, severity, finding, hint)
+  where f.place = v_where;
+end
+$function$;
+comment on function gdpr_internal.doctor_home() is 'Findings about restores; what is noticed here stays noticed.';
+
 -- 90_accountability/06_doctor_retention.sql
 -- [code] Findings about retention: rules that nobody carries out.
 -- GDPR Art. 5(1)(e). Called by: gdpr.doctor().
@@ -18462,7 +20897,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
-      'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
+      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
     ])
@@ -18488,9 +20923,7 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
-      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
+    and c.relname = any (gdpr_internal.evidence_tables())
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -18628,6 +21061,8 @@ begin
     select * from gdpr_internal.doctor_keys()
     union all
     select * from gdpr_internal.doctor_mails()
+    union all
+    select * from gdpr_internal.doctor_home()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all
@@ -18862,6 +21297,7 @@ grant execute on function
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
   gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
+grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
@@ -18884,7 +21320,8 @@ to gdpr_keyholder;
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
-  gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
+  gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
+  gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
@@ -18911,6 +21348,7 @@ grant execute on function
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
@@ -18947,10 +21385,24 @@ grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.ref
 grant execute on function
   gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
+-- rectification: officers; who may propose it besides, the policy says
+grant execute on function
+  gdpr.propose_rectification(bigint, jsonb, text), gdpr.approve_rectification(bigint, text), gdpr.reject_rectification(bigint, text),
+  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint),
+  gdpr.rows_of(regclass, bigint) to gdpr_dpo;
+grant select on gdpr.rectification, gdpr.rectification_log to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.supplementary_statement, gdpr.rectifiable_column to gdpr_dpo;
+grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dpo; -- called by the view as whoever reads it
+
 -- 8. auditors read evidence, never plaintext
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
+
+-- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
+grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;
+grant select on gdpr.replay_log, gdpr.home to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
@@ -19003,7 +21455,7 @@ grant execute on function
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
-  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
   gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
@@ -19039,12 +21491,14 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
-  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text),
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.text_expression(text, text),
+  gdpr_internal.value_subject(text),
   gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
@@ -19070,14 +21524,16 @@ grant execute on function
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

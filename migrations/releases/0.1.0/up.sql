@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -38,7 +38,7 @@ create table gdpr_internal.role_binding (
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose, rectify). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,
@@ -91,12 +91,13 @@ create table gdpr_internal.protected_column (
   review boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
   erase text not null,
+  same_as text,
   original_type text not null,
   original jsonb not null default '{}',
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). same_as: the column (schema.table.column) that this one holds copies of. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -145,6 +146,38 @@ create index token_reference on gdpr_internal.token (reference, kind);
 create index token_subject on gdpr_internal.token (subject_id);
 comment on table gdpr_internal.token is
   'One-time tokens, as SHA-256 digests: 256 random bits need no salt. reference: the request or registration that the token was made for; kind says which. used_at: it can be taken no more, and only shows who its bearer is.';
+
+-- 00_foundation/14_home.sql
+-- [state] Where this database is at home: a copy that was restored elsewhere, or to an earlier time, is told by it.
+-- GDPR Art. 5(1)(f), Art. 17, Art. 32(1)(c). Written by gdpr.accept_restore(), gdpr.replay() and whoever notices a restore.
+
+set local role gdpr_owner;
+
+-- pg_dump keeps no OIDs, pg_upgrade does: where this type has another one, everything here came out of a dump
+create type gdpr_generated.place as enum ();
+comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
+
+create table gdpr_internal.home_record (
+  id bigint generated always as identity primary key,
+  event text not null check (event in ('installed', 'noticed', 'replayed', 'accepted')),
+  reason text not null,
+  system_identifier bigint not null,
+  database_oid oid not null,
+  timeline text not null,
+  place oid not null,
+  data_until timestamptz,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.home_record is
+  'Where this database is at home; the last row counts. event noticed: it was found restored, and processing is refused until replayed or accepted. data_until: the newest audit record at that time, so the time that it was restored to.';
+
+insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place)
+select
+  'installed', 'gdprdb was installed here', s.system_identifier, d.oid, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+  'gdpr_generated.place'::regtype
+from pg_control_system() as s
+join pg_database as d on d.datname = current_database();
 
 -- 10_collection/10_subjects.sql
 -- [state] Subjects, their identifiers (which are also the blocklist) and the sources of their data.
@@ -881,6 +914,59 @@ create index erasure_review_subject on gdpr_internal.erasure_review (subject_id)
 comment on table gdpr_internal.erasure_review is
   'Free text in rows that outlived an erasure, which a human has to read: where it stands, never the text. row_key: the primary key of the row, gone with the line once it is reviewed.';
 
+-- 60_subject_rights/12_rectifications.sql
+-- [state] Rectifications: what was proposed, what was decided about it, what was corrected.
+-- GDPR Art. 16. Append-only; values stand here as ciphertext under the person's key alone.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.rectification (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  content text not null,
+  by_person boolean not null,
+  proposed_at timestamptz not null default statement_timestamp(),
+  proposed_by text not null default session_user,
+  actor text
+);
+create index rectification_subject on gdpr_internal.rectification (subject_id);
+comment on table gdpr_internal.rectification is
+  'Proposals. content: ciphertext of {"changes", "reason"}. by_person: the person asked, proposed_by is the portal''s login.';
+
+create table gdpr_internal.rectification_record (
+  id bigint generated by default as identity primary key,
+  subject_id bigint not null,
+  rectification_id bigint,
+  content text not null,
+  columns text[] not null,
+  reason text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index rectification_record_subject on gdpr_internal.rectification_record (subject_id, id);
+comment on table gdpr_internal.rectification_record is
+  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column.';
+
+create table gdpr_internal.rectification_decision (
+  rectification_id bigint primary key references gdpr_internal.rectification,
+  approved boolean not null,
+  record_id bigint references gdpr_internal.rectification_record,
+  reason text,
+  decided_at timestamptz not null default statement_timestamp(),
+  decided_by text not null default session_user,
+  actor text
+);
+comment on table gdpr_internal.rectification_decision is
+  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already.';
+
+create type gdpr_internal.correction as (
+  n bigint, table_id smallint, row_key text, column_name name, value text, was text, expected boolean, statement text,
+  subject_id bigint, old text, problem text
+);
+comment on type gdpr_internal.correction is
+  'One change of a list on its way to a table. n: its place in the list; a copy has that of the value it is a copy of. was: what the author of the list saw (expected: said so); old: what stands there. problem: why it cannot be done, without values.';
+
 -- 60_subject_rights/12_requests.sql
 -- [state] Requests of persons, and every step of answering them.
 -- GDPR Art. 12(3) to 12(6), Art. 15 to 22, Art. 5(2). Append-only; gdpr.request derives where each one stands.
@@ -982,6 +1068,27 @@ create table gdpr_internal.mail_record (
 create index mail_record_subject on gdpr_internal.mail_record (subject_id);
 comment on table gdpr_internal.mail_record is
   'What became of mails: sent, expired before they could be, dropped by somebody. Who, which template, when; never what stood in them or where they went.';
+
+-- 60_subject_rights/18_replays.sql
+-- [state] Replays of the ledger after a restore.
+-- GDPR Art. 5(2), Art. 17. Append-only. Written by gdpr.replay().
+
+set local role gdpr_owner;
+
+create table gdpr_internal.replay_record (
+  id bigint generated always as identity primary key,
+  digest bytea not null,
+  part integer not null,
+  taken_at timestamptz not null,
+  positions jsonb not null,
+  before jsonb not null,
+  result jsonb not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+comment on table gdpr_internal.replay_record is
+  'Ledgers that were replayed, part by part, and what came of it. positions: the last number of each register in the database that wrote the ledger; before: those here when its first part was replayed.';
 
 -- 70_sharing/05_recipients.sql
 -- [state] Recipients, what was disclosed to them of whom, and the notices that they have to get.
