@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support import OWNER, Clone, Database
 
-EXAMPLES = int(os.environ.get("GDPRDB_ERASURE_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("GDPRDB_ERASURE_EXAMPLES", "20"))
 
 #: Rows of each table.
 ROWS = 6
