@@ -13,7 +13,7 @@ set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
 begin atomic
   -- counted where the policy is: whatever zone the session has, a day is a day there
-  select coalesce(string_agg(
+  select coalesce(E'  v_now timestamp := timezone(p_zone, statement_timestamp());\n' || string_agg(
     case a.atttypid
       when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(p_zone, v_now - interval %L);\n', r.n, r.period)
       when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
@@ -157,7 +157,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %2$s  v_subjects bigint[];
 begin
   select array_agg(s.id) into v_subjects
@@ -226,7 +225,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %3$sbegin
   return query
   with looked as materialized (%4$s)
@@ -293,7 +291,6 @@ set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %4$s  v_constraint name;
   v_places tid[];
   v_parts oid[];

@@ -322,6 +322,32 @@ def test_the_trail_says_that_and_not_what(shop: Database) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "after"), [("sale", "sold"), ("visit", "at"), ("person", "entered")]
+)
+def test_a_row_is_hidden_when_its_time_comes_and_no_job_has_run(
+    shop: Database, table: str, after: str
+) -> None:
+    """But for compliance, which has to see what is held."""
+    named: dict[str, Any] = {table: [{"for": "3 years", "after": after}]}
+    apply(shop, rules(**named))
+    seen = f"select array_agg(id order by id) from gdpr_clear.{table}"
+    assert shop.rows(seen, user="crm_app") == [([1, 2],)]
+    assert shop.rows(seen, user="dpo_login") == [([1, 2, 3, 4, 5],)]
+    assert shop.rows(f"delete from shop.{table} where id = 5 returning id", user="crm_app") == []
+    # nor can a row be made one that nobody may see
+    with refused("42501"):
+        shop.rows(f"update shop.{table} set {after} = '2001-01-01' where id = 2", user="crm_app")
+
+
+def test_names_keep_the_row_in_sight(shop: Database) -> None:
+    shop.rows("alter table shop.person alter email drop not null")
+    names = {"columns": ["name", "born"], "for": "4 years", "after": "entered"}
+    apply(shop, rules(person=[names, {"for": "2 years", "after": "entered"}]))
+    seen = "select array_agg(id order by id) from gdpr_clear.person"
+    assert shop.rows(seen, user="crm_app") == [([1, 2, 3],)]
+
+
 def test_tables_that_are_only_observed_are_counted(shop: Database) -> None:
     new = rules(**SALES)
     new["tables"]["shop.sale"]["mode"] = "observe"

@@ -2707,6 +2707,27 @@ where t.unprotected_at is null and not t.definition ? 'retain';
 comment on view gdpr_internal.retention_rule is
   'Rules of a table, numbered from 0. named: for the columns it names; else for the rest of the row, which goes when every rule''s time is over. after_column null: counted from the end of the last basis for the purposes of purpose_mask. period null: each purpose''s own. A table without rules has the one of its purposes, in force when each of them says how long it retains.';
 
+create or replace function gdpr_policy.kept_since(p_role name, p_claim text, p_period interval, p_type anyelement)
+returns anyelement
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+  v_since timestamp := timezone(v_zone, statement_timestamp()) - p_period;
+begin
+  if gdpr_policy.purpose_mask(p_role, p_claim) = 1::bigint << 62 then
+    v_since := '-infinity';
+  end if;
+  return case when pg_typeof(p_type) = 'timestamptz'::regtype then timezone(v_zone, v_since) else v_since end;
+end
+$function$;
+comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
+  'The moment, as date or timestamp of the type of p_type, up to which rows of a table are over for a statement of p_role, by a rule that keeps them for p_period; compliance and maintenance see all. Once per statement, as an InitPlan of the row policies. Art. 5(1)(e).';
+
 -- 00_foundation/65_controls.sql
 -- [code] What apply() left on a table, and the policy in force as people read it.
 -- GDPR Art. 5(2), Art. 25. Called by: gdpr.plan() and gdpr.doctor() (drift), DBAs, officers and auditors (views).
@@ -3209,6 +3230,25 @@ begin atomic
 end;
 comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
 
+create or replace function gdpr_internal.retention_condition(p_relation regclass, p_definition jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select '((' || string_agg(format(
+    '%I > (select gdpr_policy.kept_since(current_user, current_setting(''gdpr.purpose'', true), %L, null::%s))', coalesce(a.attname, ''), r.rule ->> 'for',
+    format_type(a.atttypid, null)
+  ), ' or ' order by r.n) || ') is not false)'
+  from jsonb_array_elements(p_definition -> 'retain') with ordinality as r (rule, n)
+  left join pg_attribute as a on a.attrelid = p_relation and a.attname = r.rule ->> 'after' and not a.attisdropped
+  having bool_and(a.attname is not null) and not bool_and(r.rule ? 'columns');
+end;
+comment on function gdpr_internal.retention_condition(regclass, jsonb) is
+  'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
+
 create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -3228,6 +3268,8 @@ declare
     v_mask, v_caller
   );
   v_base text := '(select gdpr_generated.is_clear(current_user) or gdpr_policy.refuse_base(current_user))';
+  -- a row whose time is over is hidden at that instant, whenever retention comes to delete it
+  v_shown text := format('(%s)', v_gate) || coalesce(' and ' || gdpr_internal.retention_condition(p_relation, p_definition), '');
   v_policy record;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
@@ -3237,7 +3279,7 @@ begin
         ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
-          'as restrictive for all to public using (%1$s) with check (%1$s)', v_gate
+          'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
         ))
       ) as p (name, definition)
     loop
@@ -14039,7 +14081,8 @@ begin atomic
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
-      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
+      'gdpr_policy.kept_since(name,text,interval,anyelement)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -14442,7 +14485,7 @@ to gdpr_keyholder;
 grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text), gdpr_policy.refuse_base(name),
-  gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
