@@ -16,7 +16,7 @@ demo: $(READY) ## protect a CRM and watch it work (ROWS=5000, KEEP=1)
 	@$(RUN) -m gdprdb demo $(if $(ROWS),--rows $(ROWS)) $(if $(KEEP),--keep)
 
 test: $(READY) ## run all tests (ARGS="-k consent")
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## check style, types, SQL, migrations and function bodies
 	@tools/lint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -105,7 +104,7 @@ def _following(
     A slow transaction commits records with lower numbers than some already shown, so what
     was shown is remembered by transaction: `xid` below the oldest one still running is settled.
     """
-    with database(dsn) as connection, suppress(KeyboardInterrupt):
+    with database(dsn) as connection:
         connection.commit()
         connection.autocommit = True
         horizon = _horizon(connection)

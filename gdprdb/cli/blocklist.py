@@ -81,3 +81,21 @@ def list_(dsn: str | None) -> Rows:
     """
     with database(dsn) as connection:
         return fetched(connection.execute("select * from gdpr.blocklist"))
+
+
+@blocklist.command()
+@dsn_option
+@output
+def probes(dsn: str | None) -> Rows:
+    """Count the rows that met the blocklist, by role and time; which they were is not kept.
+
+    Example:
+
+        gdprdb blocklist probes
+    """
+    with database(dsn) as connection:
+        return fetched(
+            connection.execute(
+                "select * from gdpr.probe where tries > 0 order by counted_until desc, role"
+            )
+        )

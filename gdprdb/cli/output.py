@@ -8,7 +8,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class Rows:
     Attributes:
         columns: their names.
         rows: the values; an iterator that never ends is fine where `live` is set.
-        live: show each row as it comes, where a table would wait for the last.
+        live: show each row as it comes, where a table would wait for the last, until interrupted.
         exit_code: the exit code of the command once all is shown.
         document: what the rows were taken from; it is what programs are given as JSON.
     """
@@ -75,7 +75,9 @@ def output(command: Callable[..., Rows]) -> Callable[..., None]:
     @functools.wraps(command)
     def printing(style: str, **options: Any) -> None:
         result = command(**options)
-        _WRITERS[style](result)
+        # what goes on until it is interrupted has then done its work, wherever that finds it
+        with suppress(KeyboardInterrupt) if result.live else nullcontext():
+            _WRITERS[style](result)
         if result.exit_code:
             raise Exit(result.exit_code)
 

@@ -32,6 +32,13 @@ DEFAULT_LANGUAGE = "en"
 _UNSUBSCRIBE = {"registration": "opt_out", "consent": "withdraw"}
 
 
+#: What a mail carries for the sender alone: templates do not see it.
+_SECRET = {"to", "token", "passphrase"}
+
+#: What an encrypted report is called.
+ARCHIVE = "data.zip"
+
+
 class _Verbatim(UnstructuredHeader, BaseHeader):
     """A header that holds an address of the web: folded as text it could not be read any more."""
 
@@ -62,6 +69,7 @@ class Mail:
         content: ``to``, ``token`` and the variables of the template.
         ref: the same in every attempt.
         queued_at: when it was queued.
+        archive: the encrypted ZIP that it carries.
     """
 
     template: str
@@ -69,6 +77,7 @@ class Mail:
     content: Mapping[str, Any]
     ref: UUID
     queued_at: datetime.datetime
+    archive: bytes | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -147,6 +156,10 @@ class Composer:
                 message.add_attachment(
                     form.render(variables), subtype="html", filename=variables["attachment"]
                 )
+            if mail.archive is not None:
+                message.add_attachment(
+                    mail.archive, maintype="application", subtype="zip", filename=ARCHIVE
+                )
         except jinja2.TemplateError as error:
             raise TemplateError(f"template {mail.template}: {error}") from error
         except Exception as error:
@@ -174,14 +187,17 @@ class Composer:
         raise jinja2.TemplateNotFound(mail.template)
 
     def _variables(self, mail: Mail, language: str) -> dict[str, Any]:
-        variables = {k: v for k, v in mail.content.items() if k not in {"to", "token"}}
+        variables = {k: v for k, v in mail.content.items() if k not in _SECRET}
         variables["sender"] = self.sender.display_name or str(self.sender)
         variables["sender_address"] = self.sender.addr_spec
         variables["language"] = language
         variables.setdefault("attach_form", False)
-        if variables["attach_form"]:
+        if mail.content.get("token") is None:
             variables["link"] = None
+        if variables["attach_form"]:
             variables["attachment"] = f"consent-{variables['reference']}.html"
+        if mail.archive is not None:
+            variables["link"] = None
         if mail.content.get("token") is not None and self._link is not None:
             variables["link"] = self._page(mail, mail.template.partition("_")[0])
             variables["opt_out_link"] = self._page(mail, "opt_out")

@@ -9,6 +9,7 @@ that was set, with the same Message-ID.
 
 from __future__ import annotations
 
+import io
 import random
 import select
 import smtplib
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from gdprdb.access import archive
+from gdprdb.access.document import Report
 from gdprdb.dsn import one
 from gdprdb.outbox.compose import AddressError, Composer, Mail, TemplateError, parse_address
 from gdprdb.outbox.smtp import Connection, Failure, Server
@@ -33,6 +36,10 @@ _BEAT = 0.5
 
 #: Seconds to wait for a server that cannot be reached: the first time, and at the most.
 _PATIENCE = (1.0, 300.0)
+
+
+#: Templates of mails that carry a report.
+_REPORTS = {"rights_report", "rights_copy"}
 
 
 class Pace:
@@ -211,7 +218,27 @@ def _open(connection: psycopg.Connection, number: int) -> Mail | None:
     if content is None:
         connection.execute("select gdpr.mail_failed(%s, true, 'key destroyed')", [number])
         return None
-    return Mail(template, language, content, ref, queued_at)
+    if template not in _REPORTS:
+        return Mail(template, language, content, ref, queued_at)
+    try:
+        with connection.transaction():
+            packed = _archive(connection, number, language, str(content["passphrase"]))
+    except psycopg.Error as error:
+        if error.sqlstate != "PR620":
+            raise
+        connection.execute("select gdpr.mail_failed(%s, true, 'too large')", [number])
+        return None
+    return Mail(template, language, content, ref, queued_at, packed)
+
+
+def _archive(
+    connection: psycopg.Connection, number: int, language: str | None, passphrase: str
+) -> bytes:
+    """The encrypted report that a mail carries: made now, in memory, and nowhere else."""
+    (text,) = one(connection, "select gdpr.mail_report(%s)::text", [number])
+    packed = io.BytesIO()
+    archive.write(packed, Report(text), language=language, passphrase=passphrase)
+    return packed.getvalue()
 
 
 def _what(error: Exception) -> str:

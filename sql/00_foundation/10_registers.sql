@@ -7,7 +7,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -21,20 +21,23 @@ create table gdpr_internal.purpose (
   retain interval,
   grace interval,
   condition text,
+  direct_marketing boolean not null default false,
+  automated_decision text,
   assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. direct_marketing: an objection holds at once and for good (Art. 21(3)). automated_decision: what the person is told about the logic and the consequences of decisions taken by machines alone (Art. 15(1)(h)). assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
   audience name not null,
   may text[] not null default '{}',
+  recipient text,
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent).';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,
@@ -82,6 +85,7 @@ create table gdpr_internal.protected_column (
   matches boolean not null default false,
   age boolean not null default false,
   special text,
+  provided boolean not null default true,
   about text,
   review boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
@@ -91,7 +95,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,

@@ -38,3 +38,14 @@ end
 $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
+
+create or replace function gdpr_internal.utc(p_at timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case when isfinite(p_at) then to_char(timezone('UTC', p_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end;
+end;
+comment on function gdpr_internal.utc(timestamptz) is 'An instant as documents have it: ISO 8601 in UTC; null for one that never comes.';

@@ -120,7 +120,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -137,13 +140,20 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
+    if v_in ->> 'direct_marketing' not in ('true', 'false') then
+      problems := problems || format('purposes.%s.direct_marketing: true or false', v_name);
+    end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
     end if;
-    v_definition := jsonb_strip_nulls(v_in);
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
+    end if;
+    -- false is as good as nothing said
+    v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
@@ -194,17 +204,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -226,12 +241,12 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose'] then
+      problems := problems || format('roles.%s.may: "basis", "consent" and "disclose"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
@@ -252,7 +267,9 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review']
+    p_where, p_in, array[
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review'
+    ]
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -297,6 +314,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -348,6 +368,7 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
     'review', case when p_in ->> 'review' = 'true' then true end
   ));
@@ -412,7 +433,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then

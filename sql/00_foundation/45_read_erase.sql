@@ -49,8 +49,9 @@ begin
     end;
   elsif v_step is not null then
     return case
-      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
-      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      when v_kind = 'object' and p_value ? v_step then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' and p_value -> v_step::integer is not null
+        then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest))
       else p_value
     end;
   elsif v_kind = 'object' then

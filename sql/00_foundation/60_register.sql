@@ -21,6 +21,7 @@ begin
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
+  perform gdpr_internal.generate_addresses();
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
@@ -39,7 +40,10 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, automated_decision,
+    direct_marketing
+  )
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
@@ -48,12 +52,14 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition', p_definition ->> 'automated_decision',
+    coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition;
+    grace = excluded.grace, condition = excluded.condition, automated_decision = excluded.automated_decision,
+    direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -99,6 +105,18 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -116,8 +134,11 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
+  perform gdpr_internal.make_probe_counter(p_role);
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -129,6 +150,9 @@ begin
   end if;
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -151,7 +175,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), p_role
   );
 end
 $function$;
@@ -317,11 +342,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
+    not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -329,7 +355,8 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
+    review = excluded.review, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -528,7 +555,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';

@@ -41,7 +41,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -61,6 +61,11 @@ begin atomic
   join pg_class as c on c.oid = p_relation
   where k.castsource = c.reltype
   union all
+  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
+  from pg_constraint as k
+  where k.contype = 'f' and k.conparentid = 0
+    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -69,7 +74,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -128,7 +133,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;
@@ -192,6 +198,7 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
   c.about
 from gdpr_internal.protected_column as c

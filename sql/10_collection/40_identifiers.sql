@@ -238,7 +238,7 @@ comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
 language plpgsql
-stable
+volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -246,6 +246,9 @@ as $function$
 declare
   v_relation record;
 begin
+  if p_blocklist <> 'backfill' then
+    perform gdpr_internal.count_probe();
+  end if;
   if p_blocklist = 'warn' then
     raise warning using
       errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',

@@ -360,7 +360,7 @@ $function$;
 comment on function gdpr_internal.insert_registration(smallint, jsonb) is
   'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
 
-create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+create or replace function gdpr_internal.lift_own_block(p_registration bigint, p_address uuid, p_to text)
 returns void
 language plpgsql
 volatile
@@ -372,11 +372,13 @@ begin
   delete from gdpr_internal.identifier as i
   where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
   if found then
-    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object(
+      'kind', 'email', 'reason', 'confirmed by the owner of the address', 'found', true, 'registration', p_registration
+    ));
   end if;
 end
 $function$;
-comment on function gdpr_internal.lift_own_block(uuid, text) is
+comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
@@ -418,7 +420,7 @@ begin
     perform gdpr_internal.refuse('registration_known');
   end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
+    perform gdpr_internal.lift_own_block(v_registration.id, v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);

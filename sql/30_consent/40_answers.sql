@@ -209,12 +209,16 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consents(
+  v_id := gdpr_internal.add_consents(
     p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
   );
+  perform gdpr_internal.note_request(p_subject, 'withdrawal', jsonb_build_object('consent_id', v_id, 'purpose', p_purpose));
+  return v_id;
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';

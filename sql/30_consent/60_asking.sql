@@ -27,7 +27,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
       )
       and not exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+        select from gdpr_internal.standing_objection as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
       )
   );
 end

@@ -262,6 +262,34 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_payload(bytea, bigint, text) is
+  'The old values in the payload of an audit record, encrypted columns opened too.';
+
 create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
 returns jsonb
 language plpgsql
@@ -273,26 +301,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_key bytea;
-  v_changes jsonb;
-  v_column text;
-  v_value text;
 begin
   if p_value is null then
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is null then
-    return null;
-  end if;
-  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
-    end if;
-  end loop;
-  return v_changes;
+  return case when v_key is not null then gdpr_internal.open_payload(v_key, p_subject, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_changes(bigint, text) is

@@ -24,28 +24,33 @@ begin
   return query
   select
     s.id,
+    -- what is kept of the erased stands in the row, until it ends
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62) end,
+    case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
-      -- what is kept of the erased stands in the row, until it ends
-      when s.erased_at is not null then 0
-      when r.restricted then 1::bigint << 62
-      else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) | (1::bigint << 62)
-    end,
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
-    case
-      when s.erased_at is not null or r.restricted then 'infinity'
-      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
-      else coalesce(p.until, 'infinity')
+      when s.erased_at is not null or r.mask = 0 then 'infinity'
+      when p.allowed & o.mask & r.mask <> p.possible & o.mask & r.mask then '-infinity'
+      else coalesce(least(p.until, r.until), 'infinity')
     end
   from gdpr_internal.subject as s
   cross join lateral (
-    select exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    ) as restricted
+    -- exceptions are looked for only where there is something to be excepted from
+    select case when x.restricted then coalesce(e.mask, 0) else -1 end as mask, e.until
+    from (
+      select exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      ) as restricted
+    ) as x
+    left join lateral (
+      select bit_or(1::bigint << y.purpose_id) as mask, min(y.valid_until) as until
+      from gdpr_internal.standing_exception as y
+      where x.restricted and y.subject_id = s.id
+    ) as e on true
   ) as r
   cross join lateral (
-    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+    select ~coalesce(bit_or(1::bigint << x.purpose_id), 0) as mask from gdpr_internal.standing_objection as x where x.subject_id = s.id
   ) as o
   cross join lateral (
     select
@@ -346,7 +351,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
       ) then 'restricted'
       when exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+        select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
       ) then 'objected'
       when v_purpose.basis = 'consent' then 'consent_missing'
       else 'basis_missing'

@@ -133,8 +133,10 @@ from (
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
     where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
-  ) as r on r.subject_id = x.subject_id
-  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+  ) as r on r.subject_id = x.subject_id and not exists (
+    select from gdpr_internal.standing_exception as e where e.subject_id = x.subject_id and e.purpose_id = x.purpose_id
+  )
+  left join gdpr_internal.standing_objection as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
 ) as w
 where w.locks_at < 'infinity'
 group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;

@@ -229,8 +229,8 @@ parallel safe
 security invoker
 as $function$
   select case when (p_column).identifier = 'email' then format(
-    'case when strpos(v_canonical_%1$s, ''+'') > 0 '
-    'then gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) else v_digest_%1$s end',
+    'case gdpr_internal.bare_form(%2$L, v_canonical_%1$s) when v_canonical_%1$s then v_digest_%1$s '
+    'else gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) end',
     (p_column).n, (p_column).canonical
   ) else format('v_digest_%s', (p_column).n) end;
 $function$;

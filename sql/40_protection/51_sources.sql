@@ -76,7 +76,9 @@ end
 $function$;
 comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
 
-create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+create or replace function gdpr_internal.change_source(
+  p_table smallint, p_subject bigint, p_key text, p_keys gdpr_internal.keyring, p_data_key bytea
+)
 returns void
 language plpgsql
 volatile
@@ -85,18 +87,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
-declare
-  v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is not null then
+  if p_data_key is not null then
     perform gdpr_internal.add_source(
-      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+      p_subject, p_table, gdpr_internal.keyed_digest((p_keys).digest_key, 'row ' || p_table, p_key), gdpr_internal.context_source(), p_data_key, 'changed'
     );
   end if;
 end
 $function$;
-comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+comment on function gdpr_internal.change_source(smallint, bigint, text, gdpr_internal.keyring, bytea) is
+  'Records where a change of a row came from; nothing of a person whose data key is gone. Art. 14(2)(f).';
 
 set local role gdpr_owner;
 

@@ -193,7 +193,9 @@ begin
       v_matching := v_matching + v_column.matches::integer;
       v_constraint := coalesce(v_constraint, v_column.unique_name);
       if v_column.identifier = 'email' then
-        v_plain := v_plain || format('coalesce(strpos(v_canonical_%s, ''+''), 0) = 0', v_column.n);
+        v_plain := v_plain || format(
+          'coalesce(gdpr_internal.bare_form(%2$L, v_canonical_%1$s) = v_canonical_%1$s, true)', v_column.n, v_column.canonical
+        );
       end if;
     end if;
     v_store := v_store || gdpr_internal.store_value_code(v_column, v_random * 16 + 1);

@@ -56,7 +56,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select md5(coalesce(string_agg(
-    concat_ws(' ', l.id, l.child_id, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.id
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
   ), ''))
   from gdpr_internal.protected_link as l;
 end;
@@ -102,7 +102,7 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' and (p_column).encrypted then format('left(%s.%I, 1)', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
     when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'

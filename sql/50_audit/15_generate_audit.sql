@@ -145,6 +145,7 @@ set debug_print_plan = off
 declare
   v_role name := gdpr_internal.acting_role();
   v_changed text[];
+  v_keys gdpr_internal.keyring;
   v_kek bytea;
   v_audit_key bytea;
   v_wrapped bytea;
@@ -165,7 +166,7 @@ begin
       return null;
     end if;
     if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
-      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+      v_keys := gdpr_internal.keyring();
     end if;
   else
 %6$s  end if;
@@ -179,7 +180,7 @@ begin
     and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
   then
     if v_kek is null then
-      v_kek := (gdpr_internal.keyring()).kek;
+      v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
     end if;
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
@@ -193,6 +194,12 @@ begin
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
+    if (v_keys).kek is not null then
+      perform gdpr_internal.change_source(
+        %12$s::smallint, new.gdpr_subject_id, %13$s, v_keys,
+        case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
+      );
+    end if;
 %10$s  else
 %11$s  end if;
   return null;

@@ -8,9 +8,36 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
-    'hold', 'hold_end'
+    'audit_record',
+    'source',
+    'basis_record',
+    'basis_end',
+    'assessment',
+    'assessment_decision',
+    'consent_form_version',
+    'consent_request',
+    'consent_record',
+    'restriction_record',
+    'restriction_end',
+    'restriction_exception',
+    'restriction_exception_end',
+    'lifting_notice',
+    'objection_record',
+    'objection_decision',
+    'request',
+    'request_event',
+    'erasure_record',
+    'mail_record',
+    'opt_out_record',
+    'hold',
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event',
+    'erasure_completion'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',

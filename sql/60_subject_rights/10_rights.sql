@@ -21,15 +21,72 @@ create table gdpr_internal.restriction_end (
 );
 comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
 
+create table gdpr_internal.restriction_exception (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  purpose_id smallint not null,
+  ground text not null,
+  details text,
+  valid_until timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index restriction_exception_subject on gdpr_internal.restriction_exception (subject_id);
+comment on table gdpr_internal.restriction_exception is
+  'Purposes for which a restricted person may be processed all the same (Art. 18(2)), on which ground and until when. details: why, ciphertext under the person''s key.';
+
+create table gdpr_internal.restriction_exception_end (
+  exception_id bigint primary key references gdpr_internal.restriction_exception,
+  reason text not null,
+  ended_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why.';
+
 create table gdpr_internal.objection_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
+  pending boolean not null default false,
+  request_id bigint,
+  details text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index objection_record_subject on gdpr_internal.objection_record (subject_id);
+comment on table gdpr_internal.objection_record is
+  'Objections to a purpose (Art. 21). pending: the purpose is closed until somebody has decided whether compelling grounds override; direct marketing is closed for good. details: what the person wrote, ciphertext under the person''s key.';
+
+create table gdpr_internal.objection_decision (
+  id bigint generated always as identity primary key,
+  objection_id bigint not null references gdpr_internal.objection_record,
+  decision text not null,
+  ground text,
+  details text,
+  decided_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index objection_decision_objection on gdpr_internal.objection_decision (objection_id, id desc);
+comment on table gdpr_internal.objection_decision is
+  'What became of objections: upheld, overridden (on which ground), taken_back by the person. details: ciphertext under the person''s key.';
+
+create table gdpr_internal.lifting_notice (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  restriction_id bigint references gdpr_internal.restriction_record,
+  objection_id bigint references gdpr_internal.objection_record,
+  channel text not null,
+  mail_id bigint,
+  evidence text,
   recorded_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user,
-  unique (subject_id, purpose_id)
+  actor text
 );
-comment on table gdpr_internal.objection_record is 'Objections to a purpose (Art. 21).';
+create index lifting_notice_subject on gdpr_internal.lifting_notice (subject_id);
+comment on table gdpr_internal.lifting_notice is
+  'That a person was told that a restriction, or an objection that was being examined, is going to end (Art. 18(3)): by which mail, or with which evidence (ciphertext under the person''s key).';
 
 create table gdpr_internal.erasure_record (
   id bigint generated always as identity primary key,

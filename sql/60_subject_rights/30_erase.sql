@@ -112,7 +112,7 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
-create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
 stable
@@ -124,7 +124,7 @@ begin atomic
     select
       f.subject_id,
       f.table_id,
-      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')) as erased,
       sum(f.row_count) filter (where f.what = 'spared') as spared,
       sum(f.row_count) filter (where f.what = 'kept') as kept,
       min(f.until) filter (where f.what = 'kept') as until,
@@ -135,11 +135,11 @@ begin atomic
     group by f.subject_id, f.table_id
   )
   select
-    f.subject_id,
+    s.id,
     jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
       'method', gdpr_internal.erasure_method(t.definition),
-      'rows', f.erased,
+      'rows', coalesce(f.erased, 0),
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
@@ -148,12 +148,14 @@ begin atomic
       'unlinked', f.unlinked,
       'review', f.review
     )) order by t.depth desc, t.id)
-  from fact as f
-  join gdpr_internal.protected_table as t on t.id = f.table_id
-  group by f.subject_id;
+  from unnest(p_subjects) as s (id)
+  cross join gdpr_internal.protected_table as t
+  left join fact as f on f.subject_id = s.id and f.table_id = t.id
+  where t.unprotected_at is null
+  group by s.id;
 end;
-comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -173,6 +175,8 @@ declare
   v_table name;
   v_constraint name;
 begin
+  -- recipients know the persons by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(p_subjects, 'erasure');
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
   select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
@@ -191,7 +195,7 @@ begin
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
-    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join gdpr_internal.receipt_tables(p_subjects, v_facts) as r on r.subject_id = s.id
     left join unnest(v_destroyed) as d (id) on d.id = s.id
     order by s.n
     returning id, subject_id
@@ -260,6 +264,10 @@ begin
   v_new := gdpr_internal.lock_persons(p_subjects);
   if v_new <> '{}' then
     perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  if cardinality(v_new) = 1 then
+    -- a request is one person's
+    perform gdpr_internal.note_request(v_new[1], 'erasure', jsonb_build_object('reason', p_reason));
   end if;
   return query
   select e.receipt

@@ -75,7 +75,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
@@ -127,4 +127,4 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';

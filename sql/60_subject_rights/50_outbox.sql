@@ -108,11 +108,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -190,9 +192,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -224,7 +229,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    elsif exists (
+    elsif v_mail.template not like 'rights%' and exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -244,7 +249,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_mail() is
-  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait, unless they serve their rights (template rights...). For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
 
 create or replace function gdpr.next_mail_at()
 returns timestamptz
@@ -279,6 +284,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -392,6 +400,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -411,7 +420,7 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';

@@ -17,6 +17,7 @@ begin
   with past as (
     select t.digest from gdpr_internal.token as t
     where case
+      when t.kind in ('sign_in', 'session') then t.valid_until < statement_timestamp()
       -- an answer by phone that comes late still makes the link one that withdraws
       when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
       when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
@@ -30,11 +31,13 @@ begin
   )
   delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
   get diagnostics v_deleted = row_count;
+  delete from gdpr_internal.sign_in_mail as m
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
   return v_deleted;
 end
 $function$;
 comment on function gdpr.tidy_tokens(integer) is
-  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+  'Deletes up to p_limit tokens and returns how many: sign-ins and sessions of the portal that are over, those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
 
 create or replace function gdpr.tidy(p_limit integer default 10000)
 returns table (what text, tidied integer)
@@ -50,7 +53,9 @@ begin atomic
   union all
   select 'gates', gdpr.tidy_gates(p_limit)
   union all
+  select 'blocklist', gdpr.tidy_blocklist(p_limit)
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';

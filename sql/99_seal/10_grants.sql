@@ -18,7 +18,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -32,7 +32,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -41,10 +41,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -75,10 +82,11 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -100,8 +108,9 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -137,7 +146,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -148,12 +158,27 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
-  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
-  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
+  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text),
+  gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_dpo;
+
+grant execute on function
+  gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
+  gdpr.extend_request(bigint, text, jsonb), gdpr.refuse_request(bigint, text, jsonb), gdpr.withdraw_request(bigint, jsonb),
+  gdpr.complete_request(bigint, text, jsonb), gdpr.announce_lifting(bigint, text, jsonb),
+  gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb), gdpr.end_exception(bigint, text),
+  gdpr.decide_objection(bigint, text, text, text, jsonb) to gdpr_dpo;
+grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.refusal_ground, gdpr.restriction, gdpr.restriction_exception,
+  gdpr.objection to gdpr_dpo, gdpr_auditor;
+-- called by the board as whoever reads it
+grant execute on function
+  gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
 -- 8. auditors read evidence, never plaintext
 grant select on
@@ -162,14 +187,14 @@ grant select on
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
@@ -183,6 +208,21 @@ grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_au
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+-- how often, never which: who keeps the blocklist and who administers see tries of a form
+grant select on gdpr.probe to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
+
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.end_recipient(text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -191,18 +231,26 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
+-- and who is signed in, says the session
+grant execute on function
+  gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
+  gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -217,8 +265,11 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
@@ -248,8 +299,10 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;

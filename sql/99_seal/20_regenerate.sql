@@ -11,6 +11,7 @@ begin
   -- the load has made and granted gdpr_worker's functions anew
   perform gdpr_internal.remember_worker();
   perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.generate_addresses();
   for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);

@@ -225,7 +225,7 @@ def test_decrypting_without_unprotecting(world: World, function: str) -> None:
         "grant gdpr_dpo to admin_login",
         "select gdpr.erase(1)",
         "select gdpr.restrict(1, 'other')",
-        "select gdpr_generated.erase_1(1)",
+        "select gdpr_generated.erase_rows(array[1::bigint], null)",
         "select gdpr_generated.spread_gate('{1}')",
         "select gdpr_generated.subjects_of_1('{1}')",
     ],

@@ -222,9 +222,9 @@ FLIPS = {
     "add": "create function gdpr_generated.spread_gate(p_subjects anyarray) "
     "returns void language plpgsql security invoker as 'begin perform mal.thief(); end'",
     "grant": "grant all on all functions in schema gdpr_generated to public",
-    "grant one": "grant execute on function gdpr_generated.erase_1(bigint) to gdpr_admin",
-    "drop": "drop function gdpr_generated.erase_1(bigint)",
-    "settings": "alter function gdpr_generated.erase_1(bigint) set row_security = off",
+    "grant one": "grant execute on function gdpr_generated.t1_delete(bigint[]) to gdpr_admin",
+    "drop": "drop function gdpr_generated.t1_delete(bigint[])",
+    "settings": "alter function gdpr_generated.t1_delete(bigint[]) set row_security = off",
 }
 
 

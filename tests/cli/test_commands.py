@@ -217,6 +217,28 @@ def test_erasure_shows_an_exact_plan_then_a_receipt(crm: Run, db: Database) -> N
     assert check.data == [{"blocked": True}]
 
 
+def test_a_person_is_told_what_was_erased(crm: Run) -> None:
+    person = number(crm)
+    early = crm("subject", "receipt", "--subject-id", person)
+    assert (early.code, early.out) == (1, "")
+    crm("subject", "erase", "--subject-id", person, "--reason", "asked", "--yes")
+    letter = crm("subject", "receipt", "--subject-id", person)
+    assert letter.code == 0
+    assert "we erased your personal data: 1 records in 1 parts" in letter.out
+    assert "cannot be read any more" in letter.out
+    assert "ada" not in letter.out.lower()
+    again = crm("subject", "erase", "--subject-id", person, "--reason", "asked", "--yes")
+    assert again.code == 4
+    assert "PR603" in again.err
+
+
+def test_texts_to_review_are_listed_and_noted(crm: Run) -> None:
+    assert crm("subject", "reviews", "--format", "json").data == []
+    unknown = crm("subject", "review", "--id", "1", "--outcome", "kept")
+    assert unknown.code == 4
+    assert "PR640" in unknown.err
+
+
 def test_consent_is_recorded_and_withdrawn(crm: Run) -> None:
     person = number(crm)
 

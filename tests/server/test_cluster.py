@@ -175,7 +175,14 @@ def test_goes_when_killed_while_starting() -> None:
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
 def test_its_keeper_clears_up_when_asked_to_end(by: signal.Signals) -> None:
     """As when the machine shuts down, or all processes of a user are ended."""
-    with Cluster(durable=False) as cluster:
+    # who runs the tests with nohup has hang-ups ignored, and a child inherits that for good
+    before = signal.signal(by, signal.SIG_DFL)
+    cluster = Cluster(durable=False)
+    try:
+        cluster.start()
+    finally:
+        signal.signal(by, before)
+    with cluster:
         directory = cluster.directory
         pid = int((cluster.data / "postmaster.pid").read_text().splitlines()[0])
         (keeper,) = (

@@ -42,9 +42,20 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR607', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
+  ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
+  ('unknown_request', 'PR607', 'unknown request', 'gdpr.request shows the requests of persons and their numbers.', 'Art. 12'),
+  ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
+  ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
+  ('too_late_to_extend', 'PR610', 'the time for an answer can be extended within the first month only', 'Answer the request, and say why it is late.', 'Art. 12(3)'),
+  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
+  ('lifting_not_announced', 'PR612', 'the person was not told that the restriction is going to end', 'Tell them first, with gdpr.announce_lifting(): by mail, or with evidence of how else.', 'Art. 18(3)'),
+  ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
+  ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
+  ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
+  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
@@ -62,6 +73,13 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
+  ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
+  ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
+  ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('purpose_of_table', 'PR705', 'the table may not be used for this purpose', 'Its purposes stand in the policy: [tables.<name>].', 'Art. 5(1)(b)'),
+  ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('row_referenced', 'PR802', 'other rows refer to rows whose time is over', 'Protect the table that holds them, or let retention anonymise: erase = "anonymise".', 'Art. 5(1)(e)'),
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
@@ -216,6 +234,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -298,6 +318,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -323,6 +344,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -336,6 +358,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -361,7 +405,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -372,7 +420,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -441,7 +489,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end
@@ -552,6 +604,39 @@ begin atomic
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
 
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';
+
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
 -- GDPR Art. 5(1)(e). Called by: whoever records something that ends; gdprdb's own functions.
@@ -593,6 +678,17 @@ end
 $function$;
 comment on function gdpr.until(date) is
   'The instant at which a day ends in the time zone of the policy (settings.time_zone, else UTC): what is valid until 31 March holds through all of it. Days on which the clocks change included.';
+
+create or replace function gdpr_internal.utc(p_at timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case when isfinite(p_at) then to_char(timezone('UTC', p_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end;
+end;
+comment on function gdpr_internal.utc(timestamptz) is 'An instant as documents have it: ISO 8601 in UTC; null for one that never comes.';
 
 -- 00_foundation/35_tokens.sql
 -- [code] One-time tokens: made, known, taken.
@@ -829,7 +925,10 @@ begin
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'purposes', '{}')) order by key loop
     problems := problems || gdpr_internal.unknown_keys(
       'purposes.' || v_name, v_in,
-      array['description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition']
+      array[
+        'description', 'basis', 'respond_within', 'remind', 'valid_for', 'while_waiting', 'retain', 'grace', 'condition', 'automated_decision',
+        'direct_marketing'
+      ]
     );
     continue when jsonb_typeof(v_in) <> 'object';
     if v_name in ('compliance', 'maintenance') then
@@ -846,13 +945,20 @@ begin
     if v_in ->> 'condition' <> all (gdpr_internal.special_conditions()) then
       problems := problems || format('purposes.%s.condition: one of %s', v_name, array_to_string(gdpr_internal.special_conditions(), ', '));
     end if;
+    if v_in ->> 'direct_marketing' not in ('true', 'false') then
+      problems := problems || format('purposes.%s.direct_marketing: true or false', v_name);
+    end if;
     if v_in ->> 'basis' <> 'consent' and v_in ?| array['respond_within', 'remind', 'valid_for', 'while_waiting'] then
       problems := problems || format('purposes.%s: respond_within, remind, valid_for and while_waiting are for consent', v_name);
     end if;
     if coalesce(v_in ->> 'while_waiting', 'lock') not in ('allow', 'lock') then
       problems := problems || format('purposes.%s.while_waiting: "allow" or "lock"', v_name);
     end if;
-    v_definition := jsonb_strip_nulls(v_in);
+    if jsonb_typeof(v_in -> 'automated_decision') <> 'string' then
+      problems := problems || format('purposes.%s.automated_decision: words for the person', v_name);
+    end if;
+    -- false is as good as nothing said
+    v_definition := jsonb_strip_nulls(v_in || jsonb_build_object('direct_marketing', nullif(v_in -> 'direct_marketing', 'false')));
     if v_in ->> 'basis' = 'consent' then
       v_definition := v_definition || jsonb_build_object('while_waiting', coalesce(v_in ->> 'while_waiting', 'lock'));
     end if;
@@ -903,17 +1009,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -935,12 +1046,12 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose'] then
+      problems := problems || format('roles.%s.may: "basis", "consent" and "disclose"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
@@ -961,7 +1072,9 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'about', 'review']
+    p_where, p_in, array[
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about', 'review'
+    ]
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1006,6 +1119,9 @@ begin
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
   elsif coalesce(p_in ->> 'age', 'false') not in ('true', 'false') then
     problems := problems || format('%s.age: true or false', p_where);
+  end if;
+  if coalesce(p_in ->> 'provided', 'true') not in ('true', 'false') then
+    problems := problems || format('%s.provided: true or false', p_where);
   end if;
   if p_in ->> 'special' <> all (gdpr_internal.special_kinds()) then
     problems := problems || format('%s.special: one of %s', p_where, array_to_string(gdpr_internal.special_kinds(), ', '));
@@ -1057,6 +1173,7 @@ begin
     'erase', v_erase,
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
+    'provided', case when p_in ->> 'provided' = 'false' then false end,
     'about', p_in ->> 'about',
     'review', case when p_in ->> 'review' = 'true' then true end
   ));
@@ -1121,7 +1238,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
@@ -1158,11 +1275,166 @@ $function$;
 comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
   'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
+-- 00_foundation/41_read_addresses.sql
+-- [code] What a policy says about addresses that mean the same mailbox, and how long the blocklist remembers.
+-- GDPR Art. 17, 5(1)(e). Called by: gdpr_internal.settings_problems().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.address_problems(p_addresses jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_domain text;
+  v_rule jsonb;
+  v_where text;
+  v_problems text[] := '{}';
+begin
+  if p_addresses is null then
+    return '{}';
+  elsif jsonb_typeof(p_addresses) <> 'object' then
+    return array['settings.addresses: has to be a table of domains'];
+  end if;
+  for v_domain, v_rule in select key, value from jsonb_each(p_addresses) loop
+    v_where := format('settings.addresses.%s', to_json(v_domain));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_rule, array['tag', 'ignore_dots', 'same_as']);
+    continue when jsonb_typeof(v_rule) <> 'object';
+    if v_domain !~ '^[^@\s.]+(\.[^@\s.]+)+$' or gdpr_internal.canonical('email', 'x@' || v_domain) <> 'x@' || v_domain then
+      v_problems := v_problems || format('%s: a domain in its canonical form, as "gmail.com"', v_where);
+    end if;
+    if v_rule ->> 'tag' !~ '^[-+=_%#]?$' then
+      v_problems := v_problems || format('%s.tag: the character that begins a tag, one of + - = _ %% #, or "" for none', v_where);
+    end if;
+    if jsonb_typeof(coalesce(v_rule -> 'ignore_dots', 'false')) <> 'boolean' then
+      v_problems := v_problems || format('%s.ignore_dots: true or false', v_where);
+    end if;
+    if v_rule ? 'same_as' and (
+      v_rule ?| array['tag', 'ignore_dots'] or v_rule ->> 'same_as' = v_domain or not p_addresses ? (v_rule ->> 'same_as')
+      or p_addresses -> (v_rule ->> 'same_as') ? 'same_as'
+    ) then
+      v_problems := v_problems || format('%s.same_as: another domain of this list, whose rules hold for both', v_where);
+    end if;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.address_problems(jsonb) is 'What is wrong with settings.addresses of a policy.';
+
+create or replace function gdpr_internal.retain_problem(p_retain jsonb)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select (gdpr_internal.read_interval('settings.blocklist_retain', p_retain #>> '{}')).problem where p_retain is not null;
+end;
+comment on function gdpr_internal.retain_problem(jsonb) is 'What is wrong with settings.blocklist_retain of a policy, or null.';
+
+-- 00_foundation/41_read_adequacy.sql
+-- [code] What a policy says about countries with an adequacy decision.
+-- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.countries()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_to_array(
+    'AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD CF CG CH CI '
+    'CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ '
+    'GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS '
+    'LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG '
+    'PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK '
+    'TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW',
+    ' '
+  );
+end;
+comment on function gdpr_internal.countries() is 'The country codes of ISO 3166-1 (alpha-2).';
+
+create or replace function gdpr_internal.adequacy_problems(p_adequacy jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_entry jsonb;
+  v_where text;
+  v_setting text;
+  v_problems text[] := '{}';
+begin
+  if p_adequacy is null then
+    return '{}';
+  elsif jsonb_typeof(p_adequacy) <> 'array' then
+    return array['settings.adequacy: has to be a list of tables, [[settings.adequacy]]'];
+  end if;
+  for v_entry in select e.value from jsonb_array_elements(p_adequacy) as e loop
+    v_where := format('settings.adequacy.%s', coalesce(to_json(v_entry ->> 'country')::text, '?'));
+    v_problems := v_problems || gdpr_internal.unknown_keys(v_where, v_entry, array['country', 'scope', 'from', 'until', 'source']);
+    continue when jsonb_typeof(v_entry) <> 'object';
+    if coalesce(v_entry ->> 'country', '') <> all (gdpr_internal.countries()) then
+      v_problems := v_problems || format('%s.country: two letters of ISO 3166-1, as "GB"', v_where);
+    end if;
+    if coalesce(v_entry ->> 'source', '') = '' then
+      v_problems := v_problems || format('%s.source: the decision, as "(EU) 2026/179"', v_where);
+    end if;
+    foreach v_setting in array array['from', 'until'] loop
+      if v_entry ->> v_setting !~ '^\d{4}-\d{2}-\d{2}$' or v_setting = 'from' and not v_entry ? 'from' then
+        v_problems := v_problems || format('%s.%s: a day, as "2026-01-31"', v_where, v_setting);
+      end if;
+    end loop;
+  end loop;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.adequacy_problems(jsonb) is 'What is wrong with settings.adequacy of a policy.';
+
 -- 00_foundation/42_read_settings.sql
 -- [code] Reading the settings of a policy.
 -- GDPR Art. 25. Called by: gdpr_internal.read_policy(), and gdpr_policy.put_settings(), which anybody in gdpr_admin can call.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.weekdays()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'];
+end;
+comment on function gdpr_internal.weekdays() is 'The days of the week in the order of ISO 8601.';
+
+create or replace function gdpr_internal.is_holiday(p_text text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+begin
+  -- 2024 has a 29 February
+  return p_text ~ '^([0-9]{4}-)?[0-9]{2}-[0-9]{2}$' and right('2024-' || p_text, 10)::date is not null;
+exception when data_exception then
+  return false;
+end
+$function$;
+comment on function gdpr_internal.is_holiday(text) is 'Whether a text is a day (2027-03-26) or one of every year (12-25).';
 
 create or replace function gdpr_internal.settings_problems(p_settings jsonb)
 returns text[]
@@ -1172,9 +1444,18 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.unknown_keys('settings', p_settings, array['phone_country_code', 'time_zone', 'child_age', 'controller'])
+  select gdpr_internal.unknown_keys('settings', p_settings, array[
+      'phone_country_code', 'time_zone', 'child_age', 'controller', 'working_days', 'holidays', 'portal', 'adequacy', 'addresses', 'blocklist_retain'
+    ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
+    || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
+    (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
+    (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
+    (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
+    gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -1182,7 +1463,15 @@ begin atomic
     ) then 'settings.time_zone: a name of the time zone database such as "Europe/Berlin"' end,
     case when p_settings ->> 'child_age' !~ '^1[3-6]$' then 'settings.child_age: 13 to 16' end,
     case when jsonb_typeof(p_settings -> 'controller') = 'object' and coalesce(p_settings -> 'controller' ->> 'name', '') = ''
-      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end
+      then 'settings.controller.name: who decides on the processing (Art. 4(7))' end,
+    case when p_settings ? 'working_days' and (
+      jsonb_typeof(p_settings -> 'working_days') <> 'array' or p_settings -> 'working_days' = '[]'
+      or not gdpr_internal.text_array(p_settings -> 'working_days') <@ gdpr_internal.weekdays()
+    ) then 'settings.working_days: a list of ' || array_to_string(gdpr_internal.weekdays(), ', ') end,
+    case when p_settings ? 'holidays' and (jsonb_typeof(p_settings -> 'holidays') <> 'array' or exists (
+      select from unnest(gdpr_internal.text_array(p_settings -> 'holidays')) as h (day)
+      where not coalesce(gdpr_internal.is_holiday(h.day), false)
+    )) then 'settings.holidays: a list of days such as "2027-03-26", or "12-25" for every year' end
   ], null);
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
@@ -1239,8 +1528,9 @@ begin
     end;
   elsif v_step is not null then
     return case
-      when p_value -> v_step is not null then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
-      when v_kind = 'array' then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest), false)
+      when v_kind = 'object' and p_value ? v_step then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step, v_rest))
+      when v_kind = 'array' and p_value -> v_step::integer is not null
+        then jsonb_set(p_value, array[v_step], gdpr_internal.json_without(p_value -> v_step::integer, v_rest))
       else p_value
     end;
   elsif v_kind = 'object' then
@@ -2131,6 +2421,7 @@ begin
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
+  perform gdpr_internal.generate_addresses();
 end
 $function$;
 comment on function gdpr_policy.put_settings(jsonb) is 'Step of apply(): the settings of the policy.';
@@ -2149,7 +2440,10 @@ begin
   if v_read.problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
-  insert into gdpr_internal.purpose (id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition)
+  insert into gdpr_internal.purpose (
+    id, name, description, basis, respond_within, remind, valid_for, while_waiting, retain, grace, condition, automated_decision,
+    direct_marketing
+  )
   values (
     coalesce(
       (select p.id from gdpr_internal.purpose as p where p.name = p_name),
@@ -2158,12 +2452,14 @@ begin
     p_name, p_definition ->> 'description', p_definition ->> 'basis',
     (p_definition ->> 'respond_within')::interval, (p_definition ->> 'remind')::interval, (p_definition ->> 'valid_for')::interval,
     coalesce(p_definition ->> 'while_waiting', 'lock'), (p_definition ->> 'retain')::interval,
-    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition'
+    nullif(p_definition ->> 'grace', 'false')::interval, p_definition ->> 'condition', p_definition ->> 'automated_decision',
+    coalesce((p_definition ->> 'direct_marketing')::boolean, false)
   )
   on conflict (name) do update
   set description = excluded.description, basis = excluded.basis, respond_within = excluded.respond_within,
     remind = excluded.remind, valid_for = excluded.valid_for, while_waiting = excluded.while_waiting, retain = excluded.retain,
-    grace = excluded.grace, condition = excluded.condition;
+    grace = excluded.grace, condition = excluded.condition, automated_decision = excluded.automated_decision,
+    direct_marketing = excluded.direct_marketing;
   perform gdpr_internal.follow_basis(gdpr_internal.purpose_id(p_name));
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('purpose', p_name, 'definition', p_definition));
 end
@@ -2209,6 +2505,18 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -2226,8 +2534,11 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
+  perform gdpr_internal.make_probe_counter(p_role);
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -2239,6 +2550,9 @@ begin
   end if;
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -2261,7 +2575,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), p_role
   );
 end
 $function$;
@@ -2427,11 +2742,12 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, about, review, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
-    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
+    d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
+    not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value),
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
@@ -2439,7 +2755,8 @@ begin
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
-    matches = excluded.matches, age = excluded.age, special = excluded.special, about = excluded.about, review = excluded.review, mask = excluded.mask, erase = excluded.erase,
+    matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
+    review = excluded.review, mask = excluded.mask, erase = excluded.erase,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2638,7 +2955,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
@@ -2772,7 +3089,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -2792,6 +3109,11 @@ begin atomic
   join pg_class as c on c.oid = p_relation
   where k.castsource = c.reltype
   union all
+  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
+  from pg_constraint as k
+  where k.contype = 'f' and k.conparentid = 0
+    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  union all
   select format('index %s', pg_get_indexdef(x.indexrelid))
   from pg_index as x
   where x.indrelid = p_relation and exists (
@@ -2800,7 +3122,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -2859,7 +3181,8 @@ begin
     'valid_for', p_purpose.valid_for::text, 'retain', p_purpose.retain::text,
     'while_waiting', case when p_purpose.basis = 'consent' then p_purpose.while_waiting end,
     'grace', case when p_purpose.basis in ('consent', 'legitimate_interests') then coalesce(to_jsonb(p_purpose.grace::text), 'false') end,
-    'condition', p_purpose.condition
+    'condition', p_purpose.condition, 'automated_decision', p_purpose.automated_decision,
+    'direct_marketing', nullif(p_purpose.direct_marketing, false)
   ));
 end
 $function$;
@@ -2923,6 +3246,7 @@ select
   c.matches,
   c.mask,
   c.erase,
+  c.provided,
   c.original_type as type,
   c.about
 from gdpr_internal.protected_column as c
@@ -3738,7 +4062,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -4142,21 +4466,71 @@ $function$;
 comment on function gdpr_internal.canonical(text, text) is
   'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
 
+create or replace function gdpr_internal.generate_addresses()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_local text := 'split_part(p_canonical, ''@'', 1)';
+  v_domain text := 'substr(p_canonical, strpos(p_canonical, ''@'') + 1)';
+  v_rules text;
+begin
+  -- asked for every address that comes in: the policy as code, which the planner puts into the triggers
+  select string_agg(
+    format(
+      'when %s = %L then %s || %L', v_domain, d.domain,
+      case when (d.rule ->> 'ignore_dots')::boolean then format('replace(%s, %L, %L)', l.part, '.', '') else l.part end,
+      '@' || d.same_as
+    ), ' ' order by d.domain
+  )
+  into v_rules
+  from (
+    select a.key as domain, coalesce(a.value ->> 'same_as', a.key) as same_as,
+      '{"tag": "+"}' || case when a.value ? 'same_as' then s.value -> (a.value ->> 'same_as') else a.value end as rule
+    from gdpr_internal.setting as s
+    cross join lateral jsonb_each(s.value) as a
+    where s.name = 'addresses'
+  ) as d
+  cross join lateral (
+    select case
+      when d.rule ->> 'tag' = '' then v_local
+      else format('case when strpos(%1$s, %2$L) > 1 then split_part(%1$s, %2$L, 1) else %1$s end', v_local, d.rule ->> 'tag')
+    end as part
+  ) as l;
+  execute format(
+    'create or replace function gdpr_generated.bare_address(p_canonical text) returns text language sql stable parallel safe '
+    'security invoker begin atomic select case %s when strpos(%2$s, %3$L) > 1 then split_part(%2$s, %3$L, 1) || substr(p_canonical, strpos(p_canonical, %4$L)) '
+    'else p_canonical end; end',
+    v_rules, v_local, '+', '@'
+  );
+  comment on function gdpr_generated.bare_address(text) is
+    'The mailbox that a canonical address means: without its plus-tag, or by the rules of settings.addresses. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.bare_address(text) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_internal.generate_addresses() is 'Generates gdpr_generated.bare_address() from settings.addresses of the policy.';
+
+do $addresses$
+begin
+  perform gdpr_internal.generate_addresses();
+end
+$addresses$;
+
 create or replace function gdpr_internal.bare_form(p_kind text, p_canonical text)
 returns text
 language sql
-immutable
-strict
+stable
 parallel safe
 security invoker
 begin atomic
-  select case
-    when p_kind = 'email' and strpos(p_canonical, '+') > 1 and strpos(p_canonical, '+') < strpos(p_canonical, '@')
-      then split_part(p_canonical, '+', 1) || substr(p_canonical, strpos(p_canonical, '@'))
-    else p_canonical
-  end;
+  select case when p_kind = 'email' then gdpr_generated.bare_address(p_canonical) else p_canonical end;
 end;
-comment on function gdpr_internal.bare_form(text, text) is 'The canonical address without its plus-tag: what the blocklist checks and blocks besides the address itself.';
+comment on function gdpr_internal.bare_form(text, text) is
+  'The mailbox that a canonical address means, without tags and what else its domain ignores: what the blocklist checks and blocks besides the address itself.';
 
 create or replace function gdpr_policy.canonical_of(p_kind text, p_value text)
 returns text
@@ -4411,7 +4785,7 @@ comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
 language plpgsql
-stable
+volatile
 parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -4419,6 +4793,9 @@ as $function$
 declare
   v_relation record;
 begin
+  if p_blocklist <> 'backfill' then
+    perform gdpr_internal.count_probe();
+  end if;
   if p_blocklist = 'warn' then
     raise warning using
       errcode = '01000', message = 'duplicate or blocked identifier', hint = 'The person may have been erased: check before keeping the row.',
@@ -4609,6 +4986,137 @@ select
   ) as restricted
 from gdpr_internal.subject as s;
 comment on view gdpr.subject is 'Persons: numbers and states, nothing that identifies.';
+
+-- 10_collection/50_probes.sql
+-- [code] Tries with blocked identifiers are counted, by role and time, and nothing about them is kept: no digest, no row.
+-- GDPR Art. 5(1)(e), 32(1)(d). Counted by: gdpr_internal.meet_blocked(); read by officers, the counters by gdpr.tidy_blocklist().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.make_probe_counter(p_role name)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_n integer;
+begin
+  insert into gdpr_internal.probe_counter (role_name) values (p_role)
+  on conflict (role_name) do nothing
+  returning n into v_n;
+  if v_n is not null then
+    execute format('create sequence gdpr_internal.%I owned by gdpr_internal.probe_counter.n', 'probes_' || v_n);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.make_probe_counter(name) is 'Gives a role of the policy a counter of its own, once.';
+
+create or replace function gdpr_internal.count_probe()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_n integer;
+begin
+  select c.n into v_n
+  from gdpr_internal.probe_counter as c
+  where c.role_name in (v_role, '') or pg_has_role(v_role, to_regrole(quote_ident(c.role_name))::oid, 'usage')
+    -- a superuser is a member of everything
+    and not (select r.rolsuper from pg_roles as r where r.rolname = v_role)
+  order by (c.role_name <> v_role), (c.role_name = ''), c.role_name
+  limit 1;
+  perform nextval(format('gdpr_internal.%I', 'probes_' || v_n)::regclass);
+end
+$function$;
+comment on function gdpr_internal.count_probe() is 'Counts a try with a blocked identifier, for the role of the session; the count outlives the refusal.';
+
+create or replace function gdpr_internal.probe_totals()
+returns table (role_name name, total bigint)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select c.role_name, coalesce(pg_sequence_last_value(format('gdpr_internal.%I', 'probes_' || c.n)::regclass), 0)
+  from gdpr_internal.probe_counter as c;
+end
+$function$;
+comment on function gdpr_internal.probe_totals() is 'All tries with blocked identifiers so far, by role.';
+
+create or replace view gdpr.probe as
+with readings as (
+  select r.role_name, r.read_at, r.total from gdpr_internal.probe_reading as r
+  union all
+  select t.role_name, statement_timestamp(), t.total from gdpr_internal.probe_totals() as t
+)
+select
+  coalesce(nullif(r.role_name, ''), '(other roles)') as role,
+  lag(r.read_at) over w as counted_from,
+  r.read_at as counted_until,
+  r.total - coalesce(lag(r.total) over w, 0) as tries
+from readings as r
+window w as (partition by r.role_name order by r.read_at);
+comment on view gdpr.probe is
+  'How many rows with blocked identifiers were refused (or warned about), by role, from one nightly gdpr.tidy() to the next. Which identifiers they were is not kept. A crash of the server may add up to 32 to a counter. Art. 32(1)(d).';
+
+create or replace function gdpr.tidy_blocklist(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_retain interval := (select (s.value #>> '{}')::interval from gdpr_internal.setting as s where s.name = 'blocklist_retain');
+  v_deleted integer;
+begin
+  insert into gdpr_internal.probe_reading (role_name, total)
+  select t.role_name, t.total
+  from gdpr_internal.probe_totals() as t
+  where t.total > coalesce((select max(r.total) from gdpr_internal.probe_reading as r where r.role_name = t.role_name), 0)
+  on conflict (role_name, read_at) do nothing;
+  if v_retain is null then
+    return 0;
+  end if;
+  with past as (
+    select i.digest from gdpr_internal.identifier as i
+    where i.blocked_at < statement_timestamp() - v_retain
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.identifier as i using past as p where i.digest = p.digest;
+  get diagnostics v_deleted = row_count;
+  if v_deleted > 0 then
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object('reason', 'blocklist_retain', 'identifiers', v_deleted));
+  end if;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_blocklist(integer) is
+  'Reads the counters of gdpr.probe, and deletes up to p_limit blocked identifiers that are older than settings.blocklist_retain of the policy, on record; returns how many. Without that setting they stay. Art. 5(1)(e).';
+
+do $counters$
+declare
+  v_role name;
+begin
+  perform gdpr_internal.make_probe_counter('');
+  for v_role in select b.role_name from gdpr_internal.role_binding as b loop
+    perform gdpr_internal.make_probe_counter(v_role);
+  end loop;
+end
+$counters$;
 
 -- 10_collection/60_registrations.sql
 -- [code] Double opt-in: a registration is put aside, encrypted, until the person confirms it by mail.
@@ -4973,7 +5481,7 @@ $function$;
 comment on function gdpr_internal.insert_registration(smallint, jsonb) is
   'Inserts a confirmed row and returns its person. Errors: PR107 there is such a row, PR106 the table refuses it.';
 
-create or replace function gdpr_internal.lift_own_block(p_address uuid, p_to text)
+create or replace function gdpr_internal.lift_own_block(p_registration bigint, p_address uuid, p_to text)
 returns void
 language plpgsql
 volatile
@@ -4985,11 +5493,13 @@ begin
   delete from gdpr_internal.identifier as i
   where i.digest in (p_address, (gdpr_internal.identifier_digests('email', p_to)).bare) and i.blocked_at is not null and i.block_reason = 'erased';
   if found then
-    perform gdpr_internal.audit_event('UNBLOCK', null, '{"kind": "email", "reason": "confirmed by the owner of the address", "found": true}');
+    perform gdpr_internal.audit_event('UNBLOCK', null, jsonb_build_object(
+      'kind', 'email', 'reason', 'confirmed by the owner of the address', 'found', true, 'registration', p_registration
+    ));
   end if;
 end
 $function$;
-comment on function gdpr_internal.lift_own_block(uuid, text) is
+comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
@@ -5031,7 +5541,7 @@ begin
     perform gdpr_internal.refuse('registration_known');
   end if;
   if (v_table.definition -> 'double_opt_in' ->> 'lifts_block')::boolean then
-    perform gdpr_internal.lift_own_block(v_registration.address, v_to);
+    perform gdpr_internal.lift_own_block(v_registration.id, v_registration.address, v_to);
   end if;
 
   perform set_config('gdpr.source', v_source::text, true);
@@ -6533,15 +7043,19 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_id bigint;
 begin
   perform gdpr_internal.require_read_committed();
-  return gdpr_internal.add_consents(
+  v_id := gdpr_internal.add_consents(
     p_subject, gdpr_internal.consent_purposes(array[p_purpose]), array['withdrawn'], p_channel, null, null, p_evidence, null
   );
+  perform gdpr_internal.note_request(p_subject, 'withdrawal', jsonb_build_object('consent_id', v_id, 'purpose', p_purpose));
+  return v_id;
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
 
 -- 30_consent/50_contact.sql
 -- [code] Whether a person may be contacted by a channel.
@@ -6622,7 +7136,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
       )
       and not exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
+        select from gdpr_internal.standing_objection as o where o.subject_id = s.id and o.purpose_id = any (p_purposes)
       )
   );
 end
@@ -7368,6 +7882,34 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_changes jsonb;
+  v_column text;
+  v_value text;
+begin
+  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+    if starts_with(v_value, 'gdpr1:') then
+      v_changes := v_changes || jsonb_build_object(
+        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
+      );
+    end if;
+  end loop;
+  return v_changes;
+end
+$function$;
+comment on function gdpr_internal.open_payload(bytea, bigint, text) is
+  'The old values in the payload of an audit record, encrypted columns opened too.';
+
 create or replace function gdpr_internal.open_changes(p_subject bigint, p_value text)
 returns jsonb
 language plpgsql
@@ -7379,26 +7921,12 @@ set debug_print_plan = off
 as $function$
 declare
   v_key bytea;
-  v_changes jsonb;
-  v_column text;
-  v_value text;
 begin
   if p_value is null then
     return null;
   end if;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is null then
-    return null;
-  end if;
-  v_changes := gdpr_internal.open_value(v_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(v_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
-    end if;
-  end loop;
-  return v_changes;
+  return case when v_key is not null then gdpr_internal.open_payload(v_key, p_subject, p_value) end;
 end
 $function$;
 comment on function gdpr_internal.open_changes(bigint, text) is
@@ -7649,6 +8177,29 @@ $function$;
 comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
   'Step of unprotect(): decrypts a stored value, only in the transaction that takes the protection off, on record. Error: 42501 outside of one.';
 
+-- 40_protection/38_standing.sql
+-- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
+-- GDPR Art. 18(2), Art. 21. Read by: the gate, asking for consent, gdpr.would_lock.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.standing_objection as
+select o.id, o.subject_id, o.purpose_id, o.pending, o.request_id, o.recorded_at
+from gdpr_internal.objection_record as o
+where not exists (
+  select from gdpr_internal.objection_decision as d where d.objection_id = o.id and d.decision in ('overridden', 'taken_back')
+);
+comment on view gdpr_internal.standing_objection is
+  'Objections that close their purpose: all but those that were overridden or taken back. One for each person and purpose.';
+
+create or replace view gdpr_internal.standing_exception as
+select x.id, x.subject_id, x.purpose_id, x.ground, x.valid_until
+from gdpr_internal.restriction_exception as x
+where x.valid_until > statement_timestamp()
+  and not exists (select from gdpr_internal.restriction_exception_end as e where e.exception_id = x.id);
+comment on view gdpr_internal.standing_exception is
+  'Exceptions from restrictions that have not ended, before their time or with it.';
+
 -- 40_protection/40_gate.sql
 -- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
 -- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
@@ -7676,28 +8227,33 @@ begin
   return query
   select
     s.id,
+    -- what is kept of the erased stands in the row, until it ends
+    case when s.erased_at is not null then 0 else coalesce(p.allowed, 0) & o.mask & r.mask | (1::bigint << 62) end,
+    case when s.erased_at is not null then 0 else coalesce(p.possible, 0) & o.mask & r.mask end | (1::bigint << 62),
     case
-      -- what is kept of the erased stands in the row, until it ends
-      when s.erased_at is not null then 0
-      when r.restricted then 1::bigint << 62
-      else coalesce(p.allowed, 0) & ~coalesce(o.mask, 0) | (1::bigint << 62)
-    end,
-    case when s.erased_at is not null or r.restricted then 0 else coalesce(p.possible, 0) & ~coalesce(o.mask, 0) end | (1::bigint << 62),
-    case
-      when s.erased_at is not null or r.restricted then 'infinity'
-      when p.allowed & ~coalesce(o.mask, 0) <> p.possible & ~coalesce(o.mask, 0) then '-infinity'
-      else coalesce(p.until, 'infinity')
+      when s.erased_at is not null or r.mask = 0 then 'infinity'
+      when p.allowed & o.mask & r.mask <> p.possible & o.mask & r.mask then '-infinity'
+      else coalesce(least(p.until, r.until), 'infinity')
     end
   from gdpr_internal.subject as s
   cross join lateral (
-    select exists (
-      select from gdpr_internal.restriction_record as x
-      where x.subject_id = s.id
-        and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
-    ) as restricted
+    -- exceptions are looked for only where there is something to be excepted from
+    select case when x.restricted then coalesce(e.mask, 0) else -1 end as mask, e.until
+    from (
+      select exists (
+        select from gdpr_internal.restriction_record as x
+        where x.subject_id = s.id
+          and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = x.id)
+      ) as restricted
+    ) as x
+    left join lateral (
+      select bit_or(1::bigint << y.purpose_id) as mask, min(y.valid_until) as until
+      from gdpr_internal.standing_exception as y
+      where x.restricted and y.subject_id = s.id
+    ) as e on true
   ) as r
   cross join lateral (
-    select bit_or(1::bigint << x.purpose_id) as mask from gdpr_internal.objection_record as x where x.subject_id = s.id
+    select ~coalesce(bit_or(1::bigint << x.purpose_id), 0) as mask from gdpr_internal.standing_objection as x where x.subject_id = s.id
   ) as o
   cross join lateral (
     select
@@ -7998,7 +8554,7 @@ begin
           and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
       ) then 'restricted'
       when exists (
-        select from gdpr_internal.objection_record as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+        select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
       ) then 'objected'
       when v_purpose.basis = 'consent' then 'consent_missing'
       else 'basis_missing'
@@ -8187,8 +8743,10 @@ from (
   left join (
     select distinct y.subject_id from gdpr_internal.restriction_record as y
     where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = y.id)
-  ) as r on r.subject_id = x.subject_id
-  left join gdpr_internal.objection_record as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
+  ) as r on r.subject_id = x.subject_id and not exists (
+    select from gdpr_internal.standing_exception as e where e.subject_id = x.subject_id and e.purpose_id = x.purpose_id
+  )
+  left join gdpr_internal.standing_objection as o on o.subject_id = x.subject_id and o.purpose_id = x.purpose_id
 ) as w
 where w.locks_at < 'infinity'
 group by w.relation, w.mode, w.purpose, w.cause, w.locks_at;
@@ -8427,8 +8985,8 @@ parallel safe
 security invoker
 as $function$
   select case when (p_column).identifier = 'email' then format(
-    'case when strpos(v_canonical_%1$s, ''+'') > 0 '
-    'then gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) else v_digest_%1$s end',
+    'case gdpr_internal.bare_form(%2$L, v_canonical_%1$s) when v_canonical_%1$s then v_digest_%1$s '
+    'else gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, gdpr_internal.bare_form(%2$L, v_canonical_%1$s)) end',
     (p_column).n, (p_column).canonical
   ) else format('v_digest_%s', (p_column).n) end;
 $function$;
@@ -8608,7 +9166,9 @@ end
 $function$;
 comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
 
-create or replace function gdpr_internal.change_source(p_table smallint, p_subject bigint, p_key text)
+create or replace function gdpr_internal.change_source(
+  p_table smallint, p_subject bigint, p_key text, p_keys gdpr_internal.keyring, p_data_key bytea
+)
 returns void
 language plpgsql
 volatile
@@ -8617,18 +9177,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
-declare
-  v_key bytea;
 begin
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  if v_key is not null then
+  if p_data_key is not null then
     perform gdpr_internal.add_source(
-      p_subject, p_table, gdpr_internal.row_key(p_table, p_key), gdpr_internal.context_source(), v_key, 'changed'
+      p_subject, p_table, gdpr_internal.keyed_digest((p_keys).digest_key, 'row ' || p_table, p_key), gdpr_internal.context_source(), p_data_key, 'changed'
     );
   end if;
 end
 $function$;
-comment on function gdpr_internal.change_source(smallint, bigint, text) is 'Records where a change of a row came from. Art. 14(2)(f).';
+comment on function gdpr_internal.change_source(smallint, bigint, text, gdpr_internal.keyring, bytea) is
+  'Records where a change of a row came from; nothing of a person whose data key is gone. Art. 14(2)(f).';
 
 set local role gdpr_owner;
 
@@ -8868,7 +9426,9 @@ begin
       v_matching := v_matching + v_column.matches::integer;
       v_constraint := coalesce(v_constraint, v_column.unique_name);
       if v_column.identifier = 'email' then
-        v_plain := v_plain || format('coalesce(strpos(v_canonical_%s, ''+''), 0) = 0', v_column.n);
+        v_plain := v_plain || format(
+          'coalesce(gdpr_internal.bare_form(%2$L, v_canonical_%1$s) = v_canonical_%1$s, true)', v_column.n, v_column.canonical
+        );
       end if;
     end if;
     v_store := v_store || gdpr_internal.store_value_code(v_column, v_random * 16 + 1);
@@ -9344,7 +9904,9 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_contacts(p_table);
+  perform gdpr_generated.generate_access(p_table);
   perform gdpr_generated.generate_retention(p_table);
 
   select string_agg(format(
@@ -9445,10 +10007,12 @@ $code$,
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
+  perform gdpr_generated.generate_access_dispatch();
   perform gdpr_generated.generate_erasures();
 end
 $function$;
-comment on function gdpr_generated.generate_dispatch() is 'Generates gdpr_generated.spread_gate(), contacts() and the functions of erasure, which follow the foreign keys between all protected tables.';
+comment on function gdpr_generated.generate_dispatch() is
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -9464,11 +10028,7 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
-      and p.proname in (
-        'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'candidates_' || p_table, 'overdue_' || p_table, 'retain_' || p_table,
-        'check_registration_' || p_table, 'insert_registration_' || p_table
-      )
+      and p.proname ~ format('^[a-z_]+_%s$', p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;
@@ -10017,7 +10577,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select md5(coalesce(string_agg(
-    concat_ws(' ', l.id, l.child_id, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.id
+    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
   ), ''))
   from gdpr_internal.protected_link as l;
 end;
@@ -10063,7 +10623,7 @@ parallel safe
 security invoker
 begin atomic
   select case
-    when p_to = 'initial' and (p_column).encrypted then format('%s.%I', p_row, 'gdpr_' || (p_column).column_name || '_mask')
+    when p_to = 'initial' and (p_column).encrypted then format('left(%s.%I, 1)', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to = 'initial' then format('left(%s.%I, 1)', p_row, (p_column).column_name)
     when p_to = 'year' and (p_column).encrypted then format('to_char(%s.%I, ''YYYY-MM-DD'')', p_row, 'gdpr_' || (p_column).column_name || '_mask')
     when p_to in ('year', 'decade') and gdpr_internal.base_type((p_column).type) = 'timestamp with time zone'
@@ -10122,10 +10682,255 @@ end;
 comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
   'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
 
--- 40_protection/68_generate_erasure.sql
--- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
--- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
--- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- 40_protection/67_generate_access.sql
+-- [code] The generator of functions that read everything a person has in a table, for the person.
+-- GDPR Art. 15, 20. They belong to gdpr_worker and return rows as stored; gdpr_keyholder opens what is encrypted afterwards.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.access_code(
+  p_table smallint, out rows_of_person text, out concerns_person text, out hidden text, out row_key text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_parent regclass;
+  v_link record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation into v_parent from gdpr_internal.protected_table as t where t.id = v_table.parent_id;
+  rows_of_person := format('select t.tableoid as gdpr_part, t.ctid, t.* from %s as t where t.gdpr_subject_id = p_subject', v_table.relation);
+  concerns_person := 't.gdpr_subject_id = p_subject';
+  hidden := '';
+  for v_link in
+    select
+      l.name,
+      case when l.name = any (v_table.via_columns) then 't.gdpr_subject_id = p_subject' else format(
+        'exists (select from %s as p where p.%I = t.%I and p.gdpr_subject_id = p_subject)', v_parent, v_table.parent_columns[1], l.name
+      ) end as mine,
+      array(
+        select c.column_name from gdpr_internal.protected_column as c where c.table_id = p_table and c.about = l.name order by c.position
+      ) as columns,
+      l.name = any (v_table.via_columns) as via
+    from unnest(v_table.via_columns || v_table.joint_columns) with ordinality as l (name, n)
+    where v_table.joint_columns is not null
+    order by l.n
+  loop
+    hidden := hidden || format(
+      E'\n      - case when %s then array[]::text[] when t.%I is null and t.gdpr_subject_id = p_subject then array[]::text[] else %L::text[] end',
+      v_link.mine, v_link.name, v_link.columns || v_link.name
+    );
+    if not v_link.via then
+      concerns_person := concerns_person || ' or ' || v_link.mine;
+      rows_of_person := rows_of_person || format(
+        E'\n      union all\n      select t.tableoid, t.ctid, t.* from %s as p join %s as t on t.%I = p.%I where p.gdpr_subject_id = p_subject',
+        v_parent, v_table.relation, v_link.name, v_table.parent_columns[1]
+      );
+    end if;
+  end loop;
+  if v_table.joint_columns is not null then
+    rows_of_person := format(E'select distinct on (u.gdpr_part, u.ctid) u.* from (\n      %s\n    ) as u', rows_of_person);
+  end if;
+  select coalesce(string_agg(format('t.%I', a.attname), ', ' order by k.n), 't.ctid')
+  into row_key
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = v_table.relation and x.indisprimary;
+end
+$function$;
+comment on function gdpr_generated.access_code(smallint) is
+  'The SQL from which access to a table is generated: the rows that concern a person, of which she may be a joint holder; whether a row t does; what to take from a joint row because it is about the others; the order of rows.';
+
+create or replace function gdpr_generated.generate_access(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_columns text;
+  v_code record := gdpr_generated.access_code(p_table);
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum)
+  into v_columns
+  from pg_attribute as a
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+
+  -- offset 0: the rows are found by the person, or by their place, and sorted then; never read in the order of another index
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_part oid, p_places tid[])
+returns table (owner_id bigint, content jsonb)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $body$
+#variable_conflict use_variable
+begin
+  if p_places is null then
+    return query
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (
+      %5$s
+      offset 0
+    ) as t
+    order by %6$s;
+  else
+    return query
+    select t.gdpr_subject_id, (select to_jsonb(gdpr_row) from (select %3$s) as gdpr_row)%4$s
+    from (select t.ctid, t.* from %2$s as t where t.tableoid = p_part and t.ctid = any (p_places) offset 0) as t
+    where %7$s
+    order by %6$s;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_' || p_table, v_relation, v_columns, v_code.hidden, v_code.rows_of_person, v_code.row_key, v_code.concerns_person
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, oid, tid[]) is %L', 'access_' || p_table,
+    format('A person''s rows in %s as stored: all, or those at some places of a partition. Generated by gdpr.apply().', v_relation)
+  );
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subject bigint, p_size integer)
+returns table (part oid, places tid[])
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $body$
+#variable_conflict use_variable
+begin
+  return query
+  select p.gdpr_part, array_agg(p.ctid order by p.n)
+  from (
+    select t.gdpr_part, t.ctid, row_number() over (partition by t.gdpr_part order by %3$s) as n
+    from (
+      %2$s
+      offset 0
+    ) as t
+  ) as p
+  group by p.gdpr_part, (p.n - 1) / p_size
+  order by p.gdpr_part, (p.n - 1) / p_size;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'access_pages_' || p_table, v_code.rows_of_person, v_code.row_key
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint, integer) is %L', 'access_pages_' || p_table,
+    format('Where a person''s rows in %s are, so many at a time. Generated by gdpr.apply().', v_relation)
+  );
+end
+$function$;
+comment on function gdpr_generated.generate_access(smallint) is
+  'Generates the functions that read all rows of a person in a protected table, at once or by their places.';
+
+create or replace function gdpr_generated.generate_access_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rows text;
+  v_pages text;
+begin
+  select
+    string_agg(format(
+      E'  if p_tables is null or %1$s = any (p_tables) then\n'
+      '    return query select %1$s::smallint, r.* from gdpr_generated.%2$I(p_subject, p_part, p_places) as r;\n'
+      '  end if;\n',
+      t.id, 'access_' || t.id
+    ), '' order by t.depth, t.id),
+    string_agg(format(
+      E'  return query select %1$s::smallint, p.part, p.places from gdpr_generated.%2$I(p_subject, p_size) as p;\n',
+      t.id, 'access_pages_' || t.id
+    ), '' order by t.depth, t.id)
+  into v_rows, v_pages
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
+returns table (table_id smallint, owner_id bigint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_rows, '')
+  ));
+  comment on function gdpr_generated.access_rows(bigint, smallint[], oid, tid[]) is
+    'A person''s rows as stored, in some protected tables (null: all), or at some places of one. Generated by gdpr.apply().';
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.access_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+%s  return;
+end
+$body$
+$code$,
+    coalesce(v_pages, '')
+  ));
+  comment on function gdpr_generated.access_pages(bigint, integer) is
+    'Where a person''s rows are in every protected table, so many at a time. Generated by gdpr.apply().';
+  grant execute on function
+    gdpr_generated.access_rows(bigint, smallint[], oid, tid[]), gdpr_generated.access_pages(bigint, integer) to gdpr_keyholder;
+end
+$function$;
+comment on function gdpr_generated.generate_access_dispatch() is
+  'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
+
+-- 40_protection/68_erasure_steps.sql
+-- [code] The generator of the steps of erasure: for each protected table one function a step.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, rows
+-- that it cannot but refer to are anonymised, other links to what goes are cut, and tables that refer to each other in a
 -- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
 
 set local role gdpr_worker;
@@ -10155,6 +10960,7 @@ create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
@@ -10187,7 +10993,7 @@ begin atomic
     E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
     case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
   ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
     p_table, c.column_name, p_rows, 'review_' || c.id
   ), '' order by c.position), '')
   from gdpr_internal.protected_column as c
@@ -10409,8 +11215,8 @@ begin
   select string_agg(format(
     'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
     gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
-    -- PostgreSQL cuts these itself
-    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+    -- what can be cut is cut afterwards, but not in a row that is kept
+    case when l.cut_columns is not null then '' else ' or ' || v_others end
   ), E'\n      or ' order by l.id)
   into v_stays
   from gdpr_internal.protected_link as l
@@ -10500,6 +11306,12 @@ begin atomic
   where gdpr_internal.erase_expression(e, 't') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
+
+-- 40_protection/69_generate_erasure.sql
+-- [code] The generator of erasure: the deletions in their order, and erase_rows(), which calls every step of every table.
+-- GDPR Art. 17. It follows the foreign keys between all protected tables, and so is made anew with each.
+
+set local role gdpr_worker;
 
 create or replace function gdpr_generated.generate_deletes()
 returns smallint[]
@@ -10605,6 +11417,7 @@ create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_hold
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = on
@@ -10621,13 +11434,11 @@ $body$
 $code$,
     gdpr_internal.link_fingerprint(),
     gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
-    gdpr_internal.indented(case
-      when v_calls.spare is null then coalesce(v_calls.unlink, '')
-      -- a row that is anonymised stays, and so does what it refers to
-      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
-        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
-    end, '  '),
-    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
+    -- a row that is anonymised stays, and so does what it refers to
+    coalesce(gdpr_internal.indented(
+      E'loop\n  v_more := false;\n' || gdpr_internal.indented(v_calls.spare, '  ') || E'  exit when not v_more;\nend loop;\n', '  '
+    ), ''),
+    gdpr_internal.indented(coalesce(v_calls.unlink, '') || coalesce(v_calls.deletes, ''), '  '),
     (
       select gdpr_internal.indented(coalesce(string_agg(format(
         E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
@@ -10661,7 +11472,7 @@ set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
 begin atomic
   -- counted where the policy is: whatever zone the session has, a day is a day there
-  select coalesce(string_agg(
+  select coalesce(E'  v_now timestamp := timezone(p_zone, statement_timestamp());\n' || string_agg(
     case a.atttypid
       when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(p_zone, v_now - interval %L);\n', r.n, r.period)
       when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
@@ -10805,7 +11616,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %2$s  v_subjects bigint[];
 begin
   select array_agg(s.id) into v_subjects
@@ -10874,7 +11684,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %3$sbegin
   return query
   with looked as materialized (%4$s)
@@ -10941,7 +11750,6 @@ set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %4$s  v_constraint name;
   v_places tid[];
   v_parts oid[];
@@ -11482,6 +12290,7 @@ set debug_print_plan = off
 declare
   v_role name := gdpr_internal.acting_role();
   v_changed text[];
+  v_keys gdpr_internal.keyring;
   v_kek bytea;
   v_audit_key bytea;
   v_wrapped bytea;
@@ -11502,7 +12311,7 @@ begin
       return null;
     end if;
     if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
-      perform gdpr_internal.change_source(%12$s::smallint, new.gdpr_subject_id, %13$s);
+      v_keys := gdpr_internal.keyring();
     end if;
   else
 %6$s  end if;
@@ -11516,7 +12325,7 @@ begin
     and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
   then
     if v_kek is null then
-      v_kek := (gdpr_internal.keyring()).kek;
+      v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
     end if;
     v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
     v_random := gdpr_internal.gen_random_bytes(16);
@@ -11530,6 +12339,12 @@ begin
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
+    if (v_keys).kek is not null then
+      perform gdpr_internal.change_source(
+        %12$s::smallint, new.gdpr_subject_id, %13$s, v_keys,
+        case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
+      );
+    end if;
 %10$s  else
 %11$s  end if;
   return null;
@@ -11784,9 +12599,36 @@ declare
   v_table text;
 begin
   foreach v_table in array array[
-    'audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_form_version', 'consent_request',
-    'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record', 'erasure_completion', 'mail_record', 'opt_out_record',
-    'hold', 'hold_end'
+    'audit_record',
+    'source',
+    'basis_record',
+    'basis_end',
+    'assessment',
+    'assessment_decision',
+    'consent_form_version',
+    'consent_request',
+    'consent_record',
+    'restriction_record',
+    'restriction_end',
+    'restriction_exception',
+    'restriction_exception_end',
+    'lifting_notice',
+    'objection_record',
+    'objection_decision',
+    'request',
+    'request_event',
+    'erasure_record',
+    'mail_record',
+    'opt_out_record',
+    'hold',
+    'hold_end',
+    'recipient_record',
+    'disclosure_record',
+    'disclosure_person',
+    'notice_record',
+    'notice_person',
+    'notice_event',
+    'erasure_completion'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -11804,10 +12646,22 @@ end
 $evidence$;
 
 -- 60_subject_rights/20_restrict.sql
--- [code] Restriction of processing and objection.
--- GDPR Art. 18, Art. 21. Called by: gdpr_dpo.
+-- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
+-- GDPR Art. 18. Called by: gdpr_dpo.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.restriction_grounds()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other'];
+end;
+comment on function gdpr_internal.restriction_grounds() is
+  'Why processing is restricted: the grounds of Art. 18(1)(a) to (d), by which the person obtains it, and other, the controller''s own caution.';
 
 create or replace function gdpr.restrict(p_subject bigint, p_ground text)
 returns bigint
@@ -11822,19 +12676,86 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
-  if p_ground is null or p_ground <> all (
-    array['accuracy_contested', 'unlawful_processing', 'legal_claims', 'objection_pending', 'other']
-  ) then
-    perform gdpr_internal.refuse('invalid_argument', 'ground is one of accuracy_contested, unlawful_processing, legal_claims, objection_pending, other');
+  if p_ground is null or p_ground <> all (gdpr_internal.restriction_grounds()) then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of ' || array_to_string(gdpr_internal.restriction_grounds(), ', '));
   end if;
   insert into gdpr_internal.restriction_record (subject_id, ground) values (p_subject, p_ground) returning id into v_id;
   perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.queue_notices(array[p_subject], 'restriction');
   perform gdpr_internal.audit_event('RESTRICT', p_subject, jsonb_build_object('restriction_id', v_id, 'ground', p_ground));
+  perform gdpr_internal.note_request(p_subject, 'restriction', jsonb_build_object('restriction_id', v_id));
   return v_id;
 end
 $function$;
 comment on function gdpr.restrict(bigint, text) is
-  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending, other. Returns its number. Errors: PR101, PR603, PR004, PR005. Art. 18(1).';
+  'Restricts processing of a person''s data: hidden for every purpose but compliance, with the next statement. Grounds: accuracy_contested, unlawful_processing, legal_claims, objection_pending (Art. 18(1)(a) to (d)), or other, the controller''s own caution. Returns its number. Errors: PR101, PR603, PR004, PR005; PR607, PR608, PR609 for the request that the context names. Art. 18(1).';
+
+create or replace view gdpr_internal.liftable as
+select
+  r.subject_id,
+  r.id as restriction_id,
+  null::bigint as objection_id,
+  r.ground = 'other' or exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as announced
+from gdpr_internal.restriction_record as r
+where not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
+union all
+select
+  o.subject_id,
+  null,
+  o.id,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id)
+from gdpr_internal.standing_objection as o
+where o.pending and not exists (select from gdpr_internal.objection_decision as d where d.objection_id = o.id);
+comment on view gdpr_internal.liftable is
+  'Restrictions that hold and objections that are examined, and whether the person was told that they will end. Who did not obtain the restriction (ground other) need not be told.';
+
+create or replace function gdpr.announce_lifting(p_subject bigint, p_channel text default 'email', p_evidence jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail bigint;
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_channel is null or p_channel not in ('email', 'post', 'phone', 'in_person') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of email, post, phone, in_person');
+  elsif p_channel <> 'email' and exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not exists (select from gdpr_internal.liftable as l where l.subject_id = p_subject) then
+    return 0;
+  end if;
+  if p_channel = 'email' then
+    select c.email, c.language into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+    if v_contact.email is null then
+      perform gdpr_internal.refuse('no_address');
+    end if;
+    v_mail := gdpr_internal.queue_mail(
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[2] from '^[a-z]{2,3}$'),
+      jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
+    );
+  end if;
+  insert into gdpr_internal.lifting_notice (subject_id, restriction_id, objection_id, channel, mail_id, evidence, actor)
+  select
+    p_subject, l.restriction_id, l.objection_id, p_channel, v_mail, gdpr_internal.seal_evidence(p_subject, p_evidence::text),
+    gdpr_internal.context_setting('actor')
+  from gdpr_internal.liftable as l
+  where l.subject_id = p_subject;
+  perform gdpr_internal.audit_event('ANNOUNCE', p_subject, jsonb_strip_nulls(jsonb_build_object('channel', p_channel, 'mail_id', v_mail)));
+  return (select count(*) from gdpr_internal.liftable as l where l.subject_id = p_subject);
+end
+$function$;
+comment on function gdpr.announce_lifting(bigint, text, jsonb) is
+  'Tells a person that restrictions of processing, and objections that are examined, are going to end; before that, nothing lifts them. p_channel email: queues the mail (template rights_lifting) to the address in the tables; post, phone, in_person: p_evidence {"who", "when", "how", "reference"} says how they were told, kept encrypted. Returns how many restrictions and objections it is about. Errors: PR101, PR603, PR004, PR304 evidence is missing, PR306 no address, PR402. Art. 18(3).';
 
 create or replace function gdpr.lift_restriction(p_subject bigint, p_reason text)
 returns integer
@@ -11851,6 +12772,13 @@ begin
   if p_reason is null then
     perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
   end if;
+  -- a restriction that another session adds meanwhile is seen, and was not announced
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.liftable as l where l.subject_id = p_subject and l.restriction_id is not null and not l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
   select r.id, p_reason
   from gdpr_internal.restriction_record as r
@@ -11859,13 +12787,801 @@ begin
   get diagnostics v_lifted = row_count;
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  perform gdpr_internal.note_request(p_subject, 'restriction_lifted', jsonb_build_object('restrictions', v_lifted));
   return v_lifted;
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many; tell the person before (Art. 18(3)). Errors: PR101, PR603, PR004.';
+  'Lifts every restriction of a person and returns how many. Who obtained it has to have been told before, by gdpr.announce_lifting(); the controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
 
-create or replace function gdpr.object_to(p_subject bigint, p_purpose text)
+-- 60_subject_rights/21_due_dates.sql
+-- [code] The last day for an answer: months of the calendar, pauses, days off.
+-- GDPR Art. 12(3); Regulation (EEC, Euratom) 1182/71 Art. 3: the day of receipt does not count, a period of months ends with the
+-- same date or the last day of the month, and one that would end on a day off with the next working day.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.local_day(p_at timestamptz)
+returns date
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return timezone(gdpr_internal.time_zone(), p_at)::date;
+end
+$function$;
+comment on function gdpr_internal.local_day(timestamptz) is 'The day that an instant belongs to, in the time zone of the policy.';
+
+create or replace function gdpr_internal.working_days()
+returns integer[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select array_agg(array_position(gdpr_internal.weekdays(), d.name))
+      from gdpr_internal.setting as s
+      cross join lateral jsonb_array_elements_text(s.value) as d (name)
+      where s.name = 'working_days'
+    ),
+    array[1, 2, 3, 4, 5]
+  );
+end;
+comment on function gdpr_internal.working_days() is 'The days of the week on which people work (settings.working_days), by their ISO numbers; else Monday to Friday.';
+
+create or replace function gdpr_internal.working_day(p_day date)
+returns date
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO'
+as $function$
+declare
+  v_week integer[] := gdpr_internal.working_days();
+  v_holidays text[] := array(
+    select h.day from gdpr_internal.setting as s cross join lateral jsonb_array_elements_text(s.value) as h (day) where s.name = 'holidays'
+  );
+  v_day date := p_day;
+begin
+  while extract(isodow from v_day)::integer <> all (v_week)
+    or to_char(v_day, 'YYYY-MM-DD') = any (v_holidays) or to_char(v_day, 'MM-DD') = any (v_holidays)
+  loop
+    v_day := v_day + 1;
+    -- a year without a working day is a mistake in the settings, and no reason to wait for ever
+    exit when v_day > p_day + 366;
+  end loop;
+  return v_day;
+end
+$function$;
+comment on function gdpr_internal.working_day(date) is
+  'The day itself, or the next working day after it: settings.working_days and settings.holidays ("2027-03-26", or "12-25" for every year).';
+
+create or replace function gdpr_internal.due_on(p_received_at timestamptz, p_months integer, p_paused_days integer)
+returns date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.working_day(
+    (gdpr_internal.local_day(p_received_at) + make_interval(months => p_months))::date + p_paused_days
+  );
+end;
+comment on function gdpr_internal.due_on(timestamptz, integer, integer) is
+  'The last day for the answer to a request: months after the day it was received in the policy''s time zone (31 January: the last day of February), moved on by the days that the clock stood, and to the next working day. Art. 12(3).';
+
+-- 60_subject_rights/22_request_states.sql
+-- [code] Where each request stands, derived from its steps; and the one function that adds a step.
+-- GDPR Art. 12, Art. 5(2). Read by: gdpr_dpo, gdpr_auditor.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.request_state as
+select
+  r.id,
+  r.kind,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  r.channel,
+  r.received_at,
+  case e.last
+    when 'identity_asked' then 'identity_pending'
+    when 'completed' then 'completed'
+    when 'refused' then 'refused'
+    when 'withdrawn' then 'withdrawn'
+    else case when e.extended then 'extended' when coalesce(r.subject_id, e.subject_id) is null then 'received' else 'open' end
+  end as state,
+  coalesce(e.last in ('completed', 'refused', 'withdrawn'), false) as closed,
+  e.extended,
+  e.due_on,
+  gdpr.until(e.due_on) as due_at,
+  e.paused_days,
+  case when e.last = 'identity_asked' then e.last_at end as paused_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_at end as closed_at,
+  case when e.last in ('completed', 'refused', 'withdrawn') then e.last_reason end as outcome,
+  e.fulfilled,
+  r.details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request as r
+cross join lateral (
+  select
+    (array_agg(x.event order by x.id desc) filter (where x.moves))[1] as last,
+    (array_agg(x.recorded_at order by x.id desc) filter (where x.moves))[1] as last_at,
+    (array_agg(x.reason order by x.id desc) filter (where x.moves))[1] as last_reason,
+    (array_agg(x.due_on order by x.id desc) filter (where x.due_on is not null))[1] as due_on,
+    max(x.subject_id) as subject_id,
+    coalesce(bool_or(x.event = 'extended'), false) as extended,
+    sum(x.paused_days)::integer as paused_days,
+    array_agg(distinct x.event) filter (where not x.moves) as fulfilled
+  from (
+    select y.*, y.event in (
+      'received', 'identity_asked', 'identity_verified', 'extended', 'completed', 'refused', 'withdrawn'
+    ) as moves
+    from gdpr_internal.request_event as y
+    where y.request_id = r.id
+  ) as x
+) as e;
+comment on view gdpr_internal.request_state is
+  'Requests as they stand: state, last day for the answer, how long the clock stood, what was done to fulfil them.';
+
+create or replace function gdpr_internal.fulfilling_events()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'access_report', 'portable_copy', 'rectification', 'restriction', 'restriction_lifted', 'objection_pending', 'objection', 'erasure', 'withdrawal'
+  ];
+end;
+comment on function gdpr_internal.fulfilling_events() is 'What can be done to fulfil a request, as its steps are called.';
+
+create or replace function gdpr_internal.add_request_event(
+  p_request gdpr_internal.request_state, p_event text, p_reason text default null, p_details jsonb default null, p_facts jsonb default null,
+  p_due_on date default null, p_paused_days integer default 0, p_subject bigint default null
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint := coalesce(p_request.subject_id, p_subject);
+begin
+  if p_details is not null and v_subject is null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
+  end if;
+  insert into gdpr_internal.request_event (request_id, event, subject_id, due_on, paused_days, reason, facts, details, actor)
+  values (
+    p_request.id, p_event, p_subject, p_due_on, p_paused_days, p_reason, p_facts,
+    gdpr_internal.seal_evidence(v_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
+  perform gdpr_internal.audit_event('REQUEST', v_subject, jsonb_strip_nulls(jsonb_build_object(
+    'request_id', p_request.id, 'kind', p_request.kind, 'event', p_event, 'reason', p_reason, 'due_on', p_due_on
+  )));
+end
+$function$;
+comment on function gdpr_internal.add_request_event(gdpr_internal.request_state, text, text, jsonb, jsonb, date, integer, bigint) is
+  'Adds a step to a request, and an audit record. p_facts must not hold personal data; p_details are encrypted under the person''s key.';
+
+create or replace function gdpr_internal.take_request(p_request bigint, p_states text[])
+returns gdpr_internal.request_state
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  -- two that answer the same request meet here; the second sees what the first has done
+  perform from gdpr_internal.request as r where r.id = p_request for update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_request');
+  end if;
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  if v_request.state <> all (p_states) then
+    perform gdpr_internal.refuse(
+      'request_state', format('request %s is %s; this takes one that is %s', p_request, v_request.state, array_to_string(p_states, ', '))
+    );
+  end if;
+  return v_request;
+end
+$function$;
+comment on function gdpr_internal.take_request(bigint, text[]) is
+  'A request, locked, if it is in one of these states. Errors: PR607 no such request, PR608 in another state.';
+
+create or replace function gdpr_internal.note_request(p_subject bigint, p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_named text := gdpr_internal.context_setting('request');
+  v_request gdpr_internal.request_state;
+begin
+  -- digits name a request; anything else is a ticket of the application, which the audit log keeps
+  if v_named is null or v_named !~ '^[0-9]{1,18}$' then
+    return null;
+  elsif p_event is null or p_event <> all (gdpr_internal.fulfilling_events()) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of ' || array_to_string(gdpr_internal.fulfilling_events(), ', '));
+  end if;
+  v_request := gdpr_internal.take_request(v_named::bigint, array['open', 'extended']);
+  if v_request.subject_id is distinct from p_subject then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, p_event, p_facts => p_details);
+  return v_request.id;
+end
+$function$;
+comment on function gdpr_internal.note_request(bigint, text, jsonb) is
+  'Called by whatever fulfils a right: where the context names a request (gdpr.request, its number) this is appended to it, and its number returned; else null. p_event: access_report, portable_copy, rectification, restriction, restriction_lifted, objection_pending, objection, erasure, withdrawal. p_details: facts without personal data. Errors: PR607 no such request, PR608 it is not open, PR609 of another person. Art. 5(2).';
+
+-- 60_subject_rights/23_requests.sql
+-- [code] Receiving a request and moving it on: identity, extension, refusal, answer.
+-- GDPR Art. 12(3) one month, 12(5) refusal, 12(6) identity. Called by: gdpr_dpo; the portal opens requests through its functions.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_request(
+  p_kind text, p_subject bigint, p_channel text default 'office', p_received_at timestamptz default statement_timestamp(),
+  p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_kinds text[] := array['access', 'rectification', 'portability', 'restriction', 'objection', 'erasure', 'withdrawal'];
+  v_channels text[] := array['office', 'portal', 'email', 'post', 'phone', 'in_person'];
+  v_received timestamptz := coalesce(p_received_at, statement_timestamp());
+  v_request gdpr_internal.request_state;
+begin
+  if p_kind is null or p_kind <> all (v_kinds) then
+    perform gdpr_internal.refuse('invalid_argument', 'kind is one of ' || array_to_string(v_kinds, ', '));
+  elsif p_channel is null or p_channel <> all (v_channels) then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of ' || array_to_string(v_channels, ', '));
+  elsif v_received > statement_timestamp() or v_received < '2018-05-25' then
+    perform gdpr_internal.refuse('invalid_argument', 'received_at is a time in the past, since the Regulation applies');
+  elsif p_subject is null and p_details is not null then
+    perform gdpr_internal.refuse('invalid_argument', 'details are kept under the key of a person: say first who asks, with gdpr.verify_identity()');
+  end if;
+  if p_subject is not null then
+    perform gdpr_internal.require_subject(p_subject);
+  end if;
+  insert into gdpr_internal.request (kind, subject_id, channel, details, received_at, actor)
+  values (
+    p_kind, p_subject, p_channel, gdpr_internal.seal_evidence(p_subject, p_details::text), v_received, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_request.id;
+  v_request.kind := p_kind;
+  v_request.subject_id := p_subject;
+  perform gdpr_internal.add_request_event(v_request, 'received', p_due_on => gdpr_internal.due_on(v_received, 1, 0));
+  return v_request.id;
+end
+$function$;
+comment on function gdpr.open_request(text, bigint, text, timestamptz, jsonb) is
+  'Records that a person asks for something and returns the number of the request; the answer is due one calendar month after p_received_at (a time in the past, not in the future), gdpr.request says on which day. p_kind: access, rectification, portability, restriction, objection, erasure, withdrawal. p_subject: null where it is not known who asks, until gdpr.verify_identity(). p_channel: office, portal, email, post, phone, in_person. p_details: what exactly, kept encrypted under the person''s key. While the request is open, gdpr.set_context(p_request => its number) ties what fulfils it to it. Errors: PR004, PR101, PR603. Art. 12(3), 15 to 22.';
+
+create or replace function gdpr.ask_identity(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'open', 'extended']), 'identity_asked', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.ask_identity(bigint, jsonb) is
+  'Records that the person was asked to prove who they are: the clock stands until gdpr.verify_identity(). Only where there are reasonable doubts. p_details: how it was asked, kept encrypted. Errors: PR607, PR608 closed or asked already, PR004. Art. 12(6).';
+
+create or replace function gdpr.verify_identity(p_request bigint, p_subject bigint default null, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_paused integer;
+  v_due date;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending']);
+  if coalesce(p_subject, v_request.subject_id) is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say which person it is');
+  elsif p_subject <> v_request.subject_id then
+    perform gdpr_internal.refuse('request_of_another');
+  end if;
+  perform gdpr_internal.require_subject(coalesce(p_subject, v_request.subject_id));
+  v_paused := coalesce(gdpr_internal.local_day(statement_timestamp()) - gdpr_internal.local_day(v_request.paused_at), 0);
+  v_due := gdpr_internal.due_on(v_request.received_at, case when v_request.extended then 3 else 1 end, v_request.paused_days + v_paused);
+  perform gdpr_internal.add_request_event(
+    v_request, 'identity_verified', p_details => p_details, p_due_on => v_due, p_paused_days => v_paused, p_subject => p_subject
+  );
+  return v_due;
+end
+$function$;
+comment on function gdpr.verify_identity(bigint, bigint, jsonb) is
+  'Records that it is known who asks, and returns the day until which the answer is due: later by the days since gdpr.ask_identity(). p_subject: the person, where the request names none yet. p_details: by what it was proved, kept encrypted. Errors: PR607, PR608 nothing was asked, PR609 the request is that of another person, PR004, PR101, PR603. Art. 12(6).';
+
+create or replace function gdpr.extend_request(p_request bigint, p_reason text, p_details jsonb default null)
+returns date
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+  v_due date;
+begin
+  if p_reason is null or p_reason not in ('complexity', 'number_of_requests') then
+    perform gdpr_internal.refuse('invalid_argument', 'reason is complexity or number_of_requests');
+  end if;
+  v_request := gdpr_internal.take_request(p_request, array['received', 'open']);
+  if v_request.due_at <= statement_timestamp() then
+    perform gdpr_internal.refuse('too_late_to_extend', format('the answer was due on %s', to_char(v_request.due_on, 'YYYY-MM-DD')));
+  end if;
+  v_due := gdpr_internal.due_on(v_request.received_at, 3, v_request.paused_days);
+  perform gdpr_internal.add_request_event(v_request, 'extended', p_reason, p_details, p_due_on => v_due);
+  return v_due;
+end
+$function$;
+comment on function gdpr.extend_request(bigint, text, jsonb) is
+  'Extends the time for the answer by two months, once, within the first; returns the new day. Tell the person, and why, within the first month. p_reason: complexity or number_of_requests. p_details: more of it, kept encrypted. Errors: PR004, PR607, PR608 extended already, paused or closed, PR610 the first month is over. Art. 12(3).';
+
+create or replace view gdpr.refusal_ground (name, kind, article) as
+select g.name, k.kind, g.article
+from (
+  values
+  ('manifestly_unfounded', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('excessive', 'access,rectification,portability,restriction,objection,erasure', 'Art. 12(5)(b)'),
+  ('not_identified', 'access,rectification,portability,restriction,objection,erasure,withdrawal', 'Art. 11(2), 12(2)'),
+  ('rights_of_others', 'access', 'Art. 15(4)'),
+  ('rights_of_others', 'portability', 'Art. 20(4)'),
+  ('data_accurate', 'rectification', 'Art. 16'),
+  ('no_ground', 'erasure', 'Art. 17(1)'),
+  ('freedom_of_expression', 'erasure', 'Art. 17(3)(a)'),
+  ('legal_obligation', 'erasure', 'Art. 17(3)(b)'),
+  ('public_health', 'erasure', 'Art. 17(3)(c)'),
+  ('archiving_or_research', 'erasure', 'Art. 17(3)(d)'),
+  ('legal_claims', 'erasure', 'Art. 17(3)(e)'),
+  ('no_ground', 'restriction', 'Art. 18(1)'),
+  ('no_consent_or_contract', 'portability', 'Art. 20(1)(a)'),
+  ('not_automated', 'portability', 'Art. 20(1)(b)'),
+  ('public_task', 'portability', 'Art. 20(3)'),
+  ('not_open_to_objection', 'objection', 'Art. 21(1)'),
+  ('compelling_grounds', 'objection', 'Art. 21(1)'),
+  ('legal_claims', 'objection', 'Art. 21(1)'),
+  ('public_interest_task', 'objection', 'Art. 21(6)')
+) as g (name, kinds, article)
+cross join lateral unnest(string_to_array(g.kinds, ',')) as k (kind);
+comment on view gdpr.refusal_ground is
+  'On which grounds a request of which kind can be refused, and where the law says so. Withdrawal of consent is refused to somebody unknown only.';
+
+create or replace function gdpr.refuse_request(p_request bigint, p_ground text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  v_request := gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']);
+  if p_ground is null or not exists (select from gdpr.refusal_ground as g where g.name = p_ground and g.kind = v_request.kind) then
+    perform gdpr_internal.refuse('invalid_argument', (
+      select format('the ground for refusing %s is one of %s', v_request.kind, string_agg(g.name, ', ' order by g.name))
+      from gdpr.refusal_ground as g where g.kind = v_request.kind
+    ));
+  elsif p_ground = 'not_identified' and v_request.state in ('open', 'extended') then
+    perform gdpr_internal.refuse('request_state', 'the person is identified');
+  elsif v_request.kind = 'objection' and p_ground <> 'not_identified' and exists (
+    select from gdpr_internal.standing_objection as o
+    join gdpr_internal.purpose as p on p.id = o.purpose_id
+    where o.request_id = p_request and p.direct_marketing
+  ) then
+    perform gdpr_internal.refuse('request_state', 'an objection to direct marketing is not decided about: it was respected at once');
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'refused', p_ground, p_details);
+end
+$function$;
+comment on function gdpr.refuse_request(bigint, text, jsonb) is
+  'Closes a request without doing what it asks. p_ground: one of gdpr.refusal_ground for its kind. p_details: the reasons, kept encrypted; tell them to the person within the month, with the right to complain to the authority and to go to court. Errors: PR004 not such a ground, PR607, PR608 closed already. Art. 12(4), 12(5), 17(3).';
+
+create or replace function gdpr.withdraw_request(p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.add_request_event(
+    gdpr_internal.take_request(p_request, array['received', 'identity_pending', 'open', 'extended']), 'withdrawn', p_details => p_details
+  );
+end
+$function$;
+comment on function gdpr.withdraw_request(bigint, jsonb) is
+  'Closes a request because the person does not want it any more. Errors: PR607, PR608 closed already, PR004.';
+
+create or replace function gdpr_internal.request_misses(p_request gdpr_internal.request_state)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when p_request.closed then null
+    when p_request.state = 'identity_pending' then 'identity'
+    when p_request.state = 'received' then 'person'
+    when n.needs = any (p_request.fulfilled) then null
+    when p_request.kind = 'erasure' and exists (
+      select from gdpr_internal.subject as s where s.id = p_request.subject_id and s.erased_at is not null
+    ) then null
+    else n.needs
+  end
+  from (
+    select case p_request.kind
+      when 'access' then 'access_report' when 'portability' then 'portable_copy' else p_request.kind
+    end as needs
+  ) as n;
+end;
+comment on function gdpr_internal.request_misses(gdpr_internal.request_state) is
+  'What is still to be done before a request can be completed as fulfilled: person, identity, or the step of its kind; null for nothing.';
+
+create or replace function gdpr.complete_request(p_request bigint, p_outcome text default 'fulfilled', p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_outcomes text[] := array['fulfilled', 'fulfilled_in_part', 'fulfilled_elsewhere', 'done_before', 'nothing_held'];
+  v_request gdpr_internal.request_state;
+  v_misses text;
+begin
+  if p_outcome is null or p_outcome <> all (v_outcomes) then
+    perform gdpr_internal.refuse('invalid_argument', 'outcome is one of ' || array_to_string(v_outcomes, ', '));
+  end if;
+  v_request := gdpr_internal.take_request(p_request, case
+    -- of somebody who is not known there is nothing that could be done
+    when p_outcome = 'nothing_held' then array['received', 'identity_pending', 'open', 'extended'] else array['open', 'extended']
+  end);
+  v_misses := gdpr_internal.request_misses(v_request);
+  if p_outcome = 'fulfilled' and v_misses is not null then
+    perform gdpr_internal.refuse('request_unanswered', format('%s of this request misses: %s', v_request.kind, v_misses));
+  end if;
+  perform gdpr_internal.add_request_event(v_request, 'completed', p_outcome, p_details);
+end
+$function$;
+comment on function gdpr.complete_request(bigint, text, jsonb) is
+  'Closes a request that was answered. p_outcome: fulfilled (only if what its kind asks was done: the report given, the person erased, ...), fulfilled_in_part, fulfilled_elsewhere (outside of gdprdb), done_before, nothing_held. p_details: kept encrypted. Errors: PR004, PR607, PR608 closed already or identity pending, PR611 what was asked is not done. Art. 12(3), 5(2).';
+
+create or replace function gdpr_internal.name_request(p_request bigint)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := coalesce(current_setting('gdpr.request', true), '');
+begin
+  perform set_config('gdpr.request', coalesce(p_request::text, ''), true);
+  return v_before;
+end
+$function$;
+comment on function gdpr_internal.name_request(bigint) is
+  'Names the request that the next steps fulfil, for functions that do so themselves; returns what the caller''s context said, for end_request().';
+
+create or replace function gdpr_internal.end_request(p_request bigint, p_before text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_request gdpr_internal.request_state;
+begin
+  select * into v_request from gdpr_internal.request_state as r where r.id = p_request;
+  -- what somebody has to decide stays open
+  if v_request.id is not null and gdpr_internal.request_misses(v_request) is null then
+    perform gdpr.complete_request(p_request);
+  end if;
+  perform set_config('gdpr.request', p_before, true);
+end
+$function$;
+comment on function gdpr_internal.end_request(bigint, text) is
+  'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
+
+-- 60_subject_rights/24_request_views.sql
+-- [code] What officers and auditors see of requests.
+-- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
+
+set local role gdpr_owner;
+
+create or replace view gdpr.request as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  r.channel,
+  r.state,
+  r.received_at,
+  r.due_on,
+  r.extended,
+  r.paused_at,
+  r.closed_at,
+  r.outcome,
+  r.fulfilled,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.details)::jsonb end as details,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.request_state as r;
+comment on view gdpr.request is
+  'Requests of persons, open and closed. state: received (nobody knows yet who asks), identity_pending (the clock stands), open, extended, completed, refused, withdrawn. due_on: the last day for the answer, in the policy''s time zone. outcome: of a completed one the outcome, of a refused one the ground. fulfilled: what was done for it. details: what the person wrote, shown to gdpr_dpo, until erased. Art. 12.';
+
+create or replace view gdpr.request_history as
+select
+  e.id,
+  e.request_id,
+  e.recorded_at as at,
+  e.event,
+  coalesce(r.subject_id, e.subject_id) as subject_id,
+  e.reason,
+  e.due_on,
+  e.paused_days,
+  e.facts,
+  case
+    when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(coalesce(r.subject_id, s.subject_id), e.details)::jsonb
+  end as details,
+  e.recorded_by,
+  e.actor
+from gdpr_internal.request_event as e
+join gdpr_internal.request as r on r.id = e.request_id
+left join lateral (
+  select max(x.subject_id) as subject_id from gdpr_internal.request_event as x where x.request_id = e.request_id
+) as s on true;
+comment on view gdpr.request_history is
+  'Every step of every request, in order of id: what happened, when, by whom, until when the answer was due from then on. details are shown to gdpr_dpo, until the person is erased. Art. 5(2).';
+
+create or replace view gdpr.request_board as
+select
+  r.id as request_id,
+  r.kind,
+  r.subject_id,
+  case
+    when r.state = 'identity_pending' then 'paused'
+    when r.due_at <= statement_timestamp() then 'overdue'
+    when r.due_on - gdpr_internal.local_day(statement_timestamp()) <= 7 then 'due_soon'
+    else 'open'
+  end as status,
+  r.state,
+  case when r.state <> 'identity_pending' then r.due_on - gdpr_internal.local_day(statement_timestamp()) end as days_left,
+  case when r.state <> 'identity_pending' then r.due_on end as due_on,
+  gdpr_internal.request_misses(r) as misses,
+  r.received_at,
+  r.channel
+from gdpr_internal.request_state as r
+where not r.closed
+order by r.due_on, r.id;
+comment on view gdpr.request_board is
+  'Requests that are not closed, the most urgent first. status: paused (the person was asked to prove who they are), overdue, due_soon (within a week), open. days_left: whole days until the last one. misses: what is still to be done before gdpr.complete_request(): person, identity, or the step that fulfils its kind; null: close it. Art. 12(3).';
+
+-- 60_subject_rights/25_exceptions.sql
+-- [code] Exceptions from a restriction: one purpose, one ground, until a day, on record.
+-- GDPR Art. 18(2). Called by: gdpr_dpo. The roles that the policy binds to the purpose see the person again; nobody else does.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.except_from_restriction(
+  p_subject bigint, p_purpose text, p_ground text, p_until timestamptz, p_details jsonb default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_restricted_at timestamptz;
+  v_id bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.require_subject(p_subject);
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif p_ground is null or p_ground not in ('consent', 'legal_claims', 'rights_of_others', 'public_interest') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is one of consent, legal_claims, rights_of_others, public_interest');
+  elsif p_until is null or p_until <= statement_timestamp() or p_until = 'infinity' then
+    perform gdpr_internal.refuse('invalid_argument', 'until is a time to come');
+  elsif p_ground <> 'consent' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what claim, whose rights, or which interest it is for');
+  end if;
+  select max(r.recorded_at) into v_restricted_at
+  from gdpr_internal.restriction_record as r
+  where r.subject_id = p_subject and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id);
+  if v_restricted_at is null then
+    perform gdpr_internal.refuse('exception_refused', 'the person is not restricted');
+  elsif p_ground = 'consent' and not exists (
+    select from gdpr_internal.consent_state as c
+    where c.subject_id = p_subject and c.purpose_id = v_purpose and c.basis = 'consent' and c.status = 'granted' and c.recorded_at >= v_restricted_at
+  ) then
+    perform gdpr_internal.refuse('exception_refused', 'the person has not consented to this purpose since the restriction');
+  end if;
+  insert into gdpr_internal.restriction_exception (subject_id, purpose_id, ground, details, valid_until, actor)
+  values (
+    p_subject, v_purpose, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), p_until, gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', p_subject, jsonb_build_object(
+    'exception_id', v_id, 'purpose', p_purpose, 'ground', p_ground, 'until', p_until
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb) is
+  'Lets a restricted person be processed for one purpose all the same, until p_until, and returns the number of the exception. p_ground: consent (given to this purpose after the restriction; withdrawn, it ends), legal_claims, rights_of_others, public_interest. p_details: which claim, whose rights; required but for consent, kept encrypted. It opens nothing that no basis carries or an objection closes; roles bound to the purpose see the person, others do not. Errors: PR003, PR004, PR005, PR101, PR204, PR603, PR613 not restricted, or no such consent. Art. 18(2).';
+
+create or replace function gdpr.end_exception(p_exception bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  select x.subject_id into v_subject from gdpr_internal.standing_exception as x where x.id = p_exception;
+  if v_subject is null then
+    perform gdpr_internal.refuse('exception_refused', 'there is no such exception, or it has ended');
+  end if;
+  insert into gdpr_internal.restriction_exception_end (exception_id, reason) values (p_exception, p_reason)
+  on conflict (exception_id) do nothing;
+  perform gdpr_internal.refresh_gate(array[v_subject]);
+  perform gdpr_internal.audit_event('EXCEPT', v_subject, jsonb_build_object('exception_id', p_exception, 'ended', true));
+end
+$function$;
+comment on function gdpr.end_exception(bigint, text) is
+  'Ends an exception from a restriction before its time. p_reason: without personal data. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
+
+create or replace view gdpr.restriction as
+select
+  r.id as restriction_id,
+  r.subject_id,
+  r.ground,
+  r.recorded_at,
+  r.recorded_by,
+  exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as lifting_announced,
+  e.ended_at,
+  e.reason as end_reason
+from gdpr_internal.restriction_record as r
+left join gdpr_internal.restriction_end as e on e.restriction_id = r.id;
+comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. Art. 18.';
+
+create or replace view gdpr.restriction_exception as
+select
+  x.id as exception_id,
+  x.subject_id,
+  p.name as purpose,
+  x.ground,
+  least(x.valid_until, e.ended_at) as valid_until,
+  e.reason as end_reason,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(x.subject_id, x.details)::jsonb end as details,
+  x.recorded_at,
+  x.recorded_by,
+  x.actor
+from gdpr_internal.restriction_exception as x
+join gdpr_internal.purpose as p on p.id = x.purpose_id
+left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
+comment on view gdpr.restriction_exception is
+  'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
+
+-- 60_subject_rights/26_objections.sql
+-- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
+-- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.object_to(p_subject bigint, p_purpose text, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+  v_request bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  select * into strict v_purpose from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose);
+  perform gdpr_internal.require_subject(p_subject);
+  if v_purpose.id >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not v_purpose.direct_marketing and v_purpose.basis not in ('legitimate_interests', 'public_task') and not exists (
+    select from gdpr_internal.held_basis as b
+    where b.subject_id = p_subject and b.purpose_id = v_purpose.id and b.basis in ('legitimate_interests', 'public_task')
+      and b.valid_until > statement_timestamp()
+  ) then
+    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
+  end if;
+  v_request := gdpr_internal.note_request(
+    p_subject, case when v_purpose.direct_marketing then 'objection' else 'objection_pending' end, jsonb_build_object('purpose', p_purpose)
+  );
+  if exists (
+    select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
+  ) then
+    return;
+  end if;
+  insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, request_id, details)
+  values (
+    p_subject, v_purpose.id, not v_purpose.direct_marketing, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
+  );
+  perform gdpr_internal.refresh_gate(array[p_subject]);
+  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+end
+$function$;
+comment on function gdpr.object_to(bigint, text, jsonb) is
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: for good where the purpose is direct marketing (direct_marketing = true in the policy), else until gdpr.decide_objection(). Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR614 the purpose rests on a basis that knows no objection; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
+
+create or replace function gdpr.decide_objection(
+  p_subject bigint, p_purpose text, p_decision text, p_ground text default null, p_details jsonb default null
+)
 returns void
 language plpgsql
 volatile
@@ -11875,21 +13591,70 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_objection gdpr_internal.standing_objection;
 begin
   perform gdpr_internal.require_read_committed();
   perform gdpr_internal.require_subject(p_subject);
-  if v_purpose >= 62 then
-    perform gdpr_internal.refuse('built_in_purpose');
+  if p_decision is null or p_decision not in ('upheld', 'overridden', 'taken_back') then
+    perform gdpr_internal.refuse('invalid_argument', 'decision is upheld, overridden or taken_back');
+  elsif (p_decision = 'overridden') <> (p_ground is not null)
+    or p_ground not in ('compelling_grounds', 'legal_claims', 'public_interest_task')
+  then
+    perform gdpr_internal.refuse('invalid_argument', 'what overrides is one of compelling_grounds, legal_claims, public_interest_task, and nothing else has a ground');
+  elsif p_decision <> 'upheld' and coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details show the grounds that override, or how the person took it back');
   end if;
-  insert into gdpr_internal.objection_record (subject_id, purpose_id)
-  values (p_subject, v_purpose)
-  on conflict (subject_id, purpose_id) do nothing;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  select * into v_objection from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose;
+  if v_objection.id is null then
+    perform gdpr_internal.refuse('no_objection');
+  elsif p_decision <> 'taken_back' and (
+    not v_objection.pending or exists (select from gdpr_internal.objection_decision as d where d.objection_id = v_objection.id)
+  ) then
+    perform gdpr_internal.refuse('no_objection', 'it stands, and is not to be decided about');
+  elsif p_decision = 'overridden' and not exists (
+    select from gdpr_internal.liftable as l where l.objection_id = v_objection.id and l.announced
+  ) then
+    perform gdpr_internal.refuse('lifting_not_announced');
+  end if;
+  insert into gdpr_internal.objection_decision (objection_id, decision, ground, details, actor)
+  values (
+    v_objection.id, p_decision, p_ground, gdpr_internal.seal_evidence(p_subject, p_details::text), gdpr_internal.context_setting('actor')
+  );
   perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
+  perform gdpr_internal.audit_event('DECIDE', p_subject, jsonb_strip_nulls(jsonb_build_object(
+    'objection_id', v_objection.id, 'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
+  perform gdpr_internal.note_request(p_subject, 'objection', jsonb_strip_nulls(jsonb_build_object(
+    'purpose', p_purpose, 'decision', p_decision, 'ground', p_ground
+  )));
 end
 $function$;
-comment on function gdpr.object_to(bigint, text) is
-  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had. Errors: PR101, PR603, PR003, PR005. Art. 21.';
+comment on function gdpr.decide_objection(bigint, text, text, text, jsonb) is
+  'Decides about an objection. p_decision: upheld (the purpose stays closed), overridden (it opens again; the person has to have been told by gdpr.announce_lifting()), taken_back (by the person; also one to direct marketing). p_ground of overridden: compelling_grounds, legal_claims (Art. 21(1)), public_interest_task (statistics and research, Art. 21(6)). p_details: which, or how it was taken back; required unless upheld, kept encrypted. Errors: PR003, PR004, PR005, PR101, PR603, PR612 the person was not told, PR615 no objection to decide about; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(6), 18(3).';
+
+create or replace view gdpr.objection as
+select
+  o.id as objection_id,
+  o.subject_id,
+  p.name as purpose,
+  coalesce(d.decision, case when o.pending then 'pending' else 'upheld' end) as status,
+  d.ground,
+  o.request_id,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, o.details)::jsonb end as details,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(o.subject_id, d.details)::jsonb end as decision_details,
+  exists (select from gdpr_internal.lifting_notice as n where n.objection_id = o.id) as lifting_announced,
+  o.recorded_at,
+  o.recorded_by,
+  d.decided_at,
+  d.recorded_by as decided_by
+from gdpr_internal.objection_record as o
+join gdpr_internal.purpose as p on p.id = o.purpose_id
+left join lateral (
+  select x.* from gdpr_internal.objection_decision as x where x.objection_id = o.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.objection is
+  'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
 
 -- 60_subject_rights/30_erase.sql
 -- [code] Erasure: every row of persons, their keys, their identifiers.
@@ -12006,7 +13771,7 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
-create or replace function gdpr_internal.receipt_tables(p_facts gdpr_internal.erased_fact[])
+create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
 stable
@@ -12018,7 +13783,7 @@ begin atomic
     select
       f.subject_id,
       f.table_id,
-      coalesce(sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')), 0) as erased,
+      sum(f.row_count) filter (where f.what in ('deleted', 'anonymised', 'spared')) as erased,
       sum(f.row_count) filter (where f.what = 'spared') as spared,
       sum(f.row_count) filter (where f.what = 'kept') as kept,
       min(f.until) filter (where f.what = 'kept') as until,
@@ -12029,11 +13794,11 @@ begin atomic
     group by f.subject_id, f.table_id
   )
   select
-    f.subject_id,
+    s.id,
     jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
       'method', gdpr_internal.erasure_method(t.definition),
-      'rows', f.erased,
+      'rows', coalesce(f.erased, 0),
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
@@ -12042,12 +13807,14 @@ begin atomic
       'unlinked', f.unlinked,
       'review', f.review
     )) order by t.depth desc, t.id)
-  from fact as f
-  join gdpr_internal.protected_table as t on t.id = f.table_id
-  group by f.subject_id;
+  from unnest(p_subjects) as s (id)
+  cross join gdpr_internal.protected_table as t
+  left join fact as f on f.subject_id = s.id and f.table_id = t.id
+  where t.unprotected_at is null
+  group by s.id;
 end;
-comment on function gdpr_internal.receipt_tables(gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: references of others'' rows that were cut; review: columns of free text in rows that stay, and in how many.';
+comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -12067,6 +13834,8 @@ declare
   v_table name;
   v_constraint name;
 begin
+  -- recipients know the persons by what is replaced and destroyed below
+  perform gdpr_internal.queue_notices(p_subjects, 'erasure');
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
   select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
@@ -12085,7 +13854,7 @@ begin
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
-    left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+    left join gdpr_internal.receipt_tables(p_subjects, v_facts) as r on r.subject_id = s.id
     left join unnest(v_destroyed) as d (id) on d.id = s.id
     order by s.n
     returning id, subject_id
@@ -12154,6 +13923,10 @@ begin
   v_new := gdpr_internal.lock_persons(p_subjects);
   if v_new <> '{}' then
     perform gdpr_internal.erase_persons(v_new, p_reason);
+  end if;
+  if cardinality(v_new) = 1 then
+    -- a request is one person's
+    perform gdpr_internal.note_request(v_new[1], 'erasure', jsonb_build_object('reason', p_reason));
   end if;
   return query
   select e.receipt
@@ -12299,7 +14072,7 @@ begin
     'subject', s.id, 'erased_at', statement_timestamp(), 'tables', coalesce(r.tables, '[]'), 'key_destroyed', d.id is not null
   )
   from unnest(v_subjects) as s (id)
-  left join gdpr_internal.receipt_tables(v_facts) as r on r.subject_id = s.id
+  left join gdpr_internal.receipt_tables(v_subjects, v_facts) as r on r.subject_id = s.id
   left join unnest(v_destroyed) as d (id) on d.id = s.id
   -- asked again before anything ended, it writes nothing
   where d.id is not null or exists (select from unnest(v_facts) as f where f.subject_id = s.id and f.what <> 'kept');
@@ -12351,7 +14124,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR607 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -12464,11 +14237,13 @@ declare
 begin
   if p_mail.subject_id is not null then
     v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_mail.subject_id);
+  elsif p_mail.notice_id is not null then
+    v_key := gdpr_internal.notice_secret(p_mail.notice_id);
   else
     v_key := gdpr_internal.registration_secret(p_mail.registration_id);
   end if;
   return case when v_key is not null then
-    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
+    gdpr_internal.open_value(v_key, coalesce(p_mail.subject_id, -p_mail.notice_id, -p_mail.registration_id), 0, p_mail.message)::jsonb
   end;
 end
 $function$;
@@ -12546,9 +14321,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into gdpr_internal.mail_record (mail_id, subject_id, registration_id, template, language, event, reason, attempts, queued_at)
+  insert into gdpr_internal.mail_record (
+    mail_id, subject_id, registration_id, notice_id, template, language, event, reason, attempts, queued_at
+  )
   values (
-    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.template, p_mail.language, p_event, p_reason, p_mail.attempts, p_mail.queued_at
+    p_mail.id, p_mail.subject_id, p_mail.registration_id, p_mail.notice_id, p_mail.template, p_mail.language, p_event, p_reason,
+    p_mail.attempts, p_mail.queued_at
   );
   delete from gdpr_internal.outbox as o where o.id = p_mail.id;
 end
@@ -12580,7 +14358,7 @@ begin
     elsif v_mail.attempts >= 12 then
       update gdpr_internal.outbox as o
       set dead_at = statement_timestamp(), failure = coalesce(o.failure, 'never finished') where o.id = v_mail.id;
-    elsif exists (
+    elsif v_mail.template not like 'rights%' and exists (
       select from gdpr_internal.restriction_record as r
       where r.subject_id = v_mail.subject_id
         and not exists (select from gdpr_internal.restriction_end as e where e.restriction_id = r.id)
@@ -12600,7 +14378,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_mail() is
-  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait. For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
+  'Takes the mail that has been due for longest, for this session, and returns its number, or null. Counts the attempt and sets the time of the next: commit, then gdpr.open_mail(). Mails past their time leave, after 12 attempts one is dead, those of restricted persons wait, unless they serve their rights (template rights...). For roles of audience mail. Error: 42501. Art. 12(1), 18(2).';
 
 create or replace function gdpr.next_mail_at()
 returns timestamptz
@@ -12635,6 +14413,9 @@ begin
     perform gdpr_internal.refuse('mail_not_taken');
   end if;
   perform gdpr_internal.record_mail(v_mail, 'sent', null);
+  if v_mail.notice_id is not null then
+    perform gdpr_internal.settle_notice(v_mail.notice_id, 'sent', 'mail', null);
+  end if;
 end
 $function$;
 comment on function gdpr.mail_sent(bigint) is
@@ -12748,6 +14529,7 @@ select
   o.id as mail_id,
   o.subject_id,
   o.registration_id,
+  o.notice_id,
   o.template,
   o.language,
   case
@@ -12767,14 +14549,1514 @@ comment on view gdpr.outbox is
   'Mails that have not left, without content. state: waiting, later (not before due_at), retry (being sent, or failed and tried again at due_at), dead (given up: gdpr.retry_mails(), gdpr.drop_mails()). failure: what the mail server said, codes only. Art. 12(1).';
 
 create or replace view gdpr.mail_log as
-select m.id, m.mail_id, m.subject_id, m.registration_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
+select m.id, m.mail_id, m.subject_id, m.registration_id, m.notice_id, m.template, m.language, m.event, m.reason, m.attempts, m.queued_at, m.recorded_at, m.recorded_by
 from gdpr_internal.mail_record as m;
 comment on view gdpr.mail_log is
-  'What became of mails: sent, expired, dropped; to whom (the person''s number, or that of a registration), which template, when. No content, no address. Art. 5(2).';
+  'What became of mails: sent, expired, dropped; to whom (the number of the person, a registration or a notice), which template, when. No content, no address. Art. 5(2).';
+
+-- 60_subject_rights/60_access_rows.sql
+-- [code] What is stored about a person, opened: rows, sources and history, at once or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr.access_report(), gdpr.portable_copy(), gdpr.access_rows(). gdpr_worker reads the rows; they
+-- are opened here only after it is done. A page names places, not rows: what it gives is asked of the person again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.about_columns(p_definition jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(array_agg(c.key order by c.key), '{}')
+  from jsonb_each(p_definition -> 'columns') as c
+  where c.value ? 'about' and not coalesce(p_definition -> 'subject' -> 'via' ? (c.value ->> 'about'), false);
+end;
+comment on function gdpr_internal.about_columns(jsonb) is
+  'The columns of a table, by its definition, that are or may be about somebody other than the person whose row it is. Art. 15(4).';
+
+create or replace function gdpr_internal.hidden_columns(p_table smallint, p_portable boolean)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = t.id and c.about = 'someone_else' order by c.position
+    ) || array(
+      select a.attname::text
+      from pg_attribute as a
+      where p_portable and a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+        and case when t.definition -> 'columns' ? a.attname::text
+          then t.definition -> 'columns' -> a.attname::text ? 'provided'
+          -- rows without their keys would no longer belong together
+          else not exists (
+            select from pg_constraint as k where k.conrelid = t.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+          )
+        end
+      order by a.attnum
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
+comment on function gdpr_internal.hidden_columns(smallint, boolean) is
+  'The columns of a table that a person is not given: those about somebody else; in a portable copy those too that the person did not provide, and those that the policy does not name, keys excepted. Art. 15(4), 20.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.json_value(p_type text, p_value text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set debug_print_plan = off
+as $function$
+declare
+  v_type text := gdpr_internal.base_type(p_type);
+  v_other regtype;
+  v_value jsonb;
+begin
+  if v_type in ('text', 'character varying', 'character', 'uuid', 'inet', 'cidr', 'bytea', 'interval') then
+    -- the blanks of character(n) are not encrypted
+    return to_jsonb(rpad(p_value, coalesce(substring(p_type from '^character.([0-9]+).$')::integer, length(p_value))));
+  end if;
+  -- what was encrypted had one of PostgreSQL's own types; as such it has the same form as in a plain column
+  begin
+    if v_type in ('smallint', 'integer', 'bigint', 'numeric') then
+      v_value := to_jsonb(p_value::numeric);
+    elsif v_type = 'date' then
+      v_value := to_jsonb(p_value::date);
+    elsif v_type = 'timestamp with time zone' then
+      v_value := to_jsonb(p_value::timestamptz);
+    else
+      v_other := v_type::regtype;
+      execute format('select to_jsonb($1::%s)', v_other) into v_value using p_value;
+    end if;
+  exception when data_exception then
+    v_value := to_jsonb(p_value);
+  end;
+  return v_value;
+end
+$function$;
+comment on function gdpr_internal.json_value(text, text) is
+  'An opened value as JSON, as to_jsonb() writes the type that the column had; text where it does not fit.';
+
+create or replace function gdpr_internal.opened_rows(
+  p_subject bigint, p_tables smallint[], p_portable boolean, p_part oid default null, p_places tid[] default null
+)
+returns table (table_id smallint, content jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_tables smallint[];
+  v_owners bigint[];
+  v_rows jsonb[];
+  v_keys gdpr_internal.keyring;
+begin
+  select array_agg(r.table_id), array_agg(r.owner_id), array_agg(r.content) into v_tables, v_owners, v_rows
+  from gdpr_generated.access_rows(p_subject, p_tables, p_part, p_places) as r;
+  perform gdpr_internal.after_worker(v_before);
+  if exists (select from gdpr_internal.protected_column as c where c.table_id = any (v_tables) and c.encrypt <> 'no') then
+    v_keys := gdpr_internal.keyring();
+  end if;
+  return query
+  select r.table_id, (r.content || coalesce(o.opened, '{}')) - h.hidden
+  from unnest(v_tables, v_owners, v_rows) with ordinality as r (table_id, owner_id, content, n)
+  -- a joint row is under the key of the person to whom it belongs
+  join (
+    select x.owner_id, gdpr_internal.data_key(v_keys, x.owner_id) as data_key
+    from (select distinct u.owner_id from unnest(v_owners) as u (owner_id)) as x
+    offset 0
+  ) as k on k.owner_id = r.owner_id
+  join (
+    select t.id, gdpr_internal.hidden_columns(t.id, p_portable) as hidden
+    from gdpr_internal.protected_table as t where t.id = any (v_tables)
+    offset 0
+  ) as h on h.id = r.table_id
+  cross join lateral (
+    select jsonb_object_agg(
+      c.column_name,
+      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
+    ) as opened
+    from gdpr_internal.protected_column as c
+    where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
+      and c.column_name::text <> all (h.hidden)
+  ) as o
+  order by r.n;
+end
+$function$;
+comment on function gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]) is
+  'A person''s rows in plaintext and their original types, in the order of their primary keys: those of some tables, or those at some places of one; columns that are not the person''s to see are left out. Errors: PR402 key locked, PR404 altered value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.opened_sources(p_subject bigint, p_ids bigint[] default null)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.details is not null) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(s.recorded_at), 'table', t.relation::text, 'event', s.event, 'kind', s.kind,
+    -- who typed it in is data about the member of staff
+    'details', case when v_key is not null then gdpr_internal.open_value(v_key, p_subject, 0, s.details)::jsonb - 'user' end
+  ))
+  from (
+    select x.* from gdpr_internal.source as x where p_ids is null and x.subject_id = p_subject
+    union all
+    select x.* from gdpr_internal.source as x where x.id = any (p_ids) and x.subject_id = p_subject
+  ) as s
+  left join gdpr_internal.protected_table as t on t.id = s.table_id
+  order by s.id;
+end
+$function$;
+comment on function gdpr_internal.opened_sources(bigint, bigint[]) is
+  'Where a person''s data came from: when, which table, created or changed, kind and details. Art. 15(1)(g).';
+
+create or replace function gdpr_internal.opened_history(
+  p_subject bigint, p_from timestamptz default '-infinity', p_from_id bigint default 0, p_to timestamptz default 'infinity',
+  p_to_id bigint default 0
+)
+returns setof jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea;
+begin
+  if exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at between p_from and p_to and a.table_id is not null and a.payload is not null
+  ) then
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+  end if;
+  return query
+  select jsonb_strip_nulls(jsonb_build_object(
+    'at', gdpr_internal.utc(a.at), 'operation', a.operation, 'table', t.relation::text,
+    'purpose', coalesce(p.name, case when a.table_id is null then a.payload::jsonb ->> 'purpose' end),
+    -- which system, not which member of staff (CJEU, C-579/21)
+    'by', (
+      select b.role_name from gdpr_internal.role_binding as b
+      where b.role_name = a.role or pg_has_role(to_regrole(quote_ident(a.role))::oid, to_regrole(quote_ident(b.role_name))::oid, 'usage')
+      order by b.role_name <> a.role, b.role_name
+      limit 1
+    ),
+    'changed', to_jsonb(c.changed)
+  ))
+  || case when c.old is null then '{}' else jsonb_build_object('before', c.old) end
+  from gdpr_internal.audit_record as a
+  left join gdpr_internal.protected_table as t on t.id = a.table_id
+  left join gdpr_internal.purpose as p on p.id = a.purpose_id
+  cross join lateral (
+    select
+      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      case when v_key is not null and a.table_id is not null and a.payload is not null
+        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+      end as old
+    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    offset 0
+  ) as c
+  where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)
+  order by a.at, a.id;
+end
+$function$;
+comment on function gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint) is
+  'What happened to a person''s data: when, what, in which table, for which purpose, by which role of the policy, which columns changed and what they held before. Members of staff are not named.';
+
+-- 60_subject_rights/62_access_facts.sql
+-- [code] What a person is told besides the data: purposes and bases, categories, consents, restrictions, mails.
+-- GDPR Art. 15(1), 15(2). Called by: gdpr.access_report(), gdpr.portable_copy(). Facts only: words are the letter's.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.described_table(p_table smallint, p_portable boolean)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $function$
+declare
+  v_hidden text[] := gdpr_internal.hidden_columns(p_table, p_portable);
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'table', t.relation::text,
+      'description', obj_description(t.relation, 'pg_class'),
+      'kept_for', t.definition -> 'erase' ->> 'keep_until'
+    )) || jsonb_build_object(
+      'columns', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
+          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+        )) order by a.attnum), '[]')
+        from pg_attribute as a
+        left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+        where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+          and a.attname::text <> all (v_hidden)
+      ),
+      'left_out', to_jsonb(v_hidden)
+    )
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
+comment on function gdpr_internal.described_table(smallint, boolean) is
+  'A protected table for the person whose rows it holds: its columns with types and categories, those that are left out by name, the words of the database''s own comments.';
+
+create or replace function gdpr_internal.purpose_facts(p_subject bigint, p_tables smallint[])
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set intervalstyle = 'iso_8601'
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'purpose', p.name, 'description', p.description, 'basis', p.basis,
+      'article', case p.basis
+        when 'consent' then 'eu-gdpr:A6-1-a' when 'contract' then 'eu-gdpr:A6-1-b' when 'legal_obligation' then 'eu-gdpr:A6-1-c'
+        when 'vital_interests' then 'eu-gdpr:A6-1-d' when 'public_task' then 'eu-gdpr:A6-1-e' else 'eu-gdpr:A6-1-f'
+      end,
+      'condition', p.condition, 'automated_decision', p.automated_decision, 'retain', coalesce(p.retain, p.valid_for)::text,
+      'objected_at', gdpr_internal.utc(o.recorded_at)
+    )) || jsonb_build_object(
+      'allowed', gdpr_internal.still_allowed(p_subject, 1::bigint << p.id),
+      'tables', t.names,
+      'bases', b.bases
+    ) order by p.id), '[]')
+    from gdpr_internal.purpose as p
+    left join gdpr_internal.standing_objection as o on o.subject_id = p_subject and o.purpose_id = p.id
+    cross join lateral (
+      select coalesce(jsonb_agg(t.relation::text order by t.id), '[]') as names
+      from gdpr_internal.protected_table as t
+      where t.id = any (p_tables) and t.purpose_mask & (1::bigint << p.id) <> 0
+    ) as t
+    cross join lateral (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'basis', x.basis, 'condition', x.condition, 'reason', x.reason, 'holds', coalesce(
+          x.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp(), false
+        ),
+        'valid_from', gdpr_internal.utc(x.valid_from),
+        'valid_until', gdpr_internal.utc(least(x.valid_until, h.valid_until, e.ended_at)), 'end_reason', e.reason
+      )) order by x.id), '[]') as bases
+      from gdpr_internal.basis_record as x
+      left join gdpr_internal.held_basis as h on h.id = x.id
+      left join gdpr_internal.basis_end as e on e.basis_id = x.id
+      where x.subject_id = p_subject and x.purpose_id = p.id
+    ) as b
+    where p.id < 62 and (t.names <> '[]' or b.bases <> '[]' or o.id is not null)
+  );
+end
+$function$;
+comment on function gdpr_internal.purpose_facts(bigint, smallint[]) is
+  'For what and on which basis a person''s data in these tables are processed, how long, and whether machines decide alone. Art. 15(1)(a), (d), (h).';
+
+create or replace function gdpr_internal.category_facts(p_tables smallint[])
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'category', c.category, 'special_category', c.special, 'columns', c.columns
+    )) order by c.category, c.special), '[]')
+    from (
+      select c.category, c.special, jsonb_agg(format('%s.%s', t.relation, c.column_name) order by t.id, c.position) as columns
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.id = any (p_tables) and c.column_name::text <> all (gdpr_internal.about_columns(t.definition))
+      group by c.category, c.special
+    ) as c
+  );
+end
+$function$;
+comment on function gdpr_internal.category_facts(smallint[]) is 'The categories of personal data in these tables, with their columns. Art. 15(1)(b).';
+
+create or replace function gdpr_internal.consent_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'at', gdpr_internal.utc(e.at), 'purpose', p.name, 'event', e.event, 'channel', e.channel, 'contact_channels', e.contact,
+      'until', gdpr_internal.utc(e.until), 'form', f.name, 'form_version', f.version, 'language', f.language,
+      -- who took the answer, and a guardian, are other persons
+      'evidence', e.evidence - array['who', 'guardian']
+    )) order by e.id, p.id), '[]')
+    from (
+      select
+        q.id, q.recorded_at as at, u.purpose_id, 'asked' as event, q.channel, null::text[] as contact, q.form_id, q.respond_until as until,
+        null::jsonb as evidence
+      from gdpr_internal.consent_request as q
+      cross join lateral unnest(q.purposes) as u (purpose_id)
+      where q.subject_id = p_subject
+      union all
+      select
+        r.id, r.recorded_at, r.purpose_id, r.event, r.channel, r.contact, r.form_id, case when r.event = 'granted' then r.valid_until end,
+        gdpr_internal.open_evidence(r.subject_id, r.evidence)::jsonb
+      from gdpr_internal.consent_record as r
+      where r.subject_id = p_subject
+    ) as e
+    join gdpr_internal.purpose as p on p.id = e.purpose_id
+    left join gdpr_internal.consent_form as f on f.id = e.form_id
+  );
+end
+$function$;
+comment on function gdpr_internal.consent_facts(bigint) is 'What a person was asked and answered, in order, with the evidence. Art. 7, 15.';
+
+create or replace function gdpr_internal.standing_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select jsonb_strip_nulls(jsonb_build_object(
+      'subject_id', s.id, 'known_since', gdpr_internal.utc(s.created_at), 'erased_at', gdpr_internal.utc(s.erased_at)
+    )) || jsonb_build_object(
+      'identifiers', (
+        select coalesce(jsonb_agg(i.kind order by i.kind), '[]') from gdpr_internal.identifier as i
+        where i.subject_id = s.id and i.retired_at is null
+      ),
+      'restrictions', (
+        select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+        )) order by r.id), '[]')
+        from gdpr_internal.restriction_record as r
+        left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
+        where r.subject_id = s.id
+      ),
+      'mails', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'at', gdpr_internal.utc(m.recorded_at), 'mail', m.template, 'event', m.event
+        ) order by m.id), '[]')
+        from gdpr_internal.mail_record as m where m.subject_id = s.id
+      )
+    )
+    from gdpr_internal.subject as s
+    where s.id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.standing_facts(bigint) is 'A person''s standing: since when known, restrictions, which kinds of identifiers, which mails were sent.';
+
+create or replace function gdpr_internal.request_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request_id', r.id, 'kind', r.kind, 'channel', r.channel, 'received_at', gdpr_internal.utc(r.received_at), 'state', r.state,
+      'due_on', r.due_on, 'extended', r.extended, 'closed_at', gdpr_internal.utc(r.closed_at), 'outcome', r.outcome,
+      'details', gdpr_internal.open_evidence(p_subject, r.details)::jsonb
+    )) order by r.id), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = p_subject
+  );
+end
+$function$;
+comment on function gdpr_internal.request_facts(bigint) is 'What a person has asked for, and how that stands.';
+
+create or replace function gdpr_internal.recipient_facts(p_subject bigint)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'recipient', r.recipient, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'purposes', r.purposes,
+      'categories', r.categories, 'disclosures', r.disclosures, 'first_disclosed_at', gdpr_internal.utc(r.first_disclosed_at),
+      'last_disclosed_at', gdpr_internal.utc(r.last_disclosed_at)
+    )) order by r.recipient), '[]')
+    from gdpr.recipients_of(p_subject) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.recipient_facts(bigint) is
+  'To whom a person''s data were disclosed, where that is and on what a transfer out of the EEA rests. Art. 15(1)(c), 15(2).';
+
+-- 60_subject_rights/63_access_pages.sql
+-- [code] Persons with many rows, page by page: no answer is larger than its page, whatever a person has.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo, in one transaction at REPEATABLE READ (gdprdb subject export).
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_pages(p_subject bigint, p_size integer)
+returns table (table_id smallint, part oid, places tid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+  v_pages jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('table_id', p.table_id, 'part', p.part, 'places', p.places::text)) into v_pages
+  from gdpr_generated.access_pages(p_subject, p_size) as p;
+  perform gdpr_internal.after_worker(v_before);
+  return query
+  select (p.value ->> 'table_id')::smallint, (p.value ->> 'part')::oid, (p.value ->> 'places')::tid[]
+  from jsonb_array_elements(v_pages) with ordinality as p (value, n)
+  order by p.n;
+end
+$function$;
+comment on function gdpr_internal.row_pages(bigint, integer) is 'Where a person''s rows are: table, partition and places, p_size at a time.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.access_pages(p_subject bigint, p_portable boolean default false, p_size integer default 1000)
+returns table (section text, table_name text, page jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_tables smallint[];
+begin
+  if p_size is null or p_size not between 1 and 100000 then
+    perform gdpr_internal.refuse('invalid_argument', 'p_size is 1 to 100000');
+  end if;
+  perform gdpr_internal.note_access(p_subject, case when p_portable then 'portable_copy' else 'access_report' end);
+  if p_portable then
+    v_tables := gdpr_internal.portable_tables(p_subject);
+  end if;
+  return query
+  select 'rows', t.relation::text, jsonb_build_object('table', p.table_id, 'part', p.part, 'places', p.places::text, 'portable', p_portable)
+  from gdpr_internal.row_pages(p_subject, p_size) with ordinality as p (table_id, part, places, n)
+  join gdpr_internal.protected_table as t on t.id = p.table_id
+  where v_tables is null or p.table_id = any (v_tables)
+  order by p.table_id, p.n;
+  if p_portable then
+    return;
+  end if;
+  return query
+  select 'sources', null::text, jsonb_build_object('sources', jsonb_agg(s.id order by s.id))
+  from (
+    select x.id, row_number() over (order by x.id) as n from gdpr_internal.source as x where x.subject_id = p_subject
+  ) as s
+  group by (s.n - 1) / p_size
+  order by (s.n - 1) / p_size;
+  return query
+  select 'history', null::text, jsonb_build_object(
+    'from', min(h.at), 'from_id', (array_agg(h.id order by h.n))[1], 'to', max(h.at), 'to_id', (array_agg(h.id order by h.n desc))[1]
+  )
+  from (
+    select x.at, x.id, row_number() over (order by x.at, x.id) as n from gdpr_internal.audit_record as x where x.subject_id = p_subject
+  ) as h
+  group by (h.n - 1) / p_size
+  order by (h.n - 1) / p_size;
+end
+$function$;
+comment on function gdpr.access_pages(bigint, boolean, integer) is
+  'The pages of an access report (p_portable: of a portable copy), p_size entries each, for gdpr.access_rows(): section rows (with table_name), sources, history. In one transaction at REPEATABLE READ with the pages, else rows that change in between are missed. Recorded in the audit log. Errors: PR101 unknown person, PR004. Art. 15, 20.';
+
+create or replace function gdpr.access_rows(p_subject bigint, p_page jsonb)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_portable boolean := coalesce((p_page ->> 'portable')::boolean, false);
+begin
+  perform gdpr_internal.note_access(p_subject, case when v_portable then 'portable_copy' else 'access_report' end);
+  if p_page ? 'places' then
+    return query
+    select r.content
+    from gdpr_internal.opened_rows(
+      p_subject, array[(p_page ->> 'table')::smallint], v_portable, (p_page ->> 'part')::oid, (p_page ->> 'places')::tid[]
+    ) as r;
+  elsif p_page ? 'sources' then
+    return query
+    select s from gdpr_internal.opened_sources(p_subject, array(select jsonb_array_elements_text(p_page -> 'sources')::bigint)) as s;
+  elsif p_page ? 'to_id' then
+    return query
+    select h from gdpr_internal.opened_history(
+      p_subject, (p_page ->> 'from')::timestamptz, (p_page ->> 'from_id')::bigint, (p_page ->> 'to')::timestamptz, (p_page ->> 'to_id')::bigint
+    ) as h;
+  else
+    perform gdpr_internal.refuse('invalid_argument', 'a page is what gdpr.access_pages() returned');
+  end if;
+end
+$function$;
+comment on function gdpr.access_rows(bigint, jsonb) is
+  'The entries of one page that gdpr.access_pages() named, as in gdpr.access_report(): rows of a table, sources or history. Whatever the page says, only what belongs to this person. Recorded in the audit log, once for each transaction. Errors: PR101 unknown person, PR004 no such page, PR402 key locked, PR404. Art. 15, 20.';
+
+-- 60_subject_rights/64_access_report.sql
+-- [code] The answer to a person who asks what is stored: access reports and portable copies, whole or page by page.
+-- GDPR Art. 15, 20. Called by: gdpr_dpo; the portal and the sender of mails through 66_downloads.sql. Each reading is in the
+-- audit log. docs/access-report.schema.json and docs/portable-copy.schema.json describe the documents.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.note_access(p_subject bigint, p_document text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (select from gdpr_internal.subject as s where s.id = p_subject) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  if not exists (
+    select from gdpr_internal.audit_record as a
+    where a.subject_id = p_subject and a.at >= transaction_timestamp() - interval '1 minute'
+      and a.xid = pg_current_xact_id() and a.operation = 'ACCESS' and a.payload::jsonb ->> 'document' = p_document
+  ) then
+    -- the line in the server's log stays when the transaction, and its audit record, is rolled back
+    raise log 'gdprdb: % of subject % read by %', p_document, p_subject, gdpr_internal.acting_role();
+    perform gdpr_internal.audit_event('ACCESS', p_subject, jsonb_build_object('document', p_document));
+    perform gdpr_internal.note_request(p_subject, p_document);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.note_access(bigint, text) is
+  'Records that everything about a person is read, and that it answers the request that the context names: once for each transaction, page by page or not. Errors: PR101 unknown person, PR607 to PR609 of the request.';
+
+create or replace function gdpr_internal.portable_tables(p_subject bigint)
+returns smallint[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $function$
+begin
+  return (
+    select coalesce(array_agg(t.id), '{}')
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.basis = 'contract' and t.purpose_mask & (1::bigint << b.purpose_id) <> 0
+        and b.valid_from <= statement_timestamp() and b.valid_until > statement_timestamp()
+      union all
+      select from gdpr_internal.consent_state as c
+      where c.subject_id = p_subject and c.status = 'granted' and t.purpose_mask & (1::bigint << c.purpose_id) <> 0
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.portable_tables(bigint) is
+  'The tables of which a purpose rests, for this person and now, on a contract or on consent. Art. 20(1)(a).';
+
+create or replace function gdpr_internal.document_head(p_document text)
+returns jsonb
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+  return (
+    select jsonb_build_object(
+      'document', p_document,
+      'version', 1,
+      'created_at', gdpr_internal.utc(statement_timestamp()),
+      'controller', coalesce((select s.value from gdpr_internal.setting as s where s.name = 'controller'), '{}')
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.document_head(text) is 'How every document for a person begins.';
+
+create or replace function gdpr_internal.table_documents(p_subject bigint, p_tables smallint[], p_portable boolean, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_rows then
+    return (
+      select coalesce(jsonb_agg(
+        gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n, 'rows', r.contents) order by r.table_id
+      ), '[]')
+      from (
+        select o.table_id, count(*) as n, jsonb_agg(o.content order by o.n) as contents
+        from gdpr_internal.opened_rows(p_subject, p_tables, p_portable) with ordinality as o (table_id, content, n)
+        group by o.table_id
+      ) as r
+    );
+  end if;
+  return (
+    select coalesce(jsonb_agg(
+      gdpr_internal.described_table(r.table_id, p_portable) || jsonb_build_object('row_count', r.n) order by r.table_id
+    ), '[]')
+    from (
+      select p.table_id, sum(cardinality(p.places)) as n
+      from gdpr_internal.row_pages(p_subject, 1000) as p
+      where p_tables is null or p.table_id = any (p_tables)
+      group by p.table_id
+    ) as r
+  );
+end
+$function$;
+comment on function gdpr_internal.table_documents(bigint, smallint[], boolean, boolean) is
+  'The tables in which a person has rows, described, with the rows or only their number.';
+
+create or replace function gdpr_internal.access_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_tables jsonb;
+  v_ids smallint[];
+begin
+  perform gdpr_internal.note_access(p_subject, 'access_report');
+  v_tables := gdpr_internal.table_documents(p_subject, null, false, p_rows);
+  select coalesce(array_agg(t.id), '{}') into v_ids
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and v_tables @> jsonb_build_array(jsonb_build_object('table', t.relation::text));
+  return gdpr_internal.document_head('access_report')
+    || jsonb_build_object(
+      'subject', gdpr_internal.standing_facts(p_subject),
+      'purposes', gdpr_internal.purpose_facts(p_subject, v_ids),
+      'categories', gdpr_internal.category_facts(v_ids),
+      'recipients', gdpr_internal.recipient_facts(p_subject),
+      'consents', gdpr_internal.consent_facts(p_subject),
+      'requests', gdpr_internal.request_facts(p_subject),
+      'rights', to_jsonb(array[
+        'eu-gdpr:A16', 'eu-gdpr:A17', 'eu-gdpr:A18', 'eu-gdpr:A20', 'eu-gdpr:A21', 'eu-gdpr:A7-3', 'eu-gdpr:A77'
+      ]),
+      'tables', v_tables
+    )
+    || case when p_rows then jsonb_build_object(
+      'sources', (
+        select coalesce(jsonb_agg(s.entry order by s.n), '[]') from gdpr_internal.opened_sources(p_subject) with ordinality as s (entry, n)
+      ),
+      'history', (
+        select coalesce(jsonb_agg(h.entry order by h.n), '[]') from gdpr_internal.opened_history(p_subject) with ordinality as h (entry, n)
+      )
+    ) else '{}' end;
+end
+$function$;
+comment on function gdpr_internal.access_document(bigint, boolean) is 'See gdpr.access_report().';
+
+create or replace function gdpr_internal.portable_document(p_subject bigint, p_rows boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.note_access(p_subject, 'portable_copy');
+  return gdpr_internal.document_head('portable_copy') || jsonb_build_object(
+    'tables', gdpr_internal.table_documents(p_subject, gdpr_internal.portable_tables(p_subject), true, p_rows)
+  );
+end
+$function$;
+comment on function gdpr_internal.portable_document(bigint, boolean) is 'See gdpr.portable_copy().';
+
+create or replace function gdpr.access_report(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.access_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.access_report(bigint, boolean) is
+  'Everything about a person, for the person: rows of every protected table in plaintext and original types, columns that the policy does not name included; purposes, bases, consents, categories, recipients, requests, sources, retention, restrictions, mails, rights, the controller, and the history of changes with the values of before. Left out: columns about somebody else (setting about), members of staff. p_rows false: without rows, sources and history, which gdpr.access_pages() then gives. Restricted persons too; of the erased, what a hold or a law keeps. Recorded in the audit log. docs/access-report.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 15.';
+
+create or replace function gdpr.portable_copy(p_subject bigint, p_rows boolean default true)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.portable_document(p_subject, p_rows);
+end
+$function$;
+comment on function gdpr.portable_copy(bigint, boolean) is
+  'What a person provided, to take along: rows of the tables of which a purpose rests, for this person now, on consent or on a contract; without columns that the policy says were not provided (provided = false), are about somebody else, or does not name, keys excepted. p_rows false: without rows. Recorded in the audit log. docs/portable-copy.schema.json. Errors: PR101 unknown person, PR402 key locked, PR404, PR607 to PR609 (the request in gdpr.request). Art. 20.';
+
+-- 60_subject_rights/66_downloads.sql
+-- [code] Handing a report over: a mail with an encrypted archive, or a token that opens a download once.
+-- GDPR Art. 12(3), 15(3), 20, 32(1)(a). Called by: gdpr_dpo; gdpr_mail (gdprdb outbox send); gdpr_portal.
+-- The report itself is never stored. A mail waits as an order, and its sender reads the report when it leaves: what waited in the
+-- outbox would be a second copy of everything about a person, and out of date by the time it is sent.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.report(p_subject bigint, p_portable boolean)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when p_portable then gdpr_internal.portable_document(p_subject, true) else gdpr_internal.access_document(p_subject, true) end;
+end
+$function$;
+comment on function gdpr_internal.report(bigint, boolean) is 'The access report of a person, or (p_portable) the portable copy.';
+
+create or replace function gdpr_internal.passphrase()
+returns text
+language sql
+volatile
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  -- 120 bits in 24 characters that nobody takes for another when they are read out
+  select string_agg(
+    substr('0123456789abcdefghjkmnpqrstvwxyz', (get_byte(r.bytes, n) & 31) + 1, 1) || case when n % 4 = 3 and n < 23 then '-' else '' end,
+    '' order by n
+  )
+  from (select gdpr_internal.gen_random_bytes(24) as bytes offset 0) as r
+  cross join generate_series(0, 23) as n;
+end;
+comment on function gdpr_internal.passphrase() is 'A passphrase to be read out over the telephone: six groups of four letters and digits, 120 random bits.';
+
+create or replace function gdpr.send_report(p_subject bigint, p_portable boolean default false, out mail_id bigint, out passphrase text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_contact record;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  select c.* into v_contact from gdpr_internal.contacts(array[p_subject]) as c;
+  if v_contact.email is null then
+    perform gdpr_internal.refuse('no_address');
+  end if;
+  perform gdpr_internal.refuse_large(p_subject);
+  passphrase := gdpr_internal.passphrase();
+  mail_id := gdpr_internal.queue_mail(
+    p_subject, case when p_portable then 'rights_copy' else 'rights_report' end,
+    case when v_contact.language ~ '^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$' then replace(v_contact.language, '_', '-') end,
+    jsonb_build_object('to', v_contact.email, 'passphrase', passphrase), p_not_after => statement_timestamp() + interval '7 days'
+  );
+  perform gdpr_internal.audit_event('SEND', p_subject, jsonb_build_object('mail_id', mail_id));
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end, jsonb_build_object('mail_id', mail_id)
+  );
+end
+$function$;
+comment on function gdpr.send_report(bigint, boolean) is
+  'Queues a mail to a person with the access report (p_portable: the portable copy) as an archive encrypted with AES-256. Returns the passphrase, this once: tell it by another channel, never by mail. The archive is made when the mail is sent, within seven days. Errors: PR101, PR603, PR306 no address, PR620 too large for a mail, PR402. Art. 12(3), 15(3).';
+
+create or replace function gdpr_internal.refuse_large(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select sum(cardinality(p.places)) from gdpr_internal.row_pages(p_subject, 1000) as p) > 20000 then
+    perform gdpr_internal.refuse('report_too_large');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_large(bigint) is 'Refuses a report of more than 20,000 rows: mail servers would. Error: PR620.';
+
+create or replace function gdpr.mail_report(p_mail bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_mail gdpr_internal.outbox;
+begin
+  perform gdpr_internal.require_mailer();
+  select o.* into v_mail
+  from gdpr_internal.outbox as o
+  where o.id = p_mail and o.taken_by = pg_backend_pid() and o.template in ('rights_report', 'rights_copy')
+  for update;
+  if v_mail.id is null then
+    perform gdpr_internal.refuse('mail_not_taken');
+  end if;
+  perform gdpr_internal.refuse_large(v_mail.subject_id);
+  return gdpr_internal.report(v_mail.subject_id, v_mail.template = 'rights_copy');
+end
+$function$;
+comment on function gdpr.mail_report(bigint) is
+  'The report that a mail orders which this session has taken, for the archive that it carries. For roles of audience mail. Errors: 42501, PR606 not taken by this session, PR620 too large, PR402. Art. 15(3), 32(1)(a).';
+
+create or replace function gdpr.create_download(p_subject bigint, p_valid_for interval default '7 days', p_portable boolean default false)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if p_valid_for is null or p_portable is null or p_valid_for <= interval '0' or p_valid_for > interval '31 days' then
+    perform gdpr_internal.refuse('invalid_argument', 'p_valid_for is up to 31 days');
+  end if;
+  -- one door at a time
+  delete from gdpr_internal.token as t where t.subject_id = p_subject and t.kind = 'download';
+  perform gdpr_internal.note_request(
+    p_subject, case when p_portable then 'portable_copy' else 'access_report' end,
+    jsonb_build_object('download_until', statement_timestamp() + p_valid_for)
+  );
+  perform gdpr_internal.audit_event('DOWNLOAD', p_subject, jsonb_build_object('valid_until', statement_timestamp() + p_valid_for));
+  return gdpr_internal.create_token('download', p_portable::integer, p_subject, statement_timestamp() + p_valid_for);
+end
+$function$;
+comment on function gdpr.create_download(bigint, interval, boolean) is
+  'A token with which its bearer downloads a person''s access report (p_portable: the portable copy) once, through gdpr.portal_download(), until p_valid_for (31 days at the most) has passed. An earlier token of the person that was not used opens nothing any more. Errors: PR101, PR603, PR004. Art. 12(3), 15(3).';
+
+create or replace function gdpr.portal_download(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_token gdpr_internal.token := gdpr_internal.take_token(p_token, 'download');
+begin
+  -- used up: nothing more has to be known of it, and the reading is in the audit log
+  delete from gdpr_internal.token as t where t.digest = v_token.digest;
+  return gdpr_internal.report(v_token.subject_id, v_token.reference = 1);
+end
+$function$;
+comment on function gdpr.portal_download(text) is
+  'The report for which gdpr.create_download() made the token. It opens once: commit when the bearer has it. The person comes from the token. Errors: PR303 the token is not valid, PR402 key locked. Art. 15(3), 20.';
+
+-- 60_subject_rights/70_sign_in.sql
+-- [code] Signing in to the portal: a link by mail, once, for a session that ends.
+-- GDPR Art. 12(2), 12(6), Art. 32(1)(b). Called by: gdpr_portal. Who asks for a link learns nothing about the address: known or
+-- not, blocked or written to a minute ago, the answer and the work are the same.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.put_sign_in(p_subject bigint, p_to text, p_language text, p_until timestamptz)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_owner bigint := coalesce(p_subject, 0);
+  v_wrapped bytea;
+  v_message text;
+  v_mail jsonb;
+begin
+  -- of nobody there is no key: one is made, and thrown away, so that as much is done
+  v_wrapped := gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), int8send(v_owner), gdpr_internal.gen_random_bytes(64));
+  v_wrapped := coalesce((select k.wrapped from gdpr_internal.subject_key as k where k.subject_id = v_owner), v_wrapped);
+  v_mail := jsonb_build_object(
+    'to', p_to, 'token', gdpr_internal.create_token('sign_in', v_owner, p_subject, p_until),
+    'sign_in_by', to_char(p_until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')
+  );
+  perform gdpr_internal.check_mail('rights_sign_in', p_language, v_mail);
+  v_message := gdpr_internal.seal_value(
+    gdpr_internal.unwrap_key(v_kek, int8send(v_owner), v_wrapped), gdpr_internal.gen_random_bytes(16), v_owner, 0, v_mail::text
+  );
+  if p_subject is not null then
+    insert into gdpr_internal.outbox (subject_id, template, language, message, due_at, expires_at)
+    values (p_subject, 'rights_sign_in', p_language, v_message, statement_timestamp(), p_until);
+  end if;
+  -- in any case: everybody may listen
+  perform pg_notify('gdpr_outbox', '');
+end
+$function$;
+comment on function gdpr_internal.put_sign_in(bigint, text, text, timestamptz) is
+  'Makes a token for signing in and queues the mail that carries it; p_subject null: does as much, and nothing comes of it. Errors: PR004, PR401, PR402.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_time(p_name text)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (select (s.value ->> p_name)::interval from gdpr_internal.setting as s where s.name = 'portal'),
+    case p_name when 'link' then interval '30 minutes' when 'resend' then interval '5 minutes' when 'session' then interval '1 hour' end
+  );
+end;
+comment on function gdpr_internal.portal_time(text) is
+  'settings.portal: link (how long one works), resend (one mail to a mailbox in this time), session (how long it lasts).';
+
+create or replace function gdpr.portal_request_sign_in(p_email text, p_language text default null)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_to text := btrim(p_email);
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('link');
+  v_digests record;
+  v_subject bigint;
+begin
+  if not gdpr_internal.is_address(v_to) then
+    perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
+  end if;
+  v_digests := gdpr_internal.identifier_digests('email', v_to);
+  select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
+  values (v_digests.bare, statement_timestamp())
+  on conflict (mailbox) do update
+  set mailed_at = excluded.mailed_at
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  perform gdpr_internal.put_sign_in(
+    -- to the spelling that was entered: only if whoever reads it owns the mailbox of the one that is known
+    case when found and gdpr_internal.proves_mailbox(v_to) then v_subject end, v_to, p_language, v_until
+  );
+  return jsonb_build_object('status', 'sent_if_known', 'link_for', gdpr_internal.portal_time('link')::text);
+end
+$function$;
+comment on function gdpr.portal_request_sign_in(text, text) is
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+
+create or replace function gdpr.portal_sign_in(p_token text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_until timestamptz := statement_timestamp() + gdpr_internal.portal_time('session');
+begin
+  v_subject := (gdpr_internal.take_token(p_token, 'sign_in')).subject_id;
+  if not exists (select from gdpr_internal.subject as s where s.id = v_subject and s.erased_at is null) then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  perform gdpr_internal.audit_event('SIGN_IN', v_subject, '{}');
+  return jsonb_build_object('session', gdpr_internal.create_token('session', v_subject, v_subject, v_until), 'valid_until', v_until);
+end
+$function$;
+comment on function gdpr.portal_sign_in(text) is
+  'Takes the token of a link, once, and returns {"session", "valid_until"}: the secret by which the other portal_ functions know the person, until then (settings.portal.session) or gdpr.portal_sign_out(). Call it on POST alone: programs that look at links before the person does send GET. Keep the session in a cookie (Secure, HttpOnly, SameSite), never in an address. Error: PR303, the same for every token that is none. Art. 12(6), 32(1)(b).';
+
+create or replace function gdpr_internal.session_subject(p_session text)
+returns bigint
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+begin
+  select t.subject_id into v_subject
+  from gdpr_internal.token as t
+  join gdpr_internal.subject as s on s.id = t.subject_id
+  where t.digest = sha256(convert_to(case when octet_length(p_session) = 43 then p_session else '' end, 'UTF8'))
+    and t.kind = 'session' and t.valid_until > clock_timestamp() and s.erased_at is null;
+  if not found then
+    perform gdpr_internal.refuse('token_refused');
+  end if;
+  return v_subject;
+end
+$function$;
+comment on function gdpr_internal.session_subject(text) is
+  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+
+create or replace function gdpr.portal_sign_out(p_session text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.session_subject(p_session);
+  delete from gdpr_internal.token as t where t.digest = sha256(convert_to(p_session, 'UTF8'));
+end
+$function$;
+comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
+
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests');
+  end if;
+  return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
+end
+$function$;
+comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
+  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+
+create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if exists (
+    select from gdpr_internal.request_state as r
+    where r.subject_id = p_subject and r.kind = p_kind and r.channel = 'portal' and r.state = 'completed'
+      and gdpr_internal.local_day(r.closed_at) = gdpr_internal.local_day(statement_timestamp())
+  ) then
+    return null;
+  end if;
+  return gdpr_internal.portal_open(p_subject, p_kind);
+end
+$function$;
+comment on function gdpr_internal.portal_answered(bigint, text) is
+  'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
+
+create or replace function gdpr.portal_data(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_report jsonb;
+begin
+  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_report;
+end
+$function$;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
+  v_before text := gdpr_internal.name_request(v_request);
+  v_copy jsonb;
+begin
+  v_copy := gdpr.portable_copy(v_subject);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_copy;
+end
+$function$;
+comment on function gdpr.portal_copy(text) is
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+
+create or replace function gdpr.portal_purposes(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'purpose', p.name,
+      'description', p.description,
+      'allowed', g.allowed & (1::bigint << p.id) <> 0,
+      'bases', b.bases,
+      'consent', c.status,
+      'channels', c.contact,
+      'consent_until', nullif(c.valid_until, 'infinity'),
+      'respond_until', case when c.status = 'waiting' then c.respond_until end,
+      'objection', o.status,
+      'direct_marketing', p.direct_marketing,
+      'open_to_objection', o.status is null and (
+        p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
+      )
+    )) order by p.id), '[]')
+    from gdpr_internal.gate(array[v_subject]) as g
+    cross join gdpr_internal.purpose as p
+    left join gdpr.consent as c on c.subject_id = v_subject and c.purpose = p.name
+    left join lateral (
+      select array_agg(distinct h.basis) as bases from gdpr_internal.held_basis as h
+      where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
+    ) as b on true
+    left join lateral (
+      select x.status from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+    ) as o on true
+    where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
+  );
+end
+$function$;
+comment on function gdpr.portal_purposes(text) is
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+
+create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint;
+  v_before text;
+begin
+  perform gdpr_internal.consent_purposes(array[p_purpose]);
+  if exists (
+    select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
+  ) then
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_before := gdpr_internal.name_request(v_request);
+    perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
+    perform gdpr_internal.end_request(v_request, v_before);
+  end if;
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_withdraw_consent(text, text) is
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+
+create or replace function gdpr.portal_answer_consent(
+  p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
+)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_purpose smallint := (gdpr_internal.consent_purposes(array[p_purpose]))[1];
+  v_asked record;
+begin
+  perform gdpr_internal.require_read_committed();
+  if p_granted is null then
+    perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
+  end if;
+  -- a question that another session answers meanwhile is closed when it is looked at
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select c.status, f.channels into v_asked
+  from gdpr_internal.consent_state as c
+  left join gdpr_internal.consent_request as q on q.id = c.request_id
+  left join gdpr_internal.consent_form as f on f.id = q.form_id
+  where c.subject_id = v_subject and c.purpose_id = v_purpose;
+  if v_asked.status is distinct from 'waiting' then
+    perform gdpr_internal.refuse('invalid_argument', 'this purpose was not asked, or not in time');
+  elsif not p_channels <@ v_asked.channels then
+    perform gdpr_internal.refuse('invalid_argument', 'channels: those that the form asks for');
+  end if;
+  perform gdpr_internal.add_consents(
+    v_subject, array[v_purpose], array[case when p_granted then 'granted' else 'declined' end], 'portal', p_channels, null, p_evidence, null
+  );
+  return (select c.status from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose);
+end
+$function$;
+comment on function gdpr.portal_answer_consent(text, text, boolean, text[], jsonb) is
+  'Grants or declines a purpose that the person was asked for and that waits for an answer. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all). p_evidence: how the answer was given, kept encrypted. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR004 not asked, PR005, PR302, PR310. Art. 7, 8.';
+
+create or replace function gdpr.portal_object(p_session text, p_purpose text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
+  v_before text := gdpr_internal.name_request(v_request);
+begin
+  perform gdpr.object_to(v_subject, p_purpose, p_details);
+  perform gdpr_internal.end_request(v_request, v_before);
+  return v_request;
+end
+$function$;
+comment on function gdpr.portal_object(text, text, jsonb) is
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+
+create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_ground is null or p_ground not in ('accuracy_contested', 'unlawful_processing', 'legal_claims') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is accuracy_contested, unlawful_processing or legal_claims; see portal_object() for objections');
+  end if;
+  return gdpr_internal.portal_open(
+    gdpr_internal.session_subject(p_session), 'restriction', coalesce(p_details, '{}') || jsonb_build_object('ground', p_ground)
+  );
+end
+$function$;
+comment on function gdpr.portal_restrict(text, text, jsonb) is
+  'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
+
+create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_details, '{}') = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
+  end if;
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+end
+$function$;
+comment on function gdpr.portal_correct(text, jsonb) is
+  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+
+create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'erasure', p_details);
+end
+$function$;
+comment on function gdpr.portal_erase(text, jsonb) is
+  'Asks to be erased. An officer carries it out, or says why not. p_details: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 17.';
+
+create or replace function gdpr.portal_requests(p_session text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'request', r.id, 'kind', r.kind, 'state', r.state, 'channel', r.channel, 'received_at', r.received_at,
+      'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
+      'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
+      'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
+      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+    )) order by r.id desc), '[]')
+    from gdpr_internal.request_state as r
+    where r.subject_id = v_subject
+  );
+end
+$function$;
+comment on function gdpr.portal_requests(text) is
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
 
 -- 70_sharing/10_redacted_views.sql
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.redacted_columns(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(
+      case
+        when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+      end, E',\n' order by a.attnum
+    )
+    from pg_attribute as a
+    left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
+      and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+  );
+end
+$function$;
+comment on function gdpr_internal.redacted_columns(smallint) is
+  'The columns of a table as redacted views show them, as the select list of a query over the table as t: the same names and types, masked, or NULL.';
 
 set local role gdpr_viewer;
 
@@ -12792,17 +16074,7 @@ declare
   v_columns text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select string_agg(
-    case
-      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
-    end, E',\n' order by a.attnum
-  )
-  into v_columns
-  from pg_attribute as a
-  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  v_columns := gdpr_internal.redacted_columns(p_table);
   perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
@@ -12837,6 +16109,1105 @@ begin
 end
 $function$;
 comment on function gdpr_generated.drop_redacted_view(smallint, name) is 'Drops a redacted view.';
+
+-- 70_sharing/20_transfers.sql
+-- [code] Where data may go: the EEA, countries with an adequacy decision, and what a transfer elsewhere rests on.
+-- GDPR Art. 44 to 49. Called by: gdpr.record_recipient(), disclosures, the doctor. The operator keeps the list up to date in the policy:
+-- decisions are taken, annulled and run out between two releases.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.safeguards()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'adequacy', 'standard_clauses', 'binding_rules', 'code_of_conduct', 'certification', 'public_instrument', 'authorised_clauses', 'derogation'
+  ];
+end;
+comment on function gdpr_internal.safeguards() is
+  'What a transfer to a third country can rest on: adequacy (Art. 45, a decision limited in scope that covers the recipient), Art. 46(2) (c) standard_clauses, (b) binding_rules, (e) code_of_conduct, (f) certification, (a) public_instrument, 46(3)(a) authorised_clauses, and derogation (Art. 49).';
+
+create or replace function gdpr_internal.derogations()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array[
+    'explicit_consent', 'contract', 'contract_in_interest', 'public_interest', 'legal_claims', 'vital_interests', 'public_register',
+    'compelling_interests'
+  ];
+end;
+comment on function gdpr_internal.derogations() is 'The grounds of Art. 49(1), (a) to (g) and its second subparagraph.';
+
+create or replace view gdpr.adequacy as
+with shipped (country, scope, valid_from, valid_until, source) as (
+  select m.country, null, null::date, null::date, 'EEA'
+  from unnest(string_to_array(
+    'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK', ' '
+  )) as m (country)
+  union all
+  values
+    ('AD', null, date '2010-10-19', null::date, '2010/625/EU'),
+    ('AR', null, date '2003-06-30', null, '2003/490/EC'),
+    ('BR', null, date '2026-01-26', null, '(EU) 2026/179'),
+    ('CA', 'commercial organisations (PIPEDA)', date '2001-12-20', null, '2002/2/EC'),
+    ('CH', null, date '2000-07-26', null, '2000/518/EC'),
+    ('FO', null, date '2010-03-05', null, '2010/146/EU'),
+    ('GB', null, date '2021-06-28', date '2031-12-27', '(EU) 2021/1772, as extended in December 2025'),
+    ('GG', null, date '2003-11-21', null, '2003/821/EC'),
+    ('IL', null, date '2011-01-31', null, '2011/61/EU'),
+    ('IM', null, date '2004-04-28', null, '2004/411/EC'),
+    ('JE', null, date '2008-05-08', null, '2008/393/EC'),
+    ('JP', null, date '2019-01-23', null, '(EU) 2019/419'),
+    ('KR', null, date '2021-12-17', null, '(EU) 2022/254'),
+    ('NZ', null, date '2012-12-19', null, '2013/65/EU'),
+    ('US', 'organisations certified under the EU-US Data Privacy Framework', date '2023-07-10', null, '(EU) 2023/1795'),
+    ('UY', null, date '2012-08-21', null, '2012/484/EU')
+),
+own as (
+  select e.value ->> 'country' as country, e.value ->> 'scope' as scope, (e.value ->> 'from')::date as valid_from,
+    (e.value ->> 'until')::date as valid_until, e.value ->> 'source' as source
+  from gdpr_internal.setting as s
+  cross join lateral jsonb_array_elements(s.value) as e
+  where s.name = 'adequacy'
+)
+select s.country, s.scope, s.valid_from, s.valid_until, s.source from shipped as s
+where not exists (select from own as o where o.country = s.country)
+union all
+select o.country, o.scope, o.valid_from, o.valid_until, o.source from own as o;
+comment on view gdpr.adequacy is
+  'Countries where personal data may go without a safeguard: the EEA, and those of an adequacy decision (Art. 45) from its day to its last. scope: it covers only such recipients. State of the list: November 2026; entries of settings.adequacy in the policy replace those of the same country. valid_until in the past ends one.';
+
+create or replace function gdpr_internal.transfer_problem(p_recipient gdpr_internal.recipient_record)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parent gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  if p_recipient.valid_until <= statement_timestamp() then
+    return 'its entry in the register has ended';
+  end if;
+  if p_recipient.parent_id is not null then
+    select r.* into v_parent from gdpr_internal.recipient_record as r
+    where r.recipient_id = p_recipient.parent_id order by r.id desc limit 1;
+    v_problem := gdpr_internal.transfer_problem(v_parent);
+    if v_problem is not null then
+      return format('%s, for which it works: %s', v_parent.name, v_problem);
+    end if;
+  end if;
+  if exists (
+    select from gdpr.adequacy as a
+    where a.country = p_recipient.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+  ) then
+    return null;
+  end if;
+  return case
+    when p_recipient.safeguard is null then format('a transfer to %s needs a safeguard', p_recipient.country)
+    when p_recipient.safeguard_until <= statement_timestamp() then 'the safeguard of the transfer has ended'
+    when p_recipient.safeguard = 'adequacy' and not exists (
+      select from gdpr.adequacy as a
+      where a.country = p_recipient.country and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    ) then format('no adequacy decision for %s is in force', p_recipient.country)
+  end;
+end
+$function$;
+comment on function gdpr_internal.transfer_problem(gdpr_internal.recipient_record) is
+  'Why nothing may be disclosed to a recipient at this statement, or null: it has ended, or its transfer, or that of the processor it works for, rests on nothing. Art. 44.';
+
+create or replace function gdpr_internal.adequate_now(p_from date, p_until date)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (statement_timestamp() at time zone gdpr_internal.time_zone())::date
+    between coalesce(p_from, '-infinity') and coalesce(p_until, 'infinity');
+end;
+comment on function gdpr_internal.adequate_now(date, date) is 'Whether a decision with these days is in force today, in the time zone of the policy.';
+
+-- 70_sharing/30_recipients.sql
+-- [code] The register of recipients.
+-- GDPR Art. 13(1)(e), 26, 28, 30(1)(d), 44 to 49. Called by: gdpr_dpo; read by disclosures, exports and access reports.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.recipient_now as
+select distinct on (r.recipient_id) r.*
+from gdpr_internal.recipient_record as r
+order by r.recipient_id, r.id desc;
+comment on view gdpr_internal.recipient_now is 'The version of each recipient that holds.';
+
+create or replace function gdpr_internal.check_recipient(p_recipient gdpr_internal.recipient_record)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  v_problem := case
+    when coalesce(p_recipient.name, '') = '' then 'a recipient has a name'
+    when p_recipient.role is null or p_recipient.role <> all (array['controller', 'joint_controller', 'processor', 'sub_processor', 'authority'])
+      then 'role is one of controller, joint_controller, processor, sub_processor, authority'
+    when p_recipient.country is null or p_recipient.country <> all (gdpr_internal.countries())
+      then 'country is two capital letters of ISO 3166-1, as GB'
+    when p_recipient.safeguard <> all (gdpr_internal.safeguards())
+      then format('safeguard is one of %s', array_to_string(gdpr_internal.safeguards(), ', '))
+    when p_recipient.safeguard = 'derogation' and (p_recipient.ground is null or p_recipient.ground <> all (gdpr_internal.derogations()))
+      then format('a derogation has a ground: %s', array_to_string(gdpr_internal.derogations(), ', '))
+    when p_recipient.safeguard = 'adequacy' and p_recipient.safeguard_reference is null
+      then 'a decision limited in scope needs a reference that shows that the recipient is covered'
+    when p_recipient.ground is not null and p_recipient.safeguard is distinct from 'derogation' then 'a ground is for a derogation'
+    when p_recipient.role in ('joint_controller', 'processor', 'sub_processor') and p_recipient.contract is null
+      then 'joint controllers and processors work under a contract (Art. 26, 28): name it'
+    when (p_recipient.role = 'sub_processor') <> (p_recipient.parent_id is not null)
+      then 'a sub-processor, and nobody else, works for a registered processor'
+    when p_recipient.address is not null and not gdpr_internal.is_address(p_recipient.address) then 'address is a mail address, of the organisation and not of a person'
+    when p_recipient.language !~ '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$' then 'language is a tag such as de or pt-BR'
+  end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('invalid_argument', v_problem);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_recipient(gdpr_internal.recipient_record) is 'Refuses an entry of the register that is none. Error: PR004.';
+
+create or replace function gdpr.record_recipient(
+  p_name text,
+  p_role text,
+  p_country text,
+  p_safeguard text default null,
+  p_contract text default null,
+  p_address text default null,
+  p_parent text default null,
+  p_valid_until timestamptz default null,
+  p_ground text default null,
+  p_safeguard_reference text default null,
+  p_safeguard_until timestamptz default null,
+  p_language text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_new gdpr_internal.recipient_record;
+  v_ancestor bigint;
+  v_problem text;
+begin
+  -- two who register the same name at once make one recipient
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.recipient', 0));
+  v_new.name := p_name;
+  v_new.role := p_role;
+  v_new.country := p_country;
+  v_new.safeguard := p_safeguard;
+  v_new.ground := p_ground;
+  v_new.safeguard_reference := p_safeguard_reference;
+  v_new.safeguard_until := p_safeguard_until;
+  v_new.contract := p_contract;
+  v_new.address := p_address;
+  v_new.language := p_language;
+  v_new.valid_until := coalesce(p_valid_until, 'infinity');
+  select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_name;
+  select r.recipient_id into v_new.parent_id
+  from gdpr_internal.recipient_now as r
+  where r.name = p_parent and r.role in ('processor', 'sub_processor');
+  perform gdpr_internal.check_recipient(v_new);
+  v_ancestor := v_new.parent_id;
+  while v_ancestor is not null loop
+    if v_ancestor = v_new.recipient_id then
+      perform gdpr_internal.refuse('invalid_argument', 'a processor cannot work for itself');
+    end if;
+    select r.parent_id into v_ancestor from gdpr_internal.recipient_now as r where r.recipient_id = v_ancestor;
+  end loop;
+  -- an entry that ends here and now needs no safeguard any more
+  v_problem := case when v_new.valid_until > statement_timestamp() then gdpr_internal.transfer_problem(v_new) end;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  insert into gdpr_internal.recipient_record (
+    recipient_id, name, role, country, safeguard, ground, safeguard_reference, safeguard_until, contract, address, language, parent_id, valid_until
+  )
+  values (
+    coalesce(v_new.recipient_id, (select coalesce(max(r.recipient_id), 0) + 1 from gdpr_internal.recipient_record as r)),
+    v_new.name, v_new.role, v_new.country, v_new.safeguard, v_new.ground, v_new.safeguard_reference, v_new.safeguard_until, v_new.contract,
+    v_new.address, v_new.language, v_new.parent_id, v_new.valid_until
+  )
+  returning recipient_id into v_new.recipient_id;
+  perform gdpr_internal.audit_event('RECIPIENT', null, jsonb_build_object('recipient', v_new.recipient_id, 'name', p_name, 'role', p_role, 'country', p_country));
+  return v_new.recipient_id;
+end
+$function$;
+comment on function gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text) is
+  'Registers a recipient, or a new version of the one of this name; returns its number. p_role: controller, joint_controller, processor, sub_processor, authority. p_country: where the data go, ISO 3166-1 (alpha-2). p_safeguard: what a transfer rests on where neither the EEA nor an adequacy decision covers the country (gdpr.adequacy): standard_clauses, binding_rules, code_of_conduct, certification, public_instrument, authorised_clauses, derogation (with p_ground, of Art. 49(1)), or adequacy where the decision is limited in scope (with p_safeguard_reference that shows that the recipient is covered). p_contract: needed for joint controllers and processors. p_address: a mailbox of the organisation, where notices go (in p_language). p_parent: the processor that a sub-processor works for. p_valid_until: nothing is disclosed from then on; now or earlier ends the entry. Errors: PR004, PR701 transfer without a safeguard. Art. 28, 30(1)(d), 44.';
+
+create or replace function gdpr.end_recipient(p_name text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_last gdpr_internal.recipient_record;
+begin
+  select * into v_last from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_last.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  perform gdpr.record_recipient(
+    v_last.name, v_last.role, v_last.country, v_last.safeguard, v_last.contract, v_last.address,
+    (select p.name from gdpr_internal.recipient_now as p where p.recipient_id = v_last.parent_id), statement_timestamp(), v_last.ground,
+    v_last.safeguard_reference, v_last.safeguard_until, v_last.language
+  );
+end
+$function$;
+comment on function gdpr.end_recipient(text) is
+  'Ends the entry of a recipient: nothing may be disclosed to it from now on. It still gets notices about what it has. Error: PR702.';
+
+create or replace function gdpr_internal.require_recipient(p_name text)
+returns gdpr_internal.recipient_record
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_recipient gdpr_internal.recipient_record;
+  v_problem text;
+begin
+  select * into v_recipient from gdpr_internal.recipient_now as r where r.name = p_name;
+  if v_recipient.id is null then
+    perform gdpr_internal.refuse('unknown_recipient');
+  end if;
+  v_problem := gdpr_internal.transfer_problem(v_recipient);
+  if v_problem is not null then
+    perform gdpr_internal.refuse('transfer_refused', v_problem);
+  end if;
+  return v_recipient;
+end
+$function$;
+comment on function gdpr_internal.require_recipient(text) is
+  'The recipient of this name, to whom something may be disclosed now. Errors: PR702 unknown, PR701 it has ended, or its transfer rests on nothing.';
+
+create or replace view gdpr.recipient as
+select
+  r.recipient_id,
+  r.name,
+  r.role,
+  r.country,
+  coalesce((
+    select case when a.source = 'EEA' then 'EEA' else 'adequacy' end
+    from gdpr.adequacy as a
+    where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    limit 1
+  ), r.safeguard) as transfer,
+  r.safeguard,
+  r.ground,
+  r.safeguard_reference,
+  r.safeguard_until,
+  r.contract,
+  r.address,
+  r.language,
+  p.name as works_for,
+  r.valid_until,
+  gdpr_internal.transfer_problem(t) as problem,
+  (select count(*) from gdpr_internal.recipient_record as v where v.recipient_id = r.recipient_id) as versions,
+  r.recorded_at,
+  r.recorded_by
+from gdpr_internal.recipient_now as r
+join gdpr_internal.recipient_record as t on t.id = r.id
+left join gdpr_internal.recipient_now as p on p.recipient_id = r.parent_id;
+comment on view gdpr.recipient is
+  'Recipients of personal data as registered last. transfer: what the data may go there on (EEA, adequacy, a safeguard). problem: why nothing may be disclosed to it now. Art. 30(1)(d), (e).';
+
+create or replace view gdpr.recipient_history as
+select
+  r.id, r.recipient_id, r.name, r.role, r.country, r.safeguard, r.ground, r.safeguard_reference, r.safeguard_until, r.contract, r.address,
+  r.language, r.parent_id, r.valid_until, r.recorded_at, r.recorded_by
+from gdpr_internal.recipient_record as r;
+comment on view gdpr.recipient_history is 'All versions of the recipients, oldest first by id: who changed what about them, when. Art. 5(2).';
+
+-- 70_sharing/40_disclosures.sql
+-- [code] Disclosures: who was told what about whom, recorded in sets, and only of persons who may be shared.
+-- GDPR Art. 5(1)(b), 5(2), 6, 15(1)(c), 18(2), 19. Called by: gdpr_dpo, roles with may = ["disclose"], gdpr.export_rows().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.sharable(p_subjects bigint[], p_mask bigint)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_allowed bigint[];
+begin
+  -- a withdrawal or an erasure and this meet on the person's row: whoever comes second sees the other
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  select coalesce(array_agg(s.id order by s.id), '{}') into v_allowed
+  from gdpr_internal.subject as s
+  where s.id = any (p_subjects)
+    and s.erased_at is null
+    and s.purposes & p_mask <> 0
+    and (s.until > statement_timestamp() or gdpr_internal.still_allowed(s.id, p_mask));
+  return v_allowed;
+end
+$function$;
+comment on function gdpr_internal.sharable(bigint[], bigint) is
+  'Those of the persons who may be processed for the purpose of p_mask at this statement, each once, locked against a change until the end of the transaction.';
+
+create or replace function gdpr_internal.disclosing_purpose(p_purpose text)
+returns smallint
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_purpose smallint;
+begin
+  v_purpose := gdpr_internal.purpose_id(p_purpose);
+  if v_purpose >= 62 then
+    perform gdpr_internal.refuse('built_in_purpose');
+  elsif not pg_has_role(v_role, 'gdpr_dpo', 'usage') and not exists (
+    select from gdpr_internal.role_purpose as rp
+    where rp.purpose_id = v_purpose and pg_has_role(v_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage')
+  ) then
+    perform gdpr_internal.refuse('purpose_not_held', format('role %s', quote_ident(v_role)));
+  end if;
+  return v_purpose;
+end
+$function$;
+comment on function gdpr_internal.disclosing_purpose(text) is
+  'The number of a purpose for which the session''s role may disclose: one of its own; officers, any. Errors: PR003, PR204 built in, 42501.';
+
+create or replace function gdpr_internal.put_disclosure(
+  p_disclosure gdpr_internal.disclosure_record, p_subjects bigint[], p_references text[] default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_id bigint;
+begin
+  insert into gdpr_internal.disclosure_record (recipient_id, purpose_id, audience, table_id, columns, categories, reason, persons, disclosed_at)
+  values (
+    p_disclosure.recipient_id, p_disclosure.purpose_id, p_disclosure.audience, p_disclosure.table_id, p_disclosure.columns,
+    p_disclosure.categories, p_disclosure.reason, cardinality(p_subjects), coalesce(p_disclosure.disclosed_at, statement_timestamp())
+  )
+  returning id into v_id;
+  insert into gdpr_internal.disclosure_person (subject_id, disclosure_id, reference)
+  select s.id, v_id, case when s.reference is not null then gdpr_internal.seal_evidence(s.id, s.reference) end
+  from unnest(p_subjects, p_references) as s (id, reference);
+  perform gdpr_internal.audit_event('DISCLOSE', null, jsonb_build_object(
+    'disclosure', v_id, 'recipient', p_disclosure.recipient_id, 'persons', cardinality(p_subjects)
+  ));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.put_disclosure(gdpr_internal.disclosure_record, bigint[], text[]) is
+  'Records a disclosure of these persons, each named once, and returns its number.';
+
+create or replace function gdpr_internal.check_columns(p_table regclass, p_columns text[], p_categories text[], out columns name[], out categories text[])
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint;
+begin
+  if p_table is null then
+    if p_columns is not null then
+      perform gdpr_internal.refuse('invalid_argument', 'columns are those of p_table');
+    end if;
+    categories := p_categories;
+  else
+    v_table := gdpr_internal.table_id(p_table);
+    columns := p_columns::name[];
+    if exists (
+      select from unnest(p_columns) as c (name)
+      where not exists (
+        select from pg_attribute as a where a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+      )
+    ) then
+      perform gdpr_internal.refuse('invalid_argument', 'the table has no such column');
+    end if;
+    select coalesce(p_categories, array_agg(distinct c.category order by c.category)) into categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_table and (p_columns is null or c.column_name = any (p_columns));
+  end if;
+  if columns is null and categories is null then
+    perform gdpr_internal.refuse('invalid_argument', 'say what was disclosed: categories, or a table and its columns');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_columns(regclass, text[], text[]) is
+  'What was disclosed: columns that the table has, and their categories as the policy classifies them. Errors: PR002, PR004.';
+
+create or replace function gdpr.record_disclosure(
+  p_recipient text,
+  p_subjects bigint[],
+  p_purpose text,
+  p_table regclass default null,
+  p_columns text[] default null,
+  p_categories text[] default null,
+  p_reason text default null,
+  p_locked text default 'refuse',
+  p_references text[] default null,
+  p_disclosed_at timestamptz default null
+)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_new gdpr_internal.disclosure_record;
+  v_what record;
+  v_persons bigint[];
+  v_references text[];
+  v_asked bigint;
+  v_id bigint;
+begin
+  if p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_subjects is null or cardinality(p_references) <> cardinality(p_subjects) then
+    perform gdpr_internal.refuse('invalid_argument', 'the persons are needed, and as many references where there are some');
+  elsif p_disclosed_at > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'a disclosure is recorded when it is made, or afterwards');
+  end if;
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(p_purpose);
+  v_what := gdpr_internal.check_columns(p_table, p_columns, p_categories);
+  v_new.columns := v_what.columns;
+  v_new.categories := v_what.categories;
+  v_new.table_id := (select t.id from gdpr_internal.protected_table as t where t.relation = p_table and t.unprotected_at is null);
+  v_new.reason := p_reason;
+  v_new.disclosed_at := p_disclosed_at;
+  v_asked := (select count(distinct s.id) from unnest(p_subjects) as s (id));
+  if p_disclosed_at < statement_timestamp() then
+    -- it has happened: whether it should have, the record does not change
+    select r.recipient_id into v_new.recipient_id from gdpr_internal.recipient_now as r where r.name = p_recipient;
+    if v_new.recipient_id is null then
+      perform gdpr_internal.refuse('unknown_recipient');
+    end if;
+    perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+    select coalesce(array_agg(s.id), '{}') into v_persons
+    from gdpr_internal.subject as s
+    where s.id = any (p_subjects) and s.erased_at is null;
+  else
+    v_new.recipient_id := (gdpr_internal.require_recipient(p_recipient)).recipient_id;
+    v_persons := gdpr_internal.sharable(p_subjects, 1::bigint << v_new.purpose_id);
+  end if;
+  if cardinality(v_persons) < v_asked and p_locked = 'refuse' then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', v_asked - cardinality(v_persons), v_asked));
+  end if;
+  if cardinality(v_persons) > 0 then
+    if p_references is not null then
+      select array_agg(r.reference order by r.n) into v_references
+      from (
+        select max(a.reference) as reference, v.n
+        from unnest(p_subjects, p_references) as a (id, reference)
+        join unnest(v_persons) with ordinality as v (id, n) on v.id = a.id
+        group by v.n
+      ) as r;
+    end if;
+    v_id := gdpr_internal.put_disclosure(v_new, v_persons, v_references);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('disclosure', v_id, 'persons', cardinality(v_persons), 'left_out', v_asked - cardinality(v_persons)));
+end
+$function$;
+comment on function gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz) is
+  'Records that data of persons go to a recipient; before they do. p_subjects: as gdpr.subjects_of() finds them by rows. p_purpose: one for which each of them may be processed now. What: p_table with p_columns (null: all; their categories follow), or p_categories. p_locked: refuse all when a person may not be shared (erased, restricted, no basis), or leave_out those. p_references: what the recipient knows each person by (a customer number), kept as ciphertext; else it is the subject_ref of redacted views. p_disclosed_at: of a disclosure that was made earlier, of persons who may be locked by now. p_reason must not hold personal data. Returns {"disclosure", "persons", "left_out"}. For gdpr_dpo and roles with may = ["disclose"]. Errors: PR701, PR702, PR703, PR003, PR004, 42501. Art. 5(2), 15(1)(c), 19.';
+
+create or replace view gdpr.disclosure as
+select
+  d.id as disclosure_id,
+  r.name as recipient,
+  p.name as purpose,
+  d.audience,
+  t.relation as table_name,
+  d.columns,
+  d.categories,
+  d.persons,
+  d.reason,
+  d.disclosed_at,
+  d.recorded_at,
+  d.recorded_by
+from gdpr_internal.disclosure_record as d
+join gdpr_internal.recipient_now as r on r.recipient_id = d.recipient_id
+join gdpr_internal.purpose as p on p.id = d.purpose_id
+left join gdpr_internal.protected_table as t on t.id = d.table_id;
+comment on view gdpr.disclosure is
+  'Disclosures: to whom, for what purpose, which data of how many persons, when. audience: recorded by an export itself. Of one person: gdpr.recipients_of(). Art. 5(2), 30(1)(d).';
+
+create or replace function gdpr.recipients_of(p_subject bigint)
+returns table (
+  recipient text, role text, country text, transfer text, purposes text[], categories text[], disclosures bigint,
+  first_disclosed_at timestamptz, last_disclosed_at timestamptz
+)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return query
+  select
+    r.name, r.role, r.country, r.transfer, array_agg(distinct p.name order by p.name),
+    array_agg(distinct c.category order by c.category) filter (where c.category is not null),
+    count(distinct d.id), min(d.disclosed_at), max(d.disclosed_at)
+  from gdpr_internal.disclosure_person as x
+  join gdpr_internal.disclosure_record as d on d.id = x.disclosure_id
+  join gdpr.recipient as r on r.recipient_id = d.recipient_id
+  join gdpr_internal.purpose as p on p.id = d.purpose_id
+  left join lateral unnest(d.categories) as c (category) on true
+  where x.subject_id = p_subject
+  group by r.name, r.role, r.country, r.transfer
+  order by r.name;
+end
+$function$;
+comment on function gdpr.recipients_of(bigint) is
+  'The recipients to whom data of a person were disclosed: who they are, where, on what a transfer rests, for which purposes, which categories of data, how often and when. Art. 15(1)(c), 15(2), 19.';
+
+-- 70_sharing/50_notices.sql
+-- [code] Notices to recipients: what was rectified, erased or restricted here has to be so there.
+-- GDPR Art. 19. Queued by whatever rectifies, erases or restricts; sent by gdprdb outbox send or by hand, settled by gdpr_dpo.
+-- What a notice says is sealed under a key of its own: the recipient still has to know whom it is about when here nobody can.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.seal_notice(
+  p_notice bigint, p_head jsonb, p_language text, p_subjects bigint[], p_refs uuid[], p_sealed text[]
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.gen_random_bytes(64);
+  v_wrapped bytea;
+  v_message jsonb;
+  v_content text;
+begin
+  select p_head || jsonb_build_object('references', jsonb_agg(distinct coalesce(gdpr_internal.open_evidence(r.subject_id, r.sealed), r.ref::text)))
+  into v_message
+  from unnest(p_subjects, p_refs, p_sealed) as r (subject_id, ref, sealed);
+  v_wrapped := gdpr_internal.wrap_key(
+    (gdpr_internal.keyring()).kek, gdpr_internal.gen_random_bytes(16), 'notice'::bytea || int8send(p_notice), v_key
+  );
+  v_content := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), -p_notice, 0, v_message::text);
+  insert into gdpr_internal.notice_key (notice_id, wrapped) values (p_notice, v_wrapped);
+  insert into gdpr_internal.notice_content (notice_id, message) values (p_notice, v_content);
+  if p_head ? 'to' then
+    perform gdpr_internal.check_mail('notice', p_language, v_message);
+    insert into gdpr_internal.outbox (notice_id, template, language, message, due_at)
+    values (p_notice, 'notice', p_language, v_content, statement_timestamp());
+    perform pg_notify('gdpr_outbox', '');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]) is
+  'Seals what a notice says: p_head ({"recipient", "event", ...; "to": it leaves by mail}) and, of each person, the agreed reference (p_sealed, under the person''s key) or the pseudonym. Errors: PR402.';
+
+create or replace function gdpr_internal.notice_secret(p_notice bigint)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_wrapped bytea;
+begin
+  select k.wrapped into v_wrapped from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  return case when v_wrapped is not null
+    then gdpr_internal.unwrap_key((gdpr_internal.keyring()).kek, 'notice'::bytea || int8send(p_notice), v_wrapped) end;
+end
+$function$;
+comment on function gdpr_internal.notice_secret(bigint) is 'The key of a notice, checked; null when it is gone.';
+
+create or replace function gdpr_internal.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (
+    select gdpr_internal.open_value(gdpr_internal.notice_secret(p_notice), -p_notice, 0, c.message)::jsonb
+    from gdpr_internal.notice_content as c where c.notice_id = p_notice
+  );
+end
+$function$;
+comment on function gdpr_internal.open_notice(bigint) is 'What a notice says; null once it was sent.';
+
+create or replace function gdpr_internal.forget_notice(p_notice bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  delete from gdpr_internal.notice_key as k where k.notice_id = p_notice;
+  delete from gdpr_internal.notice_content as c where c.notice_id = p_notice;
+end
+$function$;
+comment on function gdpr_internal.forget_notice(bigint) is 'Deletes what a notice said, and its key.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.queue_notices(p_subjects bigint[], p_event text, p_details jsonb default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- planned while the evidence was small and run when it has grown
+set enable_seqscan = off
+set jit = off
+as $function$
+declare
+  v_chunk record;
+  v_notice bigint;
+  v_persons bigint[];
+  v_queued bigint := 0;
+begin
+  if p_event is null or p_event <> all (array['rectification', 'erasure', 'restriction']) then
+    perform gdpr_internal.refuse('invalid_argument', 'event is one of rectification, erasure, restriction');
+  end if;
+  for v_chunk in
+    with told as (
+      select distinct d.recipient_id, p.subject_id, p.reference
+      from gdpr_internal.disclosure_person as p
+      join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+      where p.subject_id = any (p_subjects)
+    ),
+    numbered as (
+      -- a mail that names all persons of a large batch could not be sent: so many in one
+      select t.recipient_id, t.subject_id, t.reference, s.ref, (dense_rank() over (partition by t.recipient_id order by t.subject_id) - 1) / 500 as n
+      from told as t
+      join gdpr_internal.subject as s on s.id = t.subject_id
+    )
+    select r.recipient_id, r.name, r.address, r.language, array_agg(x.subject_id) as subjects, array_agg(x.ref) as refs, array_agg(x.reference) as sealed
+    from numbered as x
+    join gdpr_internal.recipient_now as r on r.recipient_id = x.recipient_id
+    group by r.recipient_id, r.name, r.address, r.language, x.n
+    order by r.recipient_id, x.n
+  loop
+    v_notice := nextval('gdpr_internal.notice_record_id_seq');
+    v_persons := array(select distinct u from unnest(v_chunk.subjects) as u);
+    insert into gdpr_internal.notice_record (id, recipient_id, event, details, persons)
+    values (v_notice, v_chunk.recipient_id, p_event, p_details, cardinality(v_persons));
+    insert into gdpr_internal.notice_person (subject_id, notice_id) select u, v_notice from unnest(v_persons) as u;
+    perform gdpr_internal.seal_notice(
+      v_notice,
+      jsonb_strip_nulls(jsonb_build_object(
+        'notice', v_notice, 'recipient', v_chunk.name, 'event', p_event, 'columns', p_details -> 'columns', 'to', v_chunk.address
+      )),
+      v_chunk.language, v_chunk.subjects, v_chunk.refs, v_chunk.sealed
+    );
+    v_queued := v_queued + 1;
+  end loop;
+  return v_queued;
+end
+$function$;
+comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
+  'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
+
+create or replace view gdpr.notice as
+select
+  n.id as notice_id,
+  r.name as recipient,
+  n.event,
+  n.details,
+  n.persons,
+  coalesce(e.event, 'due') as state,
+  case when e.event is null then coalesce(o.state, 'by hand') end as delivery,
+  n.queued_at,
+  e.recorded_at as settled_at,
+  e.channel,
+  e.reason,
+  e.recorded_by as settled_by
+from gdpr_internal.notice_record as n
+join gdpr_internal.recipient_now as r on r.recipient_id = n.recipient_id
+left join lateral (
+  select x.event, x.channel, x.reason, x.recorded_at, x.recorded_by
+  from gdpr_internal.notice_event as x where x.notice_id = n.id order by x.id desc limit 1
+) as e on true
+left join gdpr.outbox as o on o.notice_id = n.id;
+comment on view gdpr.notice is
+  'Notices to recipients. state: due, sent, confirmed by the recipient, impossible. delivery of those due: the state of the mail, or by hand where the recipient has no address or the mail was dropped. settled_at, channel, reason: of the last step. Art. 19.';
+
+create or replace view gdpr.notice_due as
+select n.notice_id, n.recipient, n.event, n.details, n.persons, n.delivery, n.queued_at
+from gdpr.notice as n
+where n.state = 'due';
+comment on view gdpr.notice_due is 'Notices that recipients have not got yet: gdpr.open_notice() shows what to tell, gdpr.notice_sent() settles. Art. 19.';
+
+create or replace function gdpr_internal.settle_notice(p_notice bigint, p_event text, p_channel text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text;
+begin
+  perform from gdpr_internal.notice_record as n where n.id = p_notice for update;
+  if not found then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  select e.event into v_before from gdpr_internal.notice_event as e where e.notice_id = p_notice order by e.id desc limit 1;
+  if v_before is not null and not (v_before = 'sent' and p_event = 'confirmed') then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.forget_notice(p_notice);
+  perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
+end
+$function$;
+comment on function gdpr_internal.settle_notice(bigint, text, text, text) is
+  'A notice was sent, confirmed, or cannot be: on record, and what it said is deleted. Error: PR704 there is none that is due (or, to be confirmed, sent).';
+
+create or replace function gdpr.open_notice(p_notice bigint)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_message jsonb := gdpr_internal.open_notice(p_notice);
+begin
+  if v_message is null then
+    perform gdpr_internal.refuse('notice_settled');
+  end if;
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'opened', true));
+  return v_message;
+end
+$function$;
+comment on function gdpr.open_notice(bigint) is
+  'What a due notice says, to be told by other means than mail: {"notice", "recipient", "event", "columns", "references": by which the recipient knows the persons}. On record. Errors: PR704 not due, PR402 key locked. Art. 19.';
+
+create or replace function gdpr.notice_sent(p_notice bigint, p_channel text, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_channel, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a channel is needed, as phone or post');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'sent', p_channel, p_reason);
+end
+$function$;
+comment on function gdpr.notice_sent(bigint, text, text) is
+  'A recipient was told by other means than the mail of the outbox: on record, what the notice said is deleted, a mail that waits is dropped. No personal data in p_reason. Errors: PR704, PR004. Art. 19.';
+
+create or replace function gdpr.confirm_notice(p_notice bigint, p_reason text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.settle_notice(p_notice, 'confirmed', null, p_reason);
+end
+$function$;
+comment on function gdpr.confirm_notice(bigint, text) is
+  'A recipient said that it has done what the notice told, or that it has nothing (p_reason, without personal data). Error: PR704. Art. 19, 28(3)(h).';
+
+create or replace function gdpr.notice_impossible(p_notice bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.settle_notice(p_notice, 'impossible', null, p_reason);
+end
+$function$;
+comment on function gdpr.notice_impossible(bigint, text) is
+  'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
+
+-- 70_sharing/60_generate_export.sql
+-- [code] The generator of the functions by which rows of a table leave as redacted views show them.
+-- GDPR Art. 5(1)(c), 5(2). They belong to gdpr_worker, as all that reads rows for somebody else; who may be shared, gdpr_owner decides in between.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_export(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subjects bigint[];
+begin
+  if p_keys is null then
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from %2$s as t
+    where t.gdpr_subject_id is not null;
+  else
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from unnest(p_keys) as k (key)
+    join %2$s as t on %3$s
+    where t.gdpr_subject_id is not null;
+  end if;
+  set constraints all immediate;
+  return v_subjects;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'exported_' || p_table, v_relation, v_named
+  ));
+  execute format('comment on function gdpr_generated.%I(text[]) is %L', 'exported_' || p_table,
+    format('The persons of rows of %s: all, or those of these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'exported_' || p_table);
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint, p_subjects bigint[])
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_keys is null then
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_subjects) as s (id)
+    join %2$s as t on t.gdpr_subject_id = s.id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0;
+  else
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_keys) with ordinality as k (key, n)
+    join %2$s as t on %3$s
+    join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0
+    order by k.n;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
+    format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint, bigint[]) to gdpr_owner', 'export_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_export(smallint) is
+  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+
+-- 70_sharing/70_exports.sql
+-- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
+-- GDPR Art. 5(2), 15(1)(c), 19, 30(1)(d). Called by: roles of audience export, api or integration; gdpr_dpo; gdprdb share export.
+-- A SELECT cannot write: a role that is bound to a recipient therefore reads no view, but calls this.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.exporter(p_role name)
+returns gdpr_internal.role_binding
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_binding gdpr_internal.role_binding;
+begin
+  select * into v_binding
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences())
+    and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+  -- who is bound to a recipient in one way is so in every way
+  order by (b.recipient is null), (b.role_name <> p_role), b.role_name
+  limit 1;
+  if v_binding.role_name is null then
+    if not pg_has_role(p_role, 'gdpr_dpo', 'usage') then
+      perform gdpr_internal.refuse('export_refused', format('role %s', quote_ident(p_role)));
+    end if;
+    v_binding.audience := 'export';
+  end if;
+  return v_binding;
+end
+$function$;
+comment on function gdpr_internal.exporter(name) is
+  'How a role exports: its binding to audience export, api or integration; an officer without one exports as audience export. Error: gdpr_export_refused (42501).';
+
+create or replace function gdpr.export_rows(
+  p_table text,
+  p_keys text[] default null,
+  p_recipient text default null,
+  p_purpose text default null,
+  p_locked text default 'leave_out',
+  p_reason text default null
+)
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_exporter gdpr_internal.role_binding := gdpr_internal.exporter(gdpr_internal.acting_role());
+  v_new gdpr_internal.disclosure_record;
+  v_purpose text;
+  v_before text;
+  v_mask bigint;
+  v_usable bigint;
+  v_found bigint[];
+  v_persons bigint[];
+begin
+  select t.id, t.purpose_mask into v_new.table_id, v_usable
+  from gdpr_internal.protected_table as t
+  where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  if v_new.table_id is null then
+    perform gdpr_internal.refuse('not_protected');
+  elsif p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_recipient <> v_exporter.recipient then
+    perform gdpr_internal.refuse('invalid_argument', 'the policy binds this role to another recipient');
+  end if;
+  v_new.recipient_id := (gdpr_internal.require_recipient(coalesce(v_exporter.recipient, p_recipient))).recipient_id;
+  v_purpose := coalesce(p_purpose, gdpr_internal.context_setting('purpose'), (
+    select p.name from gdpr_internal.role_purpose as rp
+    join gdpr_internal.purpose as p on p.id = rp.purpose_id
+    where rp.role_name = v_exporter.role_name
+    order by rp.position limit 1
+  ));
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
+  v_mask := 1::bigint << v_new.purpose_id;
+
+  if v_usable & v_mask = 0 then
+    perform gdpr_internal.refuse('purpose_of_table', v_purpose);
+  end if;
+  v_before := gdpr_internal.before_worker();
+  -- the names of generated functions come from the register
+  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  perform gdpr_internal.after_worker(v_before);
+  v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
+  if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', cardinality(v_found) - cardinality(v_persons), cardinality(v_found)));
+  end if;
+  if cardinality(v_persons) > 0 then
+    v_new.audience := v_exporter.audience;
+    v_new.reason := p_reason;
+    select array_agg(c.column_name order by c.position), array_agg(distinct c.category) into v_new.columns, v_new.categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_new.table_id and c.mask <> 'hide';
+    perform gdpr_internal.put_disclosure(v_new, v_persons);
+  end if;
+  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.export_rows(text, text[], text, text, text, text) is
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -13790,7 +18161,7 @@ begin
   for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
     job := v_jobs[3 * i + 1];
     schedule := v_jobs[3 * i + 2];
-    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    execute format('select %I.schedule($1, $2, $3)', 'cron') using job, schedule, v_jobs[3 * i + 3];
     return next;
   end loop;
 end
@@ -13869,6 +18240,58 @@ begin atomic
   group by b.batch_id;
 end;
 comment on function gdpr_internal.doctor_retention() is 'Findings about retention that does not run, and about persons in batches who could not be erased.';
+
+-- 90_accountability/07_doctor_sharing.sql
+-- [code] Findings about recipients and about notices that they did not get.
+-- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_sharing()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it any more: %s', r.problem),
+    'gdpr.record_recipient() with a safeguard or a longer term, or with p_valid_until = now() once nothing is disclosed to it.'
+  from gdpr.recipient as r
+  -- an entry that was ended on purpose is no finding, unless somebody still is bound to it
+  where r.problem is not null and (
+    r.valid_until > statement_timestamp()
+    or exists (select from gdpr_internal.role_binding as b where b.recipient = r.name)
+  )
+  union all
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it from %s on', to_char(e.ends, 'YYYY-MM-DD')),
+    'gdpr.record_recipient() with a longer term, or a safeguard for the time after.'
+  from gdpr.recipient as r
+  cross join lateral (
+    select least(r.valid_until, case when r.transfer = r.safeguard then r.safeguard_until end, (
+      select min(a.valid_until)::timestamptz from gdpr.adequacy as a
+      where a.country = r.country and r.transfer = 'adequacy' and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    )) as ends
+  ) as e
+  where r.problem is null and e.ends < statement_timestamp() + interval '30 days'
+  union all
+  select 'warning', 'recipient', b.role_name::text, format('the policy binds the role to recipient %s, which is not registered', b.recipient),
+    'gdpr.record_recipient(), or another name in the policy; until then the role reads nothing.'
+  from gdpr_internal.role_binding as b
+  where b.recipient is not null and not exists (select from gdpr_internal.recipient_now as r where r.name = b.recipient)
+  union all
+  select 'info', 'recipient', b.role_name::text, format('what a role of audience %s reads in views is not recorded: it is bound to no recipient', b.audience),
+    'Say recipient in the policy where the data leave the organisation.'
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences()) and b.recipient is null
+  union all
+  select 'warning', 'notices', d.recipient, format('notices due for more than 7 days: %s', count(*)),
+    'gdprdb share notices --due lists them; gdpr.open_notice() says what to tell.'
+  from gdpr.notice_due as d
+  where d.queued_at < statement_timestamp() - interval '7 days'
+  group by d.recipient;
+end;
+comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
 
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
@@ -14057,7 +18480,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
@@ -14106,7 +18529,9 @@ begin atomic
   select 'error', 'append_only', c.oid::regclass::text, 'evidence can be changed: its trigger is missing or disabled', 'gdprdb db upgrade puts it back.'
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
-    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end', 'objection_record', 'erasure_record')
+    and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'erasure_completion',
+      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -14245,6 +18670,8 @@ begin
     union all
     select * from gdpr_internal.doctor_mails()
     union all
+    select * from gdpr_internal.doctor_sharing()
+    union all
     select * from gdpr_internal.doctor_retention()
     union all
     select * from gdpr_internal.doctor_rows()
@@ -14335,6 +18762,7 @@ begin
   with past as (
     select t.digest from gdpr_internal.token as t
     where case
+      when t.kind in ('sign_in', 'session') then t.valid_until < statement_timestamp()
       -- an answer by phone that comes late still makes the link one that withdraws
       when t.used_at is null then t.valid_until < statement_timestamp() - interval '1 month'
       when t.kind = 'consent' then t.used_at < statement_timestamp() - interval '1 year' and not exists (
@@ -14348,11 +18776,13 @@ begin
   )
   delete from gdpr_internal.token as t using past as p where t.digest = p.digest;
   get diagnostics v_deleted = row_count;
+  delete from gdpr_internal.sign_in_mail as m
+  where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
   return v_deleted;
 end
 $function$;
 comment on function gdpr.tidy_tokens(integer) is
-  'Deletes up to p_limit tokens and returns how many: those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
+  'Deletes up to p_limit tokens and returns how many: sign-ins and sessions of the portal that are over, those that were not used a month after their time, and those of questions answered more than a year ago by which nothing can be withdrawn any more. Art. 5(1)(e).';
 
 create or replace function gdpr.tidy(p_limit integer default 10000)
 returns table (what text, tidied integer)
@@ -14368,10 +18798,12 @@ begin atomic
   union all
   select 'gates', gdpr.tidy_gates(p_limit)
   union all
+  select 'blocklist', gdpr.tidy_blocklist(p_limit)
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -14394,7 +18826,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -14408,7 +18840,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -14417,10 +18849,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -14451,10 +18890,11 @@ grant usage on sequence gdpr_internal.subject_id_seq to gdpr_keyholder;
 grant select, insert, update on gdpr_internal.outbox to gdpr_keyholder; -- it seals mails and opens them; update: for the lock
 grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; -- it seals registrations and empties them
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -14476,8 +18916,9 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text),
+  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
 to gdpr_keyholder;
 
@@ -14513,7 +18954,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -14524,12 +18966,27 @@ grant execute on function
   gdpr.record_consent(bigint, text, boolean, text, jsonb, timestamptz, text[], bigint), gdpr.withdraw_consent(bigint, text, text, jsonb),
   gdpr.request_consent(bigint, text[], text, text, interval, boolean), gdpr.request_consents(bigint[], text[], text, text, interval, boolean),
   gdpr.record_form(text, text, text[], text[], text, text, text), gdpr.publish_form(text, text), gdpr.consent_receipt(bigint, text),
-  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text),
-  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text), gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
+  gdpr.restrict(bigint, text), gdpr.lift_restriction(bigint, text), gdpr.object_to(bigint, text, jsonb),
+  gdpr.access_report(bigint, boolean), gdpr.portable_copy(bigint, boolean), gdpr.access_pages(bigint, boolean, integer),
+  gdpr.access_rows(bigint, jsonb), gdpr.send_report(bigint, boolean), gdpr.create_download(bigint, interval, boolean),
+  gdpr.erase(bigint, text), gdpr.erase(bigint[], text), gdpr.erasure_plan(bigint), gdpr.finish_review(bigint, text),
+  gdpr.block(text, text, text), gdpr.unblock(text, text, text), gdpr.is_blocked(text, text),
   gdpr.find_subject(text, text), gdpr.subject_of(regclass, text), gdpr.source_of(regclass, text) to gdpr_dpo;
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_dpo;
+
+grant execute on function
+  gdpr.open_request(text, bigint, text, timestamptz, jsonb), gdpr.ask_identity(bigint, jsonb), gdpr.verify_identity(bigint, bigint, jsonb),
+  gdpr.extend_request(bigint, text, jsonb), gdpr.refuse_request(bigint, text, jsonb), gdpr.withdraw_request(bigint, jsonb),
+  gdpr.complete_request(bigint, text, jsonb), gdpr.announce_lifting(bigint, text, jsonb),
+  gdpr.except_from_restriction(bigint, text, text, timestamptz, jsonb), gdpr.end_exception(bigint, text),
+  gdpr.decide_objection(bigint, text, text, text, jsonb) to gdpr_dpo;
+grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.refusal_ground, gdpr.restriction, gdpr.restriction_exception,
+  gdpr.objection to gdpr_dpo, gdpr_auditor;
+-- called by the board as whoever reads it
+grant execute on function
+  gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
 -- 8. auditors read evidence, never plaintext
 grant select on
@@ -14538,14 +18995,14 @@ grant select on
 
 -- 8a. mails: who sends takes one and says what came of it; officers and administrators see that there are some, never what is in them
 grant execute on function
-  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text) to gdpr_mail;
+  gdpr.next_mail(), gdpr.next_mail_at(), gdpr.mail_sent(bigint), gdpr.mail_failed(bigint, boolean, text), gdpr.mail_report(bigint) to gdpr_mail;
 grant execute on function gdpr.retry_mails(bigint[]), gdpr.drop_mails(bigint[], text) to gdpr_admin, gdpr_dpo;
 grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy(integer) to gdpr_admin;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
@@ -14559,6 +19016,21 @@ grant execute on function gdpr.retention_plan() to gdpr_admin, gdpr_dpo, gdpr_au
 grant select on gdpr.retention_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.hold to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.hold_article(text) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.hold
+-- how often, never which: who keeps the blocklist and who administers see tries of a form
+grant select on gdpr.probe to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.probe_totals() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
+
+-- 8d. recipients and what they were told: officers keep the register; nobody else opens a notice
+grant execute on function
+  gdpr.record_recipient(text, text, text, text, text, text, text, timestamptz, text, text, timestamptz, text),
+  gdpr.end_recipient(text),
+  gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
+  gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
+to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
+grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function
+  gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
@@ -14567,18 +19039,26 @@ grant execute on function
   gdpr.may_contact(bigint, text, text), gdpr_internal.may_contact(bigint, text, text, name) to gdpr_dpo, gdpr_app;
 -- the portal: whose consent it is, says the token
 grant execute on function
-  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]) to gdpr_portal;
+  gdpr.portal_form(text), gdpr.answer_consent(text, text[], text[], jsonb), gdpr.portal_withdraw(text, text[]), gdpr.portal_download(text) to gdpr_portal;
+-- and who is signed in, says the session
+grant execute on function
+  gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
+  gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
 alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
+alter table gdpr_internal.notice_key enable row level security;
 do $keys$
 begin
   if not exists (
@@ -14593,8 +19073,11 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
+  gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
+  gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
@@ -14624,8 +19107,10 @@ grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
   gdpr_internal.queue_mail(bigint, text, text, jsonb, timestamptz, timestamptz),
+  gdpr_internal.put_sign_in(bigint, text, text, timestamptz),
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
+  gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
@@ -14657,6 +19142,7 @@ begin
   -- the load has made and granted gdpr_worker's functions anew
   perform gdpr_internal.remember_worker();
   perform gdpr_internal.generate_purposes();
+  perform gdpr_internal.generate_addresses();
   for v_table in select * from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id loop
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);

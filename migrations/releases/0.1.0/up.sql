@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url). machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -22,20 +22,23 @@ create table gdpr_internal.purpose (
   retain interval,
   grace interval,
   condition text,
+  direct_marketing boolean not null default false,
+  automated_decision text,
   assessed_until timestamptz not null default '-infinity',
   created_at timestamptz not null default statement_timestamp()
 );
 comment on table gdpr_internal.purpose is
-  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
+  'Purposes of processing (Art. 5(1)(b)). id is the bit of the gate: 0 to 61 for the policy, 62 compliance and 63 maintenance built in (both read bit 62). A purpose is never deleted: evidence points at it. grace: how long rows from before gdprdb may go on without consent or assessment. condition: of Art. 9(2), by default. direct_marketing: an objection holds at once and for good (Art. 21(3)). automated_decision: what the person is told about the logic and the consequences of decisions taken by machines alone (Art. 15(1)(h)). assessed_until: until when an approved assessment carries legitimate interests, as gdpr_internal.assessment_decision says.';
 
 create table gdpr_internal.role_binding (
   role_name name primary key,
   audience name not null,
   may text[] not null default '{}',
+  recipient text,
   definition jsonb not null
 );
 comment on table gdpr_internal.role_binding is
-  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent).';
+  'Database roles that the policy binds to an audience. may: rights beyond reading within purposes (basis, consent, disclose). recipient: who gets what the role reads; it reads through gdpr.export_rows() alone.';
 
 create table gdpr_internal.role_purpose (
   role_name name not null references gdpr_internal.role_binding on delete cascade,
@@ -83,6 +86,7 @@ create table gdpr_internal.protected_column (
   matches boolean not null default false,
   age boolean not null default false,
   special text,
+  provided boolean not null default true,
   about text,
   review boolean not null default false,
   mask text not null check (mask in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym')),
@@ -92,7 +96,7 @@ create table gdpr_internal.protected_column (
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). original: default, indexes and constraints that encryption took away and unprotect() puts back.';
 
 create table gdpr_internal.worker_function (
   function regprocedure primary key,
@@ -242,6 +246,27 @@ create table gdpr_internal.registration_key (
 );
 comment on table gdpr_internal.registration_key is
   'The key of a registration, wrapped like a person''s. Deleting the row makes every copy of the ciphertext unreadable. Left out of data dumps like every table named .._key.';
+
+-- 10_collection/16_probes.sql
+-- [state] How often somebody ran into the blocklist.
+-- GDPR Art. 32(1)(d). A refusal undoes its transaction, and with it whatever it wrote: only a sequence keeps on counting.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.probe_counter (
+  role_name name primary key,
+  n integer not null generated always as identity unique
+);
+comment on table gdpr_internal.probe_counter is
+  'Who has a counter of tries with blocked identifiers: each role of the policy, and '''' for all others. The count is the sequence gdpr_internal.probes_<n>.';
+
+create table gdpr_internal.probe_reading (
+  role_name name not null,
+  read_at timestamptz not null default statement_timestamp(),
+  total bigint not null,
+  primary key (role_name, read_at)
+);
+comment on table gdpr_internal.probe_reading is 'The counters as gdpr.tidy_blocklist() read them: the difference of two is the count of the time between.';
 
 -- 10_collection/20_fold.sql
 -- [state] How letters fold: the part of a canonical form that must not depend on the server's locale or version.
@@ -745,15 +770,72 @@ create table gdpr_internal.restriction_end (
 );
 comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
 
+create table gdpr_internal.restriction_exception (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  purpose_id smallint not null,
+  ground text not null,
+  details text,
+  valid_until timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index restriction_exception_subject on gdpr_internal.restriction_exception (subject_id);
+comment on table gdpr_internal.restriction_exception is
+  'Purposes for which a restricted person may be processed all the same (Art. 18(2)), on which ground and until when. details: why, ciphertext under the person''s key.';
+
+create table gdpr_internal.restriction_exception_end (
+  exception_id bigint primary key references gdpr_internal.restriction_exception,
+  reason text not null,
+  ended_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why.';
+
 create table gdpr_internal.objection_record (
   id bigint generated always as identity primary key,
   subject_id bigint not null,
   purpose_id smallint not null,
+  pending boolean not null default false,
+  request_id bigint,
+  details text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index objection_record_subject on gdpr_internal.objection_record (subject_id);
+comment on table gdpr_internal.objection_record is
+  'Objections to a purpose (Art. 21). pending: the purpose is closed until somebody has decided whether compelling grounds override; direct marketing is closed for good. details: what the person wrote, ciphertext under the person''s key.';
+
+create table gdpr_internal.objection_decision (
+  id bigint generated always as identity primary key,
+  objection_id bigint not null references gdpr_internal.objection_record,
+  decision text not null,
+  ground text,
+  details text,
+  decided_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index objection_decision_objection on gdpr_internal.objection_decision (objection_id, id desc);
+comment on table gdpr_internal.objection_decision is
+  'What became of objections: upheld, overridden (on which ground), taken_back by the person. details: ciphertext under the person''s key.';
+
+create table gdpr_internal.lifting_notice (
+  id bigint generated always as identity primary key,
+  subject_id bigint not null,
+  restriction_id bigint references gdpr_internal.restriction_record,
+  objection_id bigint references gdpr_internal.objection_record,
+  channel text not null,
+  mail_id bigint,
+  evidence text,
   recorded_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user,
-  unique (subject_id, purpose_id)
+  actor text
 );
-comment on table gdpr_internal.objection_record is 'Objections to a purpose (Art. 21).';
+create index lifting_notice_subject on gdpr_internal.lifting_notice (subject_id);
+comment on table gdpr_internal.lifting_notice is
+  'That a person was told that a restriction, or an objection that was being examined, is going to end (Art. 18(3)): by which mail, or with which evidence (ciphertext under the person''s key).';
 
 create table gdpr_internal.erasure_record (
   id bigint generated always as identity primary key,
@@ -799,6 +881,59 @@ create index erasure_review_subject on gdpr_internal.erasure_review (subject_id)
 comment on table gdpr_internal.erasure_review is
   'Free text in rows that outlived an erasure, which a human has to read: where it stands, never the text. row_key: the primary key of the row, gone with the line once it is reviewed.';
 
+-- 60_subject_rights/12_requests.sql
+-- [state] Requests of persons, and every step of answering them.
+-- GDPR Art. 12(3) to 12(6), Art. 15 to 22, Art. 5(2). Append-only; gdpr.request derives where each one stands.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.request (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  subject_id bigint,
+  channel text not null,
+  details text,
+  received_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index request_subject on gdpr_internal.request (subject_id);
+comment on table gdpr_internal.request is
+  'What persons asked for, and when it arrived. subject_id: null while nobody knows who asks. details (what exactly is asked, in the person''s words): ciphertext under the person''s key, unreadable once erased; the rest stays as evidence.';
+
+create table gdpr_internal.request_event (
+  id bigint generated always as identity primary key,
+  request_id bigint not null references gdpr_internal.request,
+  event text not null,
+  subject_id bigint,
+  due_on date,
+  paused_days integer not null default 0,
+  reason text,
+  facts jsonb,
+  details text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user,
+  actor text
+);
+create index request_event_request on gdpr_internal.request_event (request_id, id);
+comment on table gdpr_internal.request_event is
+  'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
+
+-- 60_subject_rights/13_sign_ins.sql
+-- [state] When a mailbox was last sent a link to the portal.
+-- GDPR Art. 12(2), Art. 32(1)(b). Written by gdpr.portal_request_sign_in() alone, for addresses known and unknown.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.sign_in_mail (
+  mailbox uuid primary key,
+  mailed_at timestamptz not null
+);
+create index sign_in_mail_mailed_at on gdpr_internal.sign_in_mail (mailed_at);
+comment on table gdpr_internal.sign_in_mail is
+  'When somebody last asked for a link to the portal under an address (keyed digest without its plus-tag): one mail for each interval. Nobody can tell from it who is known. Deleted by gdpr.tidy_tokens() once of no effect.';
+
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
 -- GDPR Art. 5(2), Art. 12(1), Art. 32(1)(a). Filled by asking and by double opt-in, emptied by gdprdb outbox send.
@@ -809,6 +944,7 @@ create table gdpr_internal.outbox (
   id bigint generated by default as identity primary key,
   subject_id bigint,
   registration_id bigint,
+  notice_id bigint,
   template text not null,
   language text,
   message text not null,
@@ -824,14 +960,16 @@ create table gdpr_internal.outbox (
 create index outbox_due on gdpr_internal.outbox (due_at) where dead_at is null;
 create index outbox_subject on gdpr_internal.outbox (subject_id);
 create index outbox_registration on gdpr_internal.outbox (registration_id);
+create index outbox_notice on gdpr_internal.outbox (notice_id) where notice_id is not null;
 comment on table gdpr_internal.outbox is
-  'Mails that have not left yet. message: ciphertext of {"to", "token", ...} under the key of the person, or of the registration of nobody yet. message_ref: makes the Message-ID, the same in every attempt, so that a receiver knows a duplicate. due_at: moved on before each attempt, so that one that crashed comes back by itself. taken_by: the server process of who sends it. dead_at: given up, until somebody retries or drops it.';
+  'Mails that have not left yet. message: ciphertext of {"to", "token", ...} under the key of the person, of the registration of nobody yet, or of the notice to a recipient. message_ref: makes the Message-ID, the same in every attempt, so that a receiver knows a duplicate. due_at: moved on before each attempt, so that one that crashed comes back by itself. taken_by: the server process of who sends it. dead_at: given up, until somebody retries or drops it.';
 
 create table gdpr_internal.mail_record (
   id bigint generated always as identity primary key,
   mail_id bigint not null,
   subject_id bigint,
   registration_id bigint,
+  notice_id bigint,
   template text not null,
   language text,
   event text not null check (event in ('sent', 'expired', 'dropped')),
@@ -844,6 +982,111 @@ create table gdpr_internal.mail_record (
 create index mail_record_subject on gdpr_internal.mail_record (subject_id);
 comment on table gdpr_internal.mail_record is
   'What became of mails: sent, expired before they could be, dropped by somebody. Who, which template, when; never what stood in them or where they went.';
+
+-- 70_sharing/05_recipients.sql
+-- [state] Recipients, what was disclosed to them of whom, and the notices that they have to get.
+-- GDPR Art. 4(9), 13(1)(e), 15(1)(c), 19, 28, 30(1)(d), 44 to 49. Append-only but for the content of notices, which is deleted.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.recipient_record (
+  id bigint generated always as identity primary key,
+  recipient_id bigint not null,
+  name text not null check (name <> ''),
+  role text not null check (role in ('controller', 'joint_controller', 'processor', 'sub_processor', 'authority')),
+  country text not null check (country ~ '^[A-Z]{2}$'),
+  safeguard text,
+  ground text,
+  safeguard_reference text,
+  safeguard_until timestamptz,
+  contract text,
+  address text,
+  language text,
+  parent_id bigint,
+  valid_until timestamptz not null default 'infinity',
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index recipient_record_recipient on gdpr_internal.recipient_record (recipient_id, id desc);
+create index recipient_record_name on gdpr_internal.recipient_record (name);
+comment on table gdpr_internal.recipient_record is
+  'Recipients of personal data, in versions: the last one of a recipient_id (the number of its first) holds. country: where the data go. safeguard, ground, safeguard_reference, safeguard_until: what a transfer to a third country rests on. address: a mailbox of the organisation, where notices go. parent_id: the processor that a sub-processor works for.';
+
+create table gdpr_internal.disclosure_record (
+  id bigint generated always as identity primary key,
+  recipient_id bigint not null,
+  purpose_id smallint not null,
+  audience text,
+  table_id smallint,
+  columns name[],
+  categories text[],
+  reason text,
+  persons bigint not null,
+  disclosed_at timestamptz not null,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index disclosure_record_recipient on gdpr_internal.disclosure_record (recipient_id);
+comment on table gdpr_internal.disclosure_record is
+  'Disclosures: to whom, for what, which columns or categories, how many persons. audience: recorded by an export itself. disclosed_at: earlier than recorded_at when it was recorded afterwards.';
+
+create table gdpr_internal.disclosure_person (
+  subject_id bigint not null,
+  disclosure_id bigint not null,
+  reference text,
+  primary key (subject_id, disclosure_id)
+);
+comment on table gdpr_internal.disclosure_person is
+  'The persons of a disclosure. reference: what the recipient knows the person by where that is not the subject_ref of redacted views; ciphertext under the person''s key.';
+
+create table gdpr_internal.notice_record (
+  id bigint generated by default as identity primary key,
+  recipient_id bigint not null,
+  event text not null check (event in ('rectification', 'erasure', 'restriction')),
+  details jsonb,
+  persons integer not null,
+  queued_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index notice_record_recipient on gdpr_internal.notice_record (recipient_id);
+comment on table gdpr_internal.notice_record is
+  'Notices of Art. 19: one communication to one recipient about one or more persons. details: what was changed, names of tables and columns, no values.';
+
+create table gdpr_internal.notice_person (
+  subject_id bigint not null,
+  notice_id bigint not null,
+  primary key (subject_id, notice_id)
+);
+comment on table gdpr_internal.notice_person is 'The persons whom a notice is about.';
+
+create table gdpr_internal.notice_event (
+  id bigint generated always as identity primary key,
+  notice_id bigint not null,
+  event text not null check (event in ('sent', 'confirmed', 'impossible')),
+  channel text,
+  reason text,
+  recorded_at timestamptz not null default statement_timestamp(),
+  recorded_by text not null default session_user
+);
+create index notice_event_notice on gdpr_internal.notice_event (notice_id);
+comment on table gdpr_internal.notice_event is
+  'What became of notices: sent, confirmed by the recipient, or impossible or disproportionate, and why.';
+
+create table gdpr_internal.notice_content (
+  notice_id bigint primary key,
+  message text not null
+);
+comment on table gdpr_internal.notice_content is
+  'What a notice says until it was sent: ciphertext, under a key of its own, of the references by which the recipient knows the persons. After an erasure nothing else here leads from a reference to a person, and this is deleted with the key.';
+
+set local role gdpr_keyholder;
+
+create table gdpr_internal.notice_key (
+  notice_id bigint primary key,
+  wrapped bytea not null
+);
+comment on table gdpr_internal.notice_key is
+  'The key of a notice, wrapped like a person''s. Deleting the row makes every copy of the content unreadable. Left out of data dumps like every table named .._key.';
 
 -- 80_retention/10_holds.sql
 -- [state] Holds: what may not be deleted, although the person asks for it or its time is over.

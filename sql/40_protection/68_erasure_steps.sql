@@ -1,6 +1,6 @@
--- [code] The generator of erasure: for each protected table one function a step, and erase_rows(), which calls them.
--- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, links that
--- may be null are cut, rows that something refers to all the same are anonymised, and tables that refer to each other in a
+-- [code] The generator of the steps of erasure: for each protected table one function a step.
+-- GDPR Art. 17. All belong to gdpr_worker. Rows go whatever shape the foreign keys have: what stays is found first, rows
+-- that it cannot but refer to are anonymised, other links to what goes are cut, and tables that refer to each other in a
 -- circle are deleted from in one statement, at whose end PostgreSQL checks their keys.
 
 set local role gdpr_worker;
@@ -30,6 +30,7 @@ create or replace function gdpr_generated.%1$I(p_subjects bigint[]%2$s)
 returns setof gdpr_internal.erased_fact
 language plpgsql
 volatile
+parallel unsafe
 security definer
 set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
@@ -62,7 +63,7 @@ begin atomic
     E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
     case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
   ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s, ''review'', g.subject_id, count(*), null, %2$L, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
     p_table, c.column_name, p_rows, 'review_' || c.id
   ), '' order by c.position), '')
   from gdpr_internal.protected_column as c
@@ -284,8 +285,8 @@ begin
   select string_agg(format(
     'exists (select from %s as c where %s and (c.gdpr_purposes < 0%s))', l.child,
     gdpr_generated.join_code('c', l.child_columns, 'x', l.parent_columns),
-    -- PostgreSQL cuts these itself
-    case when l.on_delete in ('n', 'd') and l.cut_columns is not null then '' else ' or ' || v_others end
+    -- what can be cut is cut afterwards, but not in a row that is kept
+    case when l.cut_columns is not null then '' else ' or ' || v_others end
   ), E'\n      or ' order by l.id)
   into v_stays
   from gdpr_internal.protected_link as l
@@ -375,147 +376,3 @@ begin atomic
   where gdpr_internal.erase_expression(e, 't') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
-
-create or replace function gdpr_generated.generate_deletes()
-returns smallint[]
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_group record;
-  v_order smallint[] := '{}';
-begin
-  for v_group in
-    -- tables that refer to each other in a circle are one group; groups that refer come before those that they refer to
-    with recursive node as (
-      select t.id from gdpr_internal.protected_table as t
-      where t.unprotected_at is null and gdpr_internal.erasure_method(t.definition) = 'delete'
-    ), reach (id, other) as (
-      select n.id, n.id from node as n
-      union
-      select r.id, l.parent_id
-      from reach as r
-      join gdpr_internal.protected_link as l on l.child_id = r.other
-      join node as n on n.id = l.parent_id
-    ), grouped as (
-      select r.id, (select min(b.other) from reach as b join reach as c on c.id = b.other and c.other = b.id where b.id = r.id) as head, count(*) as reached
-      from reach as r
-      group by r.id
-    )
-    select g.head, array_agg(g.id order by g.id) as ids, max(g.reached) as reached
-    from grouped as g
-    group by g.head
-    order by max(g.reached) desc, g.head
-  loop
-    perform gdpr_generated.define_step(v_group.head, 'delete', false, (
-      select format(E'return query\nwith %s\n%s;\n',
-        string_agg(format(
-          E'gone_%1$s as (\n  delete from %2$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0 returning t.gdpr_subject_id as subject_id\n)',
-          t.id, t.relation
-        ), ', ' order by t.id),
-        string_agg(rtrim(gdpr_generated.facts_code(t.id, 'deleted', 'gone_' || t.id), E'\n'), E'\nunion all\n' order by t.id)
-      )
-      from gdpr_internal.protected_table as t
-      where t.id = any (v_group.ids)
-    ));
-    v_order := v_order || v_group.head;
-  end loop;
-  return v_order;
-end
-$function$;
-comment on function gdpr_generated.generate_deletes() is 'Generates the steps that delete rows, one for each circle of foreign keys; returns their tables in order.';
-
-create or replace function gdpr_generated.generate_erasures()
-returns void
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_table record;
-  v_function regprocedure;
-  v_deletes smallint[];
-  v_calls record;
-begin
-  for v_function in
-    select p.oid from pg_proc as p
-    where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole and p.proname ~ '^t[0-9]+_[a-z_]+$'
-  loop
-    execute format('drop function %s', v_function);
-  end loop;
-  for v_table in
-    select t.id, gdpr_internal.erasure_method(t.definition) as method from gdpr_internal.protected_table as t where t.unprotected_at is null order by t.id
-  loop
-    perform gdpr_generated.generate_keep(v_table.id);
-    perform gdpr_generated.generate_joint(v_table.id);
-    if v_table.method = 'anonymise' then
-      perform gdpr_generated.generate_anonymise(v_table.id, 'anonymise', '');
-    end if;
-    perform gdpr_generated.generate_links(v_table.id);
-  end loop;
-  v_deletes := gdpr_generated.generate_deletes();
-  select
-    string_agg(c.call, '' order by t.depth desc, t.id) filter (where c.step = 'keep') as keep,
-    string_agg(c.call, '' order by t.depth desc, t.id) filter (where c.step in ('pass_on', 'anonymise')) as anonymise,
-    string_agg(c.call, '' order by t.id) filter (where c.step = 'unlink') as unlink,
-    string_agg(c.call || E'v_more := v_more or found;\n', '' order by t.depth desc, t.id) filter (where c.step = 'spare') as spare,
-    string_agg(c.call, '' order by array_position(v_deletes, t.id)) filter (where c.step = 'delete') as deletes
-  into v_calls
-  from gdpr_internal.protected_table as t
-  join pg_proc as p on p.pronamespace = 'gdpr_generated'::regnamespace and p.proname ~ ('^t' || t.id || '_')
-  cross join lateral (
-    select s.step, format(E'return query select * from gdpr_generated.%I(p_subjects%s);\n', p.proname, case s.step when 'keep' then ', p_holds' else '' end) as call
-    from (select substr(p.proname, length('t' || t.id || '_') + 1)) as s (step)
-  ) as c
-  where t.unprotected_at is null;
-
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.erase_rows(p_subjects bigint[], p_holds gdpr_internal.held_fact[])
-returns setof gdpr_internal.erased_fact
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = on
-as $body$
-declare
-  v_more boolean;
-begin
-  if gdpr_internal.link_fingerprint() <> %1$L then
-    perform gdpr_internal.refuse('drifted', 'foreign keys between protected tables');
-  end if;
-%2$s%3$s%4$s%5$s  return;
-end
-$body$
-$code$,
-    gdpr_internal.link_fingerprint(),
-    gdpr_internal.indented(coalesce(v_calls.keep, '') || coalesce(v_calls.anonymise, ''), '  '),
-    gdpr_internal.indented(case
-      when v_calls.spare is null then coalesce(v_calls.unlink, '')
-      -- a row that is anonymised stays, and so does what it refers to
-      else format(E'loop\n  v_more := false;\n%s%s  exit when not v_more;\nend loop;\n',
-        gdpr_internal.indented(coalesce(v_calls.unlink, ''), '  '), gdpr_internal.indented(v_calls.spare, '  '))
-    end, '  '),
-    gdpr_internal.indented(coalesce(v_calls.deletes, ''), '  '),
-    (
-      select gdpr_internal.indented(coalesce(string_agg(format(
-        E'if exists (select from %1$s as t where t.gdpr_subject_id = any (p_subjects) and t.gdpr_purposes >= 0) then\n'
-        '  perform gdpr_internal.refuse(''erasure_incomplete'', %1$L);\nend if;\n', t.relation
-      ), '' order by t.id), ''), '  ')
-      from gdpr_internal.protected_table as t
-      where t.unprotected_at is null
-    )
-  ));
-  comment on function gdpr_generated.erase_rows(bigint[], gdpr_internal.held_fact[]) is
-    'Erases the rows of persons in every protected table and says what it did, a line for each table, person and kind. Generated by gdpr.apply().';
-  grant execute on function gdpr_generated.erase_rows(bigint[], gdpr_internal.held_fact[]) to gdpr_owner;
-end
-$function$;
-comment on function gdpr_generated.generate_erasures() is
-  'Generates erasure for all protected tables: it follows the foreign keys between them, and so is made anew with each.';
