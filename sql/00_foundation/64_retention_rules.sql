@@ -49,3 +49,24 @@ from gdpr_internal.protected_table as t
 where t.unprotected_at is null and not t.definition ? 'retain';
 comment on view gdpr_internal.retention_rule is
   'Rules of a table, numbered from 0. named: for the columns it names; else for the rest of the row, which goes when every rule''s time is over. after_column null: counted from the end of the last basis for the purposes of purpose_mask. period null: each purpose''s own. A table without rules has the one of its purposes, in force when each of them says how long it retains.';
+
+create or replace function gdpr_policy.kept_since(p_role name, p_claim text, p_period interval, p_type anyelement)
+returns anyelement
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+  v_since timestamp := timezone(v_zone, statement_timestamp()) - p_period;
+begin
+  if gdpr_policy.purpose_mask(p_role, p_claim) = 1::bigint << 62 then
+    v_since := '-infinity';
+  end if;
+  return case when pg_typeof(p_type) = 'timestamptz'::regtype then timezone(v_zone, v_since) else v_since end;
+end
+$function$;
+comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
+  'The moment, as date or timestamp of the type of p_type, up to which rows of a table are over for a statement of p_role, by a rule that keeps them for p_period; compliance and maintenance see all. Once per statement, as an InitPlan of the row policies. Art. 5(1)(e).';

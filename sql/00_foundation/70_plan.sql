@@ -296,6 +296,25 @@ begin atomic
 end;
 comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
 
+create or replace function gdpr_internal.retention_condition(p_relation regclass, p_definition jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select '((' || string_agg(format(
+    '%I > (select gdpr_policy.kept_since(current_user, current_setting(''gdpr.purpose'', true), %L, null::%s))', coalesce(a.attname, ''), r.rule ->> 'for',
+    format_type(a.atttypid, null)
+  ), ' or ' order by r.n) || ') is not false)'
+  from jsonb_array_elements(p_definition -> 'retain') with ordinality as r (rule, n)
+  left join pg_attribute as a on a.attrelid = p_relation and a.attname = r.rule ->> 'after' and not a.attisdropped
+  having bool_and(a.attname is not null) and not bool_and(r.rule ? 'columns');
+end;
+comment on function gdpr_internal.retention_condition(regclass, jsonb) is
+  'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
+
 create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -315,6 +334,8 @@ declare
     v_mask, v_caller
   );
   v_base text := '(select gdpr_generated.is_clear(current_user) or gdpr_policy.refuse_base(current_user))';
+  -- a row whose time is over is hidden at that instant, whenever retention comes to delete it
+  v_shown text := format('(%s)', v_gate) || coalesce(' and ' || gdpr_internal.retention_condition(p_relation, p_definition), '');
   v_policy record;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
@@ -324,7 +345,7 @@ begin
         ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
-          'as restrictive for all to public using (%1$s) with check (%1$s)', v_gate
+          'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
         ))
       ) as p (name, definition)
     loop

@@ -96,9 +96,7 @@ declare
   v_before text := gdpr_internal.before_worker();
   v_page bigint[];
 begin
-  execute format('select gdpr_generated.%I($1, $2, $3)', 'candidates_' || p_table)
-  into v_page
-  using p_after, p_limit, gdpr_internal.time_zone();
+  execute format('select gdpr_generated.%I($1, $2)', 'candidates_' || p_table) into v_page using p_after, p_limit;
   perform gdpr_internal.after_worker(v_before);
   return v_page;
 end
@@ -117,9 +115,9 @@ declare
   v_page record := gdpr_internal.retention_page(p_table, p_subjects);
   v_before text := gdpr_internal.before_worker();
 begin
-  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7, $8)', 'retain_' || p_table)
+  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7)', 'retain_' || p_table)
   into removed, emptied
-  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, gdpr_internal.time_zone(), p_limit;
+  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;
@@ -263,9 +261,9 @@ begin
       exit when v_page is null;
       v_facts := gdpr_internal.retention_page(v_table, v_page);
       v_before := gdpr_internal.before_worker();
-      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7) as o', 'overdue_' || v_table)
+      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6) as o', 'overdue_' || v_table)
       into v_counts
-      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits, gdpr_internal.time_zone();
+      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits;
       perform gdpr_internal.after_worker(v_before);
       v_found := v_found || v_counts;
       v_after := v_page[cardinality(v_page)];

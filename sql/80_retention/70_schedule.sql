@@ -28,7 +28,7 @@ begin
   for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
     job := v_jobs[3 * i + 1];
     schedule := v_jobs[3 * i + 2];
-    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    execute format('select %I.schedule($1, $2, $3)', 'cron') using job, schedule, v_jobs[3 * i + 3];
     return next;
   end loop;
 end

@@ -94,7 +94,7 @@ grant execute on function
   gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
-  gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
+  gdpr_internal.time_zone(), gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
@@ -120,7 +120,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
-  gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data

@@ -3338,6 +3338,27 @@ where t.unprotected_at is null and not t.definition ? 'retain';
 comment on view gdpr_internal.retention_rule is
   'Rules of a table, numbered from 0. named: for the columns it names; else for the rest of the row, which goes when every rule''s time is over. after_column null: counted from the end of the last basis for the purposes of purpose_mask. period null: each purpose''s own. A table without rules has the one of its purposes, in force when each of them says how long it retains.';
 
+create or replace function gdpr_policy.kept_since(p_role name, p_claim text, p_period interval, p_type anyelement)
+returns anyelement
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_zone text := gdpr_internal.time_zone();
+  v_since timestamp := timezone(v_zone, statement_timestamp()) - p_period;
+begin
+  if gdpr_policy.purpose_mask(p_role, p_claim) = 1::bigint << 62 then
+    v_since := '-infinity';
+  end if;
+  return case when pg_typeof(p_type) = 'timestamptz'::regtype then timezone(v_zone, v_since) else v_since end;
+end
+$function$;
+comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
+  'The moment, as date or timestamp of the type of p_type, up to which rows of a table are over for a statement of p_role, by a rule that keeps them for p_period; compliance and maintenance see all. Once per statement, as an InitPlan of the row policies. Art. 5(1)(e).';
+
 -- 00_foundation/65_controls.sql
 -- [code] What apply() left on a table, and the policy in force as people read it.
 -- GDPR Art. 5(2), Art. 25. Called by: gdpr.plan() and gdpr.doctor() (drift), DBAs, officers and auditors (views).
@@ -3848,6 +3869,25 @@ begin atomic
 end;
 comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
 
+create or replace function gdpr_internal.retention_condition(p_relation regclass, p_definition jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select '((' || string_agg(format(
+    '%I > (select gdpr_policy.kept_since(current_user, current_setting(''gdpr.purpose'', true), %L, null::%s))', coalesce(a.attname, ''), r.rule ->> 'for',
+    format_type(a.atttypid, null)
+  ), ' or ' order by r.n) || ') is not false)'
+  from jsonb_array_elements(p_definition -> 'retain') with ordinality as r (rule, n)
+  left join pg_attribute as a on a.attrelid = p_relation and a.attname = r.rule ->> 'after' and not a.attisdropped
+  having bool_and(a.attname is not null) and not bool_and(r.rule ? 'columns');
+end;
+comment on function gdpr_internal.retention_condition(regclass, jsonb) is
+  'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
+
 create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -3867,6 +3907,8 @@ declare
     v_mask, v_caller
   );
   v_base text := '(select gdpr_generated.is_clear(current_user) or gdpr_policy.refuse_base(current_user))';
+  -- a row whose time is over is hidden at that instant, whenever retention comes to delete it
+  v_shown text := format('(%s)', v_gate) || coalesce(' and ' || gdpr_internal.retention_condition(p_relation, p_definition), '');
   v_policy record;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
@@ -3876,7 +3918,7 @@ begin
         ('gdpr_40_base', format('for all to public using (%1$s) with check (%1$s)', v_base)),
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
-          'as restrictive for all to public using (%1$s) with check (%1$s)', v_gate
+          'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
         ))
       ) as p (name, definition)
     loop
@@ -12028,9 +12070,9 @@ set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
 begin atomic
   -- counted where the policy is: whatever zone the session has, a day is a day there
-  select coalesce(string_agg(
+  select coalesce(E'  v_zone text := gdpr_internal.time_zone();\n  v_now timestamp := timezone(v_zone, statement_timestamp());\n' || string_agg(
     case a.atttypid
-      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(p_zone, v_now - interval %L);\n', r.n, r.period)
+      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(v_zone, v_now - interval %L);\n', r.n, r.period)
       when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
       else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
     end, '' order by r.n), '')
@@ -12163,7 +12205,7 @@ begin
   ) as d;
   perform gdpr_generated.define(format(
     $code$
-create or replace function gdpr_generated.%1$I(p_after bigint, p_limit integer, p_zone text)
+create or replace function gdpr_generated.%1$I(p_after bigint, p_limit integer)
 returns bigint[]
 language plpgsql
 volatile
@@ -12172,7 +12214,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %2$s  v_subjects bigint[];
 begin
   select array_agg(s.id) into v_subjects
@@ -12189,9 +12230,9 @@ $body$
 $code$,
     'candidates_' || p_table, gdpr_generated.retention_moments(p_table), v_relation, v_condition
   ));
-  execute format('comment on function gdpr_generated.%I(bigint, integer, text) is %L', 'candidates_' || p_table,
+  execute format('comment on function gdpr_generated.%I(bigint, integer) is %L', 'candidates_' || p_table,
     format('The next persons, by number, with a row in %s whose time may be over. Generated by gdpr.apply().', v_relation));
-  execute format('grant execute on function gdpr_generated.%I(bigint, integer, text) to gdpr_owner', 'candidates_' || p_table);
+  execute format('grant execute on function gdpr_generated.%I(bigint, integer) to gdpr_owner', 'candidates_' || p_table);
 end
 $function$;
 comment on function gdpr_generated.generate_candidates(smallint) is 'Generates candidates_<table>, which pages through the persons that retention has to look at.';
@@ -12213,8 +12254,8 @@ begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(format(
-      ', case when x.gdpr_due & %s <> 0 then timezone(p_zone, %s + interval %L) end as since_%s', 1 << r.n,
-      case when a.atttypid = 'timestamptz'::regtype then format('timezone(p_zone, x.%I)', r.after_column) else format('x.%I', r.after_column) end,
+      ', case when x.gdpr_due & %s <> 0 then timezone(v_zone, %s + interval %L) end as since_%s', 1 << r.n,
+      case when a.atttypid = 'timestamptz'::regtype then format('timezone(v_zone, x.%I)', r.after_column) else format('x.%I', r.after_column) end,
       r.period, r.n
     ), '' order by r.n) filter (where r.after_column is not null),
     string_agg(format(
@@ -12241,7 +12282,6 @@ set search_path = pg_catalog, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %3$sbegin
   return query
   with looked as materialized (%4$s)
@@ -12268,10 +12308,10 @@ parallel safe
 security invoker
 begin atomic
   select 'p_subjects bigint[], p_due integer[], p_held_subjects bigint[], p_held_bits integer[], p_held_keys text[], '
-    'p_held_key_bits integer[], p_zone text';
+    'p_held_key_bits integer[]';
 end;
 comment on function gdpr_generated.retention_arguments() is
-  'The arguments of generated functions of retention: persons and the bits of the rules by which their bases are over; what holds keep, by person and by primary key, as bits of rules; the time zone of the policy.';
+  'The arguments of generated functions of retention: persons and the bits of the rules by which their bases are over; what holds keep, by person and by primary key, as bits of rules.';
 
 create or replace function gdpr_generated.generate_retention(p_table smallint)
 returns void
@@ -12308,7 +12348,6 @@ set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
 as $body$
 declare
-  v_now timestamp := timezone(p_zone, statement_timestamp());
 %4$s  v_constraint name;
   v_places tid[];
   v_parts oid[];
@@ -20003,9 +20042,7 @@ declare
   v_before text := gdpr_internal.before_worker();
   v_page bigint[];
 begin
-  execute format('select gdpr_generated.%I($1, $2, $3)', 'candidates_' || p_table)
-  into v_page
-  using p_after, p_limit, gdpr_internal.time_zone();
+  execute format('select gdpr_generated.%I($1, $2)', 'candidates_' || p_table) into v_page using p_after, p_limit;
   perform gdpr_internal.after_worker(v_before);
   return v_page;
 end
@@ -20024,9 +20061,9 @@ declare
   v_page record := gdpr_internal.retention_page(p_table, p_subjects);
   v_before text := gdpr_internal.before_worker();
 begin
-  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7, $8)', 'retain_' || p_table)
+  execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7)', 'retain_' || p_table)
   into removed, emptied
-  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, gdpr_internal.time_zone(), p_limit;
+  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;
@@ -20170,9 +20207,9 @@ begin
       exit when v_page is null;
       v_facts := gdpr_internal.retention_page(v_table, v_page);
       v_before := gdpr_internal.before_worker();
-      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7) as o', 'overdue_' || v_table)
+      execute format('select jsonb_agg(o) from gdpr_generated.%I($1, $2, $3, $4, $5, $6) as o', 'overdue_' || v_table)
       into v_counts
-      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits, gdpr_internal.time_zone();
+      using v_page, v_facts.due, v_facts.held_subjects, v_facts.held_bits, v_facts.held_keys, v_facts.held_key_bits;
       perform gdpr_internal.after_worker(v_before);
       v_found := v_found || v_counts;
       v_after := v_page[cardinality(v_page)];
@@ -20521,7 +20558,7 @@ begin
   for i in 0 .. cardinality(v_jobs) / 3 - 1 loop
     job := v_jobs[3 * i + 1];
     schedule := v_jobs[3 * i + 2];
-    execute 'select cron.schedule($1, $2, $3)' using job, schedule, v_jobs[3 * i + 3];
+    execute format('select %I.schedule($1, $2, $3)', 'cron') using job, schedule, v_jobs[3 * i + 3];
     return next;
   end loop;
 end
@@ -20897,7 +20934,8 @@ begin atomic
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
-      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)'
+      'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
+      'gdpr_policy.kept_since(name,text,interval,anyelement)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -21294,7 +21332,7 @@ grant execute on function
   gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
-  gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
+  gdpr_internal.time_zone(), gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
@@ -21320,7 +21358,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.error_text(text),
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
-  gdpr_policy.special_allowed(bigint, name, text),
+  gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data

@@ -1,0 +1,1 @@
+"""What the rights of persons cost: access, erasure of one and of many, at two sizes."""
