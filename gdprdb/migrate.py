@@ -47,6 +47,9 @@ _ONE_AT_A_TIME = threading.Lock()
 _ROLES = (
     "gdpr_mail",
     "gdpr_portal",
+    "gdpr_integration",
+    "gdpr_api",
+    "gdpr_export",
     "gdpr_bi",
     "gdpr_app",
     "gdpr_auditor",

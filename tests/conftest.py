@@ -208,7 +208,7 @@ create index on public.invoice_line (invoice_id);
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line: ``run("db", "status", stdin="...")``."""
-    for variable in ("GDPRDB_DSN", "DATABASE_URL", "GDPRDB_FORMAT", "GDPRDB_KEY"):
+    for variable in ("GDPRDB_DSN", "DATABASE_URL", "GDPRDB_FORMAT", "GDPRDB_KEY", "GDPRDB_REQUEST"):
         monkeypatch.delenv(variable, raising=False)
 
     def call(*arguments: str, stdin: str | None = None) -> Outcome:

@@ -96,7 +96,8 @@ def database(
     """A connection to a database at this program's release; commits at the end.
 
     The operating system's user is claimed as the actor. Where GDPRDB_KEY is set, it
-    unlocks the key for the session.
+    unlocks the key for the session; where GDPRDB_REQUEST is, what is done fulfils the
+    request of that number.
 
     Args:
         dsn: what the user gave.
@@ -110,6 +111,8 @@ def database(
         migrate.require_current(connection)
         connection.adapters.register_loader("timestamptz", _OpenEnded)
         connection.execute("select set_config('gdpr.actor', %s, false)", [getpass.getuser()])
+        if request := os.environ.get("GDPRDB_REQUEST"):
+            connection.execute("select set_config('gdpr.request', %s, false)", [request])
         if key := os.environ.get("GDPRDB_KEY"):
             connection.execute("select gdpr.unlock(%s)", [key])
         yield connection

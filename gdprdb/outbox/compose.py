@@ -192,8 +192,9 @@ class Composer:
         variables["sender_address"] = self.sender.addr_spec
         variables["language"] = language
         variables.setdefault("attach_form", False)
-        if variables["attach_form"]:
+        if mail.content.get("token") is None:
             variables["link"] = None
+        if variables["attach_form"]:
             variables["attachment"] = f"consent-{variables['reference']}.html"
         if mail.archive is not None:
             variables["link"] = None

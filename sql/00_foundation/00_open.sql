@@ -30,7 +30,9 @@ begin
       detail = v_role, hint = 'ALTER ROLE ... NOLOGIN NOSUPERUSER NOBYPASSRLS, or rename them.';
   end if;
   -- groups, given to logins
-  foreach v_role in array array['gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_mail'] loop
+  foreach v_role in array array[
+    'gdpr_admin', 'gdpr_dpo', 'gdpr_auditor', 'gdpr_app', 'gdpr_bi', 'gdpr_export', 'gdpr_api', 'gdpr_integration', 'gdpr_portal', 'gdpr_mail'
+  ] loop
     if not exists (select from pg_catalog.pg_roles where rolname = v_role) then
       execute pg_catalog.format('create role %I nologin', v_role);
     end if;
@@ -54,7 +56,9 @@ begin
     end if;
   end loop;
   -- apply() binds logins to these groups on behalf of whoever administers the policy
-  foreach v_role in array array['gdpr_app', 'gdpr_bi', 'gdpr_portal', 'gdpr_mail', 'gdpr_auditor'] loop
+  foreach v_role in array array[
+    'gdpr_app', 'gdpr_bi', 'gdpr_export', 'gdpr_api', 'gdpr_integration', 'gdpr_portal', 'gdpr_mail', 'gdpr_auditor'
+  ] loop
     if not exists (
       select from pg_catalog.pg_auth_members m
       where m.roleid = v_role::regrole and m.member = 'gdpr_owner'::regrole and m.admin_option
@@ -65,7 +69,9 @@ begin
 
   select string_agg(n.nspname, ', ') into v_role
   from pg_catalog.pg_namespace n
-  where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+  where n.nspname in (
+      'gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi', 'gdpr_export', 'gdpr_api', 'gdpr_integration'
+    )
     and n.nspowner <> 'gdpr_owner'::regrole;
   if v_role is not null then
     raise exception using errcode = 'PR010', message = 'schemas with the names of gdprdb belong to somebody else',
@@ -80,9 +86,12 @@ begin
   create schema if not exists gdpr_policy;
   create schema if not exists gdpr_clear;
   create schema if not exists gdpr_bi;
+  create schema if not exists gdpr_export;
+  create schema if not exists gdpr_api;
+  create schema if not exists gdpr_integration;
   grant usage, create on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear to gdpr_keyholder;
   -- owns the clear and the redacted views; no function runs as it, so what a table's owner plants in row policies gets nothing
-  grant usage, create on schema gdpr_generated, gdpr_clear, gdpr_bi to gdpr_viewer;
+  grant usage, create on schema gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration to gdpr_viewer;
   grant usage on schema gdpr_internal, gdpr_policy, gdpr to gdpr_viewer;
   -- not in gdpr_internal: a function planted beside pgcrypto would be handed the keys
   grant usage, create on schema gdpr_generated to gdpr_worker;

@@ -107,6 +107,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -189,6 +191,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -214,6 +217,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -227,6 +231,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -252,7 +278,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -263,7 +293,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -332,7 +362,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end

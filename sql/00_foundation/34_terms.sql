@@ -41,3 +41,36 @@ begin atomic
   ];
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';

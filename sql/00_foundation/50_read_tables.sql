@@ -313,6 +313,64 @@ begin atomic
 end;
 comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
 
+create or replace function gdpr_internal.root_of(p_tables jsonb, p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive up (name, depth) as (
+    select p_name, 0
+    union all
+    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+    from up as u
+    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+  )
+  select u.name from up as u order by u.depth desc limit 1;
+end;
+comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+
+create or replace function gdpr_internal.copy_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with declared as (
+    select
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+    cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
+  )
+  select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
+  from declared as d
+  left join declared as o on o.name = d.same_as
+  cross join lateral (
+    select case
+      when o.name is null then format('%s is no column that this policy declares; write it as schema.table.column', to_json(d.same_as))
+      when o.name = d.name then 'is the column itself'
+      when o.same_as is not null then format('%s is a copy itself; name the column that it is a copy of', d.same_as)
+      when o.type is distinct from d.type then format('%s is %s, this column is %s', d.same_as, o.type, d.type)
+      when gdpr_internal.root_of(p_tables, d.table_name) <> gdpr_internal.root_of(p_tables, o.table_name) and '[]' in (
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, d.table_name) -> 'match_on', '[]'),
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, o.table_name) -> 'match_on', '[]')
+      ) then format('rows of %s are never of the same person', o.table_name)
+    end as problem
+  ) as p
+  where d.same_as is not null and p.problem is not null;
+end;
+comment on function gdpr_internal.copy_problems(jsonb) is
+  'Columns that cannot be copies (same_as) of the column they name: it has to be declared, of the same type, no copy itself, and of rows of the same person.';
+
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
 stable
@@ -365,7 +423,7 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.copy_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables

@@ -312,6 +312,30 @@ end
 $function$;
 comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
 
+create or replace function gdpr_internal.error_names(p_state text, p_constraint text, p_column text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select concat_ws(', ',
+    'SQLSTATE ' || p_state,
+    (
+      select 'constraint ' || n.name
+      from (
+        select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+        union all select 'gdpr_' || e.name from gdpr.error_code as e
+      ) as n (name)
+      where n.name = p_constraint limit 1
+    ),
+    (select 'column ' || a.attname from pg_attribute as a where a.attname = p_column limit 1)
+  );
+end;
+comment on function gdpr_internal.error_names(text, text, text) is
+  'What can be told of an error that a row met in its table: the code, and names that are some. What the server or planted code says beside them may hold values.';
+
 create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
 returns bigint
 language plpgsql
@@ -339,18 +363,7 @@ begin
     -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ',
-        'SQLSTATE ' || v_state,
-        (
-          select 'constraint ' || n.name
-          from (
-            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
-            union all select 'gdpr_' || e.name from gdpr.error_code as e
-          ) as n (name)
-          where n.name = v_constraint limit 1
-        ),
-        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
-      )
+      gdpr_internal.error_names(v_state, v_constraint, v_column)
     );
   end;
   perform gdpr_internal.after_worker(v_before);

@@ -15,22 +15,7 @@ as $function$
 declare
   v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
 begin
-  return v_mask = 1::bigint << 62 or exists (
-    select from gdpr_internal.purpose as p
-    -- explicit consent is given by a person, never by a policy
-    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  ) or exists (
-    select
-    from gdpr_internal.held_basis as h
-    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
-      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
-  ) or exists (
-    select
-    from gdpr_internal.ground as g
-    join gdpr_internal.purpose as p on p.id = g.purpose_id
-    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
-      and p.condition = 'explicit_consent'
-  );
+  return v_mask = 1::bigint << 62 or gdpr_internal.has_condition(p_subject, v_mask);
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is

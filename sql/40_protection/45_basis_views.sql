@@ -61,6 +61,33 @@ from (
 ) as c;
 comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
 
+create or replace function gdpr_internal.has_condition(p_subject bigint, p_mask bigint)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id & p_mask <> 0 and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id & p_mask <> 0 and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id & p_mask <> 0 and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end;
+comment on function gdpr_internal.has_condition(bigint, bigint) is
+  'Whether a condition of Art. 9(2) holds for a person and one of these purposes (bits): of the purpose, of a basis recorded for the person, or explicit consent.';
+
 create or replace view gdpr_internal.person_purpose as
 select
   t.id as table_id,

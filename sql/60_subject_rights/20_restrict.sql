@@ -92,7 +92,7 @@ begin
       perform gdpr_internal.refuse('no_address');
     end if;
     v_mail := gdpr_internal.queue_mail(
-      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[2] from '^[a-z]{2,3}$'),
       jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
     );
   end if;

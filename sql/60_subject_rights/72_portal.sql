@@ -254,7 +254,7 @@ $function$;
 comment on function gdpr.portal_restrict(text, text, jsonb) is
   'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
 
-create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+create or replace function gdpr.portal_correct(p_session text, p_changes jsonb, p_reason text default null)
 returns bigint
 language plpgsql
 volatile
@@ -263,15 +263,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
 begin
-  if coalesce(p_details, '{}') = '{}' then
-    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
-  end if;
-  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+  return gdpr_internal.portal_open(v_subject, 'rectification', jsonb_strip_nulls(jsonb_build_object(
+    'proposal', gdpr_internal.propose_rectification(v_subject, p_changes, p_reason, true), 'reason', p_reason
+  )));
 end
 $function$;
-comment on function gdpr.portal_correct(text, jsonb) is
-  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+comment on function gdpr.portal_correct(text, jsonb, text) is
+  'Asks for something to be corrected or completed. p_changes: a list of {"table", "key", "column", "value"}, rows and keys as portal_data() shows them, or of {"statement"}, words to be kept beside the data; an officer approves them (gdpr.approve_rectification()). p_reason: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616, and those of gdpr.propose_rectification(): a change that cannot be, somebody else''s row. Art. 16.';
 
 create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
 returns bigint

@@ -157,6 +157,7 @@ select
     where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
     limit 1
   ), r.safeguard) as transfer,
+  r.safeguard,
   r.ground,
   r.safeguard_reference,
   r.safeguard_until,

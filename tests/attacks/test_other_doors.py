@@ -193,7 +193,9 @@ def test_locks_that_anybody_can_hold(world: World) -> None:
 def test_bases_come_back_by_another_table(world: World) -> None:
     """A row in another table does not open what the officer closed: restriction, objection."""
     dpo = world.login("dpo_login")
-    dpo.execute("select gdpr.object_to(gdpr.subject_of('crm.customer', '3'), 'orders')")
+    vera = "gdpr.subject_of('crm.customer', '3')"
+    dpo.execute(f"select gdpr.record_basis({vera}, 'orders', 'public_task')".encode())
+    dpo.execute(f"select gdpr.object_to({vera}, 'orders')".encode())
     app = world.login("crm_app")
     error = attempt(
         app, "insert into gdpr_clear.lead (email, note) values ('vera@verasecret.example', 'n')"

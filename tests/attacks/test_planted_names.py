@@ -90,6 +90,7 @@ def test_objects_beside_the_machinery(world: World) -> None:
             "gdpr_generated",
             "gdpr_clear",
             "gdpr_bi",
+            "gdpr_export",
         ):
             for statement in (
                 (

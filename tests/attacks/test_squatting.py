@@ -22,7 +22,8 @@ def prepare(database: Database, schema: str, *, pgcrypto: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", ["gdpr", "gdpr_internal", "gdpr_policy", "gdpr_generated", "gdpr_clear", "gdpr_bi"]
+    "schema",
+    ["gdpr", "gdpr_internal", "gdpr_policy", "gdpr_generated", "gdpr_clear", "gdpr_export"],
 )
 def test_schema_that_somebody_else_owns(empty_db: Database, schema: str) -> None:
     """The owner of a schema drops what stands in it and puts her own in its place."""

@@ -31,6 +31,13 @@ def unchanged(clone: Clone, shop_template: str) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture(scope="module")
+def same(clone: Clone, crm_template: str) -> Iterator[Database]:
+    """Like ``crm``, one for all tests of a module whose calls are refused."""
+    with clone(crm_template) as database:
+        yield database
+
+
 @pytest.fixture
 def undone(unchanged: Database) -> Iterator[psycopg.Connection]:
     """A connection of the tables' owner to ``unchanged``, in a transaction that is rolled back."""

@@ -72,7 +72,12 @@ POLICY: dict[str, Any] = {
     "settings": {"phone_country_code": "49"},
     "purposes": {
         "orders": {"description": "Fulfil orders", "basis": "contract"},
-        "marketing": {"basis": "consent", "valid_for": "2 years", "grace": False},
+        "marketing": {
+            "basis": "consent",
+            "valid_for": "2 years",
+            "grace": False,
+            "direct_marketing": True,
+        },
         "analytics": {"basis": "legitimate_interests", "grace": False},
     },
     "roles": {

@@ -111,7 +111,7 @@ def test_what_a_grace_period_can_be(shop: Database) -> None:
 
 def test_what_enforcement_would_hide_is_told_before_it_does(shop: Database) -> None:
     """Mode observe, one of each: restricted, objected, refused, without a basis, in grace."""
-    new = policy(purposes__marketing={"basis": "consent", "grace": "90 days"})
+    new = policy(purposes__marketing__grace="90 days")
     new["tables"]["crm.customer"]["mode"] = "observe"
     apply(shop, new)
     anna, bela, chie = (subject(shop, "crm.customer", key) for key in (1, 2, 3))

@@ -384,7 +384,7 @@ def test_maintenance_sees_all_and_leaves_a_record(crm: Database) -> None:
 
 def test_delete_and_update_without_where_leave_hidden_rows(crm: Database) -> None:
     anna = subject(crm, "crm.customer", 1)
-    crm.rows("select gdpr.restrict(%s, 'accuracy_contested')", [anna], user="dpo_login")
+    crm.rows("select gdpr.restrict(%s, 'other')", [anna], user="dpo_login")
     app = crm.connect("crm_app")
     app.execute("update crm.customer set city = 'X'")
     app.execute("update gdpr_clear.customer set city = 'X'")
@@ -406,7 +406,11 @@ def test_delete_and_update_without_where_leave_hidden_rows(crm: Database) -> Non
     ("lock", "code", "name"),
     [
         ("gdpr.restrict({0}, 'other')", "PR601", "restricted"),
-        ("gdpr.object_to({0}, 'orders')", "PR602", "objected"),
+        (
+            "gdpr.record_basis({0}, 'orders', 'public_task'), gdpr.object_to({0}, 'orders')",
+            "PR602",
+            "objected",
+        ),
         (
             (
                 "gdpr.end_basis(basis_id, 'x') from gdpr.basis where subject_id = {0}"

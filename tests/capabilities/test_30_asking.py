@@ -237,7 +237,11 @@ def test_partial_consent_by_channel(news: Database, anna: int) -> None:
 def test_contact_for_a_purpose_that_needs_no_consent(news: Database, anna: int) -> None:
     ask_app = "select gdpr.may_contact(%s, 'post', 'orders')"
     assert news.rows(ask_app, [anna], user="crm_app") == [(True,)]
-    news.rows("select gdpr.object_to(%s, 'orders')", [anna], user="dpo_login")
+    news.rows(
+        "select gdpr.record_basis(%s, 'orders', 'public_task'), gdpr.object_to(%s, 'orders')",
+        [anna, anna],
+        user="dpo_login",
+    )
     assert news.rows(ask_app, [anna], user="crm_app") == [(False,)]
     with refused("42501", "purpose_not_held"):
         news.rows("select gdpr.may_contact(%s, 'post', 'analytics')", [anna], user="crm_app")

@@ -218,7 +218,7 @@ def test_not_before_and_not_after(post: Database) -> None:
 
 def test_mails_of_a_restricted_person_wait(post: Database) -> None:
     mail = queue(post)
-    post.rows("select gdpr.restrict(1, 'legal_claims')", user="dpo_login")
+    post.rows("select gdpr.restrict(1, 'other')", user="dpo_login")
     sender = post.connect("mailer")
     assert take(sender) is None
     post.rows("select gdpr.lift_restriction(1, 'settled')", user="dpo_login")

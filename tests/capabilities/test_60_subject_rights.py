@@ -1,4 +1,4 @@
-"""Station 60: restriction, objection, and being forgotten for good."""
+"""Station 60: being forgotten for good."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from tests.capabilities.crm import (
 from tests.capabilities.test_40_protection import Value, unwrap
 from tests.support import Database
 
-COUNT = "select count(*) from gdpr_clear.customer"
-
 
 def erase(crm: Database, person: int) -> dict[str, Any]:
     """The receipt of an erasure by the officer."""
@@ -31,58 +29,9 @@ def erase(crm: Database, person: int) -> dict[str, Any]:
     return receipt
 
 
-# ---------------------------------------------------------------- restriction and objection
-
-
-def test_restriction_hides_from_all_but_the_officer_until_lifted(crm: Database) -> None:
-    anna = subject(crm, "crm.customer", 1)
-    app = crm.connect("crm_app", autocommit=False)
-    assert app.execute(COUNT).fetchone() == (3,)
-    first = crm.rows("select gdpr.restrict(%s, 'accuracy_contested')", [anna], user="dpo_login")[0][
-        0
-    ]
-    second = crm.rows("select gdpr.restrict(%s, 'legal_claims')", [anna], user="dpo_login")[0][0]
-    assert first != second
-    assert app.execute(COUNT).fetchone() == (2,)
-    assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(2,)]
-    assert crm.rows(COUNT, user="dpo_login") == [(3,)]
-    assert crm.rows(
-        "select restricted from gdpr.subject where subject_id = %s", [anna], user="auditor_login"
-    ) == [(True,)]
-    with refused("PR004", "invalid_argument"):
-        crm.rows("select gdpr.lift_restriction(%s, null)", [anna], user="dpo_login")
-    assert crm.rows("select gdpr.lift_restriction(%s, 'corrected')", [anna], user="dpo_login") == [
-        (2,)
-    ]
-    assert crm.rows("select gdpr.lift_restriction(%s, 'corrected')", [anna], user="dpo_login") == [
-        (0,)
-    ]
-    assert app.execute(COUNT).fetchone() == (3,)
-
-
-def test_objection_closes_one_purpose(crm: Database) -> None:
-    anna = subject(crm, "crm.customer", 1)
-    crm.rows("select gdpr.object_to(%s, 'analytics')", [anna], user="dpo_login")
-    crm.rows("select gdpr.object_to(%s, 'analytics')", [anna], user="dpo_login")
-    assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(2,)]
-    assert crm.rows(COUNT, user="crm_app") == [(3,)]
-    crm.rows(
-        "select gdpr.record_basis(%s, 'analytics', 'legitimate_interests', 'new interest')",
-        [anna],
-        user="dpo_login",
-    )
-    assert crm.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(2,)]
-
-
 @pytest.mark.parametrize(
     ("call", "code", "name"),
     [
-        ("restrict(999, 'other')", "PR101", "unknown_subject"),
-        ("restrict(1, 'because')", "PR004", "invalid_argument"),
-        ("restrict(1, null)", "PR004", "invalid_argument"),
-        ("lift_restriction(999, 'x')", "PR101", "unknown_subject"),
-        ("object_to(1, 'fun')", "PR003", "unknown_purpose"),
-        ("object_to(999, 'orders')", "PR101", "unknown_subject"),
         ("erase(999)", "PR101", "unknown_subject"),
         ("erase(null)", "PR101", "unknown_subject"),
         ("erase(1, null)", "PR004", "invalid_argument"),
@@ -97,14 +46,8 @@ def test_a_call_that_cannot_be_meant_is_refused(
 
 def test_rights_are_the_officers(crm: Database) -> None:
     for user in ("crm_app", "metabase", "auditor_login", "portal_app"):
-        for call in (
-            "restrict(1, 'other')",
-            "lift_restriction(1, 'x')",
-            "object_to(1, 'orders')",
-            "erase(1)",
-        ):
-            with refused("42501"):
-                crm.rows(f"select gdpr.{call}", user=user)
+        with refused("42501"):
+            crm.rows("select gdpr.erase(1)", user=user)
 
 
 # ---------------------------------------------------------------- erasure

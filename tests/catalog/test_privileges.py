@@ -23,7 +23,7 @@ QUESTION = """
 with ours (oid, name) as (
   select oid, nspname from pg_namespace
   where nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear',
-    'gdpr_bi')
+    'gdpr_bi', 'gdpr_export', 'gdpr_api', 'gdpr_integration')
 ),
 grants (kind, object, owner, acl) as (
   select 'schema', n.nspname::text, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))

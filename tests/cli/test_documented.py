@@ -88,6 +88,10 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "file",
         "basis_id",
         "assessment_id",
+        "number",
+        "right",
+        "rectification_id",
+        "table",
         "arguments",
     }
 

@@ -31,10 +31,11 @@ CONTENT: dict[str, Any] = {
     "token": "t0-ken_",
     "confirm_by": "2031-03-31T12:00:00+02:00",
     "respond_by": "2031-03-31T12:00:00+02:00",
+    "sign_in_by": "2031-03-31T12:00:00+02:00",
     "purposes": ["News about apples & pears", "<script>alert(1)</script>"],
     "statement": "First line.\nSecond <b>line</b>.",
 }
-NAMES = ("registration", "consent_request", "consent_reminder")
+NAMES = ("registration", "consent_request", "consent_reminder", "rights_sign_in")
 LANGUAGES = ("en", "de", "fr", "ja")
 DATES = {
     "en": "31 March 2031, 12:00 (UTC+02:00)",
@@ -77,13 +78,20 @@ def test_each_template_is_there_in_each_language(name: str, language: str) -> No
         assert "<li>News about apples &amp; pears</li>" in html
         assert "<script>" not in html
         assert "<b>" not in html
-    else:
+    elif page == "registration":
         assert "https://www.example.org/opt_out?token=t0-ken_" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_mail_without_a_token_has_no_link(language: str) -> None:
+    text, html = parts(Composer(SENDER, LINK), mail("rights_lifting", language, token=None))
+    assert "https://www.example.org" not in text + html
+    assert "privacy@example.org" in text
 
 
 def test_the_templates_of_a_language_are_complete() -> None:
     found = {path.name for path in BUILT_IN.glob("*.jinja")}
-    names = (*NAMES, "consent_form")
+    names = (*NAMES, "consent_form", "rights_lifting", "rights_report", "rights_copy")
     assert found == {f"{name}.{language}.jinja" for name in names for language in LANGUAGES}
 
 

@@ -35,6 +35,16 @@ def unlawful_write(scene: Scene) -> None:
         values ('W-1', 3, 'Helmet', 79.95)
         """
     story.refuse(APP, order, "no order for a restricted person", sqlstate="PR601")
+    story.note("Before it ends the person has to be told, by mail or with evidence of how else:")
+    story.ask(
+        DPO,
+        """
+        select gdpr.announce_lifting(
+          gdpr.find_subject('email', :'email'), 'phone',
+          '{"who": "K. Weber", "when": "10:12", "how": "call", "reference": "T-88"}')
+        """,
+        email=email,
+    )
     story.ask(
         DPO,
         """

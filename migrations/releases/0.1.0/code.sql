@@ -55,6 +55,9 @@ values
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
   ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
+  ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
+  ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
+  ('rectification_decided', 'PR632', 'the proposal was decided already', 'gdpr.rectification shows by whom; propose anew.', 'Art. 16'),
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
@@ -71,9 +74,12 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
+  ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
   ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
   ('unknown_recipient', 'PR702', 'unknown recipient', 'gdpr.record_recipient() registers one; gdpr.recipient lists them.', 'Art. 30(1)(d)'),
   ('not_sharable', 'PR703', 'persons may not be processed for this purpose', 'Leave them out (p_locked => ''leave_out''), or see gdpr.basis and gdpr.consent.', 'Art. 6'),
+  ('purpose_of_table', 'PR705', 'the table may not be used for this purpose', 'Its purposes stand in the policy: [tables.<name>].', 'Art. 5(1)(b)'),
   ('notice_settled', 'PR704', 'there is no such notice to settle', 'gdpr.notice_due lists those that are.', 'Art. 19'),
   ('hold_ended', 'PR801', 'the hold does not exist or has ended', 'See gdpr.hold for the holds there are.', 'Art. 17(3)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
@@ -225,6 +231,8 @@ begin
   join gdpr_internal.purpose as p on p.id = rp.purpose_id
   where (rp.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(rp.role_name))::oid, 'usage'))
     and (p_claim is null or p.name = p_claim)
+    -- what these read leaves the house, and is recorded: no statement of theirs passes the gate
+    and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
   order by (rp.role_name <> p_role), rp.position, rp.purpose_id
   limit 1;
   return v_purpose;
@@ -307,6 +315,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.purpose_id < 62
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
       -- maintenance leaves a record: those roles take the long way
       and not exists (select from gdpr_internal.role_purpose as m where m.role_name = rp.role_name and m.purpose_id >= 62)
     group by rp.role_name
@@ -332,6 +341,7 @@ begin
     from gdpr_internal.role_purpose as rp
     join gdpr_internal.purpose as p on p.id = rp.purpose_id
     where rp.role_name <> 'gdpr_worker'
+      and not exists (select from gdpr_internal.role_binding as b where b.role_name = rp.role_name and b.recipient is not null)
     group by rp.role_name
   ) as r;
   execute format(
@@ -345,6 +355,28 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_purposes() is 'Generates gdpr_generated.purpose_held(), purpose_mask() and is_clear() from the bindings of roles.';
+
+create or replace function gdpr_internal.export_binding(p_role name)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select b.role_name
+    from gdpr_internal.role_binding as b
+    where b.recipient is not null
+      and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+    order by (b.role_name <> p_role), b.role_name
+    limit 1
+  );
+end
+$function$;
+comment on function gdpr_internal.export_binding(name) is
+  'The binding of a role, or of one it is a member of, that names a recipient, else null.';
 
 create or replace function gdpr_policy.purpose_mask(p_role name, p_claim text)
 returns bigint
@@ -370,7 +402,11 @@ begin
       return 1::bigint << 62;
     end if;
     perform gdpr_internal.refuse(
-      case when nullif(p_claim, '') is null then 'no_purpose' else 'purpose_not_held' end,
+      case
+        when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+        when nullif(p_claim, '') is null then 'no_purpose'
+        else 'purpose_not_held'
+      end,
       format('role %s', quote_ident(p_role))
     );
   end if;
@@ -381,7 +417,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.purpose_mask(name, text) is
-  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held (42501). Art. 5(1)(b).';
+  'The bit of the gate that a statement of p_role may pass (p_claim: setting gdpr.purpose). Once per statement, as an InitPlan of the row policies. Errors: gdpr_no_purpose, gdpr_purpose_not_held, gdpr_export_only (42501). Art. 5(1)(b).';
 
 create or replace function gdpr.purpose_bit()
 returns bigint
@@ -450,7 +486,11 @@ begin
     return true;
   end if;
   return gdpr_internal.refuse(
-    case when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose' else 'base_refused' end,
+    case
+      when gdpr_internal.export_binding(p_role) is not null then 'export_only'
+      when gdpr_generated.purpose_held(p_role, null) is null then 'no_purpose'
+      else 'base_refused'
+    end,
     format('role %s', quote_ident(p_role))
   );
 end
@@ -560,6 +600,39 @@ begin atomic
   ];
 end;
 comment on function gdpr_internal.special_conditions() is 'The conditions of Art. 9(2), (a) to (j), under which special categories may be processed.';
+
+create or replace function gdpr_internal.audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['bi', 'export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.audiences() is 'The audiences of redacted views: each has a schema and a group, both named gdpr_<audience>.';
+
+create or replace function gdpr_internal.outgoing_audiences()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['export', 'api', 'integration'];
+end;
+comment on function gdpr_internal.outgoing_audiences() is 'The audiences through which data leave for recipients (Art. 4(9)).';
+
+create or replace function gdpr_internal.view_schemas()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['gdpr_clear'] || array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a);
+end;
+comment on function gdpr_internal.view_schemas() is 'The schemas of the views that are generated for protected tables.';
 
 -- 00_foundation/35_time.sql
 -- [code] Days as the policy counts them: "until 31 March" ends where the company is, whatever the session's TimeZone.
@@ -933,17 +1006,22 @@ begin
   roles := '{}';
   problems := '{}';
   for v_name, v_in in select key, value from jsonb_each(coalesce(p_policy -> 'roles', '{}')) order by key loop
-    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may']);
+    problems := problems || gdpr_internal.unknown_keys('roles.' || v_name, v_in, array['audience', 'purposes', 'may', 'recipient']);
     continue when jsonb_typeof(v_in) <> 'object';
     if to_regrole(quote_ident(v_name)) is null then
       problems := problems || format('roles.%s: there is no such role in this server', v_name);
-    elsif v_name ~ '^gdpr_(owner|keyholder|worker|admin|dpo|auditor|app|bi|portal|mail)$' then
+    elsif v_name ~ '^gdpr_(owner|keyholder|worker|viewer|admin|dpo|auditor|app|bi|export|api|integration|portal|mail)$' then
       problems := problems || format('roles.%s: is gdprdb''s own', v_name);
     elsif (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = v_name) then
       problems := problems || format('roles.%s: a superuser or a role with BYPASSRLS passes every rule', v_name);
     end if;
-    if coalesce(v_in ->> 'audience', '') not in ('clear', 'bi', 'mail') then
-      problems := problems || format('roles.%s.audience: "clear", "bi" or "mail"', v_name);
+    if coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.audiences() || array['clear', 'mail']) then
+      problems := problems || format('roles.%s.audience: "clear", "bi", "export", "api", "integration" or "mail"', v_name);
+    end if;
+    if v_in ? 'recipient' and (
+      coalesce(v_in ->> 'audience', '') <> all (gdpr_internal.outgoing_audiences()) or coalesce(v_in ->> 'recipient', '') = ''
+    ) then
+      problems := problems || format('roles.%s.recipient: who gets what audience export, api or integration reads, as gdpr.recipient names it', v_name);
     end if;
     v_purposes := gdpr_internal.text_array(v_in -> 'purposes');
     if v_in ->> 'audience' = 'mail' then
@@ -965,16 +1043,36 @@ begin
       problems := problems || format('roles.%s: maintenance touches the tables themselves, which needs audience clear', v_name);
     end if;
     v_may := coalesce(gdpr_internal.text_array(v_in -> 'may'), '{}');
-    if not v_may <@ array['basis', 'consent'] then
-      problems := problems || format('roles.%s.may: "basis" and "consent"', v_name);
+    if not v_may <@ array['basis', 'consent', 'disclose', 'rectify'] then
+      problems := problems || format('roles.%s.may: "basis", "consent", "disclose" and "rectify"', v_name);
     end if;
     roles := roles || jsonb_build_object(v_name, jsonb_build_object(
       'audience', v_in -> 'audience', 'purposes', to_jsonb(v_purposes), 'may', to_jsonb(v_may)
-    ));
+    ) || case when v_in ? 'recipient' then jsonb_build_object('recipient', v_in -> 'recipient') else '{}' end);
   end loop;
 end
 $function$;
 comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of roles in normal form, and their problems.';
+
+create or replace function gdpr_internal.column_reference(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('%s.%I', a.attrelid::regclass, a.attname)
+      from pg_attribute as a
+      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+    ), p_name
+  );
+end;
+comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
 language plpgsql
@@ -991,7 +1089,10 @@ declare
   v_erase jsonb := p_in -> 'erase';
 begin
   problems := gdpr_internal.unknown_keys(
-    p_where, p_in, array['category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about']
+    p_where, p_in, array[
+      'category', 'identifier', 'language', 'sensitive', 'encrypt', 'mask', 'canonical', 'erase', 'age', 'special', 'provided', 'about',
+      'same_as'
+    ]
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -1093,7 +1194,8 @@ begin
     'age', case when p_in ->> 'age' = 'true' then true end,
     'special', p_in ->> 'special',
     'provided', case when p_in ->> 'provided' = 'false' then false end,
-    'about', p_in ->> 'about'
+    'about', p_in ->> 'about',
+    'same_as', gdpr_internal.column_reference(p_in ->> 'same_as')
   ));
 end
 $function$;
@@ -1156,7 +1258,7 @@ begin
       -- our own views are taken off before
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace in ('gdpr_clear'::regnamespace, 'gdpr_bi'::regnamespace)
+      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
     ) then
       continue;
     elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
@@ -1647,6 +1749,64 @@ begin atomic
 end;
 comment on function gdpr_internal.erasure_order_problems(jsonb) is 'Rows that erasure keeps cannot refer to rows that it deletes.';
 
+create or replace function gdpr_internal.root_of(p_tables jsonb, p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive up (name, depth) as (
+    select p_name, 0
+    union all
+    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+    from up as u
+    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+  )
+  select u.name from up as u order by u.depth desc limit 1;
+end;
+comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+
+create or replace function gdpr_internal.copy_problems(p_tables jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with declared as (
+    select
+      t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
+      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+    from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+    cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
+    left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
+    left join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
+    left join gdpr_internal.protected_column as p on p.table_id = o.id and p.column_name = c.key and p.encrypt <> 'no'
+  )
+  select coalesce(array_agg(format('tables.%s.columns.%s.same_as: %s', to_json(d.table_name), to_json(d.column_name), p.problem) order by d.name), '{}')
+  from declared as d
+  left join declared as o on o.name = d.same_as
+  cross join lateral (
+    select case
+      when o.name is null then format('%s is no column that this policy declares; write it as schema.table.column', to_json(d.same_as))
+      when o.name = d.name then 'is the column itself'
+      when o.same_as is not null then format('%s is a copy itself; name the column that it is a copy of', d.same_as)
+      when o.type is distinct from d.type then format('%s is %s, this column is %s', d.same_as, o.type, d.type)
+      when gdpr_internal.root_of(p_tables, d.table_name) <> gdpr_internal.root_of(p_tables, o.table_name) and '[]' in (
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, d.table_name) -> 'match_on', '[]'),
+        coalesce(p_tables -> gdpr_internal.root_of(p_tables, o.table_name) -> 'match_on', '[]')
+      ) then format('rows of %s are never of the same person', o.table_name)
+    end as problem
+  ) as p
+  where d.same_as is not null and p.problem is not null;
+end;
+comment on function gdpr_internal.copy_problems(jsonb) is
+  'Columns that cannot be copies (same_as) of the column they name: it has to be declared, of the same type, no copy itself, and of rows of the same person.';
+
 create or replace function gdpr_internal.read_policy(p_policy jsonb, out policy jsonb, out problems text[])
 language plpgsql
 stable
@@ -1699,7 +1859,7 @@ begin
       problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
     end if;
   end loop;
-  problems := problems || gdpr_internal.erasure_order_problems(v_tables);
+  problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.copy_problems(v_tables);
   policy := jsonb_build_object(
     'settings', coalesce(p_policy -> 'settings', '{}'),
     'purposes', v_purposes.purposes, 'roles', v_roles.roles, 'tables', v_tables
@@ -1902,6 +2062,29 @@ begin atomic
 end;
 comment on function gdpr_internal.consent_functions() is 'What a role of the policy with may = ["consent"] can call.';
 
+create or replace function gdpr_internal.rectify_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.propose_rectification(bigint, jsonb, text), gdpr.subject_of(regclass, text), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.rectify_functions() is 'What a role of the policy with may = ["rectify"] can call.';
+
+create or replace function gdpr_internal.disclosure_functions()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select 'gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), '
+    'gdpr.subject_of(regclass, text), gdpr.subjects_of(regclass, text[]), gdpr.find_subject(text, text)';
+end;
+comment on function gdpr_internal.disclosure_functions() is 'What a role of the policy with may = ["disclose"] can call.';
+
 create or replace function gdpr_policy.bind_role(p_role name, p_definition jsonb)
 returns void
 language plpgsql
@@ -1919,8 +2102,10 @@ begin
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
   end if;
   perform gdpr_internal.revoke_binding(p_role);
-  insert into gdpr_internal.role_binding (role_name, audience, may, definition)
-  values (p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition);
+  insert into gdpr_internal.role_binding (role_name, audience, may, recipient, definition)
+  values (
+    p_role, p_definition ->> 'audience', gdpr_internal.text_array(p_definition -> 'may'), p_definition ->> 'recipient', p_definition
+  );
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
@@ -1932,6 +2117,12 @@ begin
   end if;
   if p_definition -> 'may' ? 'basis' then
     execute format('grant execute on function %s to %I', gdpr_internal.basis_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'rectify' then
+    execute format('grant execute on function %s to %I', gdpr_internal.rectify_functions(), p_role);
+  end if;
+  if p_definition -> 'may' ? 'disclose' then
+    execute format('grant execute on function %s to %I', gdpr_internal.disclosure_functions(), p_role);
   end if;
   perform gdpr_internal.generate_purposes();
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('role', p_role, 'definition', p_definition));
@@ -1954,7 +2145,8 @@ begin
   end if;
   -- the group stays: it belongs to the server, and another database may have given it; without a binding it opens nothing
   execute format(
-    'revoke execute on function %s, %s from %I', gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), p_role
+    'revoke execute on function %s, %s, %s, %s from %I',
+    gdpr_internal.consent_functions(), gdpr_internal.basis_functions(), gdpr_internal.disclosure_functions(), gdpr_internal.rectify_functions(), p_role
   );
 end
 $function$;
@@ -2142,13 +2334,14 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, mask, erase, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, mask, erase,
+    same_as, original_type, original
   )
   select
     v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ->> 'mask',
-    gdpr_internal.erase_rule(p_relation, d.key, d.value),
+    gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
     format_type(a.atttypid, a.atttypmod),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
@@ -2156,6 +2349,7 @@ begin
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about, mask = excluded.mask, erase = excluded.erase,
+    same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
@@ -2326,7 +2520,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
-  perform gdpr_generated.generate_redacted_view(v_id, 'bi');
+  perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
 comment on function gdpr_internal.generate_views(name, regclass) is 'See gdpr_policy.generate_views(); takes the role of the caller, which a definer function cannot see.';
@@ -2386,7 +2580,7 @@ begin atomic
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
-  where c.relkind = 'v' and n.nspname in ('gdpr_clear', 'gdpr_bi')
+  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
   from pg_attribute as a
@@ -2540,7 +2734,8 @@ select
   c.erase,
   c.provided,
   c.original_type as type,
-  c.about
+  c.about,
+  c.same_as
 from gdpr_internal.protected_column as c
 join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
@@ -3333,7 +3528,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
-  perform gdpr_generated.drop_redacted_view(v_id, 'bi');
+  perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -4519,6 +4714,30 @@ end
 $function$;
 comment on function gdpr_internal.know_registration(text) is 'The registration of a token, locked. Error: PR303, constant.';
 
+create or replace function gdpr_internal.error_names(p_state text, p_constraint text, p_column text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select concat_ws(', ',
+    'SQLSTATE ' || p_state,
+    (
+      select 'constraint ' || n.name
+      from (
+        select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
+        union all select 'gdpr_' || e.name from gdpr.error_code as e
+      ) as n (name)
+      where n.name = p_constraint limit 1
+    ),
+    (select 'column ' || a.attname from pg_attribute as a where a.attname = p_column limit 1)
+  );
+end;
+comment on function gdpr_internal.error_names(text, text, text) is
+  'What can be told of an error that a row met in its table: the code, and names that are some. What the server or planted code says beside them may hold values.';
+
 create or replace function gdpr_internal.insert_registration(p_table smallint, p_row jsonb)
 returns bigint
 language plpgsql
@@ -4546,18 +4765,7 @@ begin
     -- what the server says of the row may hold values of it: only codes go on, and names that are some
     perform gdpr_internal.refuse(
       case when v_state = '23505' then 'registration_known' else 'registration_conflict' end,
-      concat_ws(', ',
-        'SQLSTATE ' || v_state,
-        (
-          select 'constraint ' || n.name
-          from (
-            select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
-            union all select 'gdpr_' || e.name from gdpr.error_code as e
-          ) as n (name)
-          where n.name = v_constraint limit 1
-        ),
-        (select 'column ' || a.attname from pg_attribute as a where a.attname = v_column limit 1)
-      )
+      gdpr_internal.error_names(v_state, v_constraint, v_column)
     );
   end;
   perform gdpr_internal.after_worker(v_before);
@@ -5374,22 +5582,7 @@ as $function$
 declare
   v_mask bigint := gdpr_policy.purpose_mask(p_role, p_claim);
 begin
-  return v_mask = 1::bigint << 62 or exists (
-    select from gdpr_internal.purpose as p
-    -- explicit consent is given by a person, never by a policy
-    where p.id < 62 and 1::bigint << p.id = v_mask and p.condition <> 'explicit_consent'
-  ) or exists (
-    select
-    from gdpr_internal.held_basis as h
-    where h.subject_id = p_subject and 1::bigint << h.purpose_id = v_mask and h.condition is not null
-      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
-  ) or exists (
-    select
-    from gdpr_internal.ground as g
-    join gdpr_internal.purpose as p on p.id = g.purpose_id
-    where g.subject_id = p_subject and 1::bigint << g.purpose_id = v_mask and g.basis = 'consent' and g.status = 'holds'
-      and p.condition = 'explicit_consent'
-  );
+  return v_mask = 1::bigint << 62 or gdpr_internal.has_condition(p_subject, v_mask);
 end
 $function$;
 comment on function gdpr_policy.special_allowed(bigint, name, text) is
@@ -7754,6 +7947,33 @@ from (
 ) as c;
 comment on view gdpr_internal.ground is 'On what the processing of persons rests, consent among it: from when, until when, and how that stands at this statement.';
 
+create or replace function gdpr_internal.has_condition(p_subject bigint, p_mask bigint)
+returns boolean
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select exists (
+    select from gdpr_internal.purpose as p
+    -- explicit consent is given by a person, never by a policy
+    where p.id < 62 and 1::bigint << p.id & p_mask <> 0 and p.condition <> 'explicit_consent'
+  ) or exists (
+    select
+    from gdpr_internal.held_basis as h
+    where h.subject_id = p_subject and 1::bigint << h.purpose_id & p_mask <> 0 and h.condition is not null
+      and h.valid_from <= statement_timestamp() and h.valid_until > statement_timestamp()
+  ) or exists (
+    select
+    from gdpr_internal.ground as g
+    join gdpr_internal.purpose as p on p.id = g.purpose_id
+    where g.subject_id = p_subject and 1::bigint << g.purpose_id & p_mask <> 0 and g.basis = 'consent' and g.status = 'holds'
+      and p.condition = 'explicit_consent'
+  );
+end;
+comment on function gdpr_internal.has_condition(bigint, bigint) is
+  'Whether a condition of Art. 9(2) holds for a person and one of these purposes (bits): of the purpose, of a basis recorded for the person, or explicit consent.';
+
 create or replace view gdpr_internal.person_purpose as
 select
   t.id as table_id,
@@ -8985,9 +9205,11 @@ $code$,
   execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'subjects_of_' || p_table);
   perform gdpr_generated.generate_births(p_table);
   perform gdpr_generated.generate_keys(p_table);
+  perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_erasure(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
+  perform gdpr_generated.generate_rectify(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -9240,7 +9462,8 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_worker'::regrole
       and p.proname in (
         'spread_' || p_table, 'subject_' || p_table, 'subjects_of_' || p_table, 'erase_' || p_table, 'check_' || p_table, 'births_' || p_table,
-        'contacts_' || p_table, 'keys_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table
+        'contacts_' || p_table, 'access_' || p_table, 'access_pages_' || p_table, 'keys_' || p_table, 'exported_' || p_table, 'export_' || p_table, 'check_registration_' || p_table, 'insert_registration_' || p_table,
+        'rectify_' || p_table
       )
   loop
     execute format('drop function %s', v_function);
@@ -9975,6 +10198,257 @@ end
 $function$;
 comment on function gdpr_generated.generate_access_dispatch() is
   'Generates gdpr_generated.access_rows() and access_pages(): one static call for each protected table.';
+
+-- 40_protection/67_generate_rectify.sql
+-- [code] Reading single values of rows as stored, and the generator of the function that corrects them.
+-- GDPR Art. 16. They belong to gdpr_worker: casts, domains, triggers and constraints that a table's owner made run in them, with
+-- neither keys nor evidence in reach. Values are told as text that is the same in every session.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.key_code(p_relation regclass, p_key text, p_typed boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(
+    case when p_typed then format('t.%I = ', a.attname) else '' end
+    || format('(%s)::%s', case when x.indnatts = 1 then p_key else format('%s::jsonb ->> %s', p_key, k.n - 1) end, format_type(a.atttypid, a.atttypmod)),
+    case when p_typed then ' and ' else ', ' end order by k.n
+  )
+  from pg_index as x
+  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+  where x.indrelid = p_relation and x.indisprimary;
+end;
+comment on function gdpr_generated.key_code(regclass, text, boolean) is
+  'The SQL that finds a row t by its primary key as text, or (p_typed false) that only reads the text with the key''s types; null without a primary key.';
+
+create or replace function gdpr_generated.readable_keys(p_relation regclass, p_keys text[])
+returns text[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_read text := format(
+    'select count((%s)) from unnest($1) as k (key)', coalesce(gdpr_generated.key_code(p_relation, 'k.key', false), 'k.key')
+  );
+  v_keys text[] := p_keys;
+begin
+  begin
+    execute v_read using p_keys;
+  exception when others then
+    -- one of them is no key of this table: which, only one at a time can tell
+    for i in 1 .. cardinality(p_keys) loop
+      begin
+        execute v_read using array[p_keys[i]];
+      exception when others then
+        v_keys[i] := null;
+      end;
+    end loop;
+  end;
+  return v_keys;
+end
+$function$;
+comment on function gdpr_generated.readable_keys(regclass, text[]) is 'The keys, null for those that cannot be one of this table: they find no row.';
+
+create or replace function gdpr_generated.read_values(p_relation regclass, p_column name, p_type text, p_values text[])
+returns table (value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_read text;
+  v_values text[];
+  v_one text[];
+  v_wrong boolean[] := array_fill(false, array[cardinality(p_values)]);
+begin
+  -- the type's own input function, as COPY would call it: a cast would cut a text that is too long. A type of p_type is
+  -- PostgreSQL's own; any other is read as part of a row, because its schema may be closed to gdpr_worker.
+  v_read := format(
+    'select array_agg(%s order by v.n) from unnest($1) with ordinality as v (value, n)',
+    case
+      when p_type in ('json', 'jsonb') then format('v.value::%s::text', p_type)
+      when p_type is not null then gdpr_internal.text_expression(
+        format('(select x.value from jsonb_to_record(jsonb_build_object(''value'', v.value)) as x (value %s))', p_type), p_type
+      )
+      else format('gdpr.text_of((jsonb_populate_record((select t from %s as t limit 1), jsonb_build_object(%L, v.value))).%I)', p_relation, p_column, p_column)
+    end
+  );
+  begin
+    execute v_read into v_values using p_values;
+  exception when others then
+    v_values := '{}';
+    for i in 1 .. cardinality(p_values) loop
+      begin
+        execute v_read into v_one using p_values[i:i];
+        v_values[i] := v_one[1];
+      exception when others then
+        v_values[i] := null;
+        v_wrong[i] := true;
+      end;
+    end loop;
+  end;
+  return query select u.value, u.wrong from unnest(v_values, v_wrong) as u (value, wrong);
+end
+$function$;
+comment on function gdpr_generated.read_values(regclass, name, text, text[]) is
+  'Values as a column would hold them, in order, as text that is the same in every session; wrong: the column cannot hold it. p_type: a type of PostgreSQL''s own that the column has or, encrypted, had; else null.';
+
+create or replace function gdpr_generated.read_cells(p_table smallint, p_keys text[], p_columns name[], p_values text[], p_lock boolean)
+returns table (n bigint, row_key text, subject_id bigint, stored text, value text, wrong boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_keys text[];
+  v_column record;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_keys := gdpr_generated.readable_keys(v_relation, p_keys);
+  for v_column in
+    select c.column_name, c.stored_expression, c.own_type, array_agg(u.n order by u.n) as places,
+      array_agg(u.key order by u.n) as keys, array_agg(u.value order by u.n) as given
+    from unnest(v_keys, p_columns, p_values) with ordinality as u (key, column_name, value, n)
+    join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = u.column_name
+    group by c.column_name, c.stored_expression, c.own_type
+  loop
+    return query execute format(
+      'select $1[r.n], f.row_key, f.subject_id, f.stored, r.value, r.wrong '
+      'from gdpr_generated.read_values($2, $3, $4, $5) with ordinality as r (value, wrong, n) '
+      'left join ('
+      'select k.n, %1$s as row_key, t.gdpr_subject_id as subject_id, %2$s as stored '
+      'from unnest($6) with ordinality as k (key, n) join %3$s as t on %4$s where t.gdpr_subject_id is not null%5$s'
+      ') as f on f.n = r.n',
+      gdpr_internal.key_text(v_relation, 't'), v_column.stored_expression, v_relation,
+      coalesce(gdpr_generated.key_code(v_relation, 'k.key', true), 'gdpr_internal.refuse(''no_primary_key'')'),
+      case when p_lock then ' for no key update of t' else '' end
+    ) using v_column.places, v_relation, v_column.column_name, v_column.own_type, v_column.given, v_column.keys;
+  end loop;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.read_cells(smallint, text[], name[], text[], boolean) is
+  'For each place of the lists: the row of that key, whose it is, what the column holds as stored (ciphertext stays so), and the new value as the column would hold it. p_lock: against changes until the transaction ends. Error: PR408.';
+
+create or replace function gdpr_generated.cells_of(p_table smallint, p_subjects bigint[], p_column name, p_lock boolean)
+returns table (row_key text, subject_id bigint, stored text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_stored text;
+begin
+  select t.relation, c.stored_expression into strict v_relation, v_stored
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.rectifiable_columns(p_table) as c on c.column_name = p_column
+  where t.id = p_table;
+  return query execute format(
+    'select %s, t.gdpr_subject_id, %s from %s as t where t.gdpr_subject_id = any ($1) and t.%I is not null%s',
+    gdpr_internal.key_text(v_relation, 't'), v_stored, v_relation, p_column, case when p_lock then ' for no key update of t' else '' end
+  ) using p_subjects;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.cells_of(smallint, bigint[], name, boolean) is 'What a column holds in all rows of these persons, as stored.';
+
+create or replace function gdpr_generated.generate_rectify(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_schema name;
+  v_columns text;
+begin
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  select string_agg(
+    format('(%L, %L)', c.column_name, format(
+      case when not c.encrypted and c.own_type in ('json', 'jsonb')
+        then 'case when v.changes ? %1$L then (v.changes ->> %1$L)::%3$s else t.%2$I end' else '(jsonb_populate_record(t, v.changes)).%2$I' end,
+      c.column_name, c.column_name, c.own_type
+    )), ', '
+  )
+  into v_columns
+  from gdpr_internal.rectifiable_columns(p_table) as c
+  where c.refusal is null;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_subjects bigint[], p_changes jsonb[])
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %2$I, pg_temp
+set row_security = on
+set debug_print_plan = off
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+as $body$
+declare
+  v_rows bigint;
+begin
+  perform gdpr_internal.refuse_deferred(%3$L);
+  -- only columns that some row changes: the application's triggers of the others stay quiet
+  execute (
+    select format(%4$L, string_agg(format('%%I = %%s', c.name, c.value), ', '))
+    from (values %5$s) as c (name, value)
+    where exists (select from unnest(p_changes) as x where x ? c.name)
+  ) using p_keys, p_subjects, p_changes;
+  get diagnostics v_rows = row_count;
+  set constraints all immediate;
+  return v_rows;
+end
+$body$
+$code$,
+    'rectify_' || p_table, v_schema, v_relation,
+    format(
+      'update %s as t set %%s from unnest($1, $2, $3) as v (key, subject_id, changes) where %s and t.gdpr_subject_id = v.subject_id',
+      replace(v_relation::text, '%', '%%'), replace(coalesce(gdpr_generated.key_code(v_relation, 'v.key', true), 'false'), '%', '%%')
+    ),
+    coalesce(v_columns, '(null, null)')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(text[], bigint[], jsonb[]) is %L', 'rectify_' || p_table,
+    format('Corrects rows of %s by primary key and person; {"column": value as text}. Returns the rows. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint[], jsonb[]) to gdpr_owner', 'rectify_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_rectify(smallint) is 'Generates the function that corrects rows of a protected table.';
 
 -- 40_protection/70_clear_views.sql
 -- [code] Clear views: plaintext in the original types, writable, for applications.
@@ -10770,7 +11244,7 @@ begin
     'consent_record', 'restriction_record', 'restriction_end', 'restriction_exception', 'restriction_exception_end', 'lifting_notice',
     'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record', 'mail_record', 'opt_out_record',
     'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
-    'hold', 'hold_end'
+    'hold', 'hold_end', 'rectification', 'rectification_record', 'rectification_decision'
   ] loop
     execute format(
       'create or replace trigger gdpr_50_append_only before update or delete on gdpr_internal.%I for each row execute function gdpr_internal.append_only()',
@@ -10882,7 +11356,7 @@ begin
       perform gdpr_internal.refuse('no_address');
     end if;
     v_mail := gdpr_internal.queue_mail(
-      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[1] from '^[a-z]{2,3}$'),
+      p_subject, 'rights_lifting', substring((gdpr_internal.language_chain(coalesce(v_contact.language, '')))[2] from '^[a-z]{2,3}$'),
       jsonb_build_object('to', v_contact.email, 'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'))
     );
   end if;
@@ -11476,6 +11950,322 @@ $function$;
 comment on function gdpr_internal.end_request(bigint, text) is
   'After name_request(): completes the request if nothing of it is left to be done, and gives the caller''s context back.';
 
+-- 60_subject_rights/24_corrections.sql
+-- [code] A list of changes, read and judged: which rows, whose, what stands there, what cannot be done and why.
+-- GDPR Art. 16, Art. 5(1)(d). Called by: proposing, approving, rectifying, comparing. Problems never hold a value.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.open_values(p_subjects bigint[], p_columns integer[], p_values text[])
+returns text[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+begin
+  if exists (select from unnest(p_values) as v where starts_with(v, 'gdpr1:')) then
+    v_kek := (gdpr_internal.keyring()).kek;
+  end if;
+  return (
+    select coalesce(array_agg(
+      case when u.column_id is null then u.value else gdpr_internal.open_value(k.data_key, u.subject_id, u.column_id, u.value) end order by u.n
+    ), '{}')
+    from unnest(p_subjects, p_columns, p_values) with ordinality as u (subject_id, column_id, value, n)
+    left join lateral (
+      select gdpr_internal.unwrap_key(v_kek, int8send(x.subject_id), x.wrapped) as data_key
+      from gdpr_internal.subject_key as x
+      where x.subject_id = u.subject_id and u.column_id is not null and starts_with(u.value, 'gdpr1:')
+      offset 0
+    ) as k on true
+  );
+end
+$function$;
+comment on function gdpr_internal.open_values(bigint[], integer[], text[]) is
+  'Stored values in plaintext, place by place (p_columns null: not encrypted). Errors: PR402 key locked, PR404, PR410.';
+
+create or replace function gdpr_internal.digests_of(p_kinds text[], p_values text[])
+returns table (n bigint, digest uuid, bare uuid)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return query
+  select
+    c.n, gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, c.form),
+    gdpr_internal.keyed_digest(v_keys.digest_key, c.kind, gdpr_internal.bare_form(c.kind, c.form))
+  from (
+    select u.n, u.kind, gdpr_internal.canonical(u.kind, u.value) as form
+    from unnest(p_kinds, p_values) with ordinality as u (kind, value, n)
+    offset 0
+  ) as c
+  where c.form is not null;
+end
+$function$;
+comment on function gdpr_internal.digests_of(text[], text[]) is 'The digests of identifiers and of their bare forms, by their places; values without content have none.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.rectifiable_columns(p_table smallint)
+returns table (
+  column_name name, type text, own_type text, stored_expression text, column_id integer, encrypted boolean, identifier text,
+  special boolean, needed boolean, refusal text
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.attname,
+    d.type,
+    -- a type of PostgreSQL's own can be named by anybody
+    case when a.atttypid < 16384 then d.type end,
+    case when d.encrypted then format('t.%I', a.attname) else gdpr_internal.text_expression(format('t.%I', a.attname), d.type) end,
+    case when d.encrypted then c.id end,
+    d.encrypted,
+    c.identifier,
+    c.special is not null,
+    a.attnotnull,
+    case
+      when a.attname ~ '^gdpr_' and gdpr_internal.is_control_column(p_table, a.attname) then 'is kept by the database'
+      when a.attgenerated <> '' or a.attidentity <> '' then 'is generated'
+      when exists (select from pg_index as x where x.indrelid = a.attrelid and x.indisprimary and a.attnum = any (x.indkey))
+        then 'is part of the primary key'
+      when exists (select from pg_constraint as k where k.conrelid = a.attrelid and k.contype = 'f' and a.attnum = any (k.conkey))
+        then 'is part of a foreign key'
+    end
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
+  cross join lateral (
+    select
+      coalesce(c.encrypt <> 'no', false) as encrypted,
+      case when c.encrypt <> 'no' then c.original_type else format_type(a.atttypid, a.atttypmod) end as type
+  ) as d
+  where t.id = p_table
+  order by a.attnum;
+end;
+comment on function gdpr_internal.rectifiable_columns(smallint) is
+  'The columns of a protected table for those who correct values. own_type: where it is a type of PostgreSQL''s own; stored_expression: the value of row t as text; column_id: of its ciphertext; refusal: why the column cannot be corrected.';
+
+create or replace function gdpr_internal.read_corrections(p_changes jsonb)
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_changes) is distinct from 'array' then
+    perform gdpr_internal.refuse('invalid_argument', 'changes are a list of {"table", "key", "column", "value"} or {"table", "key", "column", "statement"}');
+  end if;
+  return (
+    with change as (
+      select e.n, e.value as change, jsonb_typeof(e.value) = 'object' as is_object
+      from jsonb_array_elements(p_changes) with ordinality as e (value, n)
+    ), named as materialized (
+      select t.id, x.name, t.relation
+      from (select distinct c.change ->> 'table' as name from change as c where c.is_object and c.change ? 'table') as x
+      join gdpr_internal.protected_table as t on t.relation = gdpr_internal.find_table(x.name) and t.unprotected_at is null
+    ), allowed as materialized (
+      select x.id, c.* from named as x cross join lateral gdpr_internal.rectifiable_columns(x.id) as c
+    )
+    select coalesce(array_agg(row(
+      c.n, t.id, c.change ->> 'key', c.change ->> 'column',
+      -- an array or a document is given as such, or as text
+      c.change ->> 'value', c.change ->> 'was', c.change ? 'was', c.change ->> 'statement', null, null,
+      case
+        when not c.is_object then 'is no object'
+        when c.change - array['table', 'key', 'column', 'value', 'was', 'statement'] <> '{}' then 'has other settings than table, key, column, value, was, statement'
+        when (c.change ? 'value') = (c.change ? 'statement') then 'needs either a value or a statement'
+        when c.change ? 'statement' and coalesce(btrim(c.change ->> 'statement'), '') = '' then 'needs words in its statement'
+        when c.change ? 'table' and t.id is null then 'names a table that is not protected'
+        when (c.change ? 'value' or c.change ?| array['table', 'key', 'column'])
+          and '' = any (array[coalesce(c.change ->> 'table', ''), coalesce(c.change ->> 'key', ''), coalesce(c.change ->> 'column', '')])
+          then 'needs a table, the primary key of a row and a column'
+        when c.change ? 'column' and a.column_name is null then 'names a column that the table does not have'
+        when c.change ? 'value' and a.refusal is not null then format('column %I %s', a.column_name, a.refusal)
+      end
+    )::gdpr_internal.correction order by c.n), '{}')
+    from change as c
+    left join named as t on c.is_object and t.name = c.change ->> 'table'
+    left join allowed as a on a.id = t.id and a.column_name = c.change ->> 'column'
+  );
+end
+$function$;
+comment on function gdpr_internal.read_corrections(jsonb) is 'A list of changes as it was given, with what is wrong with it at first sight. Error: PR004 no list.';
+
+create or replace function gdpr_internal.find_rows(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_done gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c where c.problem is not null or c.column_name is null or c.row_key is null
+  );
+  v_table smallint;
+  v_asked gdpr_internal.correction[];
+  v_found gdpr_internal.correction[];
+  v_before text;
+begin
+  for v_table in
+    select distinct c.table_id from unnest(p_corrections) as c where c.problem is null and c.column_name is not null and c.row_key is not null
+  loop
+    v_asked := array(
+      select c from unnest(p_corrections) as c where c.table_id = v_table and c.problem is null and c.column_name is not null and c.row_key is not null
+    );
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(
+        a.n, a.table_id, coalesce(r.row_key, a.row_key), a.column_name, r.value, a.was, a.expected, a.statement, r.subject_id, r.stored,
+        case
+          -- the same words whether there is no such row or it is somebody else's
+          when r.subject_id is null or r.subject_id <> p_subject then 'has the key of no row' || case when p_subject is null then '' else ' of this person' end
+          when r.wrong then 'has a value that the column cannot hold'
+        end
+      )::gdpr_internal.correction
+      from gdpr_generated.read_cells(
+        v_table, array(select x.row_key from unnest(v_asked) as x), array(select x.column_name from unnest(v_asked) as x),
+        array(select x.value from unnest(v_asked) as x), p_lock
+      ) as r
+      join unnest(v_asked) with ordinality as a on a.ordinality = r.n
+    );
+    perform gdpr_internal.after_worker(v_before);
+    v_done := v_done || gdpr_internal.open_corrections(v_table, v_found);
+  end loop;
+  return v_done;
+end
+$function$;
+comment on function gdpr_internal.find_rows(gdpr_internal.correction[], bigint, boolean) is
+  'Whose the rows are and what stands in them; values in the form in which the column would hold them. p_subject: every row has to be this person''s. p_lock: no other session changes them until the transaction ends.';
+
+create or replace function gdpr_internal.open_corrections(p_table smallint, p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_open text[];
+begin
+  v_open := gdpr_internal.open_values(
+    array(select case when c.problem is null then c.subject_id end from unnest(p_corrections) with ordinality as c order by c.ordinality),
+    array(
+      select x.column_id from unnest(p_corrections) with ordinality as c
+      join gdpr_internal.rectifiable_columns(p_table) as x on x.column_name = c.column_name
+      order by c.ordinality
+    ),
+    array(select case when c.problem is null then c.old end from unnest(p_corrections) with ordinality as c order by c.ordinality)
+  );
+  return array(
+    select row(c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, o.value, c.problem)::gdpr_internal.correction
+    from rows from (unnest(p_corrections), unnest(v_open)) as c (
+      n, table_id, row_key, column_name, value, was, expected, statement, subject_id, old, problem, opened
+    )
+    cross join lateral (select c.opened as value) as o
+  );
+end
+$function$;
+comment on function gdpr_internal.open_corrections(smallint, gdpr_internal.correction[]) is 'What stands in the rows of one table, decrypted where it is ciphertext.';
+
+create or replace function gdpr_internal.linked_columns()
+returns table (table_id smallint, column_name name, link text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with known as (
+    select c.table_id, c.column_name, c.identifier, c.same_as, format('%s.%I', t.relation, c.column_name) as name
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.unprotected_at is null
+  )
+  select k.table_id, k.column_name, o.name, o.identifier
+  from known as k
+  join known as o on o.name = coalesce(k.same_as, k.name)
+  where k.same_as is not null or exists (select from known as x where x.same_as = k.name);
+end;
+comment on function gdpr_internal.linked_columns() is 'Columns that hold copies of one value (same_as), and the column they are copies of; link names the latter for all of them, kind is what identifier it is.';
+
+create or replace function gdpr_internal.with_copies(p_corrections gdpr_internal.correction[], p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_origins gdpr_internal.correction[] := array(
+    select c from unnest(p_corrections) as c
+    join gdpr_internal.linked_columns() as l on l.table_id = c.table_id and l.column_name = c.column_name
+    where c.problem is null and c.old is not null and c.value is distinct from c.old
+  );
+  v_copy record;
+  v_before text;
+  v_found gdpr_internal.correction[];
+  v_copies gdpr_internal.correction[] := '{}';
+begin
+  for v_copy in
+    select l.table_id, l.column_name, l.link, l.kind, array_agg(distinct c.subject_id) as subjects
+    from unnest(v_origins) as c
+    join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name
+    join gdpr_internal.linked_columns() as l on l.link = o.link
+    group by l.table_id, l.column_name, l.link, l.kind
+  loop
+    v_before := gdpr_internal.before_worker();
+    v_found := array(
+      select row(null, v_copy.table_id, r.row_key, v_copy.column_name, null, null, false, null, r.subject_id, r.stored, null)::gdpr_internal.correction
+      from gdpr_generated.cells_of(v_copy.table_id, v_copy.subjects, v_copy.column_name, p_lock) as r
+    );
+    perform gdpr_internal.after_worker(v_before);
+    -- a copy that says something else is another fact, and stays
+    v_copies := v_copies || array(
+      select distinct on (f.row_key)
+        row(c.n, f.table_id, f.row_key, f.column_name, c.value, null, false, null, f.subject_id, f.old, null)::gdpr_internal.correction
+      from unnest(gdpr_internal.open_corrections(v_copy.table_id, v_found)) as f
+      join unnest(v_origins) as c on c.subject_id = f.subject_id
+        and (c.old = f.old or gdpr_internal.canonical(v_copy.kind, c.old) = gdpr_internal.canonical(v_copy.kind, f.old))
+      join gdpr_internal.linked_columns() as o on o.table_id = c.table_id and o.column_name = c.column_name and o.link = v_copy.link
+      where not exists (
+        select from unnest(p_corrections) as x
+        where (x.table_id, x.column_name, x.row_key) = (f.table_id, f.column_name, f.row_key) and x.statement is null
+      )
+      order by f.row_key, c.n
+    );
+  end loop;
+  return p_corrections || v_copies;
+end
+$function$;
+comment on function gdpr_internal.with_copies(gdpr_internal.correction[], boolean) is
+  'Adds the copies (same_as) of what changes, in all rows of the same person that hold the value as it was; copies that hold another value, or none, are left alone. Art. 16.';
+
 -- 60_subject_rights/24_request_views.sql
 -- [code] What officers and auditors see of requests.
 -- GDPR Art. 12(3), Art. 5(2), Art. 24. Read by: gdpr_dpo, gdpr_auditor (without what persons wrote).
@@ -11670,6 +12460,219 @@ left join gdpr_internal.restriction_exception_end as e on e.exception_id = x.id;
 comment on view gdpr.restriction_exception is
   'For which purposes restricted persons were processed all the same, why, and until when. details are shown to gdpr_dpo, until the person is erased. Art. 18(2).';
 
+-- 60_subject_rights/25_judge_corrections.sql
+-- [code] What cannot be done of a list of changes, and writing the rest.
+-- GDPR Art. 16, Art. 9, Art. 17. Rows are written by gdpr_worker: digests, masks, ciphertext and audit follow by the tables' own triggers.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.judge_identifiers(p_corrections gdpr_internal.correction[])
+returns gdpr_internal.correction[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_new gdpr_internal.correction[];
+  v_kinds text[];
+  v_refusing boolean[];
+begin
+  select array_agg(c.correction), array_agg(i.identifier), array_agg(t.blocklist = 'refuse')
+  into v_new, v_kinds, v_refusing
+  from (select x as correction from unnest(p_corrections) as x) as c
+  join gdpr_internal.protected_column as i on i.table_id = (c.correction).table_id and i.column_name = (c.correction).column_name
+  join gdpr_internal.protected_table as t on t.id = i.table_id
+  where (c.correction).problem is null and (c.correction).value is distinct from (c.correction).old and i.identifier is not null
+    and (i.matches or i.identifier = 'email');
+  if v_new is null then
+    return p_corrections;
+  end if;
+  return array(
+    with given as materialized (
+      select c.n, c.table_id, c.row_key, c.column_name, c.subject_id, d.digest, d.bare, r.refusing
+      from unnest(v_new) with ordinality as c
+      join gdpr_internal.digests_of(v_kinds, array(select x.value from unnest(v_new) as x)) as d on d.n = c.ordinality
+      join unnest(v_refusing) with ordinality as r (refusing, n) on r.n = c.ordinality
+    ), held as materialized (
+      select i.digest, i.subject_id, i.blocked_at is not null as blocked
+      from gdpr_internal.identifier as i
+      where i.digest = any (array(select g.digest from given as g union select g.bare from given as g)) and i.retired_at is null
+    ), refused as (
+      select g.table_id, g.row_key, g.column_name,
+        case
+          when h.blocked then 'has an identifier that is blocked'
+          else 'has an identifier of another person'
+        end as problem
+      from given as g
+      join held as h on h.digest = g.digest
+      where h.blocked and g.refusing or not h.blocked and h.subject_id <> g.subject_id
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that is blocked'
+      from given as g
+      join held as h on h.digest = g.bare
+      where h.blocked and g.refusing
+      union all
+      select g.table_id, g.row_key, g.column_name, 'has an identifier that the list gives to two persons'
+      from given as g
+      where g.digest in (select x.digest from given as x group by x.digest having count(distinct x.subject_id) > 1)
+    ), worst as (
+      select r.table_id, r.row_key, r.column_name, min(r.problem) as problem from refused as r group by r.table_id, r.row_key, r.column_name
+    )
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old, coalesce(c.problem, w.problem)
+    )::gdpr_internal.correction
+    from unnest(p_corrections) as c
+    left join worst as w on w.table_id = c.table_id and w.row_key = c.row_key and w.column_name = c.column_name and c.statement is null
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_identifiers(gdpr_internal.correction[]) is
+  'Finds new identifiers that are blocked or belong to somebody else: e-mail addresses, and what match_on names. Told to officers alone. Art. 17.';
+
+create or replace function gdpr_internal.judge_corrections(p_corrections gdpr_internal.correction[], p_subject bigint, p_lock boolean)
+returns gdpr_internal.correction[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_judged gdpr_internal.correction[];
+begin
+  v_judged := array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, coalesce(c.subject_id, p_subject), c.old,
+      case
+        when c.problem is not null then c.problem
+        when coalesce(c.subject_id, p_subject) is null then 'does not say of whom it is'
+        when s.erased_at is not null then 'is about a person who was erased'
+        when c.statement is not null then null
+        when c.expected and c.was is distinct from c.old then 'was changed meanwhile'
+        when c.value is null and k.needed then 'leaves a column empty that may not be'
+        when count(*) filter (where c.statement is null) over (partition by c.table_id, c.row_key, c.column_name) > 1 then 'is about a value that the list names twice'
+      end
+    )::gdpr_internal.correction
+    from unnest(gdpr_internal.find_rows(p_corrections, p_subject, p_lock)) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id
+    left join (
+      select t.id, x.column_name, x.needed
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.rectifiable_columns(t.id) as x
+      where t.id in (select y.table_id from unnest(p_corrections) as y)
+    ) as k on k.id = c.table_id and k.column_name = c.column_name
+  );
+  v_judged := gdpr_internal.judge_identifiers(gdpr_internal.with_copies(v_judged, p_lock));
+  return array(
+    select row(
+      c.n, c.table_id, c.row_key, c.column_name, c.value, c.was, c.expected, c.statement, c.subject_id, c.old,
+      case
+        when c.problem is null and c.statement is null and c.value is not null and c.value is distinct from c.old and exists (
+          select from gdpr_internal.protected_column as x
+          join gdpr_internal.protected_table as t on t.id = x.table_id
+          where x.table_id = c.table_id and x.column_name = c.column_name and x.special is not null
+            and not gdpr_internal.has_condition(c.subject_id, t.purpose_mask)
+        ) then 'needs a condition of Art. 9(2)'
+        else c.problem
+      end
+    )::gdpr_internal.correction
+    from unnest(v_judged) as c
+    order by c.n, c.table_id, c.row_key, c.column_name
+  );
+end
+$function$;
+comment on function gdpr_internal.judge_corrections(gdpr_internal.correction[], bigint, boolean) is
+  'A list of changes as an officer would carry it out, copies included, each with the reason if it cannot be.';
+
+create or replace function gdpr_internal.refuse_problems(p_corrections gdpr_internal.correction[])
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_lines text;
+  v_condition boolean;
+begin
+  select
+    string_agg(format('change %s %s', c.n, c.problem), E'\n' order by c.n) filter (where c.place <= 100)
+      || case when count(*) > 100 then format(E'\nand %s more', count(*) - 100) else '' end,
+    bool_and(c.problem = 'needs a condition of Art. 9(2)')
+  into v_lines, v_condition
+  from (
+    select x.n, x.problem, row_number() over (order by x.n) as place from unnest(p_corrections) as x where x.problem is not null
+  ) as c;
+  if v_lines is not null then
+    perform gdpr_internal.refuse(case when v_condition then 'condition_missing' else 'rectification_refused' end, v_lines);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_problems(gdpr_internal.correction[]) is 'Errors: PR630 with a line for each problem, PR208 where a condition of Art. 9(2) is all that is missing.';
+
+create or replace function gdpr_internal.write_corrections(p_corrections gdpr_internal.correction[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table record;
+  v_before text;
+  v_rows bigint;
+  v_all bigint := 0;
+  v_state text;
+  v_constraint text;
+  v_column text;
+begin
+  for v_table in
+    select r.table_id, array_agg(r.row_key) as keys, array_agg(r.subject_id) as subjects, array_agg(r.changes) as changes, count(*) as rows
+    from (
+      select c.table_id, c.row_key, c.subject_id, jsonb_object_agg(c.column_name, c.value) as changes
+      from unnest(p_corrections) as c
+      where c.statement is null and c.problem is null and c.value is distinct from c.old
+      group by c.table_id, c.row_key, c.subject_id
+    ) as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    group by r.table_id, t.depth
+    order by t.depth, r.table_id
+  loop
+    v_before := gdpr_internal.before_worker();
+    begin
+      execute format('select gdpr_generated.%I($1, $2, $3)', 'rectify_' || v_table.table_id)
+      into v_rows using v_table.keys, v_table.subjects, v_table.changes;
+    exception
+    when transaction_rollback then
+      -- a deadlock or an older snapshot is not the value's fault: the client may try again
+      raise;
+    when others then
+      get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name, v_column = column_name;
+      perform gdpr_internal.refuse('rectification_refused', gdpr_internal.error_names(v_state, v_constraint, v_column));
+    end;
+    perform gdpr_internal.after_worker(v_before);
+    if v_rows <> v_table.rows then
+      perform gdpr_internal.refuse('rectification_refused', 'a trigger of the table kept rows as they were');
+    end if;
+    v_all := v_all + v_rows;
+  end loop;
+  return v_all;
+end
+$function$;
+comment on function gdpr_internal.write_corrections(gdpr_internal.correction[]) is
+  'Writes what differs, one statement for each table, and returns the rows. What a table says of a value it does not take is not passed on, but for codes and names. Error: PR630.';
+
 -- 60_subject_rights/26_objections.sql
 -- [code] Objection: direct marketing ends at once and for good, other purposes are closed until somebody has decided.
 -- GDPR Art. 21, Art. 18(1)(d). Called by: gdpr_dpo, the portal.
@@ -11797,6 +12800,476 @@ left join lateral (
 ) as d on true;
 comment on view gdpr.objection is
   'Objections. status: pending (closed until decided), upheld (closed), overridden, taken_back (open again). details of the person and of the decision are shown to gdpr_dpo, until the person is erased. Art. 21.';
+
+-- 60_subject_rights/26_rectify.sql
+-- [code] Rectification: proposed by the person or by staff, approved by an officer who is somebody else, carried out in all tables.
+-- GDPR Art. 16, Art. 19. Called by: gdpr_dpo; roles to which the policy gives may = ["rectify"] propose.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.seal_changes(p_subject bigint, p_content jsonb)
+returns text
+language sql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select coalesce(
+    gdpr_internal.seal_evidence(p_subject, p_content::text), case when gdpr_internal.refuse('data_key_missing') then '' end
+  );
+end;
+comment on function gdpr_internal.seal_changes(bigint, jsonb) is 'New values as evidence keeps them. Error: PR410: nothing is kept that the person''s key does not close.';
+
+create or replace function gdpr_internal.record_corrections(p_corrections gdpr_internal.correction[], p_rectification bigint, p_reason text)
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+begin
+  if exists (
+    select from unnest(p_corrections) as c
+    left join gdpr_internal.subject as s on s.id = c.subject_id and s.erased_at is null
+    where s.id is null
+  ) then
+    perform gdpr_internal.refuse('erased');
+  end if;
+  with change as (
+    select
+      c.subject_id, c.n, c.value, c.statement, c.column_name is not null as placed,
+      jsonb_build_object('table', t.relation::text, 'key', c.row_key, 'column', c.column_name) as place,
+      format('%s.%I', t.relation, c.column_name) as name
+    from unnest(p_corrections) as c
+    left join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.statement is not null or c.value is distinct from c.old
+  ), person as (
+    select
+      c.subject_id,
+      jsonb_build_object(
+        'values', coalesce(jsonb_agg(c.place || jsonb_build_object('value', c.value) order by c.n) filter (where c.statement is null), '[]'),
+        'statements', coalesce(
+          jsonb_agg(case when c.placed then c.place else '{}' end || jsonb_build_object('statement', c.statement) order by c.n)
+          filter (where c.statement is not null), '[]'
+        )
+      ) as content,
+      array_agg(distinct c.name) filter (where c.statement is null) as columns
+    from change as c
+    group by c.subject_id
+  ), recorded as (
+    insert into gdpr_internal.rectification_record (subject_id, rectification_id, content, columns, reason, actor)
+    select
+      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), p_reason,
+      gdpr_internal.context_setting('actor')
+    from person as p
+    order by p.subject_id
+    returning id, subject_id
+  )
+  select array_agg(r.id order by r.id), array_agg(r.subject_id order by r.id) into v_records, v_subjects from recorded as r;
+  perform gdpr_internal.audit_events('RECTIFY', v_subjects, 'rectification_record', v_records, '{}');
+  perform gdpr_internal.queue_notices(array_agg(c.subject_id), 'rectification', jsonb_build_object('columns', c.columns))
+  from (
+    -- statements that complete the data go to the recipients too: they learn about which of them
+    select r.subject_id, coalesce(nullif(r.columns, '{}'), '{supplementary_statement}') as columns
+    from gdpr_internal.rectification_record as r
+    where r.id = any (v_records)
+  ) as c
+  group by c.columns;
+  return coalesce(v_records, '{}');
+end
+$function$;
+comment on function gdpr_internal.record_corrections(gdpr_internal.correction[], bigint, text) is
+  'The evidence of a rectification, one record for each person for whom something changes; returns their numbers. Error: PR603.';
+
+create or replace function gdpr_internal.carry_out(p_changes jsonb, p_subject bigint, p_rectification bigint, p_reason text)
+returns table (record_id bigint, written bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_subjects bigint[] := array[p_subject];
+  v_records bigint[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform gdpr_internal.refuse_problems(v_corrections);
+  if p_subject is null then
+    select array_agg(distinct s.subject_id) into v_subjects
+    from (select c.table_id, array_agg(c.row_key) as keys from unnest(v_corrections) as c where c.table_id is not null group by c.table_id) as k
+    join gdpr_internal.protected_table as t on t.id = k.table_id
+    cross join lateral unnest(gdpr.subjects_of(t.relation, k.keys)) as s (subject_id);
+  end if;
+  -- persons before rows, as an eraser locks them
+  perform from gdpr_internal.subject as s where s.id = any (v_subjects) order by s.id for share;
+  v_corrections := gdpr_internal.judge_corrections(v_corrections, p_subject, true);
+  perform gdpr_internal.refuse_problems(v_corrections);
+  written := gdpr_internal.write_corrections(v_corrections);
+  v_records := gdpr_internal.record_corrections(v_corrections, p_rectification, p_reason);
+  if p_subject is not null then
+    perform gdpr_internal.note_request(p_subject, 'rectification', jsonb_build_object('record', v_records[1]));
+  end if;
+  return query select r.id, written from unnest(v_records) as r (id);
+end
+$function$;
+comment on function gdpr_internal.carry_out(jsonb, bigint, bigint, text) is
+  'Carries a list of changes out: all of it or, with a problem, nothing. Returns the records, one for each person. p_subject null: rows of whomever. Errors: PR630, PR208, PR005.';
+
+create or replace function gdpr_internal.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text, p_by_person boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_corrections gdpr_internal.correction[] := gdpr_internal.read_corrections(p_changes);
+  v_id bigint;
+begin
+  perform gdpr_internal.require_subject(p_subject);
+  if v_corrections = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'at least one change is needed');
+  elsif octet_length(p_changes::text) > 1000000 then
+    perform gdpr_internal.refuse('invalid_argument', 'changes of one proposal are at most a million bytes');
+  end if;
+  -- what only an officer may know is asked when it is approved: whether an identifier is another's or blocked, what stands there now
+  perform gdpr_internal.refuse_problems(gdpr_internal.find_rows(v_corrections, p_subject, false));
+  insert into gdpr_internal.rectification (subject_id, content, by_person, actor)
+  values (
+    p_subject, gdpr_internal.seal_changes(p_subject, jsonb_build_object('changes', p_changes, 'reason', p_reason)), p_by_person,
+    gdpr_internal.context_setting('actor')
+  )
+  returning id into v_id;
+  perform gdpr_internal.audit_event('RECTIFY', p_subject, jsonb_build_object('proposal', v_id));
+  return v_id;
+end
+$function$;
+comment on function gdpr_internal.propose_rectification(bigint, jsonb, text, boolean) is
+  'See gdpr.propose_rectification(). p_by_person: the person asked; only the portal says so, which knows by the token who it is.';
+
+create or replace function gdpr.propose_rectification(p_subject bigint, p_changes jsonb, p_reason text default null)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.propose_rectification(p_subject, p_changes, p_reason, false);
+end;
+comment on function gdpr.propose_rectification(bigint, jsonb, text) is
+  'Proposes corrections of a person''s data; nothing changes until another officer approves them. p_changes: a list of {"table", "key" (the row''s primary key as text; of several columns a JSON array of texts), "column", "value" (null empties)}, with "was" if it counts only while that value stands; or {"table", "key", "column", "statement"}, {"statement"}: a supplementary statement that is kept beside the data. Values and reason are kept as ciphertext under the person''s key. Returns its number. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (not this person''s row, a key, a value that the column cannot hold). Art. 16.';
+
+create or replace function gdpr_internal.decide_rectification(p_rectification bigint)
+returns gdpr_internal.rectification
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  -- two who decide at once meet here
+  select * into v_rectification from gdpr_internal.rectification as r where r.id = p_rectification for update;
+  if v_rectification.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such proposal');
+  elsif exists (select from gdpr_internal.rectification_decision as d where d.rectification_id = p_rectification) then
+    perform gdpr_internal.refuse('rectification_decided');
+  end if;
+  return v_rectification;
+end
+$function$;
+comment on function gdpr_internal.decide_rectification(bigint) is 'A proposal about which nobody has decided, locked. Errors: PR004, PR632.';
+
+create or replace function gdpr.approve_rectification(p_rectification bigint, p_reason text default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+  v_content jsonb;
+  v_record bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  if v_rectification.proposed_by = session_user and not v_rectification.by_person then
+    perform gdpr_internal.refuse('rectification_four_eyes');
+  end if;
+  perform gdpr_internal.require_subject(v_rectification.subject_id);
+  v_content := gdpr_internal.open_evidence(v_rectification.subject_id, v_rectification.content)::jsonb;
+  select c.record_id into v_record
+  from gdpr_internal.carry_out(v_content -> 'changes', v_rectification.subject_id, p_rectification, p_reason) as c;
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, record_id, reason, actor)
+  values (p_rectification, true, v_record, p_reason, gdpr_internal.context_setting('actor'));
+  return v_record;
+end
+$function$;
+comment on function gdpr.approve_rectification(bigint, text) is
+  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
+
+create or replace function gdpr.reject_rectification(p_rectification bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rectification gdpr_internal.rectification;
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  v_rectification := gdpr_internal.decide_rectification(p_rectification);
+  insert into gdpr_internal.rectification_decision (rectification_id, approved, reason, actor)
+  values (p_rectification, false, p_reason, gdpr_internal.context_setting('actor'));
+  perform gdpr_internal.audit_event(
+    'RECTIFY', v_rectification.subject_id, jsonb_build_object('proposal', p_rectification, 'approved', false)
+  );
+end
+$function$;
+comment on function gdpr.reject_rectification(bigint, text) is
+  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); no personal data. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
+
+create or replace function gdpr.rectify(p_subject bigint, p_changes jsonb, p_reason text)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.require_subject(p_subject);
+  return (select c.record_id from gdpr_internal.carry_out(p_changes, p_subject, null, p_reason) as c);
+end
+$function$;
+comment on function gdpr.rectify(bigint, jsonb, text) is
+  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
+
+create or replace function gdpr.rectify_rows(p_changes jsonb, p_reason text)
+returns jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if coalesce(p_reason, '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  return (
+    select jsonb_build_object('persons', count(*), 'rows', coalesce(max(c.written), 0)) from gdpr_internal.carry_out(p_changes, null, null, p_reason) as c
+  );
+end
+$function$;
+comment on function gdpr.rectify_rows(jsonb, text) is
+  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
+
+create or replace function gdpr.compare_rectification(p_changes jsonb, p_subject bigint default null)
+returns table (change bigint, subject_id bigint, table_name text, row_key text, column_name name, old text, new text, problem text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select c.n, c.subject_id, t.relation::text, c.row_key, c.column_name, c.old, coalesce(c.statement, c.value), c.problem
+  from unnest(gdpr_internal.judge_corrections(gdpr_internal.read_corrections(p_changes), p_subject, false)) as c
+  left join gdpr_internal.protected_table as t on t.id = c.table_id
+  where c.problem is not null or c.statement is not null or c.value is distinct from c.old
+  order by c.n, c.table_id, c.row_key, c.column_name;
+end
+$function$;
+comment on function gdpr.compare_rectification(jsonb, bigint) is
+  'What a list of changes, as gdpr.rectify() takes it, would change, and what is in the way: a row for each value that differs, copies included (they bear the number of the change they follow), with the reason if it cannot be. p_subject: whose rows they have to be; null: anybody''s. Changes nothing. Error: PR004 no list. Art. 16.';
+
+create or replace function gdpr_internal.apply_rectifications(p_records bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+set enable_nestloop = off
+set jit = off
+as $function$
+declare
+  v_records bigint[];
+  v_subjects bigint[];
+  v_changes jsonb;
+  v_corrections gdpr_internal.correction[];
+begin
+  perform gdpr_internal.require_read_committed();
+  perform from gdpr_internal.subject as s
+  where s.id in (select r.subject_id from gdpr_internal.rectification_record as r where r.id = any (p_records))
+  order by s.id
+  for share;
+  with record as materialized (
+    select r.id, r.subject_id, gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb as content
+    from gdpr_internal.rectification_record as r
+    join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null
+    where r.subject_id in (select x.subject_id from gdpr_internal.rectification_record as x where x.id = any (p_records))
+  ), latest as (
+    -- of several rectifications of one value the last one counts, in whatever order they are asked for
+    select distinct on (r.subject_id, v.value - 'value') r.id, r.subject_id, v.value as change
+    from record as r
+    cross join lateral jsonb_array_elements(r.content -> 'values') as v
+    order by r.subject_id, v.value - 'value', r.id desc
+  )
+  select jsonb_agg(l.change order by l.id), array_agg(l.id order by l.id), array_agg(l.subject_id order by l.id)
+  into v_changes, v_records, v_subjects
+  from latest as l
+  where l.id = any (p_records);
+  if v_changes is null then
+    return 0;
+  end if;
+  -- a row that is gone, or another person's by now, has nothing to be corrected
+  v_corrections := array(
+    select c
+    from unnest(gdpr_internal.find_rows(gdpr_internal.read_corrections(v_changes), null, true)) as c
+    join unnest(v_subjects) with ordinality as s (id, n) on s.n = c.n and s.id = c.subject_id
+    where c.problem is null and c.value is distinct from c.old
+  );
+  perform gdpr_internal.write_corrections(v_corrections);
+  perform gdpr_internal.audit_events(
+    'RECTIFY', array_agg(r.subject_id), 'rectification_record', array_agg(r.id), '{"again": true}'
+  )
+  from (
+    select distinct v_subjects[c.n] as subject_id, v_records[c.n] as id from unnest(v_corrections) as c
+  ) as r
+  having count(*) > 0;
+  return cardinality(v_corrections);
+end
+$function$;
+comment on function gdpr_internal.apply_rectifications(bigint[]) is
+  'Carries recorded rectifications out again, as after a restore: a value that is so already is not written, one that a later record of the person names is left to that, rows that are gone are passed over. Twice changes nothing. Returns the values written. Errors: PR630, PR005.';
+
+create or replace function gdpr_internal.apply_rectification(p_record bigint)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.apply_rectifications(array[p_record]);
+end;
+comment on function gdpr_internal.apply_rectification(bigint) is 'gdpr_internal.apply_rectifications() for one record.';
+
+create or replace view gdpr.rectification as
+select
+  r.id as rectification_id,
+  r.subject_id,
+  case when d.approved then 'approved' when not d.approved then 'rejected' else 'proposed' end as status,
+  r.by_person,
+  o.content -> 'changes' as changes,
+  o.content ->> 'reason' as reason,
+  r.proposed_at,
+  r.proposed_by,
+  r.actor,
+  d.record_id,
+  d.decided_at,
+  d.decided_by,
+  d.reason as decision_reason
+from gdpr_internal.rectification as r
+left join gdpr_internal.rectification_decision as d on d.rectification_id = r.id
+cross join lateral (
+  select case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content
+) as o;
+comment on view gdpr.rectification is
+  'Proposed corrections and what was decided about them. changes and reason are shown to gdpr_dpo, while the person is not erased. Art. 16.';
+
+create or replace view gdpr.rectification_log as
+select
+  r.id as record_id,
+  r.subject_id,
+  r.rectification_id,
+  r.columns,
+  case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content,
+  r.reason,
+  r.recorded_at,
+  r.recorded_by,
+  r.actor
+from gdpr_internal.rectification_record as r;
+comment on view gdpr.rectification_log is
+  'Rectifications that were carried out: which columns, when, by whom. content: {"values", "statements"}, shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
+
+create or replace view gdpr.supplementary_statement as
+select
+  l.record_id,
+  l.subject_id,
+  s.value ->> 'table' as table_name,
+  s.value ->> 'key' as row_key,
+  s.value ->> 'column' as column_name,
+  s.value ->> 'statement' as statement,
+  l.recorded_at
+from gdpr.rectification_log as l
+cross join lateral jsonb_array_elements(l.content -> 'statements') as s;
+comment on view gdpr.supplementary_statement is
+  'Statements with which persons have completed their data, about a value or about all of it; for gdpr_dpo. They belong into what the person is told on access. Art. 16.';
+
+create or replace view gdpr.rectifiable_column as
+select t.relation as table_name, c.column_name, c.type, not c.needed as nullable
+from gdpr_internal.protected_table as t
+cross join lateral gdpr_internal.rectifiable_columns(t.id) as c
+where t.unprotected_at is null and c.refusal is null;
+comment on view gdpr.rectifiable_column is
+  'The columns in which values can be corrected: those of protected tables but keys, generated ones and what the database keeps, with the types they have for applications. Art. 16.';
+
+create or replace function gdpr.rows_of(p_table regclass, p_subject bigint)
+returns setof text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_before text := gdpr_internal.before_worker();
+  v_keys text[];
+begin
+  execute format('select array_agg(k.row_key) from gdpr_generated.%I(array[$1], null) as k', 'keys_' || v_table) into v_keys using p_subject;
+  perform gdpr_internal.after_worker(v_before);
+  return query select u.key from unnest(v_keys) as u (key);
+end
+$function$;
+comment on function gdpr.rows_of(regclass, bigint) is
+  'The primary keys, as text, of a person''s rows in a protected table (several columns: JSON arrays of texts). Error: PR002.';
 
 -- 60_subject_rights/30_erase.sql
 -- [code] Erasure: every row of a person, the key, the identifiers.
@@ -13817,7 +15290,7 @@ $function$;
 comment on function gdpr.portal_restrict(text, text, jsonb) is
   'Asks for restriction of processing: accuracy_contested, unlawful_processing, legal_claims. An officer decides. p_details: why, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 18(1).';
 
-create or replace function gdpr.portal_correct(p_session text, p_details jsonb)
+create or replace function gdpr.portal_correct(p_session text, p_changes jsonb, p_reason text default null)
 returns bigint
 language plpgsql
 volatile
@@ -13826,15 +15299,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
 begin
-  if coalesce(p_details, '{}') = '{}' then
-    perform gdpr_internal.refuse('invalid_argument', 'details say what is wrong and what would be right');
-  end if;
-  return gdpr_internal.portal_open(gdpr_internal.session_subject(p_session), 'rectification', p_details);
+  return gdpr_internal.portal_open(v_subject, 'rectification', jsonb_strip_nulls(jsonb_build_object(
+    'proposal', gdpr_internal.propose_rectification(v_subject, p_changes, p_reason, true), 'reason', p_reason
+  )));
 end
 $function$;
-comment on function gdpr.portal_correct(text, jsonb) is
-  'Asks for something to be corrected or completed. p_details: what is wrong and what would be right, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616. Art. 16.';
+comment on function gdpr.portal_correct(text, jsonb, text) is
+  'Asks for something to be corrected or completed. p_changes: a list of {"table", "key", "column", "value"}, rows and keys as portal_data() shows them, or of {"statement"}, words to be kept beside the data; an officer approves them (gdpr.approve_rectification()). p_reason: kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR004, PR616, and those of gdpr.propose_rectification(): a change that cannot be, somebody else''s row. Art. 16.';
 
 create or replace function gdpr.portal_erase(p_session text, p_details jsonb default null)
 returns bigint
@@ -13884,6 +15358,35 @@ comment on function gdpr.portal_requests(text) is
 -- [code] Redacted views: one schema for each audience, no decryption on the way.
 -- GDPR Art. 5(1)(c), Art. 25. Column classes decide; what the policy does not name is hidden.
 
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.redacted_columns(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(
+      case
+        when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
+        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
+        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+      end, E',\n' order by a.attnum
+    )
+    from pg_attribute as a
+    left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
+      and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+  );
+end
+$function$;
+comment on function gdpr_internal.redacted_columns(smallint) is
+  'The columns of a table as redacted views show them, as the select list of a query over the table as t: the same names and types, masked, or NULL.';
+
 set local role gdpr_viewer;
 
 create or replace function gdpr_generated.generate_redacted_view(p_table smallint, p_audience name)
@@ -13900,17 +15403,7 @@ declare
   v_columns text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select string_agg(
-    case
-      when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-      when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-      else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
-    end, E',\n' order by a.attnum
-  )
-  into v_columns
-  from pg_attribute as a
-  left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  v_columns := gdpr_internal.redacted_columns(p_table);
   perform gdpr_generated.drop_redacted_view(p_table, p_audience);
   execute format(
     E'create view %I.%I with (security_barrier) as\nselect\n  t.gdpr_subject_ref as subject_ref,\n%s\nfrom %s as t',
@@ -14235,6 +15728,7 @@ select
     where a.country = r.country and a.scope is null and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
     limit 1
   ), r.safeguard) as transfer,
+  r.safeguard,
   r.ground,
   r.safeguard_reference,
   r.safeguard_until,
@@ -14805,6 +16299,220 @@ $function$;
 comment on function gdpr.notice_impossible(bigint, text) is
   'Telling a recipient proves impossible or needs a disproportionate effort: why, on record (no personal data in p_reason). Errors: PR704, PR004. Art. 19.';
 
+-- 70_sharing/60_generate_export.sql
+-- [code] The generator of the functions by which rows of a table leave as redacted views show them.
+-- GDPR Art. 5(1)(c), 5(2). They belong to gdpr_worker, as all that reads rows for somebody else; who may be shared, gdpr_owner decides in between.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_export(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_named text;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  v_named := coalesce(gdpr_generated.key_condition(v_relation), 'gdpr_internal.refuse(''no_primary_key'')');
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[])
+returns bigint[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+declare
+  v_subjects bigint[];
+begin
+  if p_keys is null then
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from %2$s as t
+    where t.gdpr_subject_id is not null;
+  else
+    select array_agg(distinct t.gdpr_subject_id) into v_subjects
+    from unnest(p_keys) as k (key)
+    join %2$s as t on %3$s
+    where t.gdpr_subject_id is not null;
+  end if;
+  set constraints all immediate;
+  return v_subjects;
+exception when data_exception then
+  perform gdpr_internal.refuse('invalid_argument', 'the key does not have the type of the primary key');
+  return null;
+end
+$body$
+$code$,
+    'exported_' || p_table, v_relation, v_named
+  ));
+  execute format('comment on function gdpr_generated.%I(text[]) is %L', 'exported_' || p_table,
+    format('The persons of rows of %s: all, or those of these keys. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[]) to gdpr_owner', 'exported_' || p_table);
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_keys text[], p_mask bigint, p_subjects bigint[])
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+as $body$
+begin
+  if p_keys is null then
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_subjects) as s (id)
+    join %2$s as t on t.gdpr_subject_id = s.id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0;
+  else
+    return query
+    select t.gdpr_subject_ref, row_to_json(v)
+    from unnest(p_keys) with ordinality as k (key, n)
+    join %2$s as t on %3$s
+    join unnest(p_subjects) as s (id) on s.id = t.gdpr_subject_id
+    cross join lateral (
+      select
+%4$s
+    ) as v
+    where (t.gdpr_purposes & p_mask) <> 0
+    order by k.n;
+  end if;
+  set constraints all immediate;
+end
+$body$
+$code$,
+    'export_' || p_table, v_relation, v_named, gdpr_internal.redacted_columns(p_table)
+  ));
+  execute format('comment on function gdpr_generated.%I(text[], bigint, bigint[]) is %L', 'export_' || p_table,
+    format('Rows of %s as redacted views show them, of these persons. Generated by gdpr.apply().', v_relation));
+  execute format('grant execute on function gdpr_generated.%I(text[], bigint, bigint[]) to gdpr_owner', 'export_' || p_table);
+end
+$function$;
+comment on function gdpr_generated.generate_export(smallint) is
+  'Generates exported_<table> (whose rows would leave) and export_<table> (the rows, redacted).';
+
+-- 70_sharing/70_exports.sql
+-- [code] Exports: rows that leave for a recipient, and the record of it, in one statement.
+-- GDPR Art. 5(2), 15(1)(c), 19, 30(1)(d). Called by: roles of audience export, api or integration; gdpr_dpo; gdprdb share export.
+-- A SELECT cannot write: a role that is bound to a recipient therefore reads no view, but calls this.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.exporter(p_role name)
+returns gdpr_internal.role_binding
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_binding gdpr_internal.role_binding;
+begin
+  select * into v_binding
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences())
+    and (b.role_name = p_role or pg_has_role(p_role, to_regrole(quote_ident(b.role_name))::oid, 'usage'))
+  -- who is bound to a recipient in one way is so in every way
+  order by (b.recipient is null), (b.role_name <> p_role), b.role_name
+  limit 1;
+  if v_binding.role_name is null then
+    if not pg_has_role(p_role, 'gdpr_dpo', 'usage') then
+      perform gdpr_internal.refuse('export_refused', format('role %s', quote_ident(p_role)));
+    end if;
+    v_binding.audience := 'export';
+  end if;
+  return v_binding;
+end
+$function$;
+comment on function gdpr_internal.exporter(name) is
+  'How a role exports: its binding to audience export, api or integration; an officer without one exports as audience export. Error: gdpr_export_refused (42501).';
+
+create or replace function gdpr.export_rows(
+  p_table text,
+  p_keys text[] default null,
+  p_recipient text default null,
+  p_purpose text default null,
+  p_locked text default 'leave_out',
+  p_reason text default null
+)
+returns table (subject_ref uuid, data json)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_exporter gdpr_internal.role_binding := gdpr_internal.exporter(gdpr_internal.acting_role());
+  v_new gdpr_internal.disclosure_record;
+  v_purpose text;
+  v_before text;
+  v_mask bigint;
+  v_usable bigint;
+  v_found bigint[];
+  v_persons bigint[];
+begin
+  select t.id, t.purpose_mask into v_new.table_id, v_usable
+  from gdpr_internal.protected_table as t
+  where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
+  if v_new.table_id is null then
+    perform gdpr_internal.refuse('not_protected');
+  elsif p_locked is null or p_locked not in ('refuse', 'leave_out') then
+    perform gdpr_internal.refuse('invalid_argument', 'locked is refuse or leave_out');
+  elsif p_recipient <> v_exporter.recipient then
+    perform gdpr_internal.refuse('invalid_argument', 'the policy binds this role to another recipient');
+  end if;
+  v_new.recipient_id := (gdpr_internal.require_recipient(coalesce(v_exporter.recipient, p_recipient))).recipient_id;
+  v_purpose := coalesce(p_purpose, gdpr_internal.context_setting('purpose'), (
+    select p.name from gdpr_internal.role_purpose as rp
+    join gdpr_internal.purpose as p on p.id = rp.purpose_id
+    where rp.role_name = v_exporter.role_name
+    order by rp.position limit 1
+  ));
+  v_new.purpose_id := gdpr_internal.disclosing_purpose(v_purpose);
+  v_mask := 1::bigint << v_new.purpose_id;
+
+  if v_usable & v_mask = 0 then
+    perform gdpr_internal.refuse('purpose_of_table', v_purpose);
+  end if;
+  v_before := gdpr_internal.before_worker();
+  -- the names of generated functions come from the register
+  execute format('select gdpr_generated.%I($1)', 'exported_' || v_new.table_id) into v_found using p_keys;
+  perform gdpr_internal.after_worker(v_before);
+  v_persons := gdpr_internal.sharable(coalesce(v_found, '{}'), v_mask);
+  if p_locked = 'refuse' and cardinality(v_persons) < coalesce(cardinality(v_found), 0) then
+    perform gdpr_internal.refuse('not_sharable', format('%s of %s', cardinality(v_found) - cardinality(v_persons), cardinality(v_found)));
+  end if;
+  if cardinality(v_persons) > 0 then
+    v_new.audience := v_exporter.audience;
+    v_new.reason := p_reason;
+    select array_agg(c.column_name order by c.position), array_agg(distinct c.category) into v_new.columns, v_new.categories
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_new.table_id and c.mask <> 'hide';
+    perform gdpr_internal.put_disclosure(v_new, v_persons);
+  end if;
+  return query execute format('select * from gdpr_generated.%I($1, $2, $3)', 'export_' || v_new.table_id) using p_keys, v_mask, v_persons;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.export_rows(text, text[], text, text, text, text) is
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
 -- GDPR Art. 17(3). Called by: gdpr_dpo; held_rows() by erasure and retention. Rows are listed by gdpr_worker, which has no keys, and
@@ -15060,6 +16768,58 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
 
+-- 90_accountability/07_doctor_sharing.sql
+-- [code] Findings about recipients and about notices that they did not get.
+-- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_sharing()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it any more: %s', r.problem),
+    'gdpr.record_recipient() with a safeguard or a longer term, or with p_valid_until = now() once nothing is disclosed to it.'
+  from gdpr.recipient as r
+  -- an entry that was ended on purpose is no finding, unless somebody still is bound to it
+  where r.problem is not null and (
+    r.valid_until > statement_timestamp()
+    or exists (select from gdpr_internal.role_binding as b where b.recipient = r.name)
+  )
+  union all
+  select 'warning', 'transfer', r.name, format('nothing may be disclosed to it from %s on', to_char(e.ends, 'YYYY-MM-DD')),
+    'gdpr.record_recipient() with a longer term, or a safeguard for the time after.'
+  from gdpr.recipient as r
+  cross join lateral (
+    select least(r.valid_until, case when r.transfer = r.safeguard then r.safeguard_until end, (
+      select min(a.valid_until)::timestamptz from gdpr.adequacy as a
+      where a.country = r.country and r.transfer = 'adequacy' and gdpr_internal.adequate_now(a.valid_from, a.valid_until)
+    )) as ends
+  ) as e
+  where r.problem is null and e.ends < statement_timestamp() + interval '30 days'
+  union all
+  select 'warning', 'recipient', b.role_name::text, format('the policy binds the role to recipient %s, which is not registered', b.recipient),
+    'gdpr.record_recipient(), or another name in the policy; until then the role reads nothing.'
+  from gdpr_internal.role_binding as b
+  where b.recipient is not null and not exists (select from gdpr_internal.recipient_now as r where r.name = b.recipient)
+  union all
+  select 'info', 'recipient', b.role_name::text, format('what a role of audience %s reads in views is not recorded: it is bound to no recipient', b.audience),
+    'Say recipient in the policy where the data leave the organisation.'
+  from gdpr_internal.role_binding as b
+  where b.audience = any (gdpr_internal.outgoing_audiences()) and b.recipient is null
+  union all
+  select 'warning', 'notices', d.recipient, format('notices due for more than 7 days: %s', count(*)),
+    'gdprdb share notices --due lists them; gdpr.open_notice() says what to tell.'
+  from gdpr.notice_due as d
+  where d.queued_at < statement_timestamp() - interval '7 days'
+  group by d.recipient;
+end;
+comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
+
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
 -- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
@@ -15247,7 +17007,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with ours as (
-    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_clear', 'gdpr_bi')
+    select n.oid, n.nspname from pg_namespace as n where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated') or n.nspname = any (gdpr_internal.view_schemas())
   ),
   functions as (
     select p.oid, p.proowner, p.prosecdef, p.proconfig, p.proacl, p.prolang, p.pronamespace, p.prosqlbody is not null as atomic, p.proname
@@ -15296,7 +17056,9 @@ begin atomic
   from pg_class as c
   where c.relnamespace = 'gdpr_internal'::regnamespace
     and c.relname in ('audit_record', 'source', 'basis_record', 'basis_end', 'assessment', 'assessment_decision', 'consent_record', 'restriction_record', 'restriction_end',
-      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record')
+      'restriction_exception', 'restriction_exception_end', 'lifting_notice', 'objection_record', 'objection_decision', 'request', 'request_event', 'erasure_record',
+      'recipient_record', 'disclosure_record', 'disclosure_person', 'notice_record', 'notice_person', 'notice_event',
+      'rectification', 'rectification_record', 'rectification_decision')
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
@@ -15434,6 +17196,8 @@ begin
     select * from gdpr_internal.doctor_keys()
     union all
     select * from gdpr_internal.doctor_mails()
+    union all
+    select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_rows()
     union all
@@ -15583,7 +17347,7 @@ begin
         where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace, 'gdpr_generated'::regnamespace)
           and p.proowner = v_role::regrole
         union all
-        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail', c.oid::regclass)
+        select format('revoke all on table %s from public, gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail', c.oid::regclass)
         from pg_catalog.pg_class as c
         where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace)
           and c.relowner = v_role::regrole and c.relkind in ('r', 'p', 'v')
@@ -15597,7 +17361,7 @@ end
 $revoke$;
 
 set local role gdpr_owner;
-revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi from public;
+revoke all on schema gdpr, gdpr_internal, gdpr_policy, gdpr_generated, gdpr_clear, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration from public;
 
 -- 2. schemas
 comment on schema gdpr is 'gdprdb: functions and views that people call.';
@@ -15606,10 +17370,17 @@ comment on schema gdpr_policy is 'gdprdb: the steps of gdpr.apply() and the func
 comment on schema gdpr_generated is 'gdprdb: functions generated for each protected table, and their generators.';
 comment on schema gdpr_clear is 'gdprdb: protected tables in plaintext, writable, for applications.';
 comment on schema gdpr_bi is 'gdprdb: redacted views for audience bi.';
-grant usage on schema gdpr to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+comment on schema gdpr_export is 'gdprdb: redacted views for audience export.';
+comment on schema gdpr_api is 'gdprdb: redacted views for audience api.';
+comment on schema gdpr_integration is 'gdprdb: redacted views for audience integration.';
+grant usage on schema gdpr to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 grant usage on schema gdpr_policy, gdpr_generated to gdpr_admin; -- apply() names their functions as the table's owner
 grant usage on schema gdpr_clear to gdpr_app, gdpr_dpo;
 grant usage on schema gdpr_bi to gdpr_bi;
+grant usage on schema gdpr_export to gdpr_export;
+grant usage on schema gdpr_api to gdpr_api;
+grant usage on schema gdpr_integration to gdpr_integration;
 
 -- 3. row security on every table of evidence: a grant given by mistake shows nothing
 do $rows$
@@ -15649,6 +17420,7 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text) to gdpr_worker;
+grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
 grant execute on function gdpr_generated.define(text) to gdpr_keyholder;
 -- row functions run as gdpr_worker: they read the gate they copy
@@ -15699,7 +17471,8 @@ grant execute on function
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.error_code to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_portal, gdpr_mail;
+grant select on gdpr.error_code to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
 -- 7. the rights of persons: gdpr_dpo
 grant execute on function
@@ -15731,6 +17504,15 @@ grant select on gdpr.request, gdpr.request_history, gdpr.request_board, gdpr.ref
 grant execute on function
   gdpr_internal.request_misses(gdpr_internal.request_state), gdpr_internal.local_day(timestamptz), gdpr.until(date) to gdpr_dpo, gdpr_auditor;
 
+-- rectification: officers; who may propose it besides, the policy says
+grant execute on function
+  gdpr.propose_rectification(bigint, jsonb, text), gdpr.approve_rectification(bigint, text), gdpr.reject_rectification(bigint, text),
+  gdpr.rectify(bigint, jsonb, text), gdpr.rectify_rows(jsonb, text), gdpr.compare_rectification(jsonb, bigint),
+  gdpr.rows_of(regclass, bigint) to gdpr_dpo;
+grant select on gdpr.rectification, gdpr.rectification_log to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.supplementary_statement, gdpr.rectifiable_column to gdpr_dpo;
+grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dpo; -- called by the view as whoever reads it
+
 -- 8. auditors read evidence, never plaintext
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
@@ -15754,6 +17536,7 @@ grant execute on function
   gdpr.record_disclosure(text, bigint[], text, regclass, text[], text[], text, text, text[], timestamptz), gdpr.recipients_of(bigint),
   gdpr.open_notice(bigint), gdpr.notice_sent(bigint, text, text), gdpr.confirm_notice(bigint, text), gdpr.notice_impossible(bigint, text)
 to gdpr_dpo;
+grant execute on function gdpr.export_rows(text, text[], text, text, text, text) to gdpr_dpo, gdpr_export, gdpr_api, gdpr_integration;
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
@@ -15775,13 +17558,14 @@ grant execute on function
 grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
-  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb), gdpr.portal_erase(text, jsonb),
+  gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
   gdpr.portal_requests(text) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi;
+  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
@@ -15803,6 +17587,7 @@ $keys$;
 grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to gdpr_viewer;
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
+grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
@@ -15814,7 +17599,8 @@ grant execute on function
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
-  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.value_subject(text) to gdpr_worker;
+  gdpr_internal.key_expression(regclass, text), gdpr_internal.key_text(regclass, text), gdpr_internal.text_expression(text, text),
+  gdpr_internal.value_subject(text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
@@ -15839,14 +17625,16 @@ grant execute on function
   gdpr_internal.put_registration(smallint, uuid, uuid, jsonb, text, text, interval, boolean),
   gdpr_internal.open_registration(gdpr_internal.registration), gdpr_internal.empty_registrations(bigint[]),
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
-  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text) to gdpr_owner;
+  gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
+  gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
-  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint) to gdpr_owner;
+  gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;
