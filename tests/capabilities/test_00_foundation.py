@@ -522,7 +522,10 @@ def test_what_cannot_be_protected_is_refused_with_the_reason(
             {"roles__nobody_here": {"audience": "clear", "purposes": ["orders"]}},
             "there is no such role",
         ),
-        ({"roles__crm_app__audience": "everyone"}, '.audience: "clear", "bi" or "mail"'),
+        (
+            {"roles__crm_app__audience": "everyone"},
+            '.audience: "clear", "bi", "export", "api", "integration" or "mail"',
+        ),
         ({"roles__crm_app__purposes": []}, ".purposes: at least one"),
         ({"roles__crm_app__purposes": ["compliance"]}, "compliance belongs to gdpr_dpo"),
         ({"roles__metabase__purposes": ["maintenance"]}, "needs audience clear"),
