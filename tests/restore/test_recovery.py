@@ -84,17 +84,17 @@ def recovered(
     """
     archive = primary.cluster.directory / "archive"
     server = Cluster(directory, binaries=primary.cluster.binaries, durable=False)
-    server.start()
-    server.stop()
-    shutil.rmtree(server.data)
+    # what makes a directory one of a server, so that none is made in it
+    directory.mkdir()
+    (directory / "gdprdb.conf").touch()
     shutil.copytree(base, server.data, symlinks=True)
     (server.data / "recovery.signal").touch()
     settings |= {"restore_command": f"cp {archive}/%f %p", "recovery_target_action": "promote"}
     with (server.data / "postgresql.auto.conf").open("a") as conf:
         conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         conf.write("archive_mode = off\n")
-    owner = server.directory.stat()
-    for path in (server.data, *server.data.rglob("*")):
+    owner = primary.cluster.directory.stat()
+    for path in (directory, server.data, *server.data.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
     server.data.chmod(0o700)
     with server:
