@@ -42,7 +42,7 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR617', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
@@ -7685,6 +7685,23 @@ $function$;
 comment on function gdpr.portal_form(text) is
   'What the bearer of a token was asked, to be shown: title and statement in the person''s language, privacy_notice, channels, respond_until, and purposes with name, description, status and whether they can still be answered. Nothing that identifies anybody. Error: PR303 the token is not valid. Art. 7(2).';
 
+create or replace function gdpr_internal.check_portal_evidence(p_evidence jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if pg_column_size(p_evidence) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'evidence has 16 kB at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_portal_evidence(jsonb) is
+  'What a visitor of the portal may have kept for good, as evidence is. Error: PR004 more than 16 kB.';
+
 create or replace function gdpr.answer_consent(
   p_token text, p_granted text[], p_channels text[] default null, p_evidence jsonb default null
 )
@@ -7705,6 +7722,7 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.take_token(p_token, 'consent');
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   v_open := gdpr_internal.open_purposes(v_request);
   if v_open = '{}' then
@@ -7731,7 +7749,7 @@ begin
 end
 $function$;
 comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
-  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted, 16 kB at the most). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
 
 create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
 returns jsonb
@@ -15657,6 +15675,10 @@ declare
   v_destroyed bigint[];
 begin
   perform gdpr_internal.require_read_committed();
+  if p_subjects is null and not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- what was held after the backup is not known yet
+    return 0;
+  end if;
   select array_agg(l.id order by l.id)
   into v_subjects
   from (
@@ -15689,7 +15711,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.finish_erasures(integer, bigint[]) is
-  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released). Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
+  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released); otherwise nothing in a restored database, until the ledger is replayed. Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
 
 create or replace view gdpr.erasure_ledger as
 select
@@ -15732,7 +15754,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR617 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -17229,6 +17251,7 @@ declare
   v_digests record;
   v_subject bigint;
 begin
+  perform gdpr_internal.require_home();
   if not gdpr_internal.is_address(v_to) then
     perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
   end if;
@@ -17247,7 +17270,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_request_sign_in(text, text) is
-  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked, PR640 the database was restored. Art. 12(2), 32(1)(b).';
 
 create or replace function gdpr.portal_sign_in(p_token text)
 returns jsonb
@@ -17277,7 +17300,7 @@ create or replace function gdpr_internal.session_subject(p_session text)
 returns bigint
 language plpgsql
 stable
-parallel safe
+parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -17285,6 +17308,8 @@ as $function$
 declare
   v_subject bigint;
 begin
+  -- a backup holds sessions too, and what it shows may have been forgotten since
+  perform gdpr_internal.require_home();
   select t.subject_id into v_subject
   from gdpr_internal.token as t
   join gdpr_internal.subject as s on s.id = t.subject_id
@@ -17297,7 +17322,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.session_subject(text) is
-  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+  'The person who is signed in. Errors: PR303, the same for a session that was guessed, has ended, or is a token for something else; PR640 the database was restored.';
 
 create or replace function gdpr.portal_sign_out(p_session text)
 returns void
@@ -17322,7 +17347,7 @@ comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
 returns bigint
 language plpgsql
 volatile
@@ -17335,14 +17360,14 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
   end if;
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
     perform gdpr_internal.refuse('too_many_requests');
   end if;
   return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
 end
 $function$;
-comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
-  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
+  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
 
 create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
 returns bigint
@@ -17361,7 +17386,7 @@ begin
   ) then
     return null;
   end if;
-  return gdpr_internal.portal_open(p_subject, p_kind);
+  return gdpr_internal.portal_open(p_subject, p_kind, null, true);
 end
 $function$;
 comment on function gdpr_internal.portal_answered(bigint, text) is
@@ -17477,7 +17502,7 @@ begin
   if exists (
     select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
   ) then
-    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal', null, true);
     v_before := gdpr_internal.name_request(v_request);
     perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
     perform gdpr_internal.end_request(v_request, v_before);
@@ -17486,7 +17511,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_withdraw_consent(text, text) is
-  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005. Art. 7(3).';
 
 create or replace function gdpr.portal_answer_consent(
   p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
@@ -17508,6 +17533,7 @@ begin
   if p_granted is null then
     perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
   end if;
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   -- a question that another session answers meanwhile is closed when it is looked at
   perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
   select c.status, f.channels into v_asked
@@ -17540,16 +17566,21 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
 begin
+  -- the first one closes the purpose; said again, it is one request more
+  v_request := gdpr_internal.portal_open(v_subject, 'objection', p_details, not exists (
+    select from gdpr.objection as o where o.subject_id = v_subject and o.purpose = p_purpose and o.status in ('pending', 'upheld')
+  ));
+  v_before := gdpr_internal.name_request(v_request);
   perform gdpr.object_to(v_subject, p_purpose, p_details);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_request;
 end
 $function$;
 comment on function gdpr.portal_object(text, text, jsonb) is
-  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616 said again while twenty requests are open. Art. 21.';
 
 create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
 returns bigint
@@ -19518,6 +19549,7 @@ declare
   v_found bigint[];
   v_persons bigint[];
 begin
+  perform gdpr_internal.require_home();
   select t.id, t.purpose_mask into v_new.table_id, v_usable
   from gdpr_internal.protected_table as t
   where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
@@ -19570,7 +19602,7 @@ begin
 end
 $function$;
 comment on function gdpr.export_rows(text, text[], text, text, text, text) is
-  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, PR640 the database was restored, 42501. Art. 5(2), 15(1)(c), 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -19687,6 +19719,8 @@ begin
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
   end if;
+  -- retention that is under way has asked for holds already: it is waited for, and what it left is held
+  perform from gdpr_internal.retention_pass as p for share;
   if p_key is not null then
     select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
     if v_row.row_key is null then
@@ -20083,6 +20117,9 @@ begin
   perform gdpr_internal.require_read_committed();
   if coalesce(p_limit < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  elsif not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- holds that were placed after the backup are not here yet
+    perform gdpr_internal.refuse('restored');
   end if;
   persons := gdpr_internal.erase_approved(least(p_limit, 1000));
   if persons > 0 then
@@ -20141,7 +20178,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_retention(integer) is
-  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802, PR640 the database was restored: replay the ledger first. Art. 5(1)(e).';
 
 create or replace function gdpr.retention_plan()
 returns table (
@@ -20258,17 +20295,24 @@ declare
   v_state text;
   v_name text;
 begin
+  -- what planted code may raise is anything; a chunk fails as a whole only for what is not one person's
   begin
     perform from gdpr.erase(p_subjects, p_reason);
     v_subject := null;
-  -- somebody in the chunk cannot be erased: one by one, to find out who
-  exception when foreign_key_violation or sqlstate 'PR605' or sqlstate 'PR604' or sqlstate 'PR411' or raise_exception then
-    if cardinality(p_subjects) = 1 then
-      get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
-      v_failure := concat_ws(' ', v_state, nullif(replace(v_name, 'gdpr_', ''), ''));
-    else
-      v_subject := p_subjects[1];
-    end if;
+  exception
+    when transaction_rollback or insufficient_resources or operator_intervention or lock_not_available
+      or sqlstate 'PR005' or sqlstate 'PR401' or sqlstate 'PR402' or sqlstate 'PR409'
+    then
+      raise;
+    -- somebody in the chunk cannot be erased: one by one, to find out who
+    when others then
+      if cardinality(p_subjects) = 1 then
+        get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
+        -- a name that planted code made up may be a value of the row
+        v_failure := concat_ws(' ', v_state, (select e.name from gdpr.error_code as e where 'gdpr_' || e.name = v_name limit 1));
+      else
+        v_subject := p_subjects[1];
+      end if;
   end;
   if v_subject is not null then
     foreach v_subject in array p_subjects loop
