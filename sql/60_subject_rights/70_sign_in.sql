@@ -81,6 +81,14 @@ begin
   end if;
   v_digests := gdpr_internal.identifier_digests('email', v_to);
   select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  -- whoever enters the telephone number of another beside an address of their own is given to that person, or gets theirs: who has
+  -- addresses that came in such a way is signed in by none, and asks at the office. Of nobody it is asked too
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.subject_id = coalesce(v_subject, 0) and i.kind = 'email' and i.by_match and i.retired_at is null
+  ) then
+    v_subject := null;
+  end if;
   insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
   values (v_digests.bare, statement_timestamp())
   on conflict (mailbox) do update
@@ -94,7 +102,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_request_sign_in(text, text) is
-  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked, PR640 the database was restored. Art. 12(2), 32(1)(b).';
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it, and by no address that came with a row matched by something else; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked, PR640 the database was restored. Art. 12(2), 32(1)(b).';
 
 create or replace function gdpr.portal_sign_in(p_token text)
 returns jsonb
