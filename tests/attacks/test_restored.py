@@ -19,7 +19,7 @@ def restore(world: World) -> None:
 def refusal(world: World, login: str, statement: str, *parameters: object) -> str | None:
     """The code of the error that a statement ends with."""
     error = attempt(world.login(login), statement, parameters)
-    return error and error.sqlstate
+    return error.sqlstate if error else None
 
 
 @pytest.mark.parametrize("call", CALLS)
