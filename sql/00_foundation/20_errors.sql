@@ -41,7 +41,7 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR617', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),

@@ -23,11 +23,12 @@ create table gdpr_internal.identifier (
   recorded_at timestamptz not null default statement_timestamp(),
   retired_at timestamptz,
   blocked_at timestamptz,
-  block_reason text
+  block_reason text,
+  by_match boolean not null default false
 );
 create index identifier_subject on gdpr_internal.identifier (subject_id);
 comment on table gdpr_internal.identifier is
-  'Keyed digests of identifiers. A digest belongs to a person or is blocked: one probe answers both, and the primary key is the arbiter of every race. bare_digest: the address without its plus-tag. retired_at: no longer the person''s, free for another. No CHECK here or on other tables that every insert of a row writes: each costs a parse of its expression per statement.';
+  'Keyed digests of identifiers. A digest belongs to a person or is blocked: one probe answers both, and the primary key is the arbiter of every race. bare_digest: the address without its plus-tag. retired_at: no longer the person''s, free for another. by_match: it came with a row that was given to a person who was known by another identifier: nobody has shown that both are the same person''s. No CHECK here or on other tables that every insert of a row writes: each costs a parse of its expression per statement.';
 
 create table gdpr_internal.source (
   id bigint generated always as identity primary key,

@@ -199,7 +199,7 @@ begin
   else
     v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
-      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_parent is null);
     end if;
   end if;
   return v_claim;
@@ -210,7 +210,9 @@ comment on function gdpr_internal.claim_subject(
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
-create or replace function gdpr_internal.claim_identifiers(p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[])
+create or replace function gdpr_internal.claim_identifiers(
+  p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[], p_by_match boolean default false
+)
 returns integer
 language plpgsql
 volatile
@@ -221,19 +223,19 @@ as $function$
 declare
   v_claimed integer;
 begin
-  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest)
-  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest)
+  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
+  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
   on conflict (digest) do update
-  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp()
+  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp(), by_match = excluded.by_match
   where i.retired_at is not null and i.blocked_at is null;
   get diagnostics v_claimed = row_count;
   return v_claimed;
 end
 $function$;
-comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[]) is
-  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so.';
+comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], boolean) is
+  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so. p_by_match: the person was known by another one.';
 
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
@@ -305,6 +307,8 @@ parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_by_match boolean;
 begin
   if p_new is not distinct from p_old then
     return;
@@ -316,10 +320,17 @@ begin
   ) then
     perform gdpr_internal.meet_blocked(p_table, p_blocklist, p_constraint);
   end if;
+  -- what came by a match does so under another name; in a row of a person, so does what joins others of its kind
+  v_by_match := coalesce(
+    (select i.by_match from gdpr_internal.identifier as i where i.digest = p_old and i.subject_id = p_subject),
+    exists (select from gdpr_internal.protected_table as t where t.id = p_table and t.parent_id is null) and exists (
+      select from gdpr_internal.identifier as i where i.subject_id = p_subject and i.kind = p_kind and i.retired_at is null
+    )
+  );
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
   where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
-  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind]);
+  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;
 comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name) is

@@ -42,6 +42,23 @@ $function$;
 comment on function gdpr.portal_form(text) is
   'What the bearer of a token was asked, to be shown: title and statement in the person''s language, privacy_notice, channels, respond_until, and purposes with name, description, status and whether they can still be answered. Nothing that identifies anybody. Error: PR303 the token is not valid. Art. 7(2).';
 
+create or replace function gdpr_internal.check_portal_evidence(p_evidence jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if pg_column_size(p_evidence) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'evidence has 16 kB at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_portal_evidence(jsonb) is
+  'What a visitor of the portal may have kept for good, as evidence is. Error: PR004 more than 16 kB.';
+
 create or replace function gdpr.answer_consent(
   p_token text, p_granted text[], p_channels text[] default null, p_evidence jsonb default null
 )
@@ -62,6 +79,7 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.take_token(p_token, 'consent');
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   v_open := gdpr_internal.open_purposes(v_request);
   if v_open = '{}' then
@@ -88,7 +106,7 @@ begin
 end
 $function$;
 comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
-  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted, 16 kB at the most). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
 
 create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
 returns jsonb

@@ -52,6 +52,10 @@ declare
   v_destroyed bigint[];
 begin
   perform gdpr_internal.require_read_committed();
+  if p_subjects is null and not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- what was held after the backup is not known yet
+    return 0;
+  end if;
   select array_agg(l.id order by l.id)
   into v_subjects
   from (
@@ -84,7 +88,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.finish_erasures(integer, bigint[]) is
-  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released). Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
+  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released); otherwise nothing in a restored database, until the ledger is replayed. Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
 
 create or replace view gdpr.erasure_ledger as
 select
@@ -127,4 +131,4 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR617 no such review. Art. 17.';

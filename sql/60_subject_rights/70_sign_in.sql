@@ -75,11 +75,20 @@ declare
   v_digests record;
   v_subject bigint;
 begin
+  perform gdpr_internal.require_home();
   if not gdpr_internal.is_address(v_to) then
     perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
   end if;
   v_digests := gdpr_internal.identifier_digests('email', v_to);
   select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  -- whoever enters the telephone number of another beside an address of their own is given to that person, or gets theirs: who has
+  -- addresses that came in such a way is signed in by none, and asks at the office. Of nobody it is asked too
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.subject_id = coalesce(v_subject, 0) and i.kind = 'email' and i.by_match and i.retired_at is null
+  ) then
+    v_subject := null;
+  end if;
   insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
   values (v_digests.bare, statement_timestamp())
   on conflict (mailbox) do update
@@ -93,7 +102,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_request_sign_in(text, text) is
-  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it, and by no address that came with a row matched by something else; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked, PR640 the database was restored. Art. 12(2), 32(1)(b).';
 
 create or replace function gdpr.portal_sign_in(p_token text)
 returns jsonb
@@ -123,7 +132,7 @@ create or replace function gdpr_internal.session_subject(p_session text)
 returns bigint
 language plpgsql
 stable
-parallel safe
+parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -131,6 +140,8 @@ as $function$
 declare
   v_subject bigint;
 begin
+  -- a backup holds sessions too, and what it shows may have been forgotten since
+  perform gdpr_internal.require_home();
   select t.subject_id into v_subject
   from gdpr_internal.token as t
   join gdpr_internal.subject as s on s.id = t.subject_id
@@ -143,7 +154,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.session_subject(text) is
-  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+  'The person who is signed in. Errors: PR303, the same for a session that was guessed, has ended, or is a token for something else; PR640 the database was restored.';
 
 create or replace function gdpr.portal_sign_out(p_session text)
 returns void

@@ -4,7 +4,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
 returns bigint
 language plpgsql
 volatile
@@ -17,14 +17,14 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
   end if;
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
     perform gdpr_internal.refuse('too_many_requests');
   end if;
   return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
 end
 $function$;
-comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
-  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
+  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
 
 create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
 returns bigint
@@ -43,7 +43,7 @@ begin
   ) then
     return null;
   end if;
-  return gdpr_internal.portal_open(p_subject, p_kind);
+  return gdpr_internal.portal_open(p_subject, p_kind, null, true);
 end
 $function$;
 comment on function gdpr_internal.portal_answered(bigint, text) is
@@ -159,7 +159,7 @@ begin
   if exists (
     select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
   ) then
-    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal', null, true);
     v_before := gdpr_internal.name_request(v_request);
     perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
     perform gdpr_internal.end_request(v_request, v_before);
@@ -168,7 +168,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_withdraw_consent(text, text) is
-  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005. Art. 7(3).';
 
 create or replace function gdpr.portal_answer_consent(
   p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
@@ -190,6 +190,7 @@ begin
   if p_granted is null then
     perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
   end if;
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   -- a question that another session answers meanwhile is closed when it is looked at
   perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
   select c.status, f.channels into v_asked
@@ -222,16 +223,21 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
 begin
+  -- the first one closes the purpose; said again, it is one request more
+  v_request := gdpr_internal.portal_open(v_subject, 'objection', p_details, not exists (
+    select from gdpr.objection as o where o.subject_id = v_subject and o.purpose = p_purpose and o.status in ('pending', 'upheld')
+  ));
+  v_before := gdpr_internal.name_request(v_request);
   perform gdpr.object_to(v_subject, p_purpose, p_details);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_request;
 end
 $function$;
 comment on function gdpr.portal_object(text, text, jsonb) is
-  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616 said again while twenty requests are open. Art. 21.';
 
 create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
 returns bigint

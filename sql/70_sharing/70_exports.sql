@@ -60,6 +60,7 @@ declare
   v_found bigint[];
   v_persons bigint[];
 begin
+  perform gdpr_internal.require_home();
   select t.id, t.purpose_mask into v_new.table_id, v_usable
   from gdpr_internal.protected_table as t
   where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
@@ -112,4 +113,4 @@ begin
 end
 $function$;
 comment on function gdpr.export_rows(text, text[], text, text, text, text) is
-  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, PR640 the database was restored, 42501. Art. 5(2), 15(1)(c), 19.';

@@ -112,6 +112,8 @@ begin
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
   end if;
+  -- retention that is under way has asked for holds already: it is waited for, and what it left is held
+  perform from gdpr_internal.retention_pass as p for share;
   if p_key is not null then
     select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
     if v_row.row_key is null then

@@ -171,6 +171,9 @@ begin
   perform gdpr_internal.require_read_committed();
   if coalesce(p_limit < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  elsif not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- holds that were placed after the backup are not here yet
+    perform gdpr_internal.refuse('restored');
   end if;
   persons := gdpr_internal.erase_approved(least(p_limit, 1000));
   if persons > 0 then
@@ -229,7 +232,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_retention(integer) is
-  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802, PR640 the database was restored: replay the ledger first. Art. 5(1)(e).';
 
 create or replace function gdpr.retention_plan()
 returns table (

@@ -45,17 +45,24 @@ declare
   v_state text;
   v_name text;
 begin
+  -- what planted code may raise is anything; a chunk fails as a whole only for what is not one person's
   begin
     perform from gdpr.erase(p_subjects, p_reason);
     v_subject := null;
-  -- somebody in the chunk cannot be erased: one by one, to find out who
-  exception when foreign_key_violation or sqlstate 'PR605' or sqlstate 'PR604' or sqlstate 'PR411' or raise_exception then
-    if cardinality(p_subjects) = 1 then
-      get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
-      v_failure := concat_ws(' ', v_state, nullif(replace(v_name, 'gdpr_', ''), ''));
-    else
-      v_subject := p_subjects[1];
-    end if;
+  exception
+    when transaction_rollback or insufficient_resources or operator_intervention or lock_not_available
+      or sqlstate 'PR005' or sqlstate 'PR401' or sqlstate 'PR402' or sqlstate 'PR409'
+    then
+      raise;
+    -- somebody in the chunk cannot be erased: one by one, to find out who
+    when others then
+      if cardinality(p_subjects) = 1 then
+        get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
+        -- a name that planted code made up may be a value of the row
+        v_failure := concat_ws(' ', v_state, (select e.name from gdpr.error_code as e where 'gdpr_' || e.name = v_name limit 1));
+      else
+        v_subject := p_subjects[1];
+      end if;
   end;
   if v_subject is not null then
     foreach v_subject in array p_subjects loop

@@ -13,7 +13,7 @@ import pytest
 
 from tests.attacks.test_logs import SETTINGS, bytes_of
 from tests.attacks.test_tokens import ask, person
-from tests.attacks.world import World, attempt, leaked, told
+from tests.attacks.world import POLICY, World, attempt, leaked, told
 
 ANNA, HUGO, VERA = 1, 2, 3
 
@@ -366,3 +366,40 @@ def test_two_officers_answer_one_request_once(world: World) -> None:
     dpo.commit()
     late = attempt(other, "select gdpr.refuse_request(%s, 'excessive')", [number])
     assert "gdpr_request_state" in told(late)
+
+
+@pytest.mark.parametrize("first", ["victim", "mallory"])
+def test_the_number_of_another_beside_an_own_address_signs_nobody_in(
+    world: World, first: str
+) -> None:
+    """Rows are matched by telephone number too, and a shop's form takes any: the one who comes
+    second is given to the person of the first, and neither reads what is the other's."""
+    policy = json.loads(POLICY)
+    policy["tables"]["crm.customer"]["match_on"] = ["email", "phone"]
+    world.run("postgres", "grant mallory to db_owner")
+    world.run("db_owner", "select count(*) from gdpr.apply(%s)", [json.dumps(policy)])
+    world.run("postgres", "revoke mallory from db_owner")
+    addresses = ["nina@ninasecret.example", "mallory@mallory.example"]
+    for number, address in enumerate(addresses if first == "victim" else addresses[::-1]):
+        world.run(
+            "crm_app",
+            "insert into gdpr_clear.customer (email, phone, last_name) values (%s, %s, 'N')",
+            [address, "+4971177777"],
+        )
+        world.run("portal_app", LINK, [address])
+        # alone, the address is the person's
+        assert count(world, "outbox") == 1 - number
+        world.run("postgres", "delete from gdpr_internal.outbox")
+        world.run("postgres", "delete from gdpr_internal.sign_in_mail")
+    world.run("portal_app", LINK, [addresses[first == "mallory"]])
+    assert count(world, "outbox") == 0
+    # nor by another address, to which the account of the second is changed
+    world.run(
+        "crm_app",
+        "update gdpr_clear.customer set email = 'second@mallory.example'"
+        " where id = (select max(id) from gdpr_clear.customer)",
+    )
+    world.run("portal_app", LINK, ["second@mallory.example"])
+    assert count(world, "outbox") == 0
+    people = "select count(distinct gdpr_subject_id) from crm.customer where last_name = 'N'"
+    assert world.run("postgres", people) == [(1,)]

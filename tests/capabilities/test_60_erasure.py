@@ -454,7 +454,7 @@ def test_free_text_that_stays_is_for_a_human_to_read(db: Database) -> None:
     with refused("PR004", "invalid_argument"):
         db.rows("select gdpr.finish_review(%s, 'read')", [review], user="dpo_login")
     db.rows("select gdpr.finish_review(%s, 'cleared')", [review], user="dpo_login")
-    with refused("PR640", "review_done"):
+    with refused("PR617", "review_done"):
         db.rows("select gdpr.finish_review(%s, 'cleared')", [review], user="dpo_login")
     assert db.rows("select count(*) from gdpr.review_due", user="dpo_login") == [(0,)]
     assert db.rows(

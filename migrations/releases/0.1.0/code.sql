@@ -42,7 +42,7 @@ values
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
   ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
-  ('review_done', 'PR640', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
+  ('review_done', 'PR617', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
   ('mail_not_taken', 'PR606', 'this session has not taken the mail', 'gdpr.next_mail() gives mails to a session; each one counts an attempt.', null),
   ('report_too_large', 'PR620', 'the report is too large for a mail', 'Give the person a download: gdpr.create_download().', 'Art. 15(3)'),
@@ -5061,7 +5061,7 @@ begin
   else
     v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
     if v_known < v_digests then
-      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds);
+      perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_parent is null);
     end if;
   end if;
   return v_claim;
@@ -5072,7 +5072,9 @@ comment on function gdpr_internal.claim_subject(
 ) is
   'The person a new row belongs to: the parent''s (p_parent), the one who holds one of the first p_matching identifiers, or a new one. Records identifiers and source. Errors: 23505 blocked identifier, PR603 erased. Art. 14(2)(f), Art. 17.';
 
-create or replace function gdpr_internal.claim_identifiers(p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[])
+create or replace function gdpr_internal.claim_identifiers(
+  p_subject bigint, p_digests uuid[], p_bare uuid[], p_kinds text[], p_by_match boolean default false
+)
 returns integer
 language plpgsql
 volatile
@@ -5083,19 +5085,19 @@ as $function$
 declare
   v_claimed integer;
 begin
-  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest)
-  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest)
+  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
+  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
   on conflict (digest) do update
-  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp()
+  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp(), by_match = excluded.by_match
   where i.retired_at is not null and i.blocked_at is null;
   get diagnostics v_claimed = row_count;
   return v_claimed;
 end
 $function$;
-comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[]) is
-  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so.';
+comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], boolean) is
+  'Gives free (or retired) identifiers to a person and returns how many it got; what somebody else holds, or is blocked, stays so. p_by_match: the person was known by another one.';
 
 create or replace function gdpr_internal.meet_blocked(p_table smallint, p_blocklist text, p_constraint name)
 returns void
@@ -5167,6 +5169,8 @@ parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_by_match boolean;
 begin
   if p_new is not distinct from p_old then
     return;
@@ -5178,10 +5182,17 @@ begin
   ) then
     perform gdpr_internal.meet_blocked(p_table, p_blocklist, p_constraint);
   end if;
+  -- what came by a match does so under another name; in a row of a person, so does what joins others of its kind
+  v_by_match := coalesce(
+    (select i.by_match from gdpr_internal.identifier as i where i.digest = p_old and i.subject_id = p_subject),
+    exists (select from gdpr_internal.protected_table as t where t.id = p_table and t.parent_id is null) and exists (
+      select from gdpr_internal.identifier as i where i.subject_id = p_subject and i.kind = p_kind and i.retired_at is null
+    )
+  );
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
   where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
-  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind]);
+  perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;
 comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name) is
@@ -7727,6 +7738,23 @@ $function$;
 comment on function gdpr.portal_form(text) is
   'What the bearer of a token was asked, to be shown: title and statement in the person''s language, privacy_notice, channels, respond_until, and purposes with name, description, status and whether they can still be answered. Nothing that identifies anybody. Error: PR303 the token is not valid. Art. 7(2).';
 
+create or replace function gdpr_internal.check_portal_evidence(p_evidence jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if pg_column_size(p_evidence) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'evidence has 16 kB at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_portal_evidence(jsonb) is
+  'What a visitor of the portal may have kept for good, as evidence is. Error: PR004 more than 16 kB.';
+
 create or replace function gdpr.answer_consent(
   p_token text, p_granted text[], p_channels text[] default null, p_evidence jsonb default null
 )
@@ -7747,6 +7775,7 @@ declare
 begin
   perform gdpr_internal.require_read_committed();
   v_token := gdpr_internal.take_token(p_token, 'consent');
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   select q.* into v_request from gdpr_internal.consent_request as q where q.id = v_token.reference;
   v_open := gdpr_internal.open_purposes(v_request);
   if v_open = '{}' then
@@ -7773,7 +7802,7 @@ begin
 end
 $function$;
 comment on function gdpr.answer_consent(text, text[], text[], jsonb) is
-  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
+  'Answers a question by its token, once, before its deadline: p_granted are granted, the other purposes that were asked are declined. p_channels: of those that the form asks for, the channels of contact that the person allows (null: all of them). p_evidence: how the answer was given (kept encrypted, 16 kB at the most). Returns the status of each purpose. Errors: PR303 the token is not valid, PR004 a purpose or channel that was not asked, PR310 a child without a guardian, PR005. Art. 7, 8.';
 
 create or replace function gdpr.portal_withdraw(p_token text, p_purposes text[] default null)
 returns jsonb
@@ -15693,6 +15722,10 @@ declare
   v_destroyed bigint[];
 begin
   perform gdpr_internal.require_read_committed();
+  if p_subjects is null and not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- what was held after the backup is not known yet
+    return 0;
+  end if;
   select array_agg(l.id order by l.id)
   into v_subjects
   from (
@@ -15725,7 +15758,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.finish_erasures(integer, bigint[]) is
-  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released). Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
+  'Erases what was kept of up to p_limit erased persons and is due, destroys their keys when nothing is left, adds to the ledger; returns how many persons. p_subjects: these, whatever is due of them (after a hold was released); otherwise nothing in a restored database, until the ledger is replayed. Errors: PR005, PR605, PR409. Art. 17, 5(1)(e).';
 
 create or replace view gdpr.erasure_ledger as
 select
@@ -15768,7 +15801,7 @@ begin
 end
 $function$;
 comment on function gdpr.finish_review(bigint, text) is
-  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR640 no such review. Art. 17.';
+  'Says that a text of gdpr.review_due was read: cleared (it spoke of the erased, and was changed in the table) or kept. On record without the row. Errors: PR004, PR617 no such review. Art. 17.';
 
 -- 60_subject_rights/50_outbox.sql
 -- [code] Queueing mails, taking them to be sent, saying what became of them.
@@ -17265,11 +17298,20 @@ declare
   v_digests record;
   v_subject bigint;
 begin
+  perform gdpr_internal.require_home();
   if not gdpr_internal.is_address(v_to) then
     perform gdpr_internal.refuse('invalid_argument', 'this is no e-mail address');
   end if;
   v_digests := gdpr_internal.identifier_digests('email', v_to);
   select i.subject_id into v_subject from gdpr_internal.identifier as i where i.digest = v_digests.digest and i.retired_at is null;
+  -- whoever enters the telephone number of another beside an address of their own is given to that person, or gets theirs: who has
+  -- addresses that came in such a way is signed in by none, and asks at the office. Of nobody it is asked too
+  if exists (
+    select from gdpr_internal.identifier as i
+    where i.subject_id = coalesce(v_subject, 0) and i.kind = 'email' and i.by_match and i.retired_at is null
+  ) then
+    v_subject := null;
+  end if;
   insert into gdpr_internal.sign_in_mail as m (mailbox, mailed_at)
   values (v_digests.bare, statement_timestamp())
   on conflict (mailbox) do update
@@ -17283,7 +17325,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_request_sign_in(text, text) is
-  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked. Art. 12(2), 32(1)(b).';
+  'Sends a link by which the owner of an address signs in to the portal (template rights_sign_in, in p_language), if a person is known by it, and by no address that came with a row matched by something else; one mail to a mailbox in each interval (settings.portal.resend). The answer is always the same. Send the address as a bind parameter. Errors: PR004 no address, PR401, PR402 key locked, PR640 the database was restored. Art. 12(2), 32(1)(b).';
 
 create or replace function gdpr.portal_sign_in(p_token text)
 returns jsonb
@@ -17313,7 +17355,7 @@ create or replace function gdpr_internal.session_subject(p_session text)
 returns bigint
 language plpgsql
 stable
-parallel safe
+parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -17321,6 +17363,8 @@ as $function$
 declare
   v_subject bigint;
 begin
+  -- a backup holds sessions too, and what it shows may have been forgotten since
+  perform gdpr_internal.require_home();
   select t.subject_id into v_subject
   from gdpr_internal.token as t
   join gdpr_internal.subject as s on s.id = t.subject_id
@@ -17333,7 +17377,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.session_subject(text) is
-  'The person who is signed in. Error: PR303, the same for a session that was guessed, has ended, or is a token for something else.';
+  'The person who is signed in. Errors: PR303, the same for a session that was guessed, has ended, or is a token for something else; PR640 the database was restored.';
 
 create or replace function gdpr.portal_sign_out(p_session text)
 returns void
@@ -17358,7 +17402,7 @@ comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null)
+create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
 returns bigint
 language plpgsql
 volatile
@@ -17371,14 +17415,14 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
   end if;
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
     perform gdpr_internal.refuse('too_many_requests');
   end if;
   return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
 end
 $function$;
-comment on function gdpr_internal.portal_open(bigint, text, jsonb) is
-  'Records what a person asks for in the portal, where the session has proved who it is. Errors: PR004, PR616 twenty requests are open.';
+comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
+  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
 
 create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
 returns bigint
@@ -17397,7 +17441,7 @@ begin
   ) then
     return null;
   end if;
-  return gdpr_internal.portal_open(p_subject, p_kind);
+  return gdpr_internal.portal_open(p_subject, p_kind, null, true);
 end
 $function$;
 comment on function gdpr_internal.portal_answered(bigint, text) is
@@ -17513,7 +17557,7 @@ begin
   if exists (
     select from gdpr.consent as c where c.subject_id = v_subject and c.purpose = p_purpose and c.status in ('granted', 'waiting')
   ) then
-    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal');
+    v_request := gdpr_internal.portal_open(v_subject, 'withdrawal', null, true);
     v_before := gdpr_internal.name_request(v_request);
     perform gdpr.withdraw_consent(v_subject, p_purpose, 'portal');
     perform gdpr_internal.end_request(v_request, v_before);
@@ -17522,7 +17566,7 @@ begin
 end
 $function$;
 comment on function gdpr.portal_withdraw_consent(text, text) is
-  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005, PR616. Art. 7(3).';
+  'Withdraws consent to a purpose, in force in the next statement of every session; on record as a request that was fulfilled. What is not granted stays as it is. Returns where the consent stands. Errors: PR303 the session has ended, PR003, PR302, PR005. Art. 7(3).';
 
 create or replace function gdpr.portal_answer_consent(
   p_session text, p_purpose text, p_granted boolean, p_channels text[] default null, p_evidence jsonb default null
@@ -17544,6 +17588,7 @@ begin
   if p_granted is null then
     perform gdpr_internal.refuse('invalid_argument', 'granted is true or false');
   end if;
+  perform gdpr_internal.check_portal_evidence(p_evidence);
   -- a question that another session answers meanwhile is closed when it is looked at
   perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
   select c.status, f.channels into v_asked
@@ -17576,16 +17621,21 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_open(v_subject, 'objection', p_details);
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
 begin
+  -- the first one closes the purpose; said again, it is one request more
+  v_request := gdpr_internal.portal_open(v_subject, 'objection', p_details, not exists (
+    select from gdpr.objection as o where o.subject_id = v_subject and o.purpose = p_purpose and o.status in ('pending', 'upheld')
+  ));
+  v_before := gdpr_internal.name_request(v_request);
   perform gdpr.object_to(v_subject, p_purpose, p_details);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_request;
 end
 $function$;
 comment on function gdpr.portal_object(text, text, jsonb) is
-  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616. Art. 21.';
+  'Objects to a purpose: closed from the next statement on; direct marketing for good, others until an officer has decided. p_details: the person''s reasons, kept encrypted. Returns the number of the request. Errors: PR303 the session has ended, PR003, PR004, PR005, PR614 the purpose is not open to objection, PR616 said again while twenty requests are open. Art. 21.';
 
 create or replace function gdpr.portal_restrict(p_session text, p_ground text, p_details jsonb default null)
 returns bigint
@@ -19554,6 +19604,7 @@ declare
   v_found bigint[];
   v_persons bigint[];
 begin
+  perform gdpr_internal.require_home();
   select t.id, t.purpose_mask into v_new.table_id, v_usable
   from gdpr_internal.protected_table as t
   where t.relation = gdpr_internal.find_table(p_table) and t.unprotected_at is null;
@@ -19606,7 +19657,7 @@ begin
 end
 $function$;
 comment on function gdpr.export_rows(text, text[], text, text, text, text) is
-  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, 42501. Art. 5(2), 15(1)(c), 19.';
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, PR640 the database was restored, 42501. Art. 5(2), 15(1)(c), 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -19723,6 +19774,8 @@ begin
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'the table has no such columns');
   end if;
+  -- retention that is under way has asked for holds already: it is waited for, and what it left is held
+  perform from gdpr_internal.retention_pass as p for share;
   if p_key is not null then
     select r.subject_id, r.row_key into v_row from gdpr_internal.rows_of(v_table, null, array[p_key]) as r;
     if v_row.row_key is null then
@@ -20117,6 +20170,9 @@ begin
   perform gdpr_internal.require_read_committed();
   if coalesce(p_limit < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one row at a time');
+  elsif not gdpr_generated.is_home() and gdpr.whereabouts() = 'restored' then
+    -- holds that were placed after the backup are not here yet
+    perform gdpr_internal.refuse('restored');
   end if;
   persons := gdpr_internal.erase_approved(least(p_limit, 1000));
   if persons > 0 then
@@ -20175,7 +20231,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_retention(integer) is
-  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802. Art. 5(1)(e).';
+  'Deletes or anonymises rows whose time is over and empties columns whose time is, up to p_limit rows, going on where the call before stopped: one transaction, short locks. Holds, restrictions (Art. 18(2)) and rows that others refer to win. Finishes erasures whose period is over first, and carries out batches of erasures. Returns what was done in which table (persons: how many were erased); more is false when all has been gone through: call until then. Tables in mode observe are left alone. Errors: PR004, PR005, PR604, PR605, PR802, PR640 the database was restored: replay the ledger first. Art. 5(1)(e).';
 
 create or replace function gdpr.retention_plan()
 returns table (
@@ -20292,17 +20348,24 @@ declare
   v_state text;
   v_name text;
 begin
+  -- what planted code may raise is anything; a chunk fails as a whole only for what is not one person's
   begin
     perform from gdpr.erase(p_subjects, p_reason);
     v_subject := null;
-  -- somebody in the chunk cannot be erased: one by one, to find out who
-  exception when foreign_key_violation or sqlstate 'PR605' or sqlstate 'PR604' or sqlstate 'PR411' or raise_exception then
-    if cardinality(p_subjects) = 1 then
-      get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
-      v_failure := concat_ws(' ', v_state, nullif(replace(v_name, 'gdpr_', ''), ''));
-    else
-      v_subject := p_subjects[1];
-    end if;
+  exception
+    when transaction_rollback or insufficient_resources or operator_intervention or lock_not_available
+      or sqlstate 'PR005' or sqlstate 'PR401' or sqlstate 'PR402' or sqlstate 'PR409'
+    then
+      raise;
+    -- somebody in the chunk cannot be erased: one by one, to find out who
+    when others then
+      if cardinality(p_subjects) = 1 then
+        get stacked diagnostics v_state = returned_sqlstate, v_name = constraint_name;
+        -- a name that planted code made up may be a value of the row
+        v_failure := concat_ws(' ', v_state, (select e.name from gdpr.error_code as e where 'gdpr_' || e.name = v_name limit 1));
+      else
+        v_subject := p_subjects[1];
+      end if;
   end;
   if v_subject is not null then
     foreach v_subject in array p_subjects loop
