@@ -11,9 +11,13 @@ from gdprdb.demo.scenes.deadlines import expiry, silence
 from gdprdb.demo.scenes.doctor import doctor
 from gdprdb.demo.scenes.erasure import door, erasure
 from gdprdb.demo.scenes.policy import before, declare
+from gdprdb.demo.scenes.portal import portal
 from gdprdb.demo.scenes.readers import administrator, analyst, application
+from gdprdb.demo.scenes.rectification import rectification
 from gdprdb.demo.scenes.registration import double_opt_in
+from gdprdb.demo.scenes.requests import access, board
 from gdprdb.demo.scenes.scene import Scene
+from gdprdb.demo.scenes.sharing import recipients
 from gdprdb.demo.scenes.writes import audit, unlawful_write
 
 SMALLEST = 10
@@ -33,6 +37,11 @@ CHAPTERS = (
     double_opt_in,
     unlawful_write,
     audit,
+    portal,
+    board,
+    recipients,
+    access,
+    rectification,
     erasure,
     door,
     doctor,
