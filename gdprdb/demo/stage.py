@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from gdprdb import migrate
 from gdprdb.demo import crm
 from gdprdb.demo.mailbox import Mailbox
+from gdprdb.demo.page import WIDTH
 from gdprdb.demo.scenes.cast import OWNER
 from gdprdb.demo.story import DemoError
 
@@ -94,7 +95,7 @@ class Stage:
             code: the exit code to expect.
 
         Returns:
-            What it said and printed, and the mails that have arrived since.
+            What it printed, or else what it said, and the mails that have arrived since.
 
         Raises:
             DemoError: it ended with another code.
@@ -102,6 +103,7 @@ class Stage:
         conninfo = self.conninfo(actor)
         environment = {
             **{f"PG{name.upper()}": value for name, value in self._libpq(conninfo).items()},
+            "COLUMNS": str(WIDTH - 8),
             "GDPRDB_DSN": conninfo,
             "GDPRDB_KEY": self.key if actor.unlocks else "",
             "GDPRDB_SMTP": self.mailbox.url,
@@ -125,11 +127,10 @@ class Stage:
         )
         if done.returncode != code:
             raise DemoError(f"{command}: exit code {done.returncode}: {done.stderr.strip()}")
-        printed = done.stdout
         if target:
-            Path(self.desk.name, target).write_text(printed, encoding="utf-8")
-            printed = ""
-        return f"{done.stderr}{printed}".strip(), self.mailbox.empty()
+            Path(self.desk.name, target).write_text(done.stdout, encoding="utf-8")
+            return "", self.mailbox.empty()
+        return (done.stdout or done.stderr).strip(), self.mailbox.empty()
 
     @staticmethod
     def _libpq(conninfo: str) -> dict[str, str]:

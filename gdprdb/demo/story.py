@@ -293,7 +293,8 @@ class Story:
 
     def ran(self, actor: Actor, command: str, printed: str) -> None:
         """Show a command line that was run, and what it printed."""
-        content = Group(_name(actor, actor.who), Text(f"$ {command}"), Text(printed))
+        lines = [Text(text) for text in (f"$ {command}", printed) if text]
+        content = Group(_name(actor, actor.who), *lines)
         self.show(self.beside(actor, content), "")
 
     def beside(self, actor: Actor, content: RenderableType) -> Margin:

@@ -50,12 +50,8 @@ def portal(scene: Scene) -> None:
         email=JOERG,
     )
     story.note("On the web site he asks for a link. Whoever asks learns nothing:")
-    known = story.ask(
-        WEBSITE, "select gdpr.portal_request_sign_in(:'email', 'en')", email=JOERG
-    )
-    unknown = story.ask(
-        WEBSITE, "select gdpr.portal_request_sign_in('nobody@example.org', 'en')"
-    )
+    known = story.ask(WEBSITE, "select gdpr.portal_request_sign_in(:'email', 'en')", email=JOERG)
+    unknown = story.ask(WEBSITE, "select gdpr.portal_request_sign_in('nobody@example.org', 'en')")
     arrived = scene.post()
     story.check(
         "the same answer for a stranger's address, and one mail: to the person who is known",
@@ -66,7 +62,8 @@ def portal(scene: Scene) -> None:
     story.show(letter(arrived[0]), "")
     token = scene.click(JOERG)
     session = story.ask(
-        WEBSITE, "select s ->> 'session' as session from gdpr.portal_sign_in(:'token') as s",
+        WEBSITE,
+        "select s ->> 'session' as session from gdpr.portal_sign_in(:'token') as s",
         token=token,
     ).value
     story.refuse(

@@ -79,7 +79,10 @@ def rectification(scene: Scene) -> None:
     story.show(letter(notices[0]), "")
     story.check(
         "by mails that say which person, by the carrier's reference, and which column; no value",
-        [name in text_of(mail) for mail, name in zip(notices, ("phone", "postal_code"), strict=True)]
+        [
+            name in text_of(mail)
+            for mail, name in zip(notices, ("phone", "postal_code"), strict=True)
+        ]
         == [True, True]
         and not any(value in text_of(mail) for mail in notices for value in ("2030405", "8907")),
         [text_of(mail) for mail in notices],

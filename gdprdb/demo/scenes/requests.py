@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyzipper
 
@@ -29,14 +29,11 @@ def board(scene: Scene) -> None:
         """,
         email=JOERG,
     )
-    story.note("An e-mail from an address that nobody knows: the clock stands until it is clear who asks.")
-    story.ask(
-        DPO,
-        """
-        select gdpr.open_request('erasure', null, 'email') as request
-        """,
+    story.note(
+        """An e-mail comes from an address that nobody knows. The clock stands until it is clear
+        who asks:"""
     )
-    unclear = story.fetch(DPO, "select max(request_id) from gdpr.request").value
+    unclear = story.ask(DPO, "select gdpr.open_request('erasure', null, 'email') as request").value
     story.ask(DPO, f"select gdpr.ask_identity({unclear})")
     seen = story.ask(
         DPO,
@@ -49,7 +46,7 @@ def board(scene: Scene) -> None:
         "the old letter is on top, the unclear one is paused",
         seen.column("channel")[0] == "post"
         and isinstance(due, date)
-        and due <= date.today() + timedelta(days=14)
+        and due <= datetime.now(UTC).date() + timedelta(days=14)
         and statuses[unclear] == "paused",
         seen.rows,
     )
