@@ -17,7 +17,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from gdprdb import migrate
 from gdprdb.demo import crm
 from gdprdb.demo.mailbox import Mailbox
-from gdprdb.demo.page import WIDTH
 from gdprdb.demo.scenes.cast import OWNER
 from gdprdb.demo.story import DemoError
 
@@ -103,7 +102,6 @@ class Stage:
         conninfo = self.conninfo(actor)
         environment = {
             **{f"PG{name.upper()}": value for name, value in self._libpq(conninfo).items()},
-            "COLUMNS": str(WIDTH - 8),
             "GDPRDB_DSN": conninfo,
             "GDPRDB_KEY": self.key if actor.unlocks else "",
             "GDPRDB_SMTP": self.mailbox.url,

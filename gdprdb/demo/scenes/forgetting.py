@@ -1,4 +1,4 @@
-"""Forgetting somebody with a lawsuit, a shared lease and data elsewhere; and the door afterwards."""
+"""Forgetting somebody with a lawsuit, a shared lease and data elsewhere; then the door."""
 
 from __future__ import annotations
 
