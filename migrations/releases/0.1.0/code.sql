@@ -9885,6 +9885,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;
@@ -10350,6 +10352,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_column record;
@@ -10719,6 +10723,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;
