@@ -107,6 +107,33 @@ ACTIONS = (
         ),
     ),
     Action(
+        "ask for a link to one's own data",
+        ("select gdpr.portal_request_sign_in('ada@example.org')",),
+    ),
+    Action("see which requests are due", ("select count(*) from gdpr.request_board",)),
+    Action("hand out everything about a person", ("select gdpr.access_report(1)",)),
+    Action(
+        "propose a correction",
+        ("""select gdpr.propose_rectification(1, '[{"statement": "moved"}]')""",),
+    ),
+    Action(
+        "register a recipient, record a disclosure",
+        (
+            "select gdpr.record_recipient('Parcel AG', 'processor', 'DE', p_contract => 'AV-7')",
+            "select gdpr.record_disclosure('Parcel AG', array[1], 'orders', p_categories => '{x}')",
+        ),
+    ),
+    Action(
+        "hold data, release a hold",
+        (
+            "select gdpr.release_hold(gdpr.place_hold(1, 'legal_claims', '3 O 17/26'), 'settled')",
+            "select 1",
+        ),
+    ),
+    Action("see what retention would delete", ("select count(*) from gdpr.retention_plan()",)),
+    Action("run retention", ("select count(*) from gdpr.run_retention()",)),
+    Action("take the ledger away", ("select count(*) from gdpr.ledger()",)),
+    Action(
         "block and unblock an identifier",
         (
             "select gdpr.block('email', 'x@example.org', 'test')",

@@ -32,6 +32,23 @@ from gdprdb.cli import (
 )
 from gdprdb.cli.options import Commands
 
+#: What there is, in the order of the journey of a datum.
+PANELS: dict[str, tuple[click.Command, ...]] = {
+    "Install and declare": (db.db, keys.keys, policy.policy),
+    "Collect on a lawful basis": (
+        source.source,
+        blocklist.blocklist,
+        basis.basis,
+        form.form,
+        consent.consent,
+        outbox.outbox,
+    ),
+    "Rights of persons": (subject.subject, request.request, rectify.rectify),
+    "Share, keep, forget": (share.share, retention.retention, ledger.ledger),
+    "Prove": (audit.audit, doctor.doctor),
+    "Try it": (demo.demo, server.server),
+}
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="gdprdb %(version)s")
@@ -50,25 +67,7 @@ def main() -> None:
     """
 
 
-for command in (
-    db.db,
-    policy.policy,
-    subject.subject,
-    consent.consent,
-    form.form,
-    request.request,
-    basis.basis,
-    blocklist.blocklist,
-    share.share,
-    outbox.outbox,
-    retention.retention,
-    source.source,
-    rectify.rectify,
-    audit.audit,
-    keys.keys,
-    ledger.ledger,
-    doctor.doctor,
-    server.server,
-    demo.demo,
-):
-    main.add_command(command)
+for panel, commands in PANELS.items():
+    main = click.command_panel(panel, commands=[str(command.name) for command in commands])(main)
+    for command in commands:
+        main.add_command(command)

@@ -86,7 +86,7 @@ def output(command: Callable[..., Rows]) -> Callable[..., None]:
 
 def show(result: Rows) -> None:
     """Print rows for people on standard error: a plan that comes before a question."""
-    _table(result, Console(stderr=True))
+    _table(result, Console(stderr=True, width=None if sys.stderr.isatty() else 1000))
 
 
 def say(message: str) -> None:
@@ -151,7 +151,7 @@ def _table(result: Rows, console: Console | None = None) -> None:
     for column in result.columns:
         table.add_column(column, overflow="fold")
     for row in result.rows:
-        table.add_row(*(Text(_plain(value)) for value in row))
+        table.add_row(*(Text(_brief(value)) for value in row))
     console.print(table)
 
 
@@ -188,6 +188,13 @@ def _csv(result: Rows) -> None:
     for row in result.rows:
         writer.writerow(_plain(value) for value in row)
         sys.stdout.flush()
+
+
+def _brief(value: Any) -> str:
+    """A value in a table: a list of words as people write it."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return _plain(value)
 
 
 def _plain(value: Any) -> str:

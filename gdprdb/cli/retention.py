@@ -14,7 +14,6 @@ from gdprdb.cli.options import (
     end_of,
     go_ahead,
     reason_option,
-    subject_id_option,
     yes_option,
 )
 from gdprdb.cli.output import Rows, fetched, output, say
@@ -127,8 +126,8 @@ def holds(dsn: str | None, everything: bool) -> Rows:
 
 @retention.command()
 @dsn_option
-@subject_id_option
-@click.option("--table", help="Only in this table; without a person: of everybody there.")
+@click.option("--subject-id", type=int, help="The person's number; else everybody in --table.")
+@click.option("--table", help="Only in this table: schema.name.")
 @click.option("--key", help="Only this row: its primary key; of several columns, a JSON array.")
 @click.option("--column", "columns", multiple=True, help="Only this column; may be repeated.")
 @click.option(

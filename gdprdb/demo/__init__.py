@@ -63,7 +63,7 @@ def run(rows: int, keep: bool, console: Console) -> None:
     try:
         _build(story, stage, rows)
         policy = policy_text()
-        scenes.tell(Scene(story, policy, json.dumps(tomllib.loads(policy)), stage.send))
+        scenes.tell(Scene(story, policy, json.dumps(tomllib.loads(policy)), stage.run))
         kept = keep
     finally:
         story.close()

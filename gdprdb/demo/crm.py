@@ -74,6 +74,7 @@ def create_logins(superuser: psycopg.Connection[Any], *, database: str) -> None:
         create role postman login;
         create role metabase login;
         create role dpo login;
+        create role deputy login;
         create role auditor login;
         """
     )

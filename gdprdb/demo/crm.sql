@@ -56,7 +56,20 @@ create table crm.tickets (
   check (closed_at >= opened_at)
 );
 
+create table crm.leases (
+  id                bigint generated always as identity primary key,
+  lease_no          varchar(16)   not null unique,
+  holder_id         integer       not null references crm.customers,
+  second_holder_id  integer       references crm.customers,
+  item              varchar(80)   not null,
+  monthly           numeric(12,2) not null check (monthly >= 0),
+  holder_iban       varchar(34),
+  second_iban       varchar(34)
+);
+
 create index on crm.orders (customer_id);
 create index on crm.tickets (customer_id);
 create index on crm.tickets (order_id);
+create index on crm.leases (holder_id);
+create index on crm.leases (second_holder_id);
 create index on crm.customers (country, city);

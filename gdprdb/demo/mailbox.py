@@ -46,6 +46,9 @@ class _Session(StreamRequestHandler):
         self._say("220 ready")
         while line := self.rfile.readline():
             match line[:4].strip().upper():
+                case b"EHLO":
+                    # addresses in any script (RFC 6531)
+                    self._say("250-ready\r\n250-8BITMIME\r\n250 SMTPUTF8")
                 case b"DATA":
                     self._say("354 go on")
                     letter = BytesParser(policy=default).parsebytes(self._data())

@@ -53,6 +53,7 @@ class Actor:
         colour: to know them by.
         search_path: set for the connection, as an application's configuration would set it.
         unlocks: whether the connection brings the key of the database with it.
+        database: the one to connect to.
     """
 
     login: str
@@ -60,6 +61,7 @@ class Actor:
     colour: str
     search_path: str
     unlocks: bool = False
+    database: str = "crm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Story:
     statements: int = 0
     claims: int = 0
     chapters: list[str] = field(default_factory=list)
-    _connections: dict[str, psycopg.Connection[Any]] = field(default_factory=dict)
+    _connections: dict[Actor, psycopg.Connection[Any]] = field(default_factory=dict)
     _notices: list[str] = field(default_factory=list)
 
     # -- the page -----------------------------------------------------------------------------
@@ -184,13 +186,13 @@ class Story:
 
     def connection(self, actor: Actor) -> psycopg.Connection[Any]:
         """The actor's connection, opened on first use."""
-        if actor.login not in self._connections:
+        if actor not in self._connections:
             connection = self.connect(actor)
             connection.add_notice_handler(
                 lambda d: self._notices.append(f"{d.severity}:  {d.message_primary}")
             )
-            self._connections[actor.login] = connection
-        return self._connections[actor.login]
+            self._connections[actor] = connection
+        return self._connections[actor]
 
     def close(self) -> None:
         """Close every connection; the story is over."""
@@ -291,7 +293,8 @@ class Story:
 
     def ran(self, actor: Actor, command: str, printed: str) -> None:
         """Show a command line that was run, and what it printed."""
-        content = Group(_name(actor, actor.who), Text(f"$ {command}"), Text(printed))
+        lines = [Text(text) for text in (f"$ {command}", printed) if text]
+        content = Group(_name(actor, actor.who), *lines)
         self.show(self.beside(actor, content), "")
 
     def beside(self, actor: Actor, content: RenderableType) -> Margin:

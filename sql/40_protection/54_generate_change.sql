@@ -54,6 +54,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;

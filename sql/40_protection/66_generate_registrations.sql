@@ -75,6 +75,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;

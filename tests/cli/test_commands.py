@@ -84,6 +84,7 @@ def test_db_status_of_an_installed_database(on_db: Run, db: Database) -> None:
             "installed": __version__,
             "program": __version__,
             "protected_tables": 0,
+            "whereabouts": "copy",
         }
     ]
 

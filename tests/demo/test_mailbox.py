@@ -61,3 +61,12 @@ def test_a_letter_shows_headers_and_text_and_no_html() -> None:
     for part in ("From:  Shop <shop@example.org>", "Subject:  Dürfen wir?", "Hello Ada"):
         assert part in text
     assert "HTML" not in text
+
+
+def test_an_address_in_any_script_arrives_as_written(mailbox: Mailbox) -> None:
+    message = mail("Guten Tag")
+    del message["To"]
+    message["To"] = "jörg.müller@example.org"
+    send(mailbox, message)
+    (arrived,) = mailbox.empty()
+    assert arrived["To"] == "jörg.müller@example.org"

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -77,6 +78,19 @@ def test_a_command_is_shown_with_what_it_printed(tell: Tell) -> None:
     story = tell()
     story.ran(SOMEBODY, "gdprdb outbox send", "sent\n1")
     assert re.search(r"the superuser\n.*\$ gdprdb outbox send\n.* sent\n.* 1\n", printed(story))
+
+
+def test_a_command_that_says_nothing_leaves_no_gap(tell: Tell) -> None:
+    story = tell()
+    story.ran(SOMEBODY, "createdb other", "")
+    assert printed(story).rstrip().endswith("$ createdb other")
+
+
+def test_one_login_in_two_databases_has_two_connections(tell: Tell) -> None:
+    story = tell()
+    elsewhere = replace(SOMEBODY, database="restored")
+    assert story.connection(SOMEBODY) is not story.connection(elsewhere)
+    assert story.actors == 2
 
 
 def test_a_short_variable_is_shown_as_the_literal_that_was_sent(tell: Tell) -> None:

@@ -9,11 +9,18 @@ from __future__ import annotations
 from gdprdb.demo.scenes.asking import answering, asking, withdrawal
 from gdprdb.demo.scenes.deadlines import expiry, silence
 from gdprdb.demo.scenes.doctor import doctor
-from gdprdb.demo.scenes.erasure import door, erasure
+from gdprdb.demo.scenes.erasure import erasure
+from gdprdb.demo.scenes.forgetting import door, forgetting, plan
 from gdprdb.demo.scenes.policy import before, declare
+from gdprdb.demo.scenes.portal import portal
 from gdprdb.demo.scenes.readers import administrator, analyst, application
+from gdprdb.demo.scenes.rectification import rectification
 from gdprdb.demo.scenes.registration import double_opt_in
+from gdprdb.demo.scenes.requests import access, board
+from gdprdb.demo.scenes.restore import restore
+from gdprdb.demo.scenes.retention import retention
 from gdprdb.demo.scenes.scene import Scene
+from gdprdb.demo.scenes.sharing import recipients
 from gdprdb.demo.scenes.writes import audit, unlawful_write
 
 SMALLEST = 10
@@ -33,8 +40,17 @@ CHAPTERS = (
     double_opt_in,
     unlawful_write,
     audit,
+    portal,
+    board,
+    recipients,
+    access,
+    rectification,
     erasure,
+    plan,
+    forgetting,
     door,
+    retention,
+    restore,
     doctor,
 )
 """In the order in which they are told."""

@@ -11,7 +11,8 @@ WEBSITE = Actor("website", "the web site, a portal", "bright_green", "public", u
 POSTMAN = Actor("postman", "the sender of mails", "bright_magenta", "public", unlocks=True)
 OWNER = Actor("crm_owner", "the DBA, who owns the tables", "magenta", "crm", unlocks=True)
 DPO = Actor("dpo", "the data protection officer", "blue", "crm", unlocks=True)
+DEPUTY = Actor("deputy", "the officer's deputy", "bright_cyan", "crm", unlocks=True)
 AUDITOR = Actor("auditor", "the auditor", "bright_blue", "crm")
 HOST = Actor("postgres", "the hosting provider, superuser", "red", "crm")
 
-CAST = (APP, MAILER, WEBSITE, POSTMAN, BI, OWNER, DPO, AUDITOR, HOST)
+CAST = (APP, MAILER, WEBSITE, POSTMAN, BI, OWNER, DPO, DEPUTY, AUDITOR, HOST)

@@ -1,8 +1,6 @@
-"""A person is forgotten, and does not come back by an old list."""
+"""A person is forgotten, by one call."""
 
 from __future__ import annotations
-
-import psycopg
 
 from gdprdb.demo.scenes.cast import APP, DPO
 from gdprdb.demo.scenes.scene import Scene
@@ -45,64 +43,3 @@ def erasure(scene: Scene) -> None:
     )
     old = story.ask(DPO, OLD_PHONE)
     story.check("not even the record of the change can be read any more", old.value is None, old)
-
-
-def door(scene: Scene) -> None:
-    """The erased person does not come back by an old list."""
-    story = scene.story
-    email = scene.people[4]["email"]
-    name, domain = email.split("@")
-    story.chapter(
-        "The same person is refused at the door",
-        "Art. 17",
-        """Weeks later somebody types in an old business card. Nothing in the database says any
-        more who that was; a keyed digest of the address is enough to know that it stays out.""",
-    )
-    newcomer = """
-        insert into customers (customer_no, first_name, last_name, email, country)
-        values ('C-NEW', 'G.', 'Somebody', :'email', 'FR')
-        """
-    blocked = story.refuse(
-        APP,
-        newcomer,
-        "capitals, blanks and a plus-tag do not make another person",
-        sqlstate="23505",
-        email=f" {name.title()}+bike@{domain.upper()}",
-    )
-    story.note("Whoever tries cannot tell this from an address that a customer has:")
-    duplicate = story.refuse(
-        APP,
-        newcomer,
-        "this one is a plain duplicate",
-        sqlstate="23505",
-        email=scene.people[5]["email"],
-    )
-    story.check(
-        "message, detail, hint and constraint do not tell that somebody was erased",
-        wording(blocked) == wording(duplicate),
-        (wording(blocked), wording(duplicate)),
-    )
-    answer = story.ask(
-        DPO,
-        """
-        select gdpr.is_blocked('email', :'erased') as erased,
-          gdpr.is_blocked('email', :'other') as somebody_else
-        """,
-        erased=email,
-        other=scene.people[5]["email"],
-    )
-    story.check(
-        "blocked is who was erased, nobody else", answer.rows == [(True, False)], answer.rows
-    )
-
-
-def wording(error: psycopg.Error) -> tuple[str | None, ...]:
-    """What an error says."""
-    said = error.diag
-    return (
-        said.sqlstate,
-        said.message_primary,
-        said.message_detail,
-        said.message_hint,
-        said.constraint_name,
-    )

@@ -35,24 +35,17 @@ def unlawful_write(scene: Scene) -> None:
         values ('W-1', 3, 'Helmet', 79.95)
         """
     story.refuse(APP, order, "no order for a restricted person", sqlstate="PR601")
-    story.note("Before it ends the person has to be told, by mail or with evidence of how else:")
-    story.ask(
-        DPO,
-        """
-        select gdpr.announce_lifting(
-          gdpr.find_subject('email', :'email'), 'phone',
-          '{"who": "K. Weber", "when": "10:12", "how": "call", "reference": "T-88"}')
-        """,
-        email=email,
-    )
-    story.ask(
-        DPO,
-        """
+    lift = """
         select gdpr.lift_restriction(
           gdpr.find_subject('email', :'email'), 'the data were corrected')
-        """,
-        email=email,
+        """
+    story.refuse(DPO, lift, "it does not end behind her back", sqlstate="PR612", email=email)
+    story.ask(
+        DPO, "select gdpr.announce_lifting(gdpr.find_subject('email', :'email'))", email=email
     )
+    (told,) = scene.post()
+    story.check("she is told before", told["To"] == email, told["To"])
+    story.ask(DPO, lift, email=email)
     taken = story.ask(APP, order)
     story.check("lifted, the same order is taken", taken.affected == 1, taken.affected)
     story.note("Nor does it help to say that one works for something else:")

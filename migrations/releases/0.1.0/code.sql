@@ -9956,6 +9956,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;
@@ -10421,6 +10423,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_column record;
@@ -10790,6 +10794,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = warning
 as $function$
 declare
   v_table gdpr_internal.protected_table;
