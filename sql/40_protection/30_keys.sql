@@ -118,6 +118,10 @@ begin
   end if;
   perform gdpr_policy.refuse_base(p_role);
   v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
+  if v_key is null then
+    return null;
+  end if;
   if v_mask <> 1::bigint << 62 then
     -- the table's purposes count too; evidence (column 0) is for compliance alone
     select t.purpose_mask & v_mask into v_mask
@@ -133,8 +137,7 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
-  return case when v_key is not null then gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value) end;
+  return gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value);
 end
 $function$;
 comment on function gdpr_internal.reveal(text, name, text) is 'See gdpr.reveal(text); takes the role of the caller, which a definer function cannot see.';

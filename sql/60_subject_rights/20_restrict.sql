@@ -129,7 +129,10 @@ begin
   if exists (
     select from gdpr_internal.liftable as l where l.subject_id = p_subject and l.restriction_id is not null and not l.announced
   ) then
-    perform gdpr_internal.refuse('lifting_not_announced');
+    if not exists (select from gdpr_internal.contacts(array[p_subject]) as c where c.email is not null) then
+      perform gdpr_internal.refuse('lifting_not_announced');
+    end if;
+    perform gdpr.announce_lifting(p_subject);
   end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
   select r.id, p_reason
@@ -144,4 +147,4 @@ begin
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many. Who obtained it has to have been told before, by gdpr.announce_lifting(); the controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
+  'Lifts every restriction of a person and returns how many. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';

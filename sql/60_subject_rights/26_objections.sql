@@ -3,6 +3,48 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.is_weighed(p_subject bigint, p_purpose gdpr_internal.purpose)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not (p_purpose).direct_marketing and (
+    coalesce((p_purpose).basis in ('legitimate_interests', 'public_task'), false)
+    or exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.purpose_id = (p_purpose).id and b.basis in ('legitimate_interests', 'public_task')
+        and b.valid_until > statement_timestamp()
+    )
+  );
+end;
+comment on function gdpr_internal.is_weighed(bigint, gdpr_internal.purpose) is
+  'Whether an objection of this person to this purpose is decided about: it rests on legitimate interests or a public task, and is no direct marketing. Art. 21(1).';
+
+create or replace function gdpr_internal.require_objectionable(p_subject bigint, p_purpose text)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+begin
+  select * into strict v_purpose from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose);
+  if v_purpose.id < 62 and not v_purpose.direct_marketing and v_purpose.basis <> 'consent'
+    and not gdpr_internal.is_weighed(p_subject, v_purpose)
+  then
+    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_objectionable(bigint, text) is
+  'What a person can object to alone: a purpose that the law opens to objection, or that rests on consent. Errors: PR003, PR614. Art. 21.';
+
 create or replace function gdpr.object_to(p_subject bigint, p_purpose text, p_details jsonb default null)
 returns void
 language plpgsql
@@ -13,6 +55,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose gdpr_internal.purpose;
+  v_weighed boolean;
   v_request bigint;
 begin
   perform gdpr_internal.require_read_committed();
@@ -22,15 +65,9 @@ begin
     perform gdpr_internal.refuse('built_in_purpose');
   end if;
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if not v_purpose.direct_marketing and v_purpose.basis not in ('legitimate_interests', 'public_task') and not exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.purpose_id = v_purpose.id and b.basis in ('legitimate_interests', 'public_task')
-      and b.valid_until > statement_timestamp()
-  ) then
-    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
-  end if;
+  v_weighed := gdpr_internal.is_weighed(p_subject, v_purpose);
   v_request := gdpr_internal.note_request(
-    p_subject, case when v_purpose.direct_marketing then 'objection' else 'objection_pending' end, jsonb_build_object('purpose', p_purpose)
+    p_subject, case when v_weighed then 'objection_pending' else 'objection' end, jsonb_build_object('purpose', p_purpose)
   );
   if exists (
     select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
@@ -39,14 +76,14 @@ begin
   end if;
   insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, request_id, details)
   values (
-    p_subject, v_purpose.id, not v_purpose.direct_marketing, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
+    p_subject, v_purpose.id, v_weighed, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
   );
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
 end
 $function$;
 comment on function gdpr.object_to(bigint, text, jsonb) is
-  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: for good where the purpose is direct marketing (direct_marketing = true in the policy), else until gdpr.decide_objection(). Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR614 the purpose rests on a basis that knows no objection; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: until gdpr.decide_objection() where it rests, for everybody or for this person, on legitimate interests or a public task; for good where it is direct marketing (direct_marketing = true in the policy) or rests on consent; and where it rests on anything else, because an officer chose to honour it: no article asks for that. Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
 
 create or replace function gdpr.decide_objection(
   p_subject bigint, p_purpose text, p_decision text, p_ground text default null, p_details jsonb default null

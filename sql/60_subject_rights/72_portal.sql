@@ -226,6 +226,7 @@ declare
   v_request bigint;
   v_before text;
 begin
+  perform gdpr_internal.require_objectionable(v_subject, p_purpose);
   -- the first one closes the purpose; said again, it is one request more
   v_request := gdpr_internal.portal_open(v_subject, 'objection', p_details, not exists (
     select from gdpr.objection as o where o.subject_id = v_subject and o.purpose = p_purpose and o.status in ('pending', 'upheld')

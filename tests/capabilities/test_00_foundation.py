@@ -529,7 +529,7 @@ def test_what_cannot_be_protected_is_refused_with_the_reason(
         ({"roles__crm_app__purposes": []}, ".purposes: at least one"),
         ({"roles__crm_app__purposes": ["compliance"]}, "compliance belongs to gdpr_dpo"),
         ({"roles__metabase__purposes": ["maintenance"]}, "needs audience clear"),
-        ({"roles__crm_app__may": ["erase"]}, '.may: "basis" and "consent"'),
+        ({"roles__crm_app__may": ["erase"]}, '.may: "basis", "consent", "disclose" and "rectify"'),
         ({"roles__gdpr_dpo": {"audience": "bi", "purposes": ["orders"]}}, "is gdprdb's own"),
         ({"roles__postgres": {"audience": "clear", "purposes": ["orders"]}}, "superuser"),
         ({"settings__phone_country_code": "+49"}, "digits"),

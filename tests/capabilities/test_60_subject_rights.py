@@ -448,9 +448,7 @@ def test_erasure_is_all_or_nothing(crm: Database) -> None:
     anna = subject(crm, "crm.customer", 1)
     with refused("23503", "erasure_blocked") as error:
         erase(crm, anna)
-    assert error.value.diag.message_detail == (
-        "table crm.badge, constraint badge_customer_id_fkey"
-    )
+    assert error.value.diag.message_detail == ("table crm.badge, constraint badge_customer_id_fkey")
     plan = crm.rows("select gdpr.erasure_plan(%s)", [anna], user="dpo_login")[0][0]
     assert plan["blocked_by"] == error.value.diag.message_detail
     assert crm.rows("select email from gdpr_clear.customer where id = 1", user="crm_app") == [

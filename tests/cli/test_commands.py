@@ -237,7 +237,7 @@ def test_texts_to_review_are_listed_and_noted(crm: Run) -> None:
     assert crm("subject", "reviews", "--format", "json").data == []
     unknown = crm("subject", "review", "--id", "1", "--outcome", "kept")
     assert unknown.code == 4
-    assert "PR640" in unknown.err
+    assert "PR617" in unknown.err
 
 
 def test_consent_is_recorded_and_withdrawn(crm: Run) -> None:

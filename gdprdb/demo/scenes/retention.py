@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdprdb.demo.scenes.cast import APP, DPO, OWNER
+from gdprdb.demo.scenes.cast import APP, DPO, HOST, OWNER
 from gdprdb.demo.scenes.scene import Scene
 
 OLD = """
@@ -17,10 +17,11 @@ def retention(scene: Scene) -> None:
         "What is over goes by itself",
         "Art. 5(1)(e)",
         """The policy keeps leads for 60 days: who has not bought by then will not. Two of them
-        come from a fair of long ago, and about one there is a dispute.""",
+        come from a fair of long ago, out of an old system that the hosting provider brings over,
+        and about one there is a dispute.""",
     )
     story.ask(
-        APP,
+        HOST,
         """
         insert into leads (full_name, email, country, campaign, created_at)
         values

@@ -39,13 +39,9 @@ def unlawful_write(scene: Scene) -> None:
         select gdpr.lift_restriction(
           gdpr.find_subject('email', :'email'), 'the data were corrected')
         """
-    story.refuse(DPO, lift, "it does not end behind her back", sqlstate="PR612", email=email)
-    story.ask(
-        DPO, "select gdpr.announce_lifting(gdpr.find_subject('email', :'email'))", email=email
-    )
-    (told,) = scene.post()
-    story.check("she is told before", told["To"] == email, told["To"])
     story.ask(DPO, lift, email=email)
+    (told,) = scene.post()
+    story.check("it does not end behind her back: she is told", told["To"] == email, told["To"])
     taken = story.ask(APP, order)
     story.check("lifted, the same order is taken", taken.affected == 1, taken.affected)
     story.note("Nor does it help to say that one works for something else:")

@@ -8421,6 +8421,10 @@ begin
   end if;
   perform gdpr_policy.refuse_base(p_role);
   v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
+  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
+  if v_key is null then
+    return null;
+  end if;
   if v_mask <> 1::bigint << 62 then
     -- the table's purposes count too; evidence (column 0) is for compliance alone
     select t.purpose_mask & v_mask into v_mask
@@ -8436,8 +8440,7 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
-  return case when v_key is not null then gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value) end;
+  return gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value);
 end
 $function$;
 comment on function gdpr_internal.reveal(text, name, text) is 'See gdpr.reveal(text); takes the role of the caller, which a definer function cannot see.';
@@ -9958,6 +9961,8 @@ set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
 -- what is dropped need not have been there
 set client_min_messages = warning
+-- what is not there need not be dropped, nor spoken of
+set client_min_messages = 'warning'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
@@ -10425,6 +10430,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- what is dropped need not have been there
 set client_min_messages = warning
+-- what is not there need not be dropped, nor spoken of
+set client_min_messages = 'warning'
 as $function$
 declare
   v_column record;
@@ -10796,6 +10803,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- what is dropped need not have been there
 set client_min_messages = warning
+-- what is not there need not be dropped, nor spoken of
+set client_min_messages = 'warning'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
@@ -13463,7 +13472,10 @@ begin
   if exists (
     select from gdpr_internal.liftable as l where l.subject_id = p_subject and l.restriction_id is not null and not l.announced
   ) then
-    perform gdpr_internal.refuse('lifting_not_announced');
+    if not exists (select from gdpr_internal.contacts(array[p_subject]) as c where c.email is not null) then
+      perform gdpr_internal.refuse('lifting_not_announced');
+    end if;
+    perform gdpr.announce_lifting(p_subject);
   end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
   select r.id, p_reason
@@ -13478,7 +13490,7 @@ begin
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many. Who obtained it has to have been told before, by gdpr.announce_lifting(); the controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
+  'Lifts every restriction of a person and returns how many. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
 
 -- 60_subject_rights/21_due_dates.sql
 -- [code] The last day for an answer: months of the calendar, pauses, days off.
@@ -14749,6 +14761,48 @@ comment on function gdpr_internal.write_corrections(gdpr_internal.correction[]) 
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.is_weighed(p_subject bigint, p_purpose gdpr_internal.purpose)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not (p_purpose).direct_marketing and (
+    coalesce((p_purpose).basis in ('legitimate_interests', 'public_task'), false)
+    or exists (
+      select from gdpr_internal.held_basis as b
+      where b.subject_id = p_subject and b.purpose_id = (p_purpose).id and b.basis in ('legitimate_interests', 'public_task')
+        and b.valid_until > statement_timestamp()
+    )
+  );
+end;
+comment on function gdpr_internal.is_weighed(bigint, gdpr_internal.purpose) is
+  'Whether an objection of this person to this purpose is decided about: it rests on legitimate interests or a public task, and is no direct marketing. Art. 21(1).';
+
+create or replace function gdpr_internal.require_objectionable(p_subject bigint, p_purpose text)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose gdpr_internal.purpose;
+begin
+  select * into strict v_purpose from gdpr_internal.purpose as p where p.id = gdpr_internal.purpose_id(p_purpose);
+  if v_purpose.id < 62 and not v_purpose.direct_marketing and v_purpose.basis <> 'consent'
+    and not gdpr_internal.is_weighed(p_subject, v_purpose)
+  then
+    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_objectionable(bigint, text) is
+  'What a person can object to alone: a purpose that the law opens to objection, or that rests on consent. Errors: PR003, PR614. Art. 21.';
+
 create or replace function gdpr.object_to(p_subject bigint, p_purpose text, p_details jsonb default null)
 returns void
 language plpgsql
@@ -14759,6 +14813,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_purpose gdpr_internal.purpose;
+  v_weighed boolean;
   v_request bigint;
 begin
   perform gdpr_internal.require_read_committed();
@@ -14768,15 +14823,9 @@ begin
     perform gdpr_internal.refuse('built_in_purpose');
   end if;
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if not v_purpose.direct_marketing and v_purpose.basis not in ('legitimate_interests', 'public_task') and not exists (
-    select from gdpr_internal.held_basis as b
-    where b.subject_id = p_subject and b.purpose_id = v_purpose.id and b.basis in ('legitimate_interests', 'public_task')
-      and b.valid_until > statement_timestamp()
-  ) then
-    perform gdpr_internal.refuse('not_open_to_objection', format('purpose %s rests on %s', p_purpose, v_purpose.basis));
-  end if;
+  v_weighed := gdpr_internal.is_weighed(p_subject, v_purpose);
   v_request := gdpr_internal.note_request(
-    p_subject, case when v_purpose.direct_marketing then 'objection' else 'objection_pending' end, jsonb_build_object('purpose', p_purpose)
+    p_subject, case when v_weighed then 'objection_pending' else 'objection' end, jsonb_build_object('purpose', p_purpose)
   );
   if exists (
     select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose.id
@@ -14785,14 +14834,14 @@ begin
   end if;
   insert into gdpr_internal.objection_record (subject_id, purpose_id, pending, request_id, details)
   values (
-    p_subject, v_purpose.id, not v_purpose.direct_marketing, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
+    p_subject, v_purpose.id, v_weighed, v_request, gdpr_internal.seal_evidence(p_subject, p_details::text)
   );
   perform gdpr_internal.refresh_gate(array[p_subject]);
   perform gdpr_internal.audit_event('OBJECT', p_subject, jsonb_build_object('purpose', p_purpose));
 end
 $function$;
 comment on function gdpr.object_to(bigint, text, jsonb) is
-  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: for good where the purpose is direct marketing (direct_marketing = true in the policy), else until gdpr.decide_objection(). Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR614 the purpose rests on a basis that knows no objection; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
+  'Records a person''s objection to a purpose; from the next statement on it is closed, whatever basis it had: until gdpr.decide_objection() where it rests, for everybody or for this person, on legitimate interests or a public task; for good where it is direct marketing (direct_marketing = true in the policy) or rests on consent; and where it rests on anything else, because an officer chose to honour it: no article asks for that. Repeated, it changes nothing. p_details: the person''s reasons, kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005; PR607, PR608, PR609 for the request that the context names. Art. 21(1), 21(2), 21(3), 18(1)(d).';
 
 create or replace function gdpr.decide_objection(
   p_subject bigint, p_purpose text, p_decision text, p_ground text default null, p_details jsonb default null
@@ -17630,6 +17679,7 @@ declare
   v_request bigint;
   v_before text;
 begin
+  perform gdpr_internal.require_objectionable(v_subject, p_purpose);
   -- the first one closes the purpose; said again, it is one request more
   v_request := gdpr_internal.portal_open(v_subject, 'objection', p_details, not exists (
     select from gdpr.objection as o where o.subject_id = v_subject and o.purpose = p_purpose and o.status in ('pending', 'upheld')
