@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from gdprdb.demo.scenes.cast import APP, DPO, HOST, OWNER
+import time
+
+from gdprdb.demo.scenes.cast import APP, DPO, OWNER
 from gdprdb.demo.scenes.scene import Scene
 
 OLD = """
-    select full_name from leads where campaign = 'fair of long ago' order by 1
+    select full_name from gdpr_clear.leads where campaign = 'fair of long ago' order by 1
     """
 
 
@@ -17,16 +19,14 @@ def retention(scene: Scene) -> None:
         "What is over goes by itself",
         "Art. 5(1)(e)",
         """The policy keeps leads for 60 days: who has not bought by then will not. Two of them
-        come from a fair of long ago, out of an old system that the hosting provider brings over,
-        and about one there is a dispute.""",
+        come from a fair of long ago, their last second runs, and about one there is a dispute.""",
     )
     story.ask(
-        HOST,
+        APP,
         """
         insert into leads (full_name, email, country, campaign, created_at)
-        values
-          ('Ann Disputed', 'ann@example.org', 'GB', 'fair of long ago', now() - interval '61 days'),
-          ('Bob Forgotten', 'bob@example.org', 'GB', 'fair of long ago', now() - interval '61 days')
+        select l.*, 'GB', 'fair of long ago', now() - interval '60 days' + interval '1 second'
+        from (values ('Ann Disputed', 'ann@example.org'), ('Bob Forgotten', 'bob@example.org')) as l
         """,
     )
     story.ask(
@@ -36,6 +36,9 @@ def retention(scene: Scene) -> None:
           'legal_claims', 'complaint 12/26') as hold
         """,
     )
+    time.sleep(1)
+    seen = story.ask(APP, f"select count(*) from ({OLD.strip()}) as l")
+    story.check("at that instant nobody works with them any more", seen.value == 0, seen.value)
     plan = story.ask(
         DPO,
         """
@@ -47,7 +50,7 @@ def retention(scene: Scene) -> None:
     story.check("the plan counts what is due, and what is held", due >= 1 and held == 1, plan.rows)
     story.note("The DBA has it run each night:")
     scene.run(OWNER, "gdprdb retention run --yes --format csv")
-    left = story.ask(APP, OLD)
+    left = story.ask(DPO, OLD)
     again = story.ask(DPO, "select sum(rows_due) as still_due from gdpr.retention_plan()")
     story.check(
         "who was due is gone, who is held is there; the next run has nothing to do",
