@@ -74,9 +74,7 @@ def test_the_person_is_told_by_mail_though_restricted(crm: Database, anna: int) 
 
 def told(crm: Database, person: int) -> int:
     """How many mails about a lifting wait or left."""
-    query = (
-        "select count(*) from gdpr.outbox where template = 'rights_lifting' and subject_id = %s"
-    )
+    query = "select count(*) from gdpr.outbox where template = 'rights_lifting' and subject_id = %s"
     return int(ask(crm, query, person))
 
 

@@ -124,7 +124,7 @@ comment on type gdpr_internal.held_fact is
   'What a hold keeps of a person: all rows of a table or one (row_key), whole or a column, until when.';
 
 create type gdpr_internal.erased_fact as (
-  table_id smallint, what text, subject_id bigint, row_count bigint, until timestamptz, column_name name, row_keys text[]
+  table_id smallint, what text, subject_id bigint, row_count bigint, until timestamptz, column_name name, row_keys text array
 );
 comment on type gdpr_internal.erased_fact is
   'What erasure did with rows of a person in a table. what: deleted, anonymised, spared (anonymised, as rows that stay refer to them), kept (until), passed_on (to the other person of a joint row), unlinked (rows of others that referred to one), review (rows that stay with free text in column_name; row_keys).';
