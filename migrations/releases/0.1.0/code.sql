@@ -8406,7 +8406,6 @@ as $function$
 declare
   v_subject bigint;
   v_mask bigint;
-  v_key bytea;
 begin
   if p_value is null or not starts_with(p_value, 'gdpr1:') then
     return p_value;
@@ -8421,8 +8420,7 @@ begin
   end if;
   perform gdpr_policy.refuse_base(p_role);
   v_mask := gdpr_policy.purpose_mask(p_role, p_claim);
-  v_key := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
-  if v_key is null then
+  if exists (select from gdpr_internal.subject as s where s.id = v_subject and s.erased_at is not null) then
     return null;
   end if;
   if v_mask <> 1::bigint << 62 then
@@ -8440,7 +8438,9 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
-  return gdpr_internal.open_value(v_key, v_subject, gdpr_internal.value_column(p_value), p_value);
+  return gdpr_internal.open_value(
+    gdpr_internal.data_key(gdpr_internal.keyring(), v_subject), v_subject, gdpr_internal.value_column(p_value), p_value
+  );
 end
 $function$;
 comment on function gdpr_internal.reveal(text, name, text) is 'See gdpr.reveal(text); takes the role of the caller, which a definer function cannot see.';
@@ -8455,7 +8455,7 @@ begin atomic
   select gdpr_internal.reveal(p_value, current_user, current_setting('gdpr.purpose', true));
 end;
 comment on function gdpr.reveal(text) is
-  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the key was destroyed. Errors: 42501 not allowed, PR404 altered value, PR402 locked. Art. 32.';
+  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the person was erased. Errors: 42501 not allowed, PR404 altered value, PR402 locked, PR410 the person''s key is gone. Art. 32.';
 
 create or replace function gdpr_internal.keyed_digest(p_key bytea, p_kind text, p_canonical text)
 returns uuid
