@@ -355,6 +355,8 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
+-- the guesses about jsonb_each() multiply: compiling took longer than running, fifty times over
+set jit = off
 begin atomic
   with declared as (
     select
