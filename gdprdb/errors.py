@@ -34,6 +34,9 @@ class GdprdbError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+        # what a traceback shows beside the message
+        for line in details:
+            self.add_note(line)
 
 
 class RefusedError(GdprdbError):
