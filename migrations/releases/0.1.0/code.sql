@@ -17031,7 +17031,7 @@ comment on function gdpr_internal.hidden_columns(smallint, boolean) is
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.json_value(p_type text, p_value text)
+create or replace function gdpr_internal.value_as_json(p_type text, p_value text)
 returns jsonb
 language plpgsql
 stable
@@ -17068,7 +17068,7 @@ begin
   return v_value;
 end
 $function$;
-comment on function gdpr_internal.json_value(text, text) is
+comment on function gdpr_internal.value_as_json(text, text) is
   'An opened value as JSON, as to_jsonb() writes the type that the column had; text where it does not fit.';
 
 create or replace function gdpr_internal.opened_rows(
@@ -17112,7 +17112,7 @@ begin
   cross join lateral (
     select jsonb_object_agg(
       c.column_name,
-      gdpr_internal.json_value(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
+      gdpr_internal.value_as_json(c.original_type, gdpr_internal.open_value(k.data_key, r.owner_id, c.id, r.content ->> c.column_name))
     ) as opened
     from gdpr_internal.protected_column as c
     where c.table_id = r.table_id and c.encrypt <> 'no' and r.content ->> c.column_name is not null
