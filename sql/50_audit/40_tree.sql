@@ -3,6 +3,19 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.here()
+returns oid
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- by name: the type is made anew where a restored database comes to be at home
+  select to_regtype('gdpr_generated.place')::oid;
+end;
+comment on function gdpr_internal.here() is 'The place that audit records are of that are written now.';
+
 create or replace view gdpr_internal.audit_leaf as
 select
   a.place,
@@ -46,7 +59,7 @@ begin
   -- pairs from the left, the odd one goes up as it is: the same tree as the RFC's, which splits at powers of two
   while v_nodes > 1 loop
     v_level := (
-      select string_agg(sha256('\x01'::bytea || substr(v_level, 64 * n.i + 1, 64)), ''::bytea order by n.i)
+      select string_agg(sha256('\x01'::bytea || substr(v_level, 64 * n.i + 1, 64)), ''::bytea)
       from generate_series(0, v_nodes / 2 - 1) as n (i)
     ) || case when v_nodes % 2 = 1 then substr(v_level, 32 * v_nodes - 31) else '' end;
     v_nodes := (v_nodes + 1) / 2;
@@ -59,7 +72,7 @@ comment on function gdpr_internal.tree_hash(bytea) is 'The Merkle tree hash over
 create or replace function gdpr_internal.leaf_blocks(
   p_place oid, p_month date, p_from xid8, p_below xid8, p_after bigint, p_last bigint
 )
-returns table (block integer, leaves bytea, short_leaves bytea, records integer, first_id bigint, last_id bigint)
+returns table (block integer, leaves bytea, records integer, first_id bigint, last_id bigint)
 language sql
 stable
 parallel restricted
@@ -70,26 +83,34 @@ set datestyle = 'ISO'
 set bytea_output = 'hex'
 set jit = off
 begin atomic
-  select
-    (l.n / 65536)::integer,
-    string_agg(l.leaf, ''::bytea order by l.n),
-    string_agg(substr(l.leaf, 1, 8), ''::bytea order by l.n),
-    count(*)::integer,
-    min(l.id),
-    max(l.id)
+  select (l.n / 65536)::integer, string_agg(l.leaf, ''::bytea order by l.n), count(*)::integer, min(l.id), max(l.id)
   from (
-    select
-      row_number() over (order by a.xid, a.id) - 1 as n,
-      a.id,
-      gdpr_internal.leaf_hash(a.record) as leaf
-    from gdpr_internal.audit_leaf as a
-    where a.place = p_place and a.at >= p_month::timestamptz and a.at < p_month::timestamptz + interval '1 month'
-      and a.xid >= p_from and a.xid < p_below
-      -- one probe of the primary key finds where to begin
-      and a.id > p_after and a.id <= p_last
+    select row_number() over (order by r.xid, r.id) - 1 as n, r.id, r.leaf
+    from (
+      -- hashed before they are sorted: a hash is a tenth of its record
+      select a.xid, a.id, gdpr_internal.leaf_hash(a.record) as leaf
+      from gdpr_internal.audit_leaf as a
+      where a.place = p_place and a.at >= p_month::timestamptz and a.at < p_month::timestamptz + interval '1 month'
+        and a.xid >= p_from and a.xid < p_below
+        -- one probe of the primary key finds where to begin
+        and a.id > p_after and a.id <= p_last
+      offset 0
+    ) as r
   ) as l
   group by l.n / 65536
   order by l.n / 65536;
 end;
 comment on function gdpr_internal.leaf_blocks(oid, date, xid8, xid8, bigint, bigint) is
   'Leaves of the records of a place and month (UTC) with p_from <= transaction < p_below and p_after < number <= p_last, in the order of transactions and numbers, in blocks of 65,536 as the seals have them.';
+
+create or replace function gdpr_internal.short_leaves(p_leaves bytea)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select string_agg(substr(p_leaves, 32 * n.i + 1, 8), ''::bytea) from generate_series(0, length(p_leaves) / 32 - 1) as n (i);
+end;
+comment on function gdpr_internal.short_leaves(bytea) is 'The first 8 bytes of each of the hashes of 32 bytes.';

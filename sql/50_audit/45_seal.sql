@@ -43,12 +43,17 @@ begin
   loop
     v_hash := gdpr_internal.tree_hash(v_block.leaves);
     v_hashes := v_hashes || v_hash;
-    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, v_block.short_leaves)
+    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, gdpr_internal.short_leaves(v_block.leaves))
     on conflict do nothing;
     p_seal.records := p_seal.records + v_block.records;
     p_seal.first_id := least(p_seal.first_id, v_block.first_id);
     p_seal.last_id := greatest(p_seal.last_id, v_block.last_id);
   end loop;
+  if p_seal.records = 0 and p_after is not null then
+    -- a month between others in which nothing was written
+    p_seal.id := p_seal.id - 1;
+    return p_seal;
+  end if;
   p_seal.root := gdpr_internal.tree_hash(v_hashes);
   p_seal.hash := sha256(convert_to(gdpr_internal.seal_text(p_seal), 'UTF8'));
   insert into gdpr_internal.audit_seal select p_seal.* on conflict do nothing;
@@ -58,7 +63,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.seal_part(gdpr_internal.audit_seal, bigint) is
-  'The next seal after p_seal: over the records that p_seal names by place, month and transactions, and that have numbers above p_after.';
+  'The next seal after p_seal: over the records that p_seal names by place, month and transactions, and that have numbers above p_after; none where there are no records. p_after null: over no records, for the catalog alone.';
 
 create or replace function gdpr_internal.seen_before(p_xid xid8)
 returns bigint
@@ -70,7 +75,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select coalesce(max(s.seen_id), 0)
   from gdpr_internal.audit_seal as s
-  where s.own_xid <= p_xid and s.place = 'gdpr_generated.place'::regtype;
+  where s.own_xid <= p_xid and s.place = (select gdpr_internal.here());
 end;
 comment on function gdpr_internal.seen_before(xid8) is
   'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins.';
@@ -93,25 +98,31 @@ begin atomic
   ),
   here as (
     select
-      coalesce((select s.below from sealed as s where s.place = 'gdpr_generated.place'::regtype), '0'::xid8) as from_xid,
+      coalesce((select s.below from sealed as s where s.place = (select gdpr_internal.here())), '0') as from_xid,
       (
         select s.place from gdpr_internal.audit_seal as s order by s.id desc limit 1
-      ) is not distinct from 'gdpr_generated.place'::regtype::oid as settled
+      ) is not distinct from (select gdpr_internal.here()) as settled
+  ),
+  part as (
+    -- what was written before a restore is whole, and is closed once
+    select
+      a.place, coalesce(s.below, '0') as from_xid, '18446744073709551615'::xid8 as below_xid, 0::bigint as after_id, min(a.at) as since, max(a.at) as until
+    from gdpr_internal.audit_record as a
+    left join sealed as s on s.place = a.place
+    where not (select h.settled from here as h)
+      and a.place <> (select gdpr_internal.here()) and a.xid >= coalesce(s.below, '0')
+    group by a.place, s.below
+    union all
+    select a.place, h.from_xid, p_below, h.after_id, min(a.at), max(a.at)
+    from (select g.from_xid, gdpr_internal.seen_before(g.from_xid) as after_id from here as g offset 0) as h
+    join gdpr_internal.audit_record as a on a.id > h.after_id
+      and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid and a.xid < p_below
+    group by a.place, h.from_xid, h.after_id
   )
-  -- what was written before a restore is whole, and is closed once
-  select a.place, date_trunc('month', a.at)::date, coalesce(s.below, '0'), '18446744073709551615'::xid8, 0
-  from gdpr_internal.audit_record as a
-  left join sealed as s on s.place = a.place
-  where not (select h.settled from here as h)
-    and a.place <> 'gdpr_generated.place'::regtype and a.xid >= coalesce(s.below, '0')
-  group by 1, 2, 3
-  union all
-  select a.place, date_trunc('month', a.at)::date, h.from_xid, p_below, gdpr_internal.seen_before(h.from_xid)
-  from here as h
-  join gdpr_internal.audit_record as a on a.id > gdpr_internal.seen_before(h.from_xid)
-    and a.place = 'gdpr_generated.place'::regtype and a.xid >= h.from_xid and a.xid < p_below
-  group by 1, 2, 3
-  order by 1, 2;
+  select p.place, m.month::date, p.from_xid, p.below_xid, p.after_id
+  from part as p
+  cross join lateral generate_series(date_trunc('month', p.since), p.until, interval '1 month') as m (month)
+  order by p.place = (select gdpr_internal.here()), p.place, m.month;
 end;
 comment on function gdpr_internal.unsealed(xid8) is
   'What there is to seal, by place and month (UTC): records of transactions that had ended before p_below, and all that are left from before a restore.';
@@ -155,12 +166,12 @@ begin
   end loop;
   if v_records = 0 and v_seal.catalog is distinct from v_last.catalog then
     -- nobody changed data, somebody changed what protects them
-    v_seal.place := 'gdpr_generated.place'::regtype;
+    v_seal.place := gdpr_internal.here();
     v_seal.month := date_trunc('month', statement_timestamp() at time zone 'UTC');
     v_seal.from_xid := coalesce(
-      (select max(s.below_xid) from gdpr_internal.audit_seal as s where s.place = 'gdpr_generated.place'::regtype), '0');
+      (select max(s.below_xid) from gdpr_internal.audit_seal as s where s.place = (select gdpr_internal.here())), '0');
     v_seal.below_xid := v_seal.from_xid;
-    v_seal := gdpr_internal.seal_part(v_seal, 9223372036854775807);
+    v_seal := gdpr_internal.seal_part(v_seal, null);
   end if;
   return v_records;
 end

@@ -24,6 +24,31 @@ window w as (order by s.id);
 comment on view gdpr.audit_seal is
   'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. Art. 5(2).';
 
+create or replace view gdpr.audit_block as
+select b.seal_id as seal, b.block, b.leaves
+from gdpr_internal.audit_block as b;
+comment on view gdpr.audit_block is
+  'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
+
+create or replace function gdpr_internal.dropped_months()
+returns setof date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (a.payload::jsonb ->> 'month')::date
+  from gdpr_internal.audit_record as a
+  where a.operation = 'AUDIT_DROP' and a.table_id is null;
+end;
+comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
+
+create or replace view gdpr.audit_dropped as
+select d.month
+from gdpr_internal.dropped_months() as d (month);
+comment on view gdpr.audit_dropped is 'The months whose audit records were dropped after their time, as the audit itself says; their seals are still there.';
+
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
 from gdpr_internal.audit_leaf as l;
@@ -41,14 +66,14 @@ set jit = off
 begin atomic
   with
   here as (
-    select coalesce(max(s.below_xid) filter (where s.place = 'gdpr_generated.place'::regtype), '0') as from_xid, max(s.id) as last_seal, max(s.sealed_at) as last_sealed_at
+    select coalesce(max(s.below_xid) filter (where s.place = (select gdpr_internal.here())), '0') as from_xid, max(s.id) as last_seal, max(s.sealed_at) as last_sealed_at
     from gdpr_internal.audit_seal as s
   )
   select
     count(a.id), count(a.id) filter (where a.xid >= pg_snapshot_xmin(pg_current_snapshot())), min(a.at), h.last_seal, h.last_sealed_at
   from here as h
   left join gdpr_internal.audit_record as a on a.id > gdpr_internal.seen_before(h.from_xid)
-    and a.place = 'gdpr_generated.place'::regtype and a.xid >= h.from_xid
+    and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid
   group by h.last_seal, h.last_sealed_at;
 end;
 comment on function gdpr.audit_lag() is
@@ -110,20 +135,6 @@ end;
 comment on function gdpr.audit_checkpoint() is
   'The last seal as a checkpoint: kept outside, best signed (gdprdb audit checkpoint), it shows later that nothing before it was changed. Null before the first seal. No personal data. Art. 5(2).';
 
-create or replace function gdpr_internal.dropped_months()
-returns setof date
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select (a.payload::jsonb ->> 'month')::date
-  from gdpr_internal.audit_record as a
-  where a.operation = 'AUDIT_DROP' and a.table_id is null;
-end;
-comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
-
 create or replace function gdpr_internal.verify_chain(p_checkpoint jsonb)
 returns table (seal bigint, record bigint, finding text)
 language sql
@@ -174,6 +185,7 @@ declare
   v_stored gdpr_internal.audit_block;
   v_hashes bytea := '';
   v_records bigint := 0;
+  v_short bytea;
   v_place integer;
 begin
   seal := p_seal.id;
@@ -184,10 +196,11 @@ begin
     v_hashes := v_hashes || gdpr_internal.tree_hash(v_block.leaves);
     v_records := v_records + v_block.records;
     select * into v_stored from gdpr_internal.audit_block as b where b.seal_id = p_seal.id and b.block = v_block.block;
-    if finding is null and v_stored.leaves is distinct from v_block.short_leaves then
+    v_short := gdpr_internal.short_leaves(v_block.leaves);
+    if finding is null and v_stored.leaves is distinct from v_short then
       select min(n.i) into v_place
       from generate_series(0, v_block.records - 1) as n (i)
-      where substr(v_block.short_leaves, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
+      where substr(v_short, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
       record := gdpr_internal.record_at(p_seal, v_block.block, coalesce(v_place, v_block.records));
       finding := 'from here on';
     end if;
@@ -264,14 +277,14 @@ begin atomic
   union all
   (
     select null, a.id, case
-      when a.place = 'gdpr_generated.place'::regtype then 'the record is of a transaction that has not been'
+      when a.place = (select gdpr_internal.here()) then 'the record is of a transaction that has not been'
       else 'the record is of a place that was closed'
     end
     from gdpr_internal.audit_record as a
-    where (a.place = 'gdpr_generated.place'::regtype and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    where (a.place = (select gdpr_internal.here()) and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
       or (
-        a.place <> 'gdpr_generated.place'::regtype
-        and exists (select from sealed as s where s.place = 'gdpr_generated.place'::regtype)
+        a.place <> (select gdpr_internal.here())
+        and exists (select from sealed as s where s.place = (select gdpr_internal.here()))
         and not exists (select from sealed as s where s.place = a.place and a.xid < s.below)
       )
     order by a.id

@@ -280,8 +280,11 @@ begin
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
     perform gdpr_internal.enforce_append_only();
     execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
+    -- waits for whoever still writes records for the former place
+    execute 'alter table gdpr_internal.audit_record alter place set default 0';
     execute 'drop type gdpr_generated.place';
     execute 'create type gdpr_generated.place as enum ()';
+    execute $default$alter table gdpr_internal.audit_record alter place set default 'gdpr_generated.place'::regtype$default$;
     comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
   end if;
   insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place, data_until)
@@ -13365,6 +13368,19 @@ $evidence$;
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.here()
+returns oid
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- by name: the type is made anew where a restored database comes to be at home
+  select to_regtype('gdpr_generated.place')::oid;
+end;
+comment on function gdpr_internal.here() is 'The place that audit records are of that are written now.';
+
 create or replace view gdpr_internal.audit_leaf as
 select
   a.place,
@@ -13408,7 +13424,7 @@ begin
   -- pairs from the left, the odd one goes up as it is: the same tree as the RFC's, which splits at powers of two
   while v_nodes > 1 loop
     v_level := (
-      select string_agg(sha256('\x01'::bytea || substr(v_level, 64 * n.i + 1, 64)), ''::bytea order by n.i)
+      select string_agg(sha256('\x01'::bytea || substr(v_level, 64 * n.i + 1, 64)), ''::bytea)
       from generate_series(0, v_nodes / 2 - 1) as n (i)
     ) || case when v_nodes % 2 = 1 then substr(v_level, 32 * v_nodes - 31) else '' end;
     v_nodes := (v_nodes + 1) / 2;
@@ -13421,7 +13437,7 @@ comment on function gdpr_internal.tree_hash(bytea) is 'The Merkle tree hash over
 create or replace function gdpr_internal.leaf_blocks(
   p_place oid, p_month date, p_from xid8, p_below xid8, p_after bigint, p_last bigint
 )
-returns table (block integer, leaves bytea, short_leaves bytea, records integer, first_id bigint, last_id bigint)
+returns table (block integer, leaves bytea, records integer, first_id bigint, last_id bigint)
 language sql
 stable
 parallel restricted
@@ -13432,29 +13448,37 @@ set datestyle = 'ISO'
 set bytea_output = 'hex'
 set jit = off
 begin atomic
-  select
-    (l.n / 65536)::integer,
-    string_agg(l.leaf, ''::bytea order by l.n),
-    string_agg(substr(l.leaf, 1, 8), ''::bytea order by l.n),
-    count(*)::integer,
-    min(l.id),
-    max(l.id)
+  select (l.n / 65536)::integer, string_agg(l.leaf, ''::bytea order by l.n), count(*)::integer, min(l.id), max(l.id)
   from (
-    select
-      row_number() over (order by a.xid, a.id) - 1 as n,
-      a.id,
-      gdpr_internal.leaf_hash(a.record) as leaf
-    from gdpr_internal.audit_leaf as a
-    where a.place = p_place and a.at >= p_month::timestamptz and a.at < p_month::timestamptz + interval '1 month'
-      and a.xid >= p_from and a.xid < p_below
-      -- one probe of the primary key finds where to begin
-      and a.id > p_after and a.id <= p_last
+    select row_number() over (order by r.xid, r.id) - 1 as n, r.id, r.leaf
+    from (
+      -- hashed before they are sorted: a hash is a tenth of its record
+      select a.xid, a.id, gdpr_internal.leaf_hash(a.record) as leaf
+      from gdpr_internal.audit_leaf as a
+      where a.place = p_place and a.at >= p_month::timestamptz and a.at < p_month::timestamptz + interval '1 month'
+        and a.xid >= p_from and a.xid < p_below
+        -- one probe of the primary key finds where to begin
+        and a.id > p_after and a.id <= p_last
+      offset 0
+    ) as r
   ) as l
   group by l.n / 65536
   order by l.n / 65536;
 end;
 comment on function gdpr_internal.leaf_blocks(oid, date, xid8, xid8, bigint, bigint) is
   'Leaves of the records of a place and month (UTC) with p_from <= transaction < p_below and p_after < number <= p_last, in the order of transactions and numbers, in blocks of 65,536 as the seals have them.';
+
+create or replace function gdpr_internal.short_leaves(p_leaves bytea)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select string_agg(substr(p_leaves, 32 * n.i + 1, 8), ''::bytea) from generate_series(0, length(p_leaves) / 32 - 1) as n (i);
+end;
+comment on function gdpr_internal.short_leaves(bytea) is 'The first 8 bytes of each of the hashes of 32 bytes.';
 
 -- 50_audit/42_catalog.sql
 -- [code] What stands in the catalog between a program and personal data, as a seal remembers it.
@@ -13591,12 +13615,17 @@ begin
   loop
     v_hash := gdpr_internal.tree_hash(v_block.leaves);
     v_hashes := v_hashes || v_hash;
-    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, v_block.short_leaves)
+    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, gdpr_internal.short_leaves(v_block.leaves))
     on conflict do nothing;
     p_seal.records := p_seal.records + v_block.records;
     p_seal.first_id := least(p_seal.first_id, v_block.first_id);
     p_seal.last_id := greatest(p_seal.last_id, v_block.last_id);
   end loop;
+  if p_seal.records = 0 and p_after is not null then
+    -- a month between others in which nothing was written
+    p_seal.id := p_seal.id - 1;
+    return p_seal;
+  end if;
   p_seal.root := gdpr_internal.tree_hash(v_hashes);
   p_seal.hash := sha256(convert_to(gdpr_internal.seal_text(p_seal), 'UTF8'));
   insert into gdpr_internal.audit_seal select p_seal.* on conflict do nothing;
@@ -13606,7 +13635,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.seal_part(gdpr_internal.audit_seal, bigint) is
-  'The next seal after p_seal: over the records that p_seal names by place, month and transactions, and that have numbers above p_after.';
+  'The next seal after p_seal: over the records that p_seal names by place, month and transactions, and that have numbers above p_after; none where there are no records. p_after null: over no records, for the catalog alone.';
 
 create or replace function gdpr_internal.seen_before(p_xid xid8)
 returns bigint
@@ -13618,7 +13647,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select coalesce(max(s.seen_id), 0)
   from gdpr_internal.audit_seal as s
-  where s.own_xid <= p_xid and s.place = 'gdpr_generated.place'::regtype;
+  where s.own_xid <= p_xid and s.place = (select gdpr_internal.here());
 end;
 comment on function gdpr_internal.seen_before(xid8) is
   'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins.';
@@ -13641,25 +13670,31 @@ begin atomic
   ),
   here as (
     select
-      coalesce((select s.below from sealed as s where s.place = 'gdpr_generated.place'::regtype), '0'::xid8) as from_xid,
+      coalesce((select s.below from sealed as s where s.place = (select gdpr_internal.here())), '0') as from_xid,
       (
         select s.place from gdpr_internal.audit_seal as s order by s.id desc limit 1
-      ) is not distinct from 'gdpr_generated.place'::regtype::oid as settled
+      ) is not distinct from (select gdpr_internal.here()) as settled
+  ),
+  part as (
+    -- what was written before a restore is whole, and is closed once
+    select
+      a.place, coalesce(s.below, '0') as from_xid, '18446744073709551615'::xid8 as below_xid, 0::bigint as after_id, min(a.at) as since, max(a.at) as until
+    from gdpr_internal.audit_record as a
+    left join sealed as s on s.place = a.place
+    where not (select h.settled from here as h)
+      and a.place <> (select gdpr_internal.here()) and a.xid >= coalesce(s.below, '0')
+    group by a.place, s.below
+    union all
+    select a.place, h.from_xid, p_below, h.after_id, min(a.at), max(a.at)
+    from (select g.from_xid, gdpr_internal.seen_before(g.from_xid) as after_id from here as g offset 0) as h
+    join gdpr_internal.audit_record as a on a.id > h.after_id
+      and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid and a.xid < p_below
+    group by a.place, h.from_xid, h.after_id
   )
-  -- what was written before a restore is whole, and is closed once
-  select a.place, date_trunc('month', a.at)::date, coalesce(s.below, '0'), '18446744073709551615'::xid8, 0
-  from gdpr_internal.audit_record as a
-  left join sealed as s on s.place = a.place
-  where not (select h.settled from here as h)
-    and a.place <> 'gdpr_generated.place'::regtype and a.xid >= coalesce(s.below, '0')
-  group by 1, 2, 3
-  union all
-  select a.place, date_trunc('month', a.at)::date, h.from_xid, p_below, gdpr_internal.seen_before(h.from_xid)
-  from here as h
-  join gdpr_internal.audit_record as a on a.id > gdpr_internal.seen_before(h.from_xid)
-    and a.place = 'gdpr_generated.place'::regtype and a.xid >= h.from_xid and a.xid < p_below
-  group by 1, 2, 3
-  order by 1, 2;
+  select p.place, m.month::date, p.from_xid, p.below_xid, p.after_id
+  from part as p
+  cross join lateral generate_series(date_trunc('month', p.since), p.until, interval '1 month') as m (month)
+  order by p.place = (select gdpr_internal.here()), p.place, m.month;
 end;
 comment on function gdpr_internal.unsealed(xid8) is
   'What there is to seal, by place and month (UTC): records of transactions that had ended before p_below, and all that are left from before a restore.';
@@ -13703,12 +13738,12 @@ begin
   end loop;
   if v_records = 0 and v_seal.catalog is distinct from v_last.catalog then
     -- nobody changed data, somebody changed what protects them
-    v_seal.place := 'gdpr_generated.place'::regtype;
+    v_seal.place := gdpr_internal.here();
     v_seal.month := date_trunc('month', statement_timestamp() at time zone 'UTC');
     v_seal.from_xid := coalesce(
-      (select max(s.below_xid) from gdpr_internal.audit_seal as s where s.place = 'gdpr_generated.place'::regtype), '0');
+      (select max(s.below_xid) from gdpr_internal.audit_seal as s where s.place = (select gdpr_internal.here())), '0');
     v_seal.below_xid := v_seal.from_xid;
-    v_seal := gdpr_internal.seal_part(v_seal, 9223372036854775807);
+    v_seal := gdpr_internal.seal_part(v_seal, null);
   end if;
   return v_records;
 end
@@ -13743,6 +13778,31 @@ window w as (order by s.id);
 comment on view gdpr.audit_seal is
   'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. Art. 5(2).';
 
+create or replace view gdpr.audit_block as
+select b.seal_id as seal, b.block, b.leaves
+from gdpr_internal.audit_block as b;
+comment on view gdpr.audit_block is
+  'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
+
+create or replace function gdpr_internal.dropped_months()
+returns setof date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (a.payload::jsonb ->> 'month')::date
+  from gdpr_internal.audit_record as a
+  where a.operation = 'AUDIT_DROP' and a.table_id is null;
+end;
+comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
+
+create or replace view gdpr.audit_dropped as
+select d.month
+from gdpr_internal.dropped_months() as d (month);
+comment on view gdpr.audit_dropped is 'The months whose audit records were dropped after their time, as the audit itself says; their seals are still there.';
+
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
 from gdpr_internal.audit_leaf as l;
@@ -13760,14 +13820,14 @@ set jit = off
 begin atomic
   with
   here as (
-    select coalesce(max(s.below_xid) filter (where s.place = 'gdpr_generated.place'::regtype), '0') as from_xid, max(s.id) as last_seal, max(s.sealed_at) as last_sealed_at
+    select coalesce(max(s.below_xid) filter (where s.place = (select gdpr_internal.here())), '0') as from_xid, max(s.id) as last_seal, max(s.sealed_at) as last_sealed_at
     from gdpr_internal.audit_seal as s
   )
   select
     count(a.id), count(a.id) filter (where a.xid >= pg_snapshot_xmin(pg_current_snapshot())), min(a.at), h.last_seal, h.last_sealed_at
   from here as h
   left join gdpr_internal.audit_record as a on a.id > gdpr_internal.seen_before(h.from_xid)
-    and a.place = 'gdpr_generated.place'::regtype and a.xid >= h.from_xid
+    and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid
   group by h.last_seal, h.last_sealed_at;
 end;
 comment on function gdpr.audit_lag() is
@@ -13829,20 +13889,6 @@ end;
 comment on function gdpr.audit_checkpoint() is
   'The last seal as a checkpoint: kept outside, best signed (gdprdb audit checkpoint), it shows later that nothing before it was changed. Null before the first seal. No personal data. Art. 5(2).';
 
-create or replace function gdpr_internal.dropped_months()
-returns setof date
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select (a.payload::jsonb ->> 'month')::date
-  from gdpr_internal.audit_record as a
-  where a.operation = 'AUDIT_DROP' and a.table_id is null;
-end;
-comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
-
 create or replace function gdpr_internal.verify_chain(p_checkpoint jsonb)
 returns table (seal bigint, record bigint, finding text)
 language sql
@@ -13893,6 +13939,7 @@ declare
   v_stored gdpr_internal.audit_block;
   v_hashes bytea := '';
   v_records bigint := 0;
+  v_short bytea;
   v_place integer;
 begin
   seal := p_seal.id;
@@ -13903,10 +13950,11 @@ begin
     v_hashes := v_hashes || gdpr_internal.tree_hash(v_block.leaves);
     v_records := v_records + v_block.records;
     select * into v_stored from gdpr_internal.audit_block as b where b.seal_id = p_seal.id and b.block = v_block.block;
-    if finding is null and v_stored.leaves is distinct from v_block.short_leaves then
+    v_short := gdpr_internal.short_leaves(v_block.leaves);
+    if finding is null and v_stored.leaves is distinct from v_short then
       select min(n.i) into v_place
       from generate_series(0, v_block.records - 1) as n (i)
-      where substr(v_block.short_leaves, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
+      where substr(v_short, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
       record := gdpr_internal.record_at(p_seal, v_block.block, coalesce(v_place, v_block.records));
       finding := 'from here on';
     end if;
@@ -13983,14 +14031,14 @@ begin atomic
   union all
   (
     select null, a.id, case
-      when a.place = 'gdpr_generated.place'::regtype then 'the record is of a transaction that has not been'
+      when a.place = (select gdpr_internal.here()) then 'the record is of a transaction that has not been'
       else 'the record is of a place that was closed'
     end
     from gdpr_internal.audit_record as a
-    where (a.place = 'gdpr_generated.place'::regtype and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    where (a.place = (select gdpr_internal.here()) and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
       or (
-        a.place <> 'gdpr_generated.place'::regtype
-        and exists (select from sealed as s where s.place = 'gdpr_generated.place'::regtype)
+        a.place <> (select gdpr_internal.here())
+        and exists (select from sealed as s where s.place = (select gdpr_internal.here()))
         and not exists (select from sealed as s where s.place = a.place and a.xid < s.below)
       )
     order by a.id
@@ -22245,7 +22293,8 @@ grant execute on function gdpr.seal_audit() to gdpr_admin, gdpr_dpo;
 grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_block, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.dropped_months() to gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
