@@ -92,25 +92,30 @@ begin atomic
   compared as (
     select
       case when p_seal is null then gdpr_internal.catalog_objects() else (
-        select c.objects from gdpr_internal.audit_catalog as c join gdpr_internal.audit_seal as s on s.catalog = c.fingerprint where s.id = p_seal
+        select c.objects from gdpr_internal.audit_catalog as c
+        join gdpr_internal.audit_seal as s on s.catalog = c.fingerprint
+        where s.id = p_seal
       ) end as new_objects,
       (
-        select c.objects from gdpr_internal.audit_catalog as c join gdpr_internal.audit_seal as s on s.catalog = c.fingerprint
-        where s.id < coalesce(p_seal, 9223372036854775807)
-        order by s.id desc limit 1
+        select f.objects from gdpr_internal.audit_catalog as f
+        join gdpr_internal.audit_seal as t on t.catalog = f.fingerprint
+        where t.id < coalesce(p_seal, 9223372036854775807)
+        order by t.id desc limit 1
       ) as old_objects
+  ),
+  line as (
+    select left(u.line, -17) as name, right(u.line, 16) as new_definition, null::text as old_definition
+    from compared as k cross join lateral unnest(k.new_objects) as u (line)
+    union all
+    select left(u.line, -17), null, right(u.line, 16)
+    from compared as k cross join lateral unnest(k.old_objects) as u (line)
   )
-  select coalesce(n.name, o.name), case when o.name is null then 'added' when n.name is null then 'removed' else 'changed' end
-  from compared as c
-  cross join lateral (
-    select left(u.line, -17) as name, string_agg(right(u.line, 16), ' ' order by u.line) as definition from unnest(c.new_objects) as u (line) group by 1
-  ) as n
-  full join (
-    select left(u.line, -17) as name, string_agg(right(u.line, 16), ' ' order by u.line) as definition
-    from compared as c cross join lateral unnest(c.old_objects) as u (line) group by 1
-  ) as o on o.name = n.name
-  where n.definition is distinct from o.definition
-  order by 1;
+  select l.name, case when count(l.old_definition) = 0 then 'added' when count(l.new_definition) = 0 then 'removed' else 'changed' end
+  from line as l
+  group by l.name
+  having array_agg(l.new_definition order by l.new_definition) filter (where l.new_definition is not null)
+    is distinct from array_agg(l.old_definition order by l.old_definition) filter (where l.old_definition is not null)
+  order by l.name;
 end;
 comment on function gdpr.audit_catalog_changes(bigint) is
   'What protects personal data and was added, removed or changed between a seal and the one before it; without a number, since the last seal. Art. 32(1)(d).';
@@ -255,7 +260,7 @@ begin atomic
     select a.place, date_trunc('month', a.at)::date as month, count(*) as records
     from gdpr_internal.audit_record as a
     join sealed as s on s.place = a.place and a.xid < s.below
-    group by 1, 2
+    group by a.place, date_trunc('month', a.at)
   ),
   wrong as (
     select f.place, f.month

@@ -174,7 +174,9 @@ EDITS: dict[str, str] = {
     "payload": "update gdpr_internal.audit_record set payload = 'gdpr1:' where id = %s",
     "delete": "delete from gdpr_internal.audit_record where id = %s",
     "re-time": "update gdpr_internal.audit_record set at = at - interval '1 second' where id = %s",
-    "another month": "update gdpr_internal.audit_record set at = at - interval '40 d' where id = %s",
+    "another month": (
+        "update gdpr_internal.audit_record set at = at - interval '40 days' where id = %s"
+    ),
     "another transaction": (
         "update gdpr_internal.audit_record set xid = (xid::text::bigint - 1)::text::xid8"
         " where id = %s"
