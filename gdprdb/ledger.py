@@ -8,24 +8,15 @@ database, so whoever exports it signs it with a key that is kept elsewhere: Ed25
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-
-from gdprdb.errors import GdprdbError, RefusedError
+from gdprdb.errors import RefusedError
+from gdprdb.signing import is_signed
 
 #: How a signature line begins: what is signed says itself who wrote it.
 _SIGNATURE = '{"signature": "'
-
-_HEX = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +50,6 @@ def signing(lines: Iterable[str], sign: Callable[[str], str]) -> Iterator[str]:
         yield line
         if "seal" in json.loads(line):
             yield f'{_SIGNATURE}{sign(line)}"}}'
-
-
-def signer(key: str) -> Callable[[str], str]:
-    """What signs with a private key.
-
-    Args:
-        key: 64 hexadecimal digits.
-
-    Raises:
-        GdprdbError: it is no such key.
-    """
-    private = Ed25519PrivateKey.from_private_bytes(_bytes(key))
-    return lambda text: private.sign(text.encode()).hex()
-
-
-def new_keys() -> tuple[str, str]:
-    """A new private key, and the public key that goes with it: 64 hexadecimal digits each."""
-    private = Ed25519PrivateKey.generate()
-    return private.private_bytes_raw().hex(), private.public_key().public_bytes_raw().hex()
-
-
-def read_key(path: Path) -> str:
-    """The key that a file holds.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    return path.read_text(encoding="ascii", errors="replace").strip()
 
 
 def parts(lines: Iterable[str]) -> Iterator[Part]:
@@ -123,13 +86,10 @@ def verify(part: Part, public_key: str) -> None:
         RefusedError: it was not.
         GdprdbError: that is no public key.
     """
-    key = Ed25519PublicKey.from_public_bytes(_bytes(public_key))
     if part.signature is None:
         raise _refused("it is not signed")
-    try:
-        key.verify(bytes.fromhex(part.signature), part.lines[-1].encode())
-    except (InvalidSignature, ValueError):
-        raise _refused("the signature is not that of this key") from None
+    if not is_signed(part.lines[-1], part.signature, public_key):
+        raise _refused("the signature is not that of this key")
 
 
 def _parts(lines: Iterable[str]) -> Iterator[Part]:
@@ -158,15 +118,6 @@ def _parts(lines: Iterable[str]) -> Iterator[Part]:
     if not sealed:
         raise _refused("it ends without a seal")
     yield Part(part, signature, digest.hex())
-
-
-def _bytes(key: str) -> bytes:
-    if len(key) != 64 or not _HEX.fullmatch(key):
-        raise GdprdbError(
-            "a key of the ledger is 64 hexadecimal digits",
-            hint="Make one with gdprdb ledger keygen.",
-        )
-    return bytes.fromhex(key)
 
 
 def _refused(why: str) -> RefusedError:

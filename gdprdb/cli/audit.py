@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import psycopg
 import rich_click as click
 from psycopg import sql
 
+from gdprdb.audit import checkpoints, proofs, verifier
 from gdprdb.cli.options import database, dsn_option, moment
-from gdprdb.cli.output import Rows, output
+from gdprdb.cli.output import Rows, advancing, output, say
 from gdprdb.dsn import one
+from gdprdb.errors import FINDINGS, GdprdbError
+from gdprdb.signing import read_key, signer
 
 _COLUMNS = (
     "id",
@@ -31,9 +36,31 @@ _COLUMNS = (
 _INTERVAL = 1.0
 
 
+_signing_key = click.option(
+    "--signing-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the private key that signs it: gdprdb ledger keygen makes one.",
+)
+_public_key = click.option(
+    "--public-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the public key: what it did not sign is refused.",
+)
+_checkpoint, _checkpoint_required = (
+    click.option(
+        "--checkpoint",
+        "checkpoint_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        required=required,
+        help="File with checkpoints, a line each.",
+    )
+    for required in (False, True)
+)
+
+
 @click.group()
 def audit() -> None:
-    """Read the audit log.
+    """Read the audit log, seal it, and show that nobody has changed it.
 
     Example:
 
@@ -86,6 +113,135 @@ def tail(
         return Rows(_COLUMNS, _following(dsn, conditions, lines), live=True)
     with database(dsn) as connection:
         return Rows(_COLUMNS, _latest(connection, conditions, lines))
+
+
+@audit.command()
+@dsn_option
+@click.option("--follow", "-f", type=click.FloatRange(min=0.1), help="Again every so many seconds.")
+@output
+def seal(dsn: str | None, follow: float | None) -> Rows:
+    """Seal what was recorded since the last seal: no record can be changed unseen from then on.
+
+    Records of a transaction that is still open, and all that came after it began, wait for
+    the next seal.
+
+    Example:
+
+        gdprdb audit seal --follow 60
+    """
+    columns = ("sealed", "unsealed", "waiting", "last_seal")
+    if follow is None:
+        with database(dsn) as connection:
+            return Rows(columns, [_seal(connection)])
+    return Rows(columns, _sealing(dsn, follow), live=True)
+
+
+@audit.command()
+@dsn_option
+@_signing_key
+def checkpoint(dsn: str | None, signing_key: Path | None) -> None:
+    """Print the last seal as a line to keep outside: with it, whoever rules the database cannot
+    seal anew what he changed.
+
+    Example:
+
+        gdprdb audit checkpoint --signing-key audit.key >> checkpoints.jsonl
+    """
+    with database(dsn) as connection:
+        (document,) = one(connection, "select gdpr.audit_checkpoint()")
+    if document is None:
+        raise GdprdbError("nothing is sealed yet", hint="Seal first: gdprdb audit seal.")
+    if signing_key is None:
+        say("The checkpoint is not signed: give --signing-key.")
+    sign = signer(read_key(signing_key)) if signing_key else None
+    click.echo(checkpoints.written(document, sign))
+
+
+@audit.command()
+@dsn_option
+@_checkpoint
+@_public_key
+@output
+def verify(dsn: str | None, checkpoint_file: Path | None, public_key: Path | None) -> Rows:
+    """Compute every seal again from the records and compare; exit code 3 on findings.
+
+    All checkpoints in the file are compared, so that each extends the ones before it. The
+    database is only asked for records: what is computed, is computed here. It may be a
+    standby, or a restored dump.
+
+    Example:
+
+        gdprdb audit verify --checkpoint checkpoints.jsonl --public-key audit.pub
+    """
+    kept = _read_checkpoints(checkpoint_file, public_key) if checkpoint_file else []
+    if not kept:
+        say("Without --checkpoint, who rules the database could have sealed everything anew.")
+    with database(dsn) as connection:
+        (total,) = one(connection, "select coalesce(sum(records), 0)::bigint from gdpr.audit_seal")
+        connection.rollback()
+        with advancing("verifying", total) as advance:
+            found = list(verifier.verify(connection, kept, advance))
+    if not found:
+        say(f"All {total} sealed records are as they were sealed.")
+    rows = [(finding.seal, finding.record, finding.finding) for finding in found]
+    return Rows(("seal", "record", "finding"), rows, exit_code=FINDINGS if rows else 0)
+
+
+@audit.command()
+@dsn_option
+@click.argument("record", type=int)
+def prove(dsn: str | None, record: int) -> None:
+    """Print what proves to a third party that RECORD is in the audit, and since when.
+
+    Values in it are ciphertext. The proof is checked with a checkpoint and without the
+    database: gdprdb audit check-proof.
+
+    Example:
+
+        gdprdb audit prove 4711 > proof.json
+    """
+    with database(dsn) as connection:
+        click.echo(json.dumps(proofs.prove(connection, record)))
+
+
+@audit.command()
+@click.argument("file", type=click.File(encoding="utf-8"))
+@_checkpoint_required
+@_public_key
+def check_proof(file: IO[str], checkpoint_file: Path, public_key: Path | None) -> None:
+    """Check the proof in FILE with a checkpoint, and print the record that it proves.
+
+    Example:
+
+        gdprdb audit check-proof proof.json --checkpoint checkpoints.jsonl
+    """
+    last = _read_checkpoints(checkpoint_file, public_key)[-1]
+    click.echo(proofs.check(file.read(), last))
+
+
+def _read_checkpoints(path: Path, public_key: Path | None) -> list[checkpoints.Checkpoint]:
+    """The checkpoints of a file, signed where a key is given."""
+    with path.open(encoding="utf-8") as lines:
+        return list(checkpoints.read(lines, read_key(public_key) if public_key else None))
+
+
+def _seal(connection: psycopg.Connection) -> tuple[Any, ...]:
+    """Seal once: how many records, and what is left."""
+    (sealed,) = one(connection, "select gdpr.seal_audit()")
+    connection.commit()
+    lag = one(connection, "select unsealed, waiting, last_seal from gdpr.audit_lag()")
+    connection.commit()
+    return (sealed, *lag)
+
+
+def _sealing(dsn: str | None, pause: float) -> Iterator[tuple[Any, ...]]:
+    """Seal again and again, until interrupted; what sealed nothing is not told."""
+    with database(dsn) as connection:
+        while True:
+            row = _seal(connection)
+            if row[0]:
+                yield row
+            time.sleep(pause)
 
 
 def _latest(

@@ -24,6 +24,7 @@ from gdprdb.cli.options import (
 from gdprdb.cli.output import Rows, flattened, output, say
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS, GdprdbError
+from gdprdb.signing import new_keys, read_key, signer
 
 #: Entries of a part: what the database keeps in memory at once.
 _PART = 100_000
@@ -61,7 +62,7 @@ def keygen(file: Path) -> None:
 
         gdprdb ledger keygen ledger.key > ledger.pub
     """
-    private, public = ledgers.new_keys()
+    private, public = new_keys()
     # never over another key: what that one signed could not be told any more
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
         out.write(private + "\n")
@@ -100,7 +101,7 @@ def export(
         say("The ledger is not signed: give --signing-key.")
         sign = None
     else:
-        sign = ledgers.signer(ledgers.read_key(signing_key))
+        sign = signer(read_key(signing_key))
     start = "infinity" if checkpoint else since or "-infinity"
     with database(dsn) as connection:
         lines = _lines(connection, start)
@@ -199,7 +200,7 @@ def _lines(connection: psycopg.Connection, since: datetime.datetime | str) -> It
 
 def _verified(file: Path, public_key: Path | None) -> Iterator[ledgers.Part]:
     """The parts of a ledger, whole and, where a key is given, signed by it."""
-    key = ledgers.read_key(public_key) if public_key else None
+    key = read_key(public_key) if public_key else None
     with file.open(encoding="utf-8") as lines:
         for part in ledgers.parts(lines):
             if key is not None:

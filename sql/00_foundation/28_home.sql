@@ -147,8 +147,11 @@ begin
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
     perform gdpr_internal.enforce_append_only();
     execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
+    -- waits for whoever still writes records for the former place
+    execute 'alter table gdpr_internal.audit_record alter place set default 0';
     execute 'drop type gdpr_generated.place';
     execute 'create type gdpr_generated.place as enum ()';
+    execute $default$alter table gdpr_internal.audit_record alter place set default 'gdpr_generated.place'::regtype$default$;
     comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
   end if;
   insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place, data_until)

@@ -21,12 +21,15 @@ create table gdpr_internal.audit_record (
   changed text[],
   row_hash bytea,
   payload text,
+  -- by name, so that a dump brings the type and not its number: records after a restore have another
+  place oid not null default 'gdpr_generated.place'::regtype,
   primary key (id, at)
 )
 partition by range (at);
 create index audit_record_subject on gdpr_internal.audit_record (subject_id, at);
 comment on table gdpr_internal.audit_record is
   'One record for each changed row or event. row_key: keyed digest of the primary key. row_hash: HMAC-SHA-256 of the row as stored. payload: old values of what changed, ciphertext under the person''s key (events: jsonb text without personal data).';
+comment on column gdpr_internal.audit_record.place is 'The life of the database in which it was written: transaction numbers begin anew where a dump is restored.';
 comment on column gdpr_internal.audit_record.login is 'The login (session_user): a fact.';
 comment on column gdpr_internal.audit_record.role is 'The role set with SET ROLE, else the login: a fact.';
 comment on column gdpr_internal.audit_record.actor is 'The end user that the application claims to act for.';

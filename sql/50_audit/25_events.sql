@@ -14,6 +14,8 @@ as $function$
 declare
   v_role name := gdpr_internal.acting_role();
 begin
+  -- a transaction has its number before its records have theirs: gdpr.seal_audit() counts on it
+  perform pg_current_xact_id();
   insert into gdpr_internal.audit_record (
     operation, subject_id, purpose_id, actor, request, role, application_name, payload
   )

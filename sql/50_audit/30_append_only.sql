@@ -12,6 +12,9 @@ security invoker
 begin atomic
   select array[
     'audit_record',
+    'audit_catalog',
+    'audit_seal',
+    'audit_block',
     'source',
     'opt_out_record',
     'basis_record',

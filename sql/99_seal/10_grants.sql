@@ -197,6 +197,14 @@ grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
 
+-- the audit: administrators and officers close records into seals; auditors, who write nothing, verify
+grant execute on function gdpr.seal_audit() to gdpr_admin, gdpr_dpo;
+grant execute on function
+  gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_block, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.dropped_months() to gdpr_dpo, gdpr_auditor; -- called by that view
+
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;

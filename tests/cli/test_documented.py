@@ -96,6 +96,7 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         # of a recipient, a notice and a table
         "name",
         "notice_id",
+        "record",
     }
 
 

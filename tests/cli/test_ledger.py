@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gdprdb import ledger
+from gdprdb import ledger, signing
 from gdprdb.errors import GdprdbError, RefusedError
 from tests.support import Clone, Database, Run
 
@@ -124,7 +124,7 @@ def _unsign(lines: list[str]) -> None:
 
 
 def _sign_with_another_key(lines: list[str]) -> None:
-    signature = ledger.signer(ledger.new_keys()[0])(lines[-2])
+    signature = signing.signer(signing.new_keys()[0])(lines[-2])
     lines[-1] = json.dumps({"signature": signature})
 
 
@@ -166,9 +166,9 @@ def _empty(lines: list[str]) -> None:
     ],
 )
 def test_a_file_that_was_changed_is_refused(damage: Callable[[list[str]], None]) -> None:
-    private, public = ledger.new_keys()
+    private, public = signing.new_keys()
     entry = json.dumps({"kind": "block", "digest": "1"})
-    lines = list(ledger.signing([*part(1, None, entry, more=False)[0]], ledger.signer(private)))
+    lines = list(ledger.signing([*part(1, None, entry, more=False)[0]], signing.signer(private)))
     read(lines, public)
     damage(lines)
     with pytest.raises(RefusedError):
@@ -212,4 +212,4 @@ def test_parts_are_a_chain() -> None:
 @pytest.mark.parametrize("key", ["", "x" * 64, "ab", "AB" * 32, "ab" * 33])
 def test_what_is_no_key_is_refused(key: str) -> None:
     with pytest.raises(GdprdbError):
-        ledger.signer(key)
+        signing.signer(key)

@@ -58,6 +58,7 @@ class Past:
         db: the database as it went on.
         directory: the dumps, by their formats' names.
         ledger: what it wrote afterwards.
+        points: checkpoints of the audit from before the dumps and from afterwards.
         anna: a person.
     """
 
@@ -65,6 +66,7 @@ class Past:
         self.db, self.directory = db, directory
         self.anna = subject(db, "crm.customer", 1)
         officer(db, "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", self.anna)
+        self.points = [point(db)]
         for name in ("plain", "custom", "directory"):
             dump(db, directory / name, f"--format={name}")
         dump(db, directory / "keyless", "--format=custom", "--exclude-table-data=*.*_key")
@@ -72,6 +74,7 @@ class Past:
         officer(db, "select gdpr.withdraw_consent(%s, 'marketing')", self.anna)
         officer(db, "select gdpr.erase(%s)", subject(db, "crm.customer", 3))
         self.ledger: Lines = ledger(db)
+        self.points.append(point(db))
 
     def check(self, restored: Database) -> None:
         """The database is restored and knows it; after the replay it has forgotten again."""
@@ -80,6 +83,8 @@ class Past:
             seen(restored)
         assert ("restore", restored.name) in findings(restored)
         assert "Chiba" in found(restored)
+        before, after = (verified(restored, kept) for kept in self.points)
+        assert (len(before), len(after)) == (0, 1)
         assert counts(replay(restored, self.ledger)) == {"erasures": 1, "consents": 1}
         assert seen(restored) == ["Ahrens", "Bartok"]
         assert seen(restored, "marketing") == []
@@ -92,6 +97,20 @@ class Past:
         assert found(restored) == []
         restored.rows("analyze", user="postgres")
         assert findings(restored) == set()
+        # the records of both lives are sealed, and what was kept from the first still holds
+        assert verified(restored, point(restored)) == []
+        assert verified(restored, self.points[0]) == []
+
+
+def point(db: Database) -> str:
+    """A checkpoint of the audit, sealed up to now."""
+    db.rows("select gdpr.seal_audit()")
+    return str(db.rows("select gdpr.audit_checkpoint()::text")[0][0])
+
+
+def verified(db: Database, kept: str) -> list[tuple[object, ...]]:
+    """What is not as it was sealed."""
+    return db.rows("select * from gdpr.verify_audit(%s)", [kept], user="auditor_login")
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,7 @@ values
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
   ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
+  ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -279,8 +280,11 @@ begin
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
     perform gdpr_internal.enforce_append_only();
     execute 'create or replace function gdpr_generated.is_home() returns boolean language sql stable parallel restricted security invoker begin atomic select false; end';
+    -- waits for whoever still writes records for the former place
+    execute 'alter table gdpr_internal.audit_record alter place set default 0';
     execute 'drop type gdpr_generated.place';
     execute 'create type gdpr_generated.place as enum ()';
+    execute $default$alter table gdpr_internal.audit_record alter place set default 'gdpr_generated.place'::regtype$default$;
     comment on type gdpr_generated.place is 'Nothing but its OID: by it a database knows whether it is the one it was, or came out of a dump.';
   end if;
   insert into gdpr_internal.home_record (event, reason, system_identifier, database_oid, timeline, place, data_until)
@@ -13061,6 +13065,8 @@ as $function$
 declare
   v_role name := gdpr_internal.acting_role();
 begin
+  -- a transaction has its number before its records have theirs: gdpr.seal_audit() counts on it
+  perform pg_current_xact_id();
   insert into gdpr_internal.audit_record (
     operation, subject_id, purpose_id, actor, request, role, application_name, payload
   )
@@ -13238,6 +13244,8 @@ as $function$
 declare
   v_role name := gdpr_internal.acting_role();
 begin
+  -- a transaction has its number before its records have theirs: gdpr.seal_audit() counts on it
+  perform pg_current_xact_id();
   insert into gdpr_internal.audit_record (
     operation, subject_id, purpose_id, actor, request, role, application_name, payload
   )
@@ -13273,6 +13281,9 @@ security invoker
 begin atomic
   select array[
     'audit_record',
+    'audit_catalog',
+    'audit_seal',
+    'audit_block',
     'source',
     'opt_out_record',
     'basis_record',
@@ -13350,6 +13361,723 @@ begin
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;
+
+-- 50_audit/40_tree.sql
+-- [code] The Merkle tree over audit records: how a record becomes a leaf, and leaves one hash (RFC 6962, section 2.1).
+-- GDPR Art. 5(2). Called by: sealing and verification. docs/audit.md says how to compute the same elsewhere.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.here()
+returns oid
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- by name: the type is made anew where a restored database comes to be at home
+  select to_regtype('gdpr_generated.place')::oid;
+end;
+comment on function gdpr_internal.here() is 'The place that audit records are of that are written now.';
+
+create or replace view gdpr_internal.audit_leaf as
+select
+  a.place,
+  a.at,
+  a.xid,
+  a.id,
+  row(
+    a.id, a.at, a.xid, a.operation, a.table_id, a.subject_id, a.row_key, a.purpose_id, a.actor, a.request, a.login, a.role, a.client_addr,
+    a.application_name, a.changed, a.row_hash, a.payload
+  )::text as record
+from gdpr_internal.audit_record as a;
+comment on view gdpr_internal.audit_leaf is
+  'Audit records as the text that is sealed: the columns in this order, as PostgreSQL writes a row, with TimeZone UTC, DateStyle ISO and bytea in hexadecimal, which whoever reads it has to set.';
+
+create or replace function gdpr_internal.leaf_hash(p_record text)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select sha256('\x00'::bytea || convert_to(p_record, 'UTF8'));
+end;
+comment on function gdpr_internal.leaf_hash(text) is 'The hash of a leaf: SHA-256 over a zero byte and the record.';
+
+create or replace function gdpr_internal.tree_hash(p_leaves bytea)
+returns bytea
+language plpgsql
+immutable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $function$
+declare
+  v_level bytea := p_leaves;
+  v_nodes integer := length(p_leaves) / 32;
+begin
+  -- pairs from the left, the odd one goes up as it is: the same tree as the RFC's, which splits at powers of two
+  while v_nodes > 1 loop
+    v_level := (
+      select string_agg(sha256('\x01'::bytea || substr(v_level, 64 * n.i + 1, 64)), ''::bytea)
+      from generate_series(0, v_nodes / 2 - 1) as n (i)
+    ) || case when v_nodes % 2 = 1 then substr(v_level, 32 * v_nodes - 31) else '' end;
+    v_nodes := (v_nodes + 1) / 2;
+  end loop;
+  return case when v_nodes = 0 then sha256('') else v_level end;
+end
+$function$;
+comment on function gdpr_internal.tree_hash(bytea) is 'The Merkle tree hash over hashes of 32 bytes each, one after another. A node is SHA-256 over a byte 1 and its two children.';
+
+create or replace function gdpr_internal.leaf_blocks(
+  p_place oid, p_month date, p_from xid8, p_below xid8, p_after bigint, p_last bigint
+)
+returns table (block integer, leaves bytea, records integer, first_id bigint, last_id bigint)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set bytea_output = 'hex'
+set jit = off
+begin atomic
+  select (l.n / 65536)::integer, string_agg(l.leaf, ''::bytea order by l.n), count(*)::integer, min(l.id), max(l.id)
+  from (
+    select row_number() over (order by r.xid, r.id) - 1 as n, r.id, r.leaf
+    from (
+      -- hashed before they are sorted: a hash is a tenth of its record
+      select a.xid, a.id, gdpr_internal.leaf_hash(a.record) as leaf
+      from gdpr_internal.audit_leaf as a
+      where a.place = p_place and a.at >= p_month::timestamptz and a.at < p_month::timestamptz + interval '1 month'
+        and a.xid >= p_from and a.xid < p_below
+        -- one probe of the primary key finds where to begin
+        and a.id > p_after and a.id <= p_last
+      offset 0
+    ) as r
+  ) as l
+  group by l.n / 65536
+  order by l.n / 65536;
+end;
+comment on function gdpr_internal.leaf_blocks(oid, date, xid8, xid8, bigint, bigint) is
+  'Leaves of the records of a place and month (UTC) with p_from <= transaction < p_below and p_after < number <= p_last, in the order of transactions and numbers, in blocks of 65,536 as the seals have them.';
+
+create or replace function gdpr_internal.short_leaves(p_leaves bytea)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select string_agg(substr(p_leaves, 32 * n.i + 1, 8), ''::bytea) from generate_series(0, length(p_leaves) / 32 - 1) as n (i);
+end;
+comment on function gdpr_internal.short_leaves(bytea) is 'The first 8 bytes of each of the hashes of 32 bytes.';
+
+-- 50_audit/42_catalog.sql
+-- [code] What stands in the catalog between a program and personal data, as a seal remembers it.
+-- GDPR Art. 25, Art. 32(1)(d). Called by: sealing and verification.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.catalog_objects()
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set bytea_output = 'hex'
+set quote_all_identifiers = off
+set jit = off
+begin atomic
+  with tables as (
+    select c.oid, c.oid::regclass::text as name, c.relowner, c.relacl, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions
+    from pg_class as c
+    where c.relkind in ('r', 'p', 'v') and c.relnamespace in (
+      select n.oid from pg_namespace as n
+      where n.nspname in ('gdpr', 'gdpr_internal') or n.nspname = any (gdpr_internal.view_schemas())
+    )
+  ),
+  guarded as (
+    select t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
+  )
+  select array_agg(o.kind || ' ' || left(encode(sha256(convert_to(o.definition, 'UTF8')), 'hex'), 16) order by (o.kind) collate "C", o.definition collate "C")
+  from (
+    select
+      'function ' || p.oid::regprocedure as kind,
+      format('%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, p.proacl, md5(p.prosrc || coalesce(p.prosqlbody::text, ''))) as definition
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated')
+    union all
+    select
+      format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
+      format('%s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions)
+      || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
+    from tables as t
+    where t.name !~ '^gdpr_internal\.audit_record_'
+    union all
+    select format('trigger %s of %s', g.tgname, t.name), format('%s %s', pg_get_triggerdef(g.oid), g.tgenabled)
+    from tables as t
+    join pg_trigger as g on g.tgrelid = t.oid and not g.tgisinternal and g.tgparentid = 0
+    union all
+    select
+      format('policy %s of %s', p.polname, t.name),
+      format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from tables as t
+    join pg_policy as p on p.polrelid = t.oid
+    union all
+    select format('protected table %s', g.oid::regclass), format('%s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'))
+    from guarded as g
+    join pg_class as c on c.oid = g.oid
+    union all
+    select format('event trigger %s', e.evtname), format('%s %s %s', e.evtevent, e.evtenabled, e.evtfoid::regprocedure)
+    from pg_event_trigger as e
+    union all
+    select format('role %s', r.rolname), format('%s %s %s', r.rolsuper, r.rolbypassrls, r.rolcreaterole)
+    from pg_roles as r
+    where r.rolsuper or r.rolbypassrls or r.rolname ~ '^gdpr_'
+    union all
+    select format('member %s of %s', m.member::regrole, m.roleid::regrole), m.admin_option::text
+    from pg_auth_members as m
+    where m.roleid::regrole::text ~ '^gdpr_'
+    union all
+    select 'policy', gdpr.policy()::text
+  ) as o;
+end;
+comment on function gdpr_internal.catalog_objects() is
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy.';
+
+create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select sha256(convert_to(array_to_string(p_objects, E'\n'), 'UTF8'));
+end;
+comment on function gdpr_internal.objects_fingerprint(text[]) is 'SHA-256 over the lines of gdpr_internal.catalog_objects().';
+
+-- 50_audit/45_seal.sql
+-- [code] Sealing: the records of transactions that have ended are closed into a Merkle tree, each seal chained to the one before.
+-- GDPR Art. 5(2), Art. 32(1)(b). Called by: gdpr_admin, gdprdb audit seal.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.seal_text(p_seal gdpr_internal.audit_seal)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+begin atomic
+  select format(
+    'gdprdb/1/seal/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s',
+    p_seal.id, p_seal.place, p_seal.month, p_seal.from_xid, p_seal.below_xid, p_seal.records, p_seal.first_id, p_seal.last_id,
+    encode(p_seal.root, 'hex'), encode(p_seal.catalog, 'hex'), p_seal.sealed_at, encode(p_seal.previous, 'hex')
+  );
+end;
+comment on function gdpr_internal.seal_text(gdpr_internal.audit_seal) is 'A seal as the text whose SHA-256 is its hash.';
+
+create or replace function gdpr_internal.seal_part(p_seal gdpr_internal.audit_seal, p_after bigint)
+returns gdpr_internal.audit_seal
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_block record;
+  v_hash bytea;
+  v_hashes bytea := '';
+begin
+  p_seal.id := p_seal.id + 1;
+  p_seal.records := 0;
+  p_seal.first_id := null;
+  p_seal.last_id := null;
+  for v_block in
+    select * from gdpr_internal.leaf_blocks(p_seal.place, p_seal.month, p_seal.from_xid, p_seal.below_xid, p_after, 9223372036854775807) as b
+  loop
+    v_hash := gdpr_internal.tree_hash(v_block.leaves);
+    v_hashes := v_hashes || v_hash;
+    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, gdpr_internal.short_leaves(v_block.leaves))
+    on conflict do nothing;
+    p_seal.records := p_seal.records + v_block.records;
+    p_seal.first_id := least(p_seal.first_id, v_block.first_id);
+    p_seal.last_id := greatest(p_seal.last_id, v_block.last_id);
+  end loop;
+  if p_seal.records = 0 and p_after is not null then
+    -- a month between others in which nothing was written
+    p_seal.id := p_seal.id - 1;
+    return p_seal;
+  end if;
+  p_seal.root := gdpr_internal.tree_hash(v_hashes);
+  p_seal.hash := sha256(convert_to(gdpr_internal.seal_text(p_seal), 'UTF8'));
+  insert into gdpr_internal.audit_seal select p_seal.* on conflict do nothing;
+  -- the next seal follows this one
+  p_seal.previous := p_seal.hash;
+  return p_seal;
+end
+$function$;
+comment on function gdpr_internal.seal_part(gdpr_internal.audit_seal, bigint) is
+  'The next seal after p_seal: over the records that p_seal names by place, month and transactions, and that have numbers above p_after; none where there are no records. p_after null: over no records, for the catalog alone.';
+
+create or replace function gdpr_internal.seen_before(p_xid xid8)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(max(s.seen_id), 0)
+  from gdpr_internal.audit_seal as s
+  where s.own_xid <= p_xid and s.place = (select gdpr_internal.here());
+end;
+comment on function gdpr_internal.seen_before(xid8) is
+  'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins.';
+
+create or replace function gdpr_internal.unsealed(p_below xid8)
+returns table (place oid, month date, from_xid xid8, below_xid xid8, after_id bigint)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set jit = off
+begin atomic
+  with
+  sealed as (
+    select s.place, max(s.below_xid) as below
+    from gdpr_internal.audit_seal as s
+    group by s.place
+  ),
+  here as (
+    select
+      coalesce((select s.below from sealed as s where s.place = (select gdpr_internal.here())), '0') as from_xid,
+      (
+        select s.place from gdpr_internal.audit_seal as s order by s.id desc limit 1
+      ) is not distinct from (select gdpr_internal.here()) as settled
+  ),
+  part as (
+    -- what was written before a restore is whole, and is closed once
+    select
+      a.place, coalesce(s.below, '0') as from_xid, '18446744073709551615'::xid8 as below_xid, 0::bigint as after_id, min(a.at) as since, max(a.at) as until
+    from gdpr_internal.audit_record as a
+    left join sealed as s on s.place = a.place
+    where not (select h.settled from here as h)
+      and a.place <> (select gdpr_internal.here()) and a.xid >= coalesce(s.below, '0')
+    group by a.place, s.below
+    union all
+    select a.place, h.from_xid, p_below, h.after_id, min(a.at), max(a.at)
+    from (select g.from_xid, gdpr_internal.seen_before(g.from_xid) as after_id from here as g offset 0) as h
+    join gdpr_internal.audit_record as a on a.id > h.after_id
+      and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid and a.xid < p_below
+    group by a.place, h.from_xid, h.after_id
+  )
+  select p.place, m.month::date, p.from_xid, p.below_xid, p.after_id
+  from part as p
+  cross join lateral generate_series(date_trunc('month', p.since), p.until, interval '1 month') as m (month)
+  order by p.place = (select gdpr_internal.here()), p.place, m.month;
+end;
+comment on function gdpr_internal.unsealed(xid8) is
+  'What there is to seal, by place and month (UTC): records of transactions that had ended before p_below, and all that are left from before a restore.';
+
+create or replace function gdpr.seal_audit()
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  -- looked at before this transaction has a number: later ones, and it, give their records higher numbers than the last one seen
+  v_fresh boolean := pg_current_xact_id_if_assigned() is null;
+  v_seen bigint := (select case when s.is_called then s.last_value else 0 end from gdpr_internal.audit_record_id_seq as s);
+  v_last gdpr_internal.audit_seal;
+  v_seal gdpr_internal.audit_seal;
+  v_part record;
+  v_objects text[];
+  v_records bigint := 0;
+begin
+  -- one at a time; who writes records never waits for it
+  lock table gdpr_internal.audit_seal in share row exclusive mode;
+  select * into v_last from gdpr_internal.audit_seal as s order by s.id desc limit 1;
+  v_objects := gdpr_internal.catalog_objects();
+  v_seal.id := coalesce(v_last.id, 0);
+  v_seal.previous := coalesce(v_last.hash, '');
+  v_seal.catalog := gdpr_internal.objects_fingerprint(v_objects);
+  v_seal.sealed_at := clock_timestamp();
+  v_seal.own_xid := pg_current_xact_id();
+  v_seal.seen_id := case when v_fresh then v_seen end;
+  insert into gdpr_internal.audit_catalog (fingerprint, objects) values (v_seal.catalog, v_objects) on conflict do nothing;
+  for v_part in select * from gdpr_internal.unsealed(pg_snapshot_xmin(pg_current_snapshot())) loop
+    v_seal.place := v_part.place;
+    v_seal.month := v_part.month;
+    v_seal.from_xid := v_part.from_xid;
+    v_seal.below_xid := v_part.below_xid;
+    v_seal := gdpr_internal.seal_part(v_seal, v_part.after_id);
+    v_records := v_records + v_seal.records;
+  end loop;
+  if v_records = 0 and v_seal.catalog is distinct from v_last.catalog then
+    -- nobody changed data, somebody changed what protects them
+    v_seal.place := gdpr_internal.here();
+    v_seal.month := date_trunc('month', statement_timestamp() at time zone 'UTC');
+    v_seal.from_xid := coalesce(
+      (select max(s.below_xid) from gdpr_internal.audit_seal as s where s.place = (select gdpr_internal.here())), '0');
+    v_seal.below_xid := v_seal.from_xid;
+    v_seal := gdpr_internal.seal_part(v_seal, null);
+  end if;
+  return v_records;
+end
+$function$;
+comment on function gdpr.seal_audit() is
+  'Seals the audit records of all transactions that had ended when this one began, and what protects personal data in the catalog as it stands now; returns how many records. A transaction that stays open keeps its records, and those of all that came after it, out of the seal; gdpr.audit_lag shows it. Any isolation level; writers never wait. Error: 40001 another session sealed meanwhile (REPEATABLE READ and above). Art. 5(2), Art. 32(1)(b).';
+
+-- 50_audit/48_verify.sql
+-- [code] Verification: every sealed record is there as it was, and the seals are those that a checkpoint has seen.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: auditors. gdprdb audit verify computes the same outside of the database.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.audit_seal as
+select
+  s.id,
+  s.sealed_at,
+  s.month,
+  s.records,
+  s.first_id,
+  s.last_id,
+  s.from_xid,
+  s.below_xid,
+  s.place,
+  encode(s.root, 'hex') as root,
+  encode(s.catalog, 'hex') as catalog,
+  encode(s.previous, 'hex') as previous,
+  encode(s.hash, 'hex') as hash,
+  s.catalog is distinct from lag(s.catalog) over w as catalog_changed
+from gdpr_internal.audit_seal as s
+window w as (order by s.id);
+comment on view gdpr.audit_seal is
+  'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. Art. 5(2).';
+
+create or replace view gdpr.audit_block as
+select b.seal_id as seal, b.block, b.leaves
+from gdpr_internal.audit_block as b;
+comment on view gdpr.audit_block is
+  'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
+
+create or replace function gdpr_internal.dropped_months()
+returns setof date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select (a.payload::jsonb ->> 'month')::date
+  from gdpr_internal.audit_record as a
+  where a.operation = 'AUDIT_DROP' and a.table_id is null;
+end;
+comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
+
+create or replace view gdpr.audit_dropped as
+select d.month
+from gdpr_internal.dropped_months() as d (month);
+comment on view gdpr.audit_dropped is 'The months whose audit records were dropped after their time, as the audit itself says; their seals are still there.';
+
+create or replace view gdpr.audit_leaf as
+select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
+from gdpr_internal.audit_leaf as l;
+comment on view gdpr.audit_leaf is
+  'Audit records as the text that is sealed (set TimeZone to UTC, DateStyle to ISO and bytea_output to hex): values are ciphertext. For verification outside of the database.';
+
+create or replace function gdpr.audit_lag()
+returns table (unsealed bigint, waiting bigint, oldest timestamptz, last_seal bigint, last_sealed_at timestamptz)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+begin atomic
+  with
+  here as (
+    select coalesce(max(s.below_xid) filter (where s.place = (select gdpr_internal.here())), '0') as from_xid, max(s.id) as last_seal, max(s.sealed_at) as last_sealed_at
+    from gdpr_internal.audit_seal as s
+  )
+  select
+    count(a.id), count(a.id) filter (where a.xid >= pg_snapshot_xmin(pg_current_snapshot())), min(a.at), h.last_seal, h.last_sealed_at
+  from here as h
+  left join gdpr_internal.audit_record as a on a.id > gdpr_internal.seen_before(h.from_xid)
+    and a.place = (select gdpr_internal.here()) and a.xid >= h.from_xid
+  group by h.last_seal, h.last_sealed_at;
+end;
+comment on function gdpr.audit_lag() is
+  'How many audit records are not sealed yet, since when, and how many of them wait for a transaction that is still open; the last seal. Art. 5(2).';
+
+create or replace function gdpr.audit_catalog_changes(p_seal bigint default null)
+returns table (object text, change text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+begin atomic
+  with
+  compared as (
+    select
+      case when p_seal is null then gdpr_internal.catalog_objects() else (
+        select c.objects from gdpr_internal.audit_catalog as c
+        join gdpr_internal.audit_seal as s on s.catalog = c.fingerprint
+        where s.id = p_seal
+      ) end as new_objects,
+      (
+        select f.objects from gdpr_internal.audit_catalog as f
+        join gdpr_internal.audit_seal as t on t.catalog = f.fingerprint
+        where t.id < coalesce(p_seal, 9223372036854775807)
+        order by t.id desc limit 1
+      ) as old_objects
+  ),
+  line as (
+    select left(u.line, -17) as name, right(u.line, 16) as new_definition, null::text as old_definition
+    from compared as k cross join lateral unnest(k.new_objects) as u (line)
+    union all
+    select left(u.line, -17), null, right(u.line, 16)
+    from compared as k cross join lateral unnest(k.old_objects) as u (line)
+  )
+  select l.name, case when count(l.old_definition) = 0 then 'added' when count(l.new_definition) = 0 then 'removed' else 'changed' end
+  from line as l
+  group by l.name
+  having array_agg(l.new_definition order by l.new_definition) filter (where l.new_definition is not null)
+    is distinct from array_agg(l.old_definition order by l.old_definition) filter (where l.old_definition is not null)
+  order by l.name;
+end;
+comment on function gdpr.audit_catalog_changes(bigint) is
+  'What protects personal data and was added, removed or changed between a seal and the one before it; without a number, since the last seal. Art. 32(1)(d).';
+
+create or replace function gdpr.audit_checkpoint()
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  select jsonb_build_object(
+    'gdprdb_checkpoint', 1, 'seal', s.id, 'hash', encode(s.hash, 'hex'), 'sealed_at', s.sealed_at,
+    'records', (select sum(r.records) from gdpr_internal.audit_seal as r)
+  )
+  from gdpr_internal.audit_seal as s
+  order by s.id desc
+  limit 1;
+end;
+comment on function gdpr.audit_checkpoint() is
+  'The last seal as a checkpoint: kept outside, best signed (gdprdb audit checkpoint), it shows later that nothing before it was changed. Null before the first seal. No personal data. Art. 5(2).';
+
+create or replace function gdpr_internal.verify_chain(p_checkpoint jsonb)
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+begin atomic
+  with chain as (
+    select
+      s.id, s.hash, s.previous, row_number() over w as n, lag(s.hash, 1, ''::bytea) over w as before,
+      sha256(convert_to(gdpr_internal.seal_text(s), 'UTF8')) as computed
+    from gdpr_internal.audit_seal as s
+    window w as (order by s.id)
+  )
+  (
+    select c.id, null::bigint, case
+      when c.id <> c.n then 'a seal before it is missing'
+      when c.computed <> c.hash then 'the seal was changed'
+      else 'it does not follow the seal before it'
+    end
+    from chain as c
+    where c.id <> c.n or c.computed <> c.hash or c.previous <> c.before
+    order by c.id
+    limit 1
+  )
+  union all
+  select
+    (p_checkpoint ->> 'seal')::bigint, null,
+    case when s.id is null then 'the seal of the checkpoint is missing: seals were cut off, or the database is older' else 'it is not the seal of the checkpoint' end
+  from (values (1)) as one
+  left join gdpr_internal.audit_seal as s on s.id = (p_checkpoint ->> 'seal')::bigint
+  where p_checkpoint is not null and encode(s.hash, 'hex') is distinct from p_checkpoint ->> 'hash';
+end;
+comment on function gdpr_internal.verify_chain(jsonb) is 'The first seal that does not follow the one before it, and whether the seal of a checkpoint is the one there is.';
+
+create or replace function gdpr_internal.verify_seal(p_seal gdpr_internal.audit_seal)
+returns table (seal bigint, record bigint, finding text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_block record;
+  v_stored gdpr_internal.audit_block;
+  v_hashes bytea := '';
+  v_records bigint := 0;
+  v_short bytea;
+  v_place integer;
+begin
+  seal := p_seal.id;
+  for v_block in
+    select * from gdpr_internal.leaf_blocks(
+      p_seal.place, p_seal.month, p_seal.from_xid, p_seal.below_xid, p_seal.first_id - 1, p_seal.last_id) as b
+  loop
+    v_hashes := v_hashes || gdpr_internal.tree_hash(v_block.leaves);
+    v_records := v_records + v_block.records;
+    select * into v_stored from gdpr_internal.audit_block as b where b.seal_id = p_seal.id and b.block = v_block.block;
+    v_short := gdpr_internal.short_leaves(v_block.leaves);
+    if finding is null and v_stored.leaves is distinct from v_short then
+      select min(n.i) into v_place
+      from generate_series(0, v_block.records - 1) as n (i)
+      where substr(v_short, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
+      record := gdpr_internal.record_at(p_seal, v_block.block, coalesce(v_place, v_block.records));
+      finding := 'from here on';
+    end if;
+  end loop;
+  if gdpr_internal.tree_hash(v_hashes) = p_seal.root and v_records = p_seal.records then
+    return;
+  end if;
+  finding := case
+    when v_records < p_seal.records then format('%s of %s records are missing', p_seal.records - v_records, p_seal.records)
+    when v_records > p_seal.records then format('%s records were added', v_records - p_seal.records)
+    else 'records were changed'
+  end || case when record is not null then ', first at this record' else '' end;
+  return next;
+end
+$function$;
+comment on function gdpr_internal.verify_seal(gdpr_internal.audit_seal) is 'Nothing where the records of a seal are those it was made of; else what is wrong, and with which record it begins.';
+
+create or replace function gdpr_internal.record_at(p_seal gdpr_internal.audit_seal, p_block integer, p_place integer)
+returns bigint
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  select a.id
+  from gdpr_internal.audit_record as a
+  where a.place = p_seal.place and a.at >= p_seal.month::timestamptz and a.at < p_seal.month::timestamptz + interval '1 month'
+    and a.xid >= p_seal.from_xid and a.xid < p_seal.below_xid and a.id >= p_seal.first_id and a.id <= p_seal.last_id
+  order by a.xid, a.id
+  offset p_block::bigint * 65536 + p_place
+  limit 1;
+end;
+comment on function gdpr_internal.record_at(gdpr_internal.audit_seal, integer, integer) is 'The record that now stands at a place of a block of a seal; null where the block ends before.';
+
+create or replace function gdpr_internal.verify_rest()
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set jit = off
+begin atomic
+  with
+  sealed as (
+    select s.place, max(s.below_xid) as below from gdpr_internal.audit_seal as s group by s.place
+  ),
+  found as (
+    select a.place, date_trunc('month', a.at)::date as month, count(*) as records
+    from gdpr_internal.audit_record as a
+    join sealed as s on s.place = a.place and a.xid < s.below
+    group by a.place, date_trunc('month', a.at)
+  ),
+  wrong as (
+    select f.place, f.month
+    from found as f
+    where f.records <> (select coalesce(sum(s.records), 0) from gdpr_internal.audit_seal as s where s.place = f.place and s.month = f.month)
+  )
+  (
+    select null::bigint, a.id, 'the record was added behind the seals'
+    from wrong as w
+    join gdpr_internal.audit_record as a on a.place = w.place and date_trunc('month', a.at)::date = w.month
+    join sealed as s on s.place = a.place and a.xid < s.below
+    where not exists (
+      select from gdpr_internal.audit_seal as t
+      where t.place = a.place and t.month = w.month and a.xid >= t.from_xid and a.xid < t.below_xid and a.id between t.first_id and t.last_id
+    )
+    order by a.id
+    limit 100
+  )
+  union all
+  (
+    select null, a.id, case
+      when a.place = (select gdpr_internal.here()) then 'the record is of a transaction that has not been'
+      else 'the record is of a place that was closed'
+    end
+    from gdpr_internal.audit_record as a
+    where (a.place = (select gdpr_internal.here()) and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+      or (
+        a.place <> (select gdpr_internal.here())
+        and exists (select from sealed as s where s.place = (select gdpr_internal.here()))
+        and not exists (select from sealed as s where s.place = a.place and a.xid < s.below)
+      )
+    order by a.id
+    limit 100
+  );
+end;
+comment on function gdpr_internal.verify_rest() is
+  'Records that no seal holds and none can hold any more: added after it was made, or with numbers of transactions or lives of the database that there were not. The first hundred of each.';
+
+create or replace function gdpr.verify_audit(p_checkpoint jsonb default null)
+returns table (seal bigint, record bigint, finding text)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_seal gdpr_internal.audit_seal;
+  v_dropped date[] := array(select * from gdpr_internal.dropped_months());
+begin
+  if p_checkpoint is not null and (jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1') then
+    perform gdpr_internal.refuse('checkpoint_invalid');
+  end if;
+  return query select * from gdpr_internal.verify_chain(p_checkpoint);
+  for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 order by s.id loop
+    continue when v_seal.month = any (v_dropped);
+    return query select * from gdpr_internal.verify_seal(v_seal);
+  end loop;
+  return query select * from gdpr_internal.verify_rest();
+end
+$function$;
+comment on function gdpr.verify_audit(jsonb) is
+  'Recomputes every seal from the audit records as they are, and compares: no rows where all is as it was sealed, else what is wrong, with the first seal and record. p_checkpoint: one that gdpr.audit_checkpoint() gave earlier and that was kept outside; without it, who rules the database could have sealed everything anew. Records not sealed yet cannot be verified. Error: PR501 no checkpoint. Art. 5(2), Art. 32(1)(d).';
 
 -- 60_subject_rights/20_restrict.sql
 -- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
@@ -21564,6 +22292,14 @@ grant execute on function gdpr_internal.rectifiable_columns(smallint) to gdpr_dp
 grant select on
   gdpr.subject, gdpr.basis, gdpr.basis_overview, gdpr.would_lock, gdpr.assessment, gdpr.consent, gdpr.consent_history, gdpr.blocklist,
   gdpr.erasure_ledger, gdpr.review_due to gdpr_auditor;
+
+-- the audit: administrators and officers close records into seals; auditors, who write nothing, verify
+grant execute on function gdpr.seal_audit() to gdpr_admin, gdpr_dpo;
+grant execute on function
+  gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_block, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.dropped_months() to gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;

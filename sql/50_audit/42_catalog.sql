@@ -1,0 +1,87 @@
+-- [code] What stands in the catalog between a program and personal data, as a seal remembers it.
+-- GDPR Art. 25, Art. 32(1)(d). Called by: sealing and verification.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.catalog_objects()
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set bytea_output = 'hex'
+set quote_all_identifiers = off
+set jit = off
+begin atomic
+  with tables as (
+    select c.oid, c.oid::regclass::text as name, c.relowner, c.relacl, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions
+    from pg_class as c
+    where c.relkind in ('r', 'p', 'v') and c.relnamespace in (
+      select n.oid from pg_namespace as n
+      where n.nspname in ('gdpr', 'gdpr_internal') or n.nspname = any (gdpr_internal.view_schemas())
+    )
+  ),
+  guarded as (
+    select t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
+  )
+  select array_agg(o.kind || ' ' || left(encode(sha256(convert_to(o.definition, 'UTF8')), 'hex'), 16) order by (o.kind) collate "C", o.definition collate "C")
+  from (
+    select
+      'function ' || p.oid::regprocedure as kind,
+      format('%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, p.proacl, md5(p.prosrc || coalesce(p.prosqlbody::text, ''))) as definition
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated')
+    union all
+    select
+      format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
+      format('%s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions)
+      || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
+    from tables as t
+    where t.name !~ '^gdpr_internal\.audit_record_'
+    union all
+    select format('trigger %s of %s', g.tgname, t.name), format('%s %s', pg_get_triggerdef(g.oid), g.tgenabled)
+    from tables as t
+    join pg_trigger as g on g.tgrelid = t.oid and not g.tgisinternal and g.tgparentid = 0
+    union all
+    select
+      format('policy %s of %s', p.polname, t.name),
+      format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from tables as t
+    join pg_policy as p on p.polrelid = t.oid
+    union all
+    select format('protected table %s', g.oid::regclass), format('%s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'))
+    from guarded as g
+    join pg_class as c on c.oid = g.oid
+    union all
+    select format('event trigger %s', e.evtname), format('%s %s %s', e.evtevent, e.evtenabled, e.evtfoid::regprocedure)
+    from pg_event_trigger as e
+    union all
+    select format('role %s', r.rolname), format('%s %s %s', r.rolsuper, r.rolbypassrls, r.rolcreaterole)
+    from pg_roles as r
+    where r.rolsuper or r.rolbypassrls or r.rolname ~ '^gdpr_'
+    union all
+    select format('member %s of %s', m.member::regrole, m.roleid::regrole), m.admin_option::text
+    from pg_auth_members as m
+    where m.roleid::regrole::text ~ '^gdpr_'
+    union all
+    select 'policy', gdpr.policy()::text
+  ) as o;
+end;
+comment on function gdpr_internal.catalog_objects() is
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy.';
+
+create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select sha256(convert_to(array_to_string(p_objects, E'\n'), 'UTF8'));
+end;
+comment on function gdpr_internal.objects_fingerprint(text[]) is 'SHA-256 over the lines of gdpr_internal.catalog_objects().';
