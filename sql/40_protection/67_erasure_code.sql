@@ -153,6 +153,12 @@ begin atomic
     when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
     when starts_with((p_column).erase, 'generalise:') then gdpr_internal.generalised_code(p_column, p_row, substr((p_column).erase, 12))
     when starts_with((p_column).erase, 'without:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 9)::jsonb, false)
+    when starts_with((p_column).erase, 'elements:') then format(
+      -- p_subjects: of the generated function
+      case when (p_column).type in ('json', 'jsonb') then '(gdpr_internal.json_without_identifiers(p_subjects, %L, %s.%I::jsonb))::%s'
+      else '(gdpr_internal.without_identifiers(p_subjects, %L, %s.%I::text[]))::%s' end,
+      substr((p_column).erase, 10), p_row, (p_column).column_name, (p_column).type
+    )
     when starts_with((p_column).erase, 'only:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 6)::jsonb, true)
     when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
     else gdpr_internal.neutral_value((p_column).type)

@@ -355,7 +355,7 @@ def test_holds_of_a_row_and_of_a_column(db: Database) -> None:
     ((planned,),) = db.rows("select gdpr.erasure_plan(%s)", [ada], user="dpo_login")
     (receipt,) = erase(db, ada)
     assert planned["tables"] == receipt["tables"]
-    assert lines(receipt)["public.invoice"] == {"kept": 2, "kept_for": "hold or column"}
+    assert lines(receipt)["public.invoice"] == {"kept": 2, "kept_for": "hold: legal_claims"}
     assert db.rows(
         "select id, total, note, placed is not null from gdpr_clear.invoice where person_id = 1"
         " order by id",
