@@ -92,7 +92,7 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
-  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
   gdpr_internal.known_obstacle(text, text, text, text),

@@ -11120,7 +11120,7 @@ $function$;
 comment on function gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean) is
   'The SQL of a document without what stands at these paths, or (p_only) with nothing else.';
 
-create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text)
+create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text, p_persons text default null)
 returns text
 language sql
 immutable
@@ -11133,9 +11133,9 @@ begin atomic
     when starts_with((p_column).erase, 'generalise:') then gdpr_internal.generalised_code(p_column, p_row, substr((p_column).erase, 12))
     when starts_with((p_column).erase, 'without:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 9)::jsonb, false)
     when starts_with((p_column).erase, 'elements:') then format(
-      -- p_subjects: of the generated function
-      case when (p_column).type in ('json', 'jsonb') then '(gdpr_internal.json_without_identifiers(p_subjects, %L, %s.%I::jsonb))::%s'
-      else '(gdpr_internal.without_identifiers(p_subjects, %L, %s.%I::text[]))::%s' end,
+      case when (p_column).type in ('json', 'jsonb') then '(gdpr_internal.json_without_identifiers(%s, %L, %s.%I::jsonb))::%s'
+      else '(gdpr_internal.without_identifiers(%s, %L, %s.%I::text[]))::%s' end,
+      coalesce(p_persons, format('array[%s.gdpr_subject_id]', p_row)),
       substr((p_column).erase, 10), p_row, (p_column).column_name, (p_column).type
     )
     when starts_with((p_column).erase, 'only:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 6)::jsonb, true)
@@ -11143,8 +11143,8 @@ begin atomic
     else gdpr_internal.neutral_value((p_column).type)
   end;
 end;
-comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
-  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
+comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text) is
+  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed. p_persons: the SQL of whose addresses go, where that is not the person of the row.';
 
 -- 40_protection/67_erasure_elements.sql
 -- [code] Elements of arrays, and strings in documents, that are an identifier of the persons who are erased.
@@ -12157,9 +12157,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't')), ''), '')
+  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't', 'p_subjects')), ''), '')
   from gdpr_internal.erase_columns(p_table, p_link) as e
-  where gdpr_internal.erase_expression(e, 't') is not null;
+  where gdpr_internal.erase_expression(e, 't', 'p_subjects') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
 
@@ -21732,7 +21732,7 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
-  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
   gdpr_internal.known_obstacle(text, text, text, text),
