@@ -92,7 +92,8 @@ def erase(
     """Erase a person: rows, key, identifiers. Prints the receipt. Not to be undone.
 
     The plan shown first is exact: the erasure is carried out and undone. It names tables, rows,
-    what stays and why, and texts that a human has to read.
+    what stays, until when and why, what goes to the blocklist, recipients who get a notice, and
+    texts that a human has to read.
 
     Example:
 
@@ -119,8 +120,17 @@ def _laid_out(receipt: dict[str, Any]) -> Rows:
         for line in map(dict, receipt["tables"])
         if set(line) - {"table", "method", "rows"} or line["rows"]
     ]
-    facts = [(key, value) for key, value in receipt.items() if key != "tables"]
-    return Rows(["what", "value"], [*facts, *lines], document=receipt)
+    facts = [
+        (key, value)
+        for key, value in receipt.items()
+        if key not in {"tables", "notices", "blocked"}
+    ]
+    blocked = [(f"blocklist {kind}", count) for kind, count in receipt.get("blocked", {}).items()]
+    notices = [
+        (f"notice to {notice['recipient']}", notice["delivery"])
+        for notice in receipt.get("notices", [])
+    ]
+    return Rows(["what", "value"], [*facts, *blocked, *notices, *lines], document=receipt)
 
 
 @subject.command("receipt")

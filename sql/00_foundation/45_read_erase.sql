@@ -147,6 +147,24 @@ begin atomic
 end;
 comment on function gdpr_internal.generalise_problem(text, text, text, jsonb) is 'Why a column of this type cannot be generalised so; null when it can.';
 
+create or replace function gdpr_internal.elements_problem(p_type text, p_encrypt text, p_elements jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_encrypt <> 'no' then 'is for arrays and documents that are not encrypted'
+    when p_elements = '"all"' then case when p_type !~ '\[\]$' then 'all of them is for arrays' end
+    when gdpr_internal.text_array(p_elements) <@ array['email', 'phone', 'text'] is not true or p_elements = '[]'
+      then '"all", or those that identify the person: "email", "phone", "text", or a list of these'
+    when p_type not in ('json', 'jsonb') and p_type !~ '^(text|character varying|character|([^ ]+\.)?citext)(\(\d+\))?\[\]$'
+      then 'that identify the person is for arrays of text, json and jsonb'
+  end;
+end;
+comment on function gdpr_internal.elements_problem(text, text, jsonb) is 'Why no such elements can be taken out of a column; null when they can.';
+
 create or replace function gdpr_internal.erase_problem(
   p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text, p_mask text, p_erase jsonb
 )
@@ -182,10 +200,7 @@ begin
       ) then format('%s.erase: a list of paths as "$.contact.email", "$.history[*].ip"', p_where)
     end;
   elsif p_erase ? 'elements' then
-    return case
-      when p_erase ->> 'elements' <> 'all' then format('%s.erase.elements: "all"', p_where)
-      when p_type !~ '\[\]$' or p_encrypt <> 'no' then format('%s.erase.elements: is for arrays that are not encrypted', p_where)
-    end;
+    return p_where || '.erase.elements: ' || gdpr_internal.elements_problem(p_type, p_encrypt, p_erase -> 'elements');
   elsif p_erase ? 'keep_until' then
     v_problem := gdpr_internal.keep_problem(p_where || '.erase.keep_until', p_relation, p_erase ->> 'keep_until');
     if v_problem is null and p_erase ? 'then' then
@@ -218,7 +233,8 @@ begin
   return case
     when v_erase ? 'value' then 'value:' || (v_erase ->> 'value')
     when v_erase ? 'generalise' then 'generalise:' || (v_erase ->> 'generalise')
-    when v_erase ? 'elements' then 'value:{}'
+    when v_erase -> 'elements' = '"all"' then 'value:{}'
+    when v_erase ? 'elements' then 'elements:' || gdpr_internal.text_array(v_erase -> 'elements')::text
     when v_erase ?| array['paths', 'keep_paths'] then (
       select case when v_erase ? 'paths' then 'without:' else 'only:' end || jsonb_agg(gdpr_internal.json_steps(p))::text
       from unnest(gdpr_internal.text_array(coalesce(v_erase -> 'paths', v_erase -> 'keep_paths'))) as p

@@ -336,16 +336,17 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  with recursive up (name, depth) as (
-    select p_name, 0
-    union all
-    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+  with recursive up (name) as (
+    select p_name
+    union
+    select p_tables -> u.name -> 'subject' ->> 'references'
     from up as u
-    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+    where p_tables -> u.name -> 'subject' ? 'references'
   )
-  select u.name from up as u order by u.depth desc limit 1;
+  select u.name from up as u where not coalesce(p_tables -> u.name -> 'subject' ? 'references', false);
 end;
-comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+comment on function gdpr_internal.root_of(jsonb, text) is
+  'The table of persons that the rows of a table belong to in the end; null where the links go in a circle.';
 
 create or replace function gdpr_internal.copy_problems(p_tables jsonb)
 returns text[]
@@ -436,8 +437,11 @@ begin
       select from gdpr_internal.protected_table as t where t.relation::text = v_parent and t.unprotected_at is null
     ) then
       problems := problems || format('tables.%s.subject.via: %s is not protected', to_json(v_name), v_parent);
-    elsif v_parent = v_name then
-      problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
+    elsif gdpr_internal.root_of(v_tables, v_name) is null then
+      problems := problems || format(
+        'tables.%s.subject.via: leads back to the table itself, so that no row says whose it is; name the column that leads to the person (an author, an owner), or say subject = "self" where each row is a person',
+        to_json(v_name)
+      );
     end if;
   end loop;
   problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables)

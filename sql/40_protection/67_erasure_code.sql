@@ -141,7 +141,7 @@ $function$;
 comment on function gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean) is
   'The SQL of a document without what stands at these paths, or (p_only) with nothing else.';
 
-create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text)
+create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text, p_persons text default null)
 returns text
 language sql
 immutable
@@ -153,10 +153,16 @@ begin atomic
     when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
     when starts_with((p_column).erase, 'generalise:') then gdpr_internal.generalised_code(p_column, p_row, substr((p_column).erase, 12))
     when starts_with((p_column).erase, 'without:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 9)::jsonb, false)
+    when starts_with((p_column).erase, 'elements:') then format(
+      case when (p_column).type in ('json', 'jsonb') then '(gdpr_internal.json_without_identifiers(%s, %L, %s.%I::jsonb))::%s'
+      else '(gdpr_internal.without_identifiers(%s, %L, %s.%I::text[]))::%s' end,
+      coalesce(p_persons, format('array[%s.gdpr_subject_id]', p_row)),
+      substr((p_column).erase, 10), p_row, (p_column).column_name, (p_column).type
+    )
     when starts_with((p_column).erase, 'only:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 6)::jsonb, true)
     when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
     else gdpr_internal.neutral_value((p_column).type)
   end;
 end;
-comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
-  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
+comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text) is
+  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed. p_persons: the SQL of whose addresses go, where that is not the person of the row.';

@@ -370,8 +370,8 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't')), ''), '')
+  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't', 'p_subjects')), ''), '')
   from gdpr_internal.erase_columns(p_table, p_link) as e
-  where gdpr_internal.erase_expression(e, 't') is not null;
+  where gdpr_internal.erase_expression(e, 't', 'p_subjects') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';

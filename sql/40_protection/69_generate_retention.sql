@@ -291,7 +291,9 @@ set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
 as $body$
 declare
-%4$s  v_constraint name;
+%4$s  v_schema text;
+  v_table text;
+  v_constraint text;
   v_places tid[];
   v_parts oid[];
   v_bits integer[];
@@ -310,8 +312,8 @@ begin
   get diagnostics v_removed = row_count;
 %8$s  set constraints all immediate;
 exception when foreign_key_violation then
-  get stacked diagnostics v_constraint = constraint_name;
-  perform gdpr_internal.refuse('row_referenced', v_constraint);
+  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
+  perform gdpr_internal.refuse('row_referenced', gdpr_internal.known_obstacle(v_schema, v_table, null, v_constraint));
 end
 $body$
 $code$,

@@ -194,7 +194,7 @@ begin
   where e.retired_at is null;
   if v_wrapped is not null
     -- what retention ends is not kept here for later
-    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
+    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting(%12$s::smallint))
   then
     if v_kek is null then
       v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);

@@ -22,7 +22,7 @@ comment on function gdpr_internal.destroy_keys(bigint[]) is
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.block_subjects(p_subjects bigint[], p_reason text)
-returns table (subject_id bigint, blocked bigint)
+returns table (subject_id bigint, kinds jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -44,13 +44,15 @@ begin
     set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
     from mine as m
     where i.digest = m.digest
-    returning m.subject_id
+    returning m.subject_id, i.kind
   )
-  select t.subject_id, count(*) from turned as t group by t.subject_id;
+  select k.subject_id, jsonb_object_agg(k.kind, k.n)
+  from (select t.subject_id, t.kind, count(*) as n from turned as t group by t.subject_id, t.kind) as k
+  group by k.subject_id;
 end
 $function$;
 comment on function gdpr_internal.block_subjects(bigint[], text) is
-  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says how many of each person.';
+  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says of each person how many of which kind.';
 
 create or replace function gdpr_internal.erase_rows(p_subjects bigint[])
 returns gdpr_internal.erased_fact[]
@@ -112,6 +114,35 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
+create or replace function gdpr_internal.kept_for(p_table smallint, p_definition jsonb, p_subject bigint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(w.why, '; ' order by w.n, w.why)
+    from (
+      select 1 as n, p_definition -> 'erase' ->> 'keep_until' as why
+      union all
+      select 2, format('%s: %s', c.key, c.value -> 'erase' ->> 'keep_until')
+      from jsonb_each(p_definition -> 'columns') as c
+      where c.value -> 'erase' ? 'keep_until'
+      union all
+      select distinct 3, 'hold: ' || h.ground
+      from gdpr_internal.live_hold as h
+      where coalesce(h.table_id, p_table) = p_table and coalesce(h.subject_id, p_subject) = p_subject
+    ) as w
+    where w.why is not null
+  );
+end
+$function$;
+comment on function gdpr_internal.kept_for(smallint, jsonb, bigint) is
+  'What may keep rows of a person in a table: the period of the table, those of columns, the grounds of holds. No file numbers: the person reads it.';
+
 create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
@@ -143,7 +174,7 @@ begin atomic
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
-      'kept_for', case when f.kept > 0 then coalesce(t.definition -> 'erase' ->> 'keep_until', 'hold or column') end,
+      'kept_for', case when f.kept > 0 then gdpr_internal.kept_for(t.id, t.definition, s.id) end,
       'passed_on', f.passed_on,
       'unlinked', f.unlinked,
       'review', f.review
@@ -155,7 +186,7 @@ begin atomic
   group by s.id;
 end;
 comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted, and which; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -167,19 +198,23 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
+  v_notices jsonb;
   v_blocked jsonb;
   v_facts gdpr_internal.erased_fact[];
   v_destroyed bigint[];
   v_records bigint[];
-  v_schema name;
-  v_table name;
-  v_constraint name;
+  v_state text;
+  v_schema text;
+  v_table text;
+  v_column text;
+  v_constraint text;
 begin
   -- recipients know the persons by what is replaced and destroyed below
   perform gdpr_internal.queue_notices(p_subjects, 'erasure');
+  select jsonb_object_agg(n.subject_id, n.notices) into v_notices from gdpr_internal.notices_of(p_subjects) as n;
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
-  select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
+  select jsonb_object_agg(b.subject_id, b.kinds) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
   where s.id = any (p_subjects);
@@ -191,7 +226,11 @@ begin
       'subject', s.id,
       'erased_at', statement_timestamp(),
       'tables', coalesce(r.tables, '[]'),
-      'identifiers_blocked', coalesce((v_blocked ->> s.id::text)::bigint, 0),
+      'identifiers_blocked', (
+        select coalesce(sum(k.value::bigint), 0) from jsonb_each_text(v_blocked -> s.id::text) as k
+      ),
+      'blocked', coalesce(v_blocked -> s.id::text, '{}'),
+      'notices', coalesce(v_notices -> s.id::text, '[]'),
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
@@ -203,12 +242,13 @@ begin
   select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
   perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
 exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
-  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
-  if v_table = '' or starts_with(v_constraint, 'gdpr_') then
-    raise;
+  get stacked diagnostics v_state = returned_sqlstate,
+    v_schema = schema_name, v_table = table_name, v_column = column_name, v_constraint = constraint_name;
+  -- never the words of the error: those of PostgreSQL show keys and whole rows, those of planted code whatever it likes
+  if v_table = '' and exists (select from gdpr.error_code as e where 'gdpr_' || e.name = v_constraint and e.sqlstate = v_state) then
+    perform gdpr_internal.refuse(substr(v_constraint, 6));
   end if;
-  -- the words of PostgreSQL would show keys and whole rows
-  perform gdpr_internal.refuse('erasure_blocked', format('table %I.%I, constraint %I', v_schema, v_table, v_constraint));
+  perform gdpr_internal.refuse('erasure_blocked', gdpr_internal.known_obstacle(v_schema, v_table, v_column, v_constraint));
 end
 $function$;
 comment on function gdpr_internal.erase_persons(bigint[], text) is

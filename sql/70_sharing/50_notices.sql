@@ -155,6 +155,32 @@ $function$;
 comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
   'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
 
+create or replace function gdpr_internal.notices_of(p_subjects bigint[])
+returns table (subject_id bigint, notices jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+-- as above
+set enable_seqscan = off
+set jit = off
+begin atomic
+  select t.subject_id, jsonb_agg(
+    jsonb_build_object('recipient', r.name, 'delivery', case when r.address is null then 'by hand' else 'mail' end) order by r.name
+  )
+  from (
+    select distinct p.subject_id, d.recipient_id
+    from gdpr_internal.disclosure_person as p
+    join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+    where p.subject_id = any (p_subjects)
+  ) as t
+  join gdpr_internal.recipient_now as r on r.recipient_id = t.recipient_id
+  group by t.subject_id;
+end;
+comment on function gdpr_internal.notices_of(bigint[]) is
+  'The recipients whom queue_notices() tells about persons, and how: by mail, or by hand where there is no address. Art. 19.';
+
 create or replace view gdpr.notice as
 select
   n.id as notice_id,

@@ -3,7 +3,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.forgetting()
+create or replace function gdpr_internal.forgetting(p_table smallint)
 returns boolean
 language plpgsql
 stable
@@ -12,11 +12,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned());
+  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned() and p.forgetting_table = p_table);
 end
 $function$;
-comment on function gdpr_internal.forgetting() is
-  'Whether retention is deleting at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
+comment on function gdpr_internal.forgetting(smallint) is
+  'Whether retention is deleting rows of this table at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
 
 create or replace function gdpr_internal.rule_bits(p_table smallint, p_columns name[])
 returns integer
@@ -195,6 +195,7 @@ begin
   more := true;
   while more and v_n <= cardinality(v_tables) loop
     select t.relation, 0, 0 into table_name, removed, emptied from gdpr_internal.protected_table as t where t.id = v_tables[v_n];
+    update gdpr_internal.retention_pass set forgetting_table = v_tables[v_n];
     loop
       v_page := gdpr_internal.retention_candidates(v_tables[v_n], v_pass.after_subject, least(p_limit, 10000));
       exit when v_page is null;
@@ -221,7 +222,7 @@ begin
   more := v_n <= cardinality(v_tables);
   perform set_config('gdpr.forgetting', '', true);
   update gdpr_internal.retention_pass
-  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null,
+  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null, forgetting_table = null,
     finished_at = case when more then finished_at else statement_timestamp() end;
   if not more then
     table_name := null;

@@ -84,6 +84,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -91,9 +92,10 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
-  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
+  gdpr_internal.known_obstacle(text, text, text, text),
   gdpr_internal.time_zone(), gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
@@ -107,7 +109,7 @@ grant execute on function
   gdpr_internal.purpose_inherited(name, text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
-  gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
@@ -321,6 +323,9 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
+-- erasure takes the person's addresses out of arrays and documents
+grant execute on function
+  gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
 grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function

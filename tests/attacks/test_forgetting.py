@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.attacks.test_portal import ANNA, token
 from tests.attacks.test_tokens import person
@@ -114,3 +116,98 @@ def test_evidence_kept_for_good_is_no_place_to_fill(world: World) -> None:
     assert error.sqlstate == "PR004"
     assert "16 kB" in told(error)
     assert leaked(told(error), ["annas-words"]) == []
+
+
+#: What planted code may say of a constraint: words of its own, a name that is none, gdprdb's own.
+FORGED = [
+    "constraint = old.last_name, table = 'customer', schema = 'crm'",
+    "constraint = 'gdpr_erased', detail = old.last_name",
+    "constraint = 'gdpr_' || old.last_name",
+    "constraint = 'gdpr_duplicate', table = old.last_name",
+    "constraint = 'gdpr_blocked; nothing else is', table = 'x', schema = E'crm\n'",
+    "column = old.last_name, table = 'customer', schema = 'crm'",
+]
+
+
+def test_what_planted_code_says_of_a_constraint_is_not_repeated(world: World) -> None:
+    plant(world, "")
+    officer = world.login("dpo_login")
+    anna = person(world, ANNA)
+    for code, words in itertools.product(("23503", "23505", "23514", "23502"), FORGED):
+        world.run(
+            "db_owner",
+            "create or replace function crm.meet() returns trigger language plpgsql as $f$ begin"
+            f" raise exception using errcode = '{code}', message = old.last_name, {words}; end $f$",
+        )
+        error = attempt(officer, "select gdpr.erase(%s)", [anna])
+        assert error is not None
+        assert error.diag.constraint_name == "gdpr_erasure_blocked"
+        assert error.diag.message_detail == "code of the application"
+        assert leaked(told(error), HIDDEN) == []
+        attempt(officer, "select gdpr.erasure_plan(%s)", [anna])
+    ((left,),) = world.run("postgres", "select count(*) from crm.customer where id = 1")
+    assert left == 1
+
+
+def test_a_constraint_with_a_misleading_name_is_named_on_one_line_and_shows_no_row(
+    world: World,
+) -> None:
+    """gdpr_ before a name makes it no message of gdprdb's."""
+    name = 'gdpr_erased"\nHINT: all is well'.replace('"', '""')
+    world.run(
+        "db_owner",
+        f'create table crm.letter (customer_id bigint, constraint "{name}" foreign key'
+        " (customer_id) references crm.customer on delete restrict);"
+        " insert into crm.letter values (1)",
+    )
+    error = attempt(world.login("dpo_login"), "select gdpr.erase(%s)", [person(world, ANNA)])
+    assert error is not None
+    assert error.diag.constraint_name == "gdpr_erasure_blocked"
+    assert error.diag.message_detail == (
+        'table crm.letter, constraint "gdpr_erased"" HINT: all is well"'
+    )
+
+
+#: What the owner of mal.lead does to another owner's rows while gdprdb writes hers.
+MEDDLE = """
+create function mal.meddle() returns trigger language plpgsql as $f$
+begin
+  update crm.customer set last_name = 'forged' where id = 2;
+  delete from crm.invoice where id = 3;
+  return null;
+end $f$;
+create trigger planted after delete on mal.lead for each row execute function mal.meddle();
+"""
+
+
+@pytest.mark.parametrize("way", ["erasure", "retention"])
+def test_what_planted_code_does_to_rows_of_others_is_on_record_with_what_stood_there(
+    world: World, way: str
+) -> None:
+    """Owners of protected tables trust each other for rows (the doctor says so); what one does
+    to another's can be undone."""
+    if way == "retention":
+        world.run("mallory", "alter table mal.lead add column day date default '2000-01-01'")
+        policy = json.loads(POLICY)
+        policy["tables"]["mal.lead"]["columns"]["day"] = {"category": "other"}
+        policy["tables"]["mal.lead"]["retain"] = [{"for": "1 year", "after": "day"}]
+        apply(world, policy)
+    world.run("mallory", MEDDLE)
+    if way == "retention":
+        world.run("admin_login", "select gdpr.run_retention()")
+    else:
+        world.run(
+            "dpo_login",
+            "select gdpr.erase(gdpr.find_subject('email', 'other@lead.example'), 'asked')",
+        )
+    assert world.run("postgres", "select last_name from crm.customer where id = 2") == [("forged",)]
+    recorded = world.run(
+        "dpo_login",
+        "select operation, table_name::text, old ->> 'last_name', old ->> 'note' is not null"
+        " from gdpr.audit_log where table_name in ('crm.customer'::regclass,"
+        " 'crm.invoice'::regclass) order by id desc limit 2",
+    )
+    assert sorted(recorded) == [
+        ("DELETE", "crm.invoice", None, True),
+        ("UPDATE", "crm.customer", "Hugoname", False),
+    ]

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.capabilities.crm import apply, findings, one_table, plan, problems, refused, subject
+from tests.capabilities.sharing import RECIPIENTS, disclose, persons
 from tests.support import Clone, Database
 
 
@@ -355,7 +356,7 @@ def test_holds_of_a_row_and_of_a_column(db: Database) -> None:
     ((planned,),) = db.rows("select gdpr.erasure_plan(%s)", [ada], user="dpo_login")
     (receipt,) = erase(db, ada)
     assert planned["tables"] == receipt["tables"]
-    assert lines(receipt)["public.invoice"] == {"kept": 2, "kept_for": "hold or column"}
+    assert lines(receipt)["public.invoice"] == {"kept": 2, "kept_for": "hold: legal_claims"}
     assert db.rows(
         "select id, total, note, placed is not null from gdpr_clear.invoice where person_id = 1"
         " order by id",
@@ -427,6 +428,41 @@ def test_a_plan_is_the_receipt_and_changes_nothing(crm: Database) -> None:
     assert planned == receipt
     with refused("PR603", "erased"):
         crm.rows("select gdpr.erasure_plan(%s)", [anna], user="dpo_login")
+
+
+def test_a_plan_names_who_is_told_what_is_blocked_and_what_stays_until_when(crm: Database) -> None:
+    anna, _, chie = persons(crm)
+    officer = crm.connect("dpo_login")
+    officer.execute(RECIPIENTS)
+    disclose(officer, [anna])
+    disclose(officer, [anna], recipient="Call Centre Inc")
+    officer.execute(
+        "select gdpr.place_hold(%s, 'legal_claims', 'file 3', 'crm.order',"
+        " null, null, '2099-01-01')",
+        [anna],
+    )
+    ((planned,),) = officer.execute("select gdpr.erasure_plan(%s)", [anna]).fetchall()
+    assert officer.execute("select from gdpr.notice_due").fetchall() == []
+    assert planned["notices"] == [
+        {"recipient": "Call Centre Inc", "delivery": "by hand"},
+        {"recipient": "Parcel AG", "delivery": "mail"},
+    ]
+    assert planned["blocked"] == {"email": 1, "phone": 1}
+    assert planned["identifiers_blocked"] == 2
+    orders = lines(planned)['crm."order"']
+    assert orders["kept_until"].startswith("2099-01-01")
+    assert {key: orders[key] for key in ("kept", "kept_for")} == {
+        "kept": 2,
+        "kept_for": "hold: legal_claims",
+    }
+    (receipt,) = erase(crm, anna)
+    assert {key: receipt[key] for key in ("notices", "blocked")} == {
+        key: planned[key] for key in ("notices", "blocked")
+    }
+    told = officer.execute("select recipient, event from gdpr.notice_due order by 1").fetchall()
+    assert told == [("Call Centre Inc", "erasure"), ("Parcel AG", "erasure")]
+    ((planned,),) = officer.execute("select gdpr.erasure_plan(%s)", [chie]).fetchall()
+    assert (planned["notices"], planned["blocked"]) == ([], {"email": 1, "phone": 1})
 
 
 def test_free_text_that_stays_is_for_a_human_to_read(db: Database) -> None:

@@ -370,7 +370,7 @@ def test_a_table_that_nobody_declared_stands_in_the_way(shop: Database) -> None:
     shop.rows(f"{later}; insert into shop.later values (4)")
     with refused("PR802", "row_referenced") as error:
         run(shop)
-    assert error.value.diag.message_detail == "later_sale_id_fkey"
+    assert error.value.diag.message_detail == ("table shop.later, constraint later_sale_id_fkey")
     (problem,) = problems(shop, rules(sale=[{"for": "2 years", "after": "sold"}]))
     assert "shop.later refers to, which is not protected" in problem
 

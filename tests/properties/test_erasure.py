@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support import OWNER, Clone, Database
 
-EXAMPLES = int(os.environ.get("GDPRDB_ERASURE_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("GDPRDB_ERASURE_EXAMPLES", "16"))
 
 #: Rows of each table.
 ROWS = 6
@@ -61,6 +61,7 @@ class Schema:
         notnull: for each table, whether its value may not be null.
         encrypt: for each table, whether its value is encrypted.
         partitioned: for each table, whether it has partitions.
+        paired: for each table, whether its primary key has two columns.
         via: for each table, the number of the foreign key that says whose its rows are; None:
             they are persons.
         links: the foreign keys.
@@ -70,8 +71,17 @@ class Schema:
     notnull: tuple[bool, ...]
     encrypt: tuple[bool, ...]
     partitioned: tuple[bool, ...]
+    paired: tuple[bool, ...]
     via: tuple[int | None, ...]
     links: tuple[Link, ...]
+
+    def address(self, table: int, row: int) -> str | None:
+        """The address of the person whose row it is; None: the row belongs to no other row."""
+        via = self.via[table]
+        if via is None:
+            return f"secret-{table}-{row}-x@example.com"
+        target = self.links[via].targets[row]
+        return None if target is None else self.address(self.links[via].parent, target)
 
     def statements(self) -> Iterator[str]:
         """The tables with their rows; foreign keys last, so that rows go in in any order."""
@@ -83,27 +93,35 @@ class Schema:
                 for column in link.columns(n)
             )
             parts = self.partitioned[table]
+            keys = ["(half, id)", "(id)"] if self.paired[table] else ["(id)", "(id, half)"]
             yield (
-                f"create table t{table} (id integer primary key, half integer not null default 7,"
-                f" value text{' not null' if notnull else ''}{columns}, unique (id, half))"
-                if not parts
-                else f"create table t{table} (id integer primary key, half integer not null"
-                f" default 7, value text{' not null' if notnull else ''}{columns})"
-                " partition by hash (id)"
+                f"create table t{table} (id integer not null, half integer not null, email text,"
+                f" people text[], value text{' not null' if notnull else ''}{columns},"
+                f" primary key {keys[0]}, unique {keys[1]})"
+                f"{' partition by hash (id)' if parts else ''}"
             )
             for part in range(2 * parts):
                 yield (
                     f"create table t{table}_{part} partition of t{table}"
                     f" for values with (modulus 2, remainder {part})"
                 )
-            if parts:
+            if self.paired[table]:
                 yield f"alter table t{table} add unique (id, half)"
             for row in range(ROWS):
-                cells: list[object] = [row, 7, f"'secret-{table}-{row}-x'"]
+                address = self.address(table, row)
+                own = "null" if address is None else f"'{address}'"
+                cells: list[object] = [
+                    row,
+                    row % 2,
+                    "null" if self.via[table] is not None else own,
+                    f"array_remove(array[{own}, 'kept@example.com'], null)",
+                    f"'secret-{table}-{row}-x'",
+                ]
                 for _, link in mine:
                     target = link.targets[row]
                     cell = "null" if target is None else target
-                    cells += [cell, 7] if link.composite else [cell]
+                    half = "null" if target is None else target % 2
+                    cells += [cell, half] if link.composite else [cell]
                 yield f"insert into t{table} values ({', '.join(map(str, cells))})"
         for n, link in enumerate(self.links):
             yield f"create index on t{link.child} (l{n})"
@@ -126,6 +144,8 @@ class Schema:
                 "columns": {
                     "value": {"category": "identity", "encrypt": self.encrypt[table]},
                     "half": {"category": "key"},
+                    "people": {"category": "contact", "erase": {"elements": "email"}},
+                    "email": {"encrypt": True, **({"identifier": "email"} if via is None else {})},
                     **{
                         column: {"category": "key"}
                         for n, link in enumerate(self.links)
@@ -172,7 +192,8 @@ def schemas(draw: st.DrawFn) -> Schema:
                 via.append(len(links) - 1 if parent < table and draw(st.booleans()) else None)
         if len(via) == table:
             via.append(None)
-    return Schema(draw(flags), draw(flags), draw(flags), draw(flags), tuple(via), tuple(links))
+    kinds = [draw(flags) for _ in range(5)]
+    return Schema(kinds[0], kinds[1], kinds[2], kinds[3], kinds[4], tuple(via), tuple(links))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +228,8 @@ def test_nothing_of_the_erased_and_everything_of_the_others(
         receipts = connection.execute(
             "select gdpr.erase(%s::bigint[], 'asked')", [sorted(erased)]
         ).fetchall()
-        left = _content(connection, schema)
+        left = _content(connection, schema, "value")
+        people = _content(connection, schema, "people")
         connection.execute("reset session authorization")
         connection.execute("set constraints all immediate")
         stored = _stored(connection)
@@ -216,8 +238,11 @@ def test_nothing_of_the_erased_and_everything_of_the_others(
             if owner in erased:
                 assert value not in stored
                 assert value not in left.values()
+                assert people.get((table, number), KEPT) == KEPT
             else:
                 assert left[table, number] == value, (table, number)
+                address = schema.address(int(table[1:]), number)
+                assert people[table, number] == [*([address] if address else []), *KEPT]
         for n, link in enumerate(schema.links):
             assert connection.execute(_dangling(n, link).encode()).fetchall() == [], link
         counted: dict[str, int] = {}
@@ -241,11 +266,17 @@ def _owners(connection: psycopg.Connection, schema: Schema) -> dict[tuple[str, i
     return found
 
 
-def _content(connection: psycopg.Connection, schema: Schema) -> dict[tuple[str, int], str | None]:
-    """The value of every row, in the clear."""
-    found: dict[tuple[str, int], str | None] = {}
+#: What of a list of addresses outlives the person.
+KEPT = ["kept@example.com"]
+
+
+def _content(
+    connection: psycopg.Connection, schema: Schema, column: str
+) -> dict[tuple[str, int], Any]:
+    """A column of every row, in the clear."""
+    found: dict[tuple[str, int], Any] = {}
     for table in range(len(schema.via)):
-        rows = connection.execute(f"select id, value from gdpr_clear.t{table}".encode())
+        rows = connection.execute(f"select id, {column} from gdpr_clear.t{table}".encode())
         found |= {(f"t{table}", key): value for key, value in rows}
     return found
 

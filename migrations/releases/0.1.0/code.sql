@@ -1880,6 +1880,24 @@ begin atomic
 end;
 comment on function gdpr_internal.generalise_problem(text, text, text, jsonb) is 'Why a column of this type cannot be generalised so; null when it can.';
 
+create or replace function gdpr_internal.elements_problem(p_type text, p_encrypt text, p_elements jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_encrypt <> 'no' then 'is for arrays and documents that are not encrypted'
+    when p_elements = '"all"' then case when p_type !~ '\[\]$' then 'all of them is for arrays' end
+    when gdpr_internal.text_array(p_elements) <@ array['email', 'phone', 'text'] is not true or p_elements = '[]'
+      then '"all", or those that identify the person: "email", "phone", "text", or a list of these'
+    when p_type not in ('json', 'jsonb') and p_type !~ '^(text|character varying|character|([^ ]+\.)?citext)(\(\d+\))?\[\]$'
+      then 'that identify the person is for arrays of text, json and jsonb'
+  end;
+end;
+comment on function gdpr_internal.elements_problem(text, text, jsonb) is 'Why no such elements can be taken out of a column; null when they can.';
+
 create or replace function gdpr_internal.erase_problem(
   p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text, p_mask text, p_erase jsonb
 )
@@ -1915,10 +1933,7 @@ begin
       ) then format('%s.erase: a list of paths as "$.contact.email", "$.history[*].ip"', p_where)
     end;
   elsif p_erase ? 'elements' then
-    return case
-      when p_erase ->> 'elements' <> 'all' then format('%s.erase.elements: "all"', p_where)
-      when p_type !~ '\[\]$' or p_encrypt <> 'no' then format('%s.erase.elements: is for arrays that are not encrypted', p_where)
-    end;
+    return p_where || '.erase.elements: ' || gdpr_internal.elements_problem(p_type, p_encrypt, p_erase -> 'elements');
   elsif p_erase ? 'keep_until' then
     v_problem := gdpr_internal.keep_problem(p_where || '.erase.keep_until', p_relation, p_erase ->> 'keep_until');
     if v_problem is null and p_erase ? 'then' then
@@ -1951,7 +1966,8 @@ begin
   return case
     when v_erase ? 'value' then 'value:' || (v_erase ->> 'value')
     when v_erase ? 'generalise' then 'generalise:' || (v_erase ->> 'generalise')
-    when v_erase ? 'elements' then 'value:{}'
+    when v_erase -> 'elements' = '"all"' then 'value:{}'
+    when v_erase ? 'elements' then 'elements:' || gdpr_internal.text_array(v_erase -> 'elements')::text
     when v_erase ?| array['paths', 'keep_paths'] then (
       select case when v_erase ? 'paths' then 'without:' else 'only:' end || jsonb_agg(gdpr_internal.json_steps(p))::text
       from unnest(gdpr_internal.text_array(coalesce(v_erase -> 'paths', v_erase -> 'keep_paths'))) as p
@@ -2326,16 +2342,17 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  with recursive up (name, depth) as (
-    select p_name, 0
-    union all
-    select p_tables -> u.name -> 'subject' ->> 'references', u.depth + 1
+  with recursive up (name) as (
+    select p_name
+    union
+    select p_tables -> u.name -> 'subject' ->> 'references'
     from up as u
-    where p_tables -> u.name -> 'subject' ? 'references' and u.depth < 100
+    where p_tables -> u.name -> 'subject' ? 'references'
   )
-  select u.name from up as u order by u.depth desc limit 1;
+  select u.name from up as u where not coalesce(p_tables -> u.name -> 'subject' ? 'references', false);
 end;
-comment on function gdpr_internal.root_of(jsonb, text) is 'The table of persons that the rows of a table belong to in the end.';
+comment on function gdpr_internal.root_of(jsonb, text) is
+  'The table of persons that the rows of a table belong to in the end; null where the links go in a circle.';
 
 create or replace function gdpr_internal.copy_problems(p_tables jsonb)
 returns text[]
@@ -2426,8 +2443,11 @@ begin
       select from gdpr_internal.protected_table as t where t.relation::text = v_parent and t.unprotected_at is null
     ) then
       problems := problems || format('tables.%s.subject.via: %s is not protected', to_json(v_name), v_parent);
-    elsif v_parent = v_name then
-      problems := problems || format('tables.%s.subject.via: refers to the table itself', to_json(v_name));
+    elsif gdpr_internal.root_of(v_tables, v_name) is null then
+      problems := problems || format(
+        'tables.%s.subject.via: leads back to the table itself, so that no row says whose it is; name the column that leads to the person (an author, an owner), or say subject = "self" where each row is a person',
+        to_json(v_name)
+      );
     end if;
   end loop;
   problems := problems || gdpr_internal.erasure_order_problems(v_tables) || gdpr_internal.retention_order_problems(v_tables)
@@ -8564,6 +8584,41 @@ where x.valid_until > statement_timestamp()
 comment on view gdpr_internal.standing_exception is
   'Exceptions from restrictions that have not ended, before their time or with it.';
 
+-- 40_protection/39_obstacles.sql
+-- [code] What of an error of the application may be repeated.
+-- GDPR Art. 32. Called by: erasure and retention, when a constraint of the application stands in their way.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.known_obstacle(p_schema text, p_table text, p_column text, p_constraint text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- code of a table's owner can raise an error that names anything: only what is in the catalog is repeated
+  select coalesce(max(regexp_replace(format('table %I.%I, %s', n.nspname, c.relname, o.name), '[[:cntrl:]]', ' ', 'g')), 'code of the application')
+  from pg_namespace as n
+  join pg_class as c on c.relnamespace = n.oid
+  cross join lateral (
+    select format('constraint %I', k.conname) as name from pg_constraint as k where k.conrelid = c.oid and k.conname = p_constraint
+    union
+    select format('constraint %I', i.relname)
+    from pg_index as x
+    join pg_class as i on i.oid = x.indexrelid
+    where x.indrelid = c.oid and x.indisunique and i.relname = p_constraint
+    union
+    select format('column %I, which is NOT NULL', a.attname)
+    from pg_attribute as a
+    where a.attrelid = c.oid and a.attname = p_column and a.attnotnull and p_constraint = ''
+  ) as o
+  where n.nspname = p_schema and c.relname = p_table;
+end;
+comment on function gdpr_internal.known_obstacle(text, text, text, text) is
+  'Names table and constraint (or column) of an error as the catalog has them, if it has: what stands in the way of an erasure or of retention.';
+
 -- 40_protection/40_gate.sql
 -- [code] The gate: which purposes a person may be processed for, exact at the statement's time, and its copy in every row.
 -- GDPR Art. 5(1)(a), 5(1)(b), 6, 7(3), 18, 21. Truth: the evidence tables. The subject row and the protected rows hold copies
@@ -11069,7 +11124,7 @@ $function$;
 comment on function gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean) is
   'The SQL of a document without what stands at these paths, or (p_only) with nothing else.';
 
-create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text)
+create or replace function gdpr_internal.erase_expression(p_column gdpr_internal.erase_fact, p_row text, p_persons text default null)
 returns text
 language sql
 immutable
@@ -11081,13 +11136,161 @@ begin atomic
     when starts_with((p_column).erase, 'value:') then quote_literal(substr((p_column).erase, 7))
     when starts_with((p_column).erase, 'generalise:') then gdpr_internal.generalised_code(p_column, p_row, substr((p_column).erase, 12))
     when starts_with((p_column).erase, 'without:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 9)::jsonb, false)
+    when starts_with((p_column).erase, 'elements:') then format(
+      case when (p_column).type in ('json', 'jsonb') then '(gdpr_internal.json_without_identifiers(%s, %L, %s.%I::jsonb))::%s'
+      else '(gdpr_internal.without_identifiers(%s, %L, %s.%I::text[]))::%s' end,
+      coalesce(p_persons, format('array[%s.gdpr_subject_id]', p_row)),
+      substr((p_column).erase, 10), p_row, (p_column).column_name, (p_column).type
+    )
     when starts_with((p_column).erase, 'only:') then gdpr_internal.pruned_code(p_column, p_row, substr((p_column).erase, 6)::jsonb, true)
     when (p_column).is_unique then 'left(''erased-'' || gen_random_uuid()::text, ' || coalesce((p_column).maximum, 43) || ')'
     else gdpr_internal.neutral_value((p_column).type)
   end;
 end;
-comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text) is
-  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed.';
+comment on function gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text) is
+  'What an erased column of the row p_row holds afterwards: null, the policy''s value, less of what it was, or a neutral value where null is not allowed. p_persons: the SQL of whose addresses go, where that is not the person of the row.';
+
+-- 40_protection/67_erasure_elements.sql
+-- [code] Elements of arrays, and strings in documents, that are an identifier of the persons who are erased.
+-- GDPR Art. 17. Called by: generated erasure and retention. gdpr_worker, which writes the rows, has no key to know an identifier by.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.identifiers_among(p_subjects bigint[], p_kinds text[], p_values text[])
+returns text[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select distinct f.value
+    from (
+      select v.value, k.kind, gdpr_internal.canonical(k.kind, v.value) as form
+      from unnest(p_values) as v (value)
+      cross join unnest(p_kinds) as k (kind)
+      where v.value is not null
+      offset 0
+    ) as f
+    join gdpr_internal.identifier as i on i.digest in (
+      gdpr_internal.keyed_digest(v_keys.digest_key, f.kind, f.form),
+      gdpr_internal.keyed_digest(v_keys.digest_key, f.kind, gdpr_internal.bare_form(f.kind, f.form))
+    )
+    where exists (
+      select from gdpr_internal.subject as s
+      where s.id = any (p_subjects) and (
+        i.subject_id = s.id
+        -- erasure has blocked them already. Of nobody else who was erased: planted code could ask here, and nobody would count it
+        or i.blocked_at = s.erased_at and (
+          s.erased_at = statement_timestamp() or exists (select from gdpr_internal.erasure_remainder as r where r.subject_id = s.id)
+        )
+      )
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.identifiers_among(bigint[], text[], text[]) is
+  'Which of these texts are identifiers, of these kinds, of persons who are being erased, or an address of theirs with a tag. Errors: PR402.';
+
+create or replace function gdpr_internal.without_identifiers(p_subjects bigint[], p_kinds text[], p_values text[])
+returns text[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found text[] := gdpr_internal.identifiers_among(p_subjects, p_kinds, p_values);
+begin
+  if p_values is null or v_found = '{}' then
+    return p_values;
+  end if;
+  return array(
+    select v.value from unnest(p_values) with ordinality as v (value, n)
+    where v.value is null or v.value <> all (v_found)
+    order by v.n
+  );
+end
+$function$;
+comment on function gdpr_internal.without_identifiers(bigint[], text[], text[]) is
+  'An array without the elements that identify persons who are being erased; the others in their order.';
+
+create or replace function gdpr_internal.json_texts(p_value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  with recursive node (key, value) as (
+    select null::text, p_value
+    union all
+    select c.key, c.value
+    from node as n
+    cross join lateral (
+      select e.key, e.value from jsonb_each(case jsonb_typeof(n.value) when 'object' then n.value else '{}' end) as e
+      union all
+      select null, a.value from jsonb_array_elements(case jsonb_typeof(n.value) when 'array' then n.value else '[]' end) as a (value)
+    ) as c
+  )
+  select array(
+    select n.key from node as n where n.key is not null
+    union
+    select n.value #>> '{}' from node as n where jsonb_typeof(n.value) = 'string'
+  );
+end;
+comment on function gdpr_internal.json_texts(jsonb) is 'Every string of a document, and every key.';
+
+create or replace function gdpr_internal.json_without_texts(p_value jsonb, p_texts text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case jsonb_typeof(p_value)
+    when 'object' then (
+      select coalesce(jsonb_object_agg(e.key, gdpr_internal.json_without_texts(e.value, p_texts)), '{}')
+      from jsonb_each(p_value) as e
+      where e.key <> all (p_texts) and not (jsonb_typeof(e.value) = 'string' and e.value #>> '{}' = any (p_texts))
+    )
+    when 'array' then (
+      select coalesce(jsonb_agg(gdpr_internal.json_without_texts(e.value, p_texts) order by e.n), '[]')
+      from jsonb_array_elements(p_value) with ordinality as e (value, n)
+      where not (jsonb_typeof(e.value) = 'string' and e.value #>> '{}' = any (p_texts))
+    )
+    when 'string' then case when p_value #>> '{}' = any (p_texts) then 'null' else p_value end
+    else p_value
+  end;
+end
+$function$;
+comment on function gdpr_internal.json_without_texts(jsonb, text[]) is 'A document without these strings: elements and members that are one, or whose key is one, at any depth.';
+
+create or replace function gdpr_internal.json_without_identifiers(p_subjects bigint[], p_kinds text[], p_value jsonb)
+returns jsonb
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found text[] := gdpr_internal.identifiers_among(p_subjects, p_kinds, gdpr_internal.json_texts(p_value));
+begin
+  return case when v_found = '{}' then p_value else gdpr_internal.json_without_texts(p_value, v_found) end;
+end
+$function$;
+comment on function gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) is
+  'A document without what identifies persons who are being erased, wherever it stands.';
 
 -- 40_protection/67_generate_access.sql
 -- [code] The generator of functions that read everything a person has in a table, for the person.
@@ -11958,9 +12161,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't')), ''), '')
+  select coalesce(string_agg(format(', %I = %s', e.column_name, gdpr_internal.erase_expression(e, 't', 'p_subjects')), ''), '')
   from gdpr_internal.erase_columns(p_table, p_link) as e
-  where gdpr_internal.erase_expression(e, 't') is not null;
+  where gdpr_internal.erase_expression(e, 't', 'p_subjects') is not null;
 end;
 comment on function gdpr_generated.about_code(smallint, name) is 'The assignments that empty what a joint row says about the person of one link.';
 
@@ -12407,7 +12610,9 @@ set search_path = pg_catalog, %3$I, pg_temp
 set row_security = on
 as $body$
 declare
-%4$s  v_constraint name;
+%4$s  v_schema text;
+  v_table text;
+  v_constraint text;
   v_places tid[];
   v_parts oid[];
   v_bits integer[];
@@ -12426,8 +12631,8 @@ begin
   get diagnostics v_removed = row_count;
 %8$s  set constraints all immediate;
 exception when foreign_key_violation then
-  get stacked diagnostics v_constraint = constraint_name;
-  perform gdpr_internal.refuse('row_referenced', v_constraint);
+  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
+  perform gdpr_internal.refuse('row_referenced', gdpr_internal.known_obstacle(v_schema, v_table, null, v_constraint));
 end
 $body$
 $code$,
@@ -12996,7 +13201,7 @@ begin
   where e.retired_at is null;
   if v_wrapped is not null
     -- what retention ends is not kept here for later
-    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting())
+    and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting(%12$s::smallint))
   then
     if v_kek is null then
       v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
@@ -16148,7 +16353,7 @@ comment on function gdpr_internal.destroy_keys(bigint[]) is
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.block_subjects(p_subjects bigint[], p_reason text)
-returns table (subject_id bigint, blocked bigint)
+returns table (subject_id bigint, kinds jsonb)
 language plpgsql
 volatile
 parallel unsafe
@@ -16170,13 +16375,15 @@ begin
     set subject_id = null, bare_digest = null, retired_at = null, blocked_at = statement_timestamp(), block_reason = p_reason
     from mine as m
     where i.digest = m.digest
-    returning m.subject_id
+    returning m.subject_id, i.kind
   )
-  select t.subject_id, count(*) from turned as t group by t.subject_id;
+  select k.subject_id, jsonb_object_agg(k.kind, k.n)
+  from (select t.subject_id, t.kind, count(*) as n from turned as t group by t.subject_id, t.kind) as k
+  group by k.subject_id;
 end
 $function$;
 comment on function gdpr_internal.block_subjects(bigint[], text) is
-  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says how many of each person.';
+  'Turns persons'' identifiers, and their addresses without plus-tags, into blocked ones; says of each person how many of which kind.';
 
 create or replace function gdpr_internal.erase_rows(p_subjects bigint[])
 returns gdpr_internal.erased_fact[]
@@ -16238,6 +16445,35 @@ $function$;
 comment on function gdpr_internal.note_remainder(bigint[], gdpr_internal.erased_fact[]) is
   'Remembers what stays of persons and what a human has to read, and destroys the keys of those of whom nothing stays: returns whose.';
 
+create or replace function gdpr_internal.kept_for(p_table smallint, p_definition jsonb, p_subject bigint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select string_agg(w.why, '; ' order by w.n, w.why)
+    from (
+      select 1 as n, p_definition -> 'erase' ->> 'keep_until' as why
+      union all
+      select 2, format('%s: %s', c.key, c.value -> 'erase' ->> 'keep_until')
+      from jsonb_each(p_definition -> 'columns') as c
+      where c.value -> 'erase' ? 'keep_until'
+      union all
+      select distinct 3, 'hold: ' || h.ground
+      from gdpr_internal.live_hold as h
+      where coalesce(h.table_id, p_table) = p_table and coalesce(h.subject_id, p_subject) = p_subject
+    ) as w
+    where w.why is not null
+  );
+end
+$function$;
+comment on function gdpr_internal.kept_for(smallint, jsonb, bigint) is
+  'What may keep rows of a person in a table: the period of the table, those of columns, the grounds of holds. No file numbers: the person reads it.';
+
 create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
 language sql
@@ -16269,7 +16505,7 @@ begin atomic
       'anonymised_instead', f.spared,
       'kept', f.kept,
       'kept_until', case when f.until < 'infinity' then f.until end,
-      'kept_for', case when f.kept > 0 then coalesce(t.definition -> 'erase' ->> 'keep_until', 'hold or column') end,
+      'kept_for', case when f.kept > 0 then gdpr_internal.kept_for(t.id, t.definition, s.id) end,
       'passed_on', f.passed_on,
       'unlinked', f.unlinked,
       'review', f.review
@@ -16281,7 +16517,7 @@ begin atomic
   group by s.id;
 end;
 comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
-  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
+  'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted, and which; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
 create or replace function gdpr_internal.erase_persons(p_subjects bigint[], p_reason text)
 returns void
@@ -16293,19 +16529,23 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
+  v_notices jsonb;
   v_blocked jsonb;
   v_facts gdpr_internal.erased_fact[];
   v_destroyed bigint[];
   v_records bigint[];
-  v_schema name;
-  v_table name;
-  v_constraint name;
+  v_state text;
+  v_schema text;
+  v_table text;
+  v_column text;
+  v_constraint text;
 begin
   -- recipients know the persons by what is replaced and destroyed below
   perform gdpr_internal.queue_notices(p_subjects, 'erasure');
+  select jsonb_object_agg(n.subject_id, n.notices) into v_notices from gdpr_internal.notices_of(p_subjects) as n;
   perform gdpr_internal.forget_mails(p_subjects);
   delete from gdpr_internal.token as t where t.subject_id = any (p_subjects);
-  select jsonb_object_agg(b.subject_id, b.blocked) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
+  select jsonb_object_agg(b.subject_id, b.kinds) into v_blocked from gdpr_internal.block_subjects(p_subjects, 'erased') as b;
   update gdpr_internal.subject as s
   set erased_at = statement_timestamp(), ref = gen_random_uuid(), purposes = 1::bigint << 62, until = 'infinity'
   where s.id = any (p_subjects);
@@ -16317,7 +16557,11 @@ begin
       'subject', s.id,
       'erased_at', statement_timestamp(),
       'tables', coalesce(r.tables, '[]'),
-      'identifiers_blocked', coalesce((v_blocked ->> s.id::text)::bigint, 0),
+      'identifiers_blocked', (
+        select coalesce(sum(k.value::bigint), 0) from jsonb_each_text(v_blocked -> s.id::text) as k
+      ),
+      'blocked', coalesce(v_blocked -> s.id::text, '{}'),
+      'notices', coalesce(v_notices -> s.id::text, '[]'),
       'key_destroyed', d.id is not null
     )
     from unnest(p_subjects) with ordinality as s (id, n)
@@ -16329,12 +16573,13 @@ begin
   select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
   perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
 exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
-  get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
-  if v_table = '' or starts_with(v_constraint, 'gdpr_') then
-    raise;
+  get stacked diagnostics v_state = returned_sqlstate,
+    v_schema = schema_name, v_table = table_name, v_column = column_name, v_constraint = constraint_name;
+  -- never the words of the error: those of PostgreSQL show keys and whole rows, those of planted code whatever it likes
+  if v_table = '' and exists (select from gdpr.error_code as e where 'gdpr_' || e.name = v_constraint and e.sqlstate = v_state) then
+    perform gdpr_internal.refuse(substr(v_constraint, 6));
   end if;
-  -- the words of PostgreSQL would show keys and whole rows
-  perform gdpr_internal.refuse('erasure_blocked', format('table %I.%I, constraint %I', v_schema, v_table, v_constraint));
+  perform gdpr_internal.refuse('erasure_blocked', gdpr_internal.known_obstacle(v_schema, v_table, v_column, v_constraint));
 end
 $function$;
 comment on function gdpr_internal.erase_persons(bigint[], text) is
@@ -20116,6 +20361,32 @@ $function$;
 comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
   'A notice to each recipient to whom data of these persons were disclosed, 500 persons in one at the most; returns how many. p_event: rectification, erasure, restriction. p_details: what was changed, {"columns": [names], ...}, no values. An erasure calls it while it holds the persons'' rows and before pseudonyms are replaced and keys destroyed: the recipient knows the persons by those. Errors: PR004, PR402 key locked (only where there is somebody to tell). Art. 19.';
 
+create or replace function gdpr_internal.notices_of(p_subjects bigint[])
+returns table (subject_id bigint, notices jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+-- as above
+set enable_seqscan = off
+set jit = off
+begin atomic
+  select t.subject_id, jsonb_agg(
+    jsonb_build_object('recipient', r.name, 'delivery', case when r.address is null then 'by hand' else 'mail' end) order by r.name
+  )
+  from (
+    select distinct p.subject_id, d.recipient_id
+    from gdpr_internal.disclosure_person as p
+    join gdpr_internal.disclosure_record as d on d.id = p.disclosure_id
+    where p.subject_id = any (p_subjects)
+  ) as t
+  join gdpr_internal.recipient_now as r on r.recipient_id = t.recipient_id
+  group by t.subject_id;
+end;
+comment on function gdpr_internal.notices_of(bigint[]) is
+  'The recipients whom queue_notices() tells about persons, and how: by mail, or by hand where there is no address. Art. 19.';
+
 create or replace view gdpr.notice as
 select
   n.id as notice_id,
@@ -20797,7 +21068,7 @@ comment on function gdpr_internal.restricted_of(bigint[]) is 'Those of the perso
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.forgetting()
+create or replace function gdpr_internal.forgetting(p_table smallint)
 returns boolean
 language plpgsql
 stable
@@ -20806,11 +21077,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned());
+  return exists (select from gdpr_internal.retention_pass as p where p.forgetting_xid = pg_current_xact_id_if_assigned() and p.forgetting_table = p_table);
 end
 $function$;
-comment on function gdpr_internal.forgetting() is
-  'Whether retention is deleting at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
+comment on function gdpr_internal.forgetting(smallint) is
+  'Whether retention is deleting rows of this table at this moment: the audit trail says that, and does not keep for later what may be kept no longer.';
 
 create or replace function gdpr_internal.rule_bits(p_table smallint, p_columns name[])
 returns integer
@@ -20989,6 +21260,7 @@ begin
   more := true;
   while more and v_n <= cardinality(v_tables) loop
     select t.relation, 0, 0 into table_name, removed, emptied from gdpr_internal.protected_table as t where t.id = v_tables[v_n];
+    update gdpr_internal.retention_pass set forgetting_table = v_tables[v_n];
     loop
       v_page := gdpr_internal.retention_candidates(v_tables[v_n], v_pass.after_subject, least(p_limit, 10000));
       exit when v_page is null;
@@ -21015,7 +21287,7 @@ begin
   more := v_n <= cardinality(v_tables);
   perform set_config('gdpr.forgetting', '', true);
   update gdpr_internal.retention_pass
-  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null,
+  set table_id = case when more then v_tables[v_n] end, after_subject = v_pass.after_subject, forgetting_xid = null, forgetting_table = null,
     finished_at = case when more then finished_at else statement_timestamp() end;
   if not more then
     table_name := null;
@@ -22180,6 +22452,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -22187,9 +22460,10 @@ grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
   gdpr_internal.refuse_deferred(regclass), gdpr_internal.require_worker(text), gdpr_generated.define(text),
-  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text),
+  gdpr_internal.link_fingerprint(), gdpr_internal.erase_columns(smallint, name), gdpr_internal.erase_expression(gdpr_internal.erase_fact, text, text),
   gdpr_internal.generalised_code(gdpr_internal.erase_fact, text, text), gdpr_internal.pruned_code(gdpr_internal.erase_fact, text, jsonb, boolean),
   gdpr_internal.json_without(jsonb, text[]), gdpr_internal.json_only(jsonb, jsonb),
+  gdpr_internal.known_obstacle(text, text, text, text),
   gdpr_internal.time_zone(), gdpr_internal.empty_value(regclass, name, boolean), gdpr_internal.text_array(jsonb), gdpr_internal.rest_columns(regclass, jsonb) to gdpr_worker;
 grant execute on function gdpr_internal.rectifiable_columns(smallint), gdpr.text_of(anyelement) to gdpr_worker; -- values that are corrected
 revoke create on schema gdpr_generated from gdpr_worker; -- what is planted in a table runs as gdpr_worker while that is written
@@ -22203,7 +22477,7 @@ grant execute on function
   gdpr_internal.purpose_inherited(name, text),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
-  gdpr_internal.forgetting(), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
+  gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
@@ -22417,6 +22691,9 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function gdpr.create_key(text) to gdpr_admin;
+-- erasure takes the person's addresses out of arrays and documents
+grant execute on function
+  gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
 grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
