@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from gdprdb import __version__
 from gdprdb.server import Cluster
+from tests.capabilities.sharing import RECIPIENTS, disclose
 from tests.support import INSTALLER, Database, Run
 
 POLICY = """\
@@ -195,9 +197,14 @@ def test_a_person_is_found_by_standard_input_and_shown_by_number(crm: Run) -> No
 
 def test_erasure_shows_an_exact_plan_then_a_receipt(crm: Run, db: Database) -> None:
     person = number(crm)
+    officer = db.connect("dpo_login")
+    officer.execute(RECIPIENTS)
+    disclose(officer, [int(person)], recipient="Call Centre Inc")
     dry = crm("subject", "erase", "--subject-id", person, "--reason", "request", "--dry-run")
     assert dry.code == 0
     assert "public.customer" in dry.err
+    assert re.search(r"notice to Call Centre Inc +by hand", dry.err)
+    assert re.search(r"blocklist email +1", dry.err)
     assert db.rows("select count(*) from gdpr_clear.customer", user="crm_app") == [(1,)]
     done = crm(
         "subject",
