@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -312,6 +313,44 @@ def test_two_runs_at_once_do_it_once(shop: Database) -> None:
     end_of_wait = waiting(two, lambda: two.execute("select * from gdpr.run_retention()"))
     one.commit()
     assert end_of_wait() is None
+    assert ids(shop, "sale") == []
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        "gdpr.restrict(%s, 'legal_claims')",
+        "gdpr.record_basis(%s, 'orders', 'contract', 'a new order')",
+        "gdpr.place_hold(%s, 'legal_claims', '3 O 17/26', 'shop.visit')",
+    ],
+)
+def test_who_is_decided_about_at_this_moment_is_kept(shop: Database, decision: str) -> None:
+    """The officer has decided and not committed when retention comes by. Nothing of this person is
+    open any more: the decision changes no row of theirs, on which the two could meet."""
+    apply(shop, rules(visit=[{"for": "1 year", "after": "last_basis"}]))
+    for key, purpose in itertools.product((1, 2), ("orders", "books")):
+        end(shop, person(shop, key), purpose, ago="2 years")
+    officer = shop.connect("dpo_login", autocommit=False)
+    officer.execute(f"select {decision}".encode(), [person(shop, 1)])
+    clerk = shop.connect()
+    ended = waiting(clerk, lambda: clerk.execute("select * from gdpr.run_retention()"))
+    officer.commit()
+    assert ended() is None
+    assert run(shop) == []
+    assert ids(shop, "visit", "person_id <= 2") == [1]
+
+
+def test_who_decides_while_retention_runs_waits_for_it(shop: Database) -> None:
+    """And restricts what is left: rows that were due are gone, not half of them."""
+    apply(shop, rules(**SALES))
+    clerk = shop.connect(autocommit=False)
+    clerk.execute("select count(*) from gdpr.run_retention()")
+    officer = shop.connect("dpo_login")
+    call = "select gdpr.restrict(%s, 'legal_claims')"
+    ended = waiting(officer, lambda: officer.execute(call, [person(shop, 1)]))
+    assert shop.rows("select count(*) from gdpr.restriction") == [(0,)]
+    clerk.commit()
+    assert ended() is None
     assert ids(shop, "sale") == []
 
 
