@@ -513,3 +513,34 @@ def test_who_is_not_proposed(shop: Database, keep: str) -> None:
     assert shop.rows(proposals, user="dpo_login") == [(one,)]
     shop.rows(f"select {keep}", [one], user="dpo_login")
     assert shop.rows(proposals, user="dpo_login") == []
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "gdpr.place_hold(%s, 'legal_claims', 'x')",
+        "gdpr.restrict(%s, 'legal_claims')",
+        "gdpr.record_basis(%s, 'books', 'legal_obligation', 'audit')",
+    ],
+)
+def test_who_came_back_after_the_approval_is_not_erased(shop: Database, meanwhile: str) -> None:
+    """The officer approved two; one of them is decided about, in another session, when their turn
+    comes. Afterwards they can be proposed again."""
+    one, two = person(shop, 1), person(shop, 2)
+    for who, purpose in itertools.product((one, two), ("orders", "books")):
+        end(shop, who, purpose, ago="1 day")
+    ((batch,),) = shop.rows("select gdpr.approve_erasures()", user="dpo_login")
+    officer = shop.connect("dpo_login", autocommit=False)
+    officer.execute(f"select {meanwhile}".encode(), [one])
+    clerk = shop.connect()
+    ended = waiting(clerk, lambda: clerk.execute("select * from gdpr.run_retention()"))
+    officer.commit()
+    assert ended() is None
+    state = "select persons, erased, failed, remaining from gdpr.erasure_batch where batch_id = %s"
+    assert shop.rows(state, [batch]) == [(1, 1, 0, 0)]
+    assert ids(shop, "person") == [1, 3, 4, 5]
+    ((told,),) = shop.rows(
+        "select old from gdpr.audit_log where operation = 'BATCH' order by id desc limit 1",
+        user="auditor_login",
+    )
+    assert told == {"batch": batch, "left_out": [one]}
