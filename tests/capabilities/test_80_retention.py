@@ -235,6 +235,20 @@ def test_a_basis_that_comes_back_begins_anew(shop: Database) -> None:
     assert due(shop) == {}
 
 
+def test_an_objection_that_was_taken_back_ends_nothing(shop: Database) -> None:
+    """The basis that went on meanwhile is still the last one."""
+    apply(shop, rules(visit=[{"for": "1 ms", "after": "last_basis"}]))
+    who = person(shop, 1)
+    shop.rows("select gdpr.object_to(%s, 'orders')", [who], user="dpo_login")
+    assert due(shop) == {("shop.visit", 1): (1, 0, 0)}
+    back = "select gdpr.decide_objection(%s, 'orders', 'taken_back', null, %s)"
+    shop.rows(back, [who, '{"by": "phone"}'], user="dpo_login")
+    # a gate past its instant: the evidence is what is asked
+    shop.rows("alter table shop.visit disable trigger all", user="postgres")
+    shop.rows("update shop.visit set gdpr_until = '-infinity'", user="postgres")
+    assert due(shop) == {}
+
+
 def test_a_table_with_a_purpose_that_says_nothing_keeps_its_rows(shop: Database) -> None:
     apply(shop, rules(retain={"orders": "1 day"}))
     who = person(shop, 1)

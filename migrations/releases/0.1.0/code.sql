@@ -55,7 +55,8 @@ values
   ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
-  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('too_many_requests', 'PR616', 'the person has asked for too much at once', 'Wait for the answers, or until tomorrow; objecting and withdrawing consent are possible at any time.', 'Art. 12(5)'),
+  ('too_often', 'PR618', 'the person has had too many reports in this hour', 'Show what was read before, or raise settings.portal.reports.', 'Art. 12(5)'),
   ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
   ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
@@ -1697,13 +1698,14 @@ begin atomic
       'addresses', 'blocklist_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
-    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session', 'reports'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
     (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
+    case when p_settings #>> '{portal,reports}' !~ '^[1-9][0-9]{0,4}$' then 'settings.portal.reports: how many a person has in an hour, 1 to 99999' end,
     gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
@@ -17461,12 +17463,75 @@ end
 $function$;
 comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
 
--- 60_subject_rights/72_portal.sql
--- [code] The portal: what a person who is signed in sees and asks for.
--- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
--- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+-- 60_subject_rights/71_portal_bounds.sql
+-- [code] What functions of the portal share: how much a person may write, ask and read, and the request that each act is.
+-- GDPR Art. 12(2), 12(5), Art. 32(1)(b). Called by: the functions of the portal.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.check_details(p_details jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_details(jsonb) is 'What a person wrote in the portal: a document, and no novel. Error: PR004.';
+
+create or replace function gdpr_internal.refuse_flood(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests', 'twenty requests are open');
+  elsif (
+    -- what was asked for and withdrawn again counts too: evidence cannot be deleted, and must not grow without end
+    select count(*) from gdpr_internal.request as r
+    where r.subject_id = p_subject and r.channel = 'portal' and r.recorded_at > statement_timestamp() - interval '1 day'
+  ) >= 50 then
+    perform gdpr_internal.refuse('too_many_requests', 'fifty requests in a day');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_flood(bigint) is
+  'Refuses more requests through the portal than somebody can mean: twenty that are open, fifty in a day. Error: PR616.';
+
+create or replace function gdpr_internal.count_report(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_readings integer;
+begin
+  insert into gdpr_internal.portal_reading as r (subject_id, since, readings)
+  values (p_subject, statement_timestamp(), 1)
+  on conflict (subject_id) do update
+  set since = case when r.since > statement_timestamp() - interval '1 hour' then r.since else excluded.since end,
+    readings = case when r.since > statement_timestamp() - interval '1 hour' then r.readings + 1 else 1 end
+  returning r.readings into v_readings;
+  if v_readings > coalesce((select (s.value ->> 'reports')::integer from gdpr_internal.setting as s where s.name = 'portal'), 60) then
+    perform gdpr_internal.refuse('too_often');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.count_report(bigint) is
+  'Counts a report that a person has through the portal: settings.portal.reports in an hour, 60 unless said. Error: PR618.';
 
 create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
 returns bigint
@@ -17477,18 +17542,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
-    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
-  end if;
+  perform gdpr_internal.check_details(p_details);
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
-    perform gdpr_internal.refuse('too_many_requests');
+  if not p_at_once then
+    perform gdpr_internal.refuse_flood(p_subject);
   end if;
   return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
 end
 $function$;
 comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
-  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
+  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616.';
 
 create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
 returns bigint
@@ -17513,6 +17576,13 @@ $function$;
 comment on function gdpr_internal.portal_answered(bigint, text) is
   'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
 
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
 create or replace function gdpr.portal_data(p_session text)
 returns jsonb
 language plpgsql
@@ -17524,17 +17594,20 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
   v_report jsonb;
 begin
+  perform gdpr_internal.count_report(v_subject);
+  v_request := gdpr_internal.portal_answered(v_subject, 'access');
+  v_before := gdpr_internal.name_request(v_request);
   v_report := gdpr.access_report(v_subject);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_report;
 end
 $function$;
 comment on function gdpr.portal_data(text) is
-  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 15.';
 
 create or replace function gdpr.portal_copy(p_session text)
 returns jsonb
@@ -17547,17 +17620,20 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
   v_copy jsonb;
 begin
+  perform gdpr_internal.count_report(v_subject);
+  v_request := gdpr_internal.portal_answered(v_subject, 'portability');
+  v_before := gdpr_internal.name_request(v_request);
   v_copy := gdpr.portable_copy(v_subject);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_copy;
 end
 $function$;
 comment on function gdpr.portal_copy(text) is
-  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 20.';
 
 create or replace function gdpr.portal_purposes(p_session text)
 returns jsonb
@@ -17582,8 +17658,9 @@ begin
       'consent_until', nullif(c.valid_until, 'infinity'),
       'respond_until', case when c.status = 'waiting' then c.respond_until end,
       'objection', o.status,
+      'objection_overridden_by', o.ground,
       'direct_marketing', p.direct_marketing,
-      'open_to_objection', o.status is null and (
+      'open_to_objection', o.status is distinct from 'pending' and o.status is distinct from 'upheld' and (
         p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
       )
     )) order by p.id), '[]')
@@ -17595,15 +17672,17 @@ begin
       where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
     ) as b on true
     left join lateral (
-      select x.status from gdpr.objection as x
-      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+      select nullif(x.status, 'taken_back') as status, x.ground from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name
+      order by x.objection_id desc
+      limit 1
     ) as o on true
     where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
   );
 end
 $function$;
 comment on function gdpr.portal_purposes(text) is
-  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), the objection (pending, upheld, or overridden by which ground), and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
 
 create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
 returns text
@@ -17779,15 +17858,136 @@ begin
       'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
       'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
       'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
-      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+      'details', d.details,
+      'correction', (
+        select jsonb_build_object('status', c.status, 'reason', c.decision_reason) from gdpr.rectification as c
+        where r.kind = 'rectification' and c.subject_id = v_subject and to_jsonb(c.rectification_id) = d.details -> 'proposal'
+      ),
+      'steps', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('at', e.recorded_at, 'event', e.event, 'reason', e.reason)) order by e.id)
+        from gdpr_internal.request_event as e where e.request_id = r.id
+      )
     )) order by r.id desc), '[]')
     from gdpr_internal.request_state as r
+    cross join lateral (select gdpr_internal.open_evidence(v_subject, r.details)::jsonb as details) as d
     where r.subject_id = v_subject
   );
 end
 $function$;
 comment on function gdpr.portal_requests(text) is
-  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article; of a correction, whether it was approved, and why not; every step, when. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+
+-- 60_subject_rights/74_portal_changes.sql
+-- [code] The portal: what a person who is signed in takes back, an objection or a request.
+-- GDPR Art. 12(2), 21. Called by: gdpr_portal. The person comes from the session, never from the caller. Nobody is kept from
+-- saying no; taking it back has a bound, so that the two in turn do not fill the evidence.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.take_back_objection(p_subject bigint, p_purpose text, p_details jsonb)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_request gdpr_internal.request_state;
+  v_before text;
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not exists (select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose) then
+    return false;
+  elsif (
+    select count(*) from gdpr_internal.objection_decision as d
+    join gdpr_internal.objection_record as o on o.id = d.objection_id
+    where o.subject_id = p_subject and d.decision = 'taken_back' and d.decided_at > statement_timestamp() - interval '1 day'
+  ) >= 10 then
+    perform gdpr_internal.refuse('too_many_requests', 'ten objections were taken back in a day');
+  end if;
+  -- somebody may be waiting to decide about it
+  select r.* into v_request
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.request_state as r on r.id = o.request_id
+  where o.subject_id = p_subject and o.purpose_id = v_purpose and not r.closed;
+  v_before := gdpr_internal.name_request(case when v_request.state in ('open', 'extended') then v_request.id end);
+  perform gdpr.decide_objection(p_subject, p_purpose, 'taken_back', null, coalesce(p_details, '{}') || '{"channel": "portal"}');
+  perform set_config('gdpr.request', v_before, true);
+  if v_request.id is not null then
+    perform gdpr.withdraw_request(v_request.id);
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.take_back_objection(bigint, text, jsonb) is
+  'Ends an objection because the person says so in the portal, and withdraws the request that still waits for a decision about it. False: there is none. Errors: PR003, PR005, PR616 ten in a day.';
+
+create or replace function gdpr.portal_take_back_objection(p_session text, p_purpose text, p_details jsonb default null)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  perform gdpr_internal.check_details(p_details);
+  return gdpr_internal.take_back_objection(v_subject, p_purpose, p_details);
+end
+$function$;
+comment on function gdpr.portal_take_back_objection(text, text, jsonb) is
+  'Takes back an objection, one to direct marketing too: the purpose is open again where a basis carries it. A request that waits for the decision is withdrawn. p_details: why, kept encrypted. Returns whether there was an objection. Errors: PR303 the session has ended, PR003, PR004, PR005, PR616 ten in a day. Art. 21.';
+
+create or replace function gdpr.portal_withdraw_request(p_session text, p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request gdpr_internal.request_state;
+  v_purpose text;
+  v_proposal bigint;
+begin
+  perform gdpr_internal.check_details(p_details);
+  select r.* into v_request from gdpr_internal.request_state as r where r.id = p_request and r.subject_id = v_subject;
+  if v_request.id is null then
+    perform gdpr_internal.refuse('unknown_request');
+  elsif v_request.kind = 'rectification' then
+    -- the proposal before the person, as an officer who approves it
+    select c.id into v_proposal
+    from gdpr_internal.rectification as c
+    where c.subject_id = v_subject and to_jsonb(c.id) = gdpr_internal.open_evidence(v_subject, v_request.details)::jsonb -> 'proposal'
+    for update;
+  end if;
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select p.name into v_purpose
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.purpose as p on p.id = o.purpose_id
+  where o.subject_id = v_subject and o.request_id = p_request and not v_request.closed;
+  if v_purpose is not null then
+    perform gdpr_internal.take_back_objection(v_subject, v_purpose, p_details);
+    return;
+  end if;
+  perform gdpr.withdraw_request(p_request, p_details);
+  if v_proposal is not null and not exists (
+    select from gdpr_internal.rectification_decision as d where d.rectification_id = v_proposal
+  ) then
+    perform gdpr.reject_rectification(v_proposal, 'taken back by the person');
+  end if;
+end
+$function$;
+comment on function gdpr.portal_withdraw_request(text, bigint, jsonb) is
+  'Closes a request of the person who is signed in, whom nobody needs to answer any more; with a request to object the objection is taken back, with one to correct what was proposed. What was done stays done. p_details: why, kept encrypted. Errors: PR303 the session has ended, PR607 no such request of this person, PR608 closed already, PR004, PR005, PR616. Art. 12(2).';
 
 -- 60_subject_rights/80_ledger.sql
 -- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
@@ -20013,12 +20213,12 @@ begin
     from gdpr_internal.consent_state as c
     where c.subject_id = any (p_subjects) and (c.record_id is not null or c.request_id is not null)
   ) as e
-  left join gdpr_internal.objection_record as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
+  left join gdpr_internal.standing_objection as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
   group by e.subject_id, e.purpose_id;
 end
 $function$;
 comment on function gdpr_internal.basis_ends(bigint[]) is
-  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection. No row: there never was one.';
+  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection that stands. No row: there never was one.';
 
 create or replace function gdpr_internal.retention_ends(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, rule integer, ends_at timestamptz)
@@ -21398,6 +21598,7 @@ begin
   get diagnostics v_deleted = row_count;
   delete from gdpr_internal.sign_in_mail as m
   where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  delete from gdpr_internal.portal_reading as r where r.since <= statement_timestamp() - interval '1 hour';
   return v_deleted;
 end
 $function$;
@@ -21682,7 +21883,7 @@ grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
   gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
-  gdpr.portal_requests(text) to gdpr_portal;
+  gdpr.portal_requests(text), gdpr.portal_take_back_objection(text, text, jsonb), gdpr.portal_withdraw_request(text, bigint, jsonb) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function
