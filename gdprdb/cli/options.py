@@ -257,3 +257,10 @@ def document(_: click.Context, __: click.Parameter, value: str | None) -> Jsonb 
     except json.JSONDecodeError as error:
         message = f"not JSON: {error}"
         raise click.BadParameter(message) from None
+
+
+details_option = click.option(
+    "--details",
+    callback=document,
+    help="More about it, as JSON; kept encrypted under the person's key, gone with erasure.",
+)

@@ -47,16 +47,26 @@ def subject() -> None:
 @subject.command()
 @dsn_option
 @kind_option
+@click.option("--table", help="With --key: the person of a row, instead of an identifier.")
+@click.option("--key", help="The row's primary key; of several columns a JSON array of texts.")
 @output
-def find(dsn: str | None, kind: str) -> Rows:
-    """Find the number of the person whose identifier is on standard input.
+def find(dsn: str | None, kind: str, table: str | None, key: str | None) -> Rows:
+    """Find the number of a person: by the identifier on standard input, or by a row.
 
     Example:
 
         gdprdb subject find --kind email < address.txt
+        gdprdb subject find --table crm.customer --key 17
     """
+    if (table is None) != (key is None):
+        raise click.UsageError("--table and --key go together")
     with database(dsn) as connection:
-        return Rows(["subject_id"], [(the_subject(connection, None, kind),)])
+        if table is None:
+            return Rows(["subject_id"], [(the_subject(connection, None, kind),)])
+        (person,) = one(connection, "select gdpr.subject_of(%s::text::regclass, %s)", [table, key])
+    if person is None:
+        raise GdprdbError("the row is not there, or is nobody's")
+    return Rows(["subject_id"], [(person,)])
 
 
 @subject.command("show")
