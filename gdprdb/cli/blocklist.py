@@ -6,6 +6,7 @@ import rich_click as click
 
 from gdprdb.cli.options import database, dsn_option, kind_option, read_identifier, reason_option
 from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.dsn import one
 
 
 @click.group()
@@ -128,7 +129,9 @@ def lift_opt_out(dsn: str | None, reason: str) -> None:
         gdprdb blocklist lift-opt-out --reason 'asked for it by letter' < address.txt
     """
     with database(dsn) as connection:
-        connection.execute(
-            "select gdpr.lift_opt_out(%s, %s)", [read_identifier("e-mail address"), reason]
+        (lifted,) = one(
+            connection,
+            "select gdpr.lift_opt_out(%s, %s)",
+            [read_identifier("e-mail address"), reason],
         )
-    say("Lifted.")
+    say("Lifted." if lifted else "Its owner had not opted out.")

@@ -165,3 +165,19 @@ def test_pg_cron_where_there_is_one(db: Database, members: Run) -> None:
         ("gdprdb retention", "select count(*) from gdpr.run_retention()"),
         ("gdprdb tidy", "select count(*) from gdpr.tidy()"),
     ]
+
+
+def test_tidying_goes_on_until_nothing_is_left(
+    db: Database, on_db: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdprdb.cli.retention.PAGE", 2)
+    db.rows(
+        "select gdpr_internal.create_token('session', n, n, now() - interval '1 day')"
+        " from generate_series(1, 5) as n",
+        user="postgres",
+    )
+    done = {
+        row["what"]: row["tidied"] for row in on_db("retention", "tidy", "--format", "json").data
+    }
+    assert (done["tokens"], done["gates"]) == (5, 0)
+    assert db.rows("select count(*) from gdpr_internal.token", user="postgres") == [(0,)]
