@@ -259,7 +259,7 @@ def import_(
     """
     with database(dsn) as connection:
         layout = corrections.layout_of(connection, table)
-        with file.open(encoding="utf-8", newline="") as sheet:
+        with file.open("rb") as sheet:
             lines, problems = corrections.read(sheet, layout)
         found: list[corrections.Edit] = []
         changed: list[corrections.Problem] = []
