@@ -20,6 +20,7 @@ from gdprdb.cli.options import (
     kind_option,
     purpose_option,
     read_identifier,
+    request_option,
     subject_id_option,
     the_subject,
     yes_option,
@@ -249,6 +250,7 @@ def _asked(connection: psycopg.Connection, request_id: int) -> int:
 @purpose_option
 @channel_option
 @evidence_option
+@request_option
 @dry_run_option
 def withdraw(
     dsn: str | None,

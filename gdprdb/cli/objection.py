@@ -13,6 +13,7 @@ from gdprdb.cli.options import (
     dsn_option,
     kind_option,
     purpose_option,
+    request_option,
     subject_id_option,
     the_subject,
 )
@@ -28,8 +29,6 @@ STANDING = (
 def objection() -> None:
     """Record objections, decide about those that have to be weighed, show where they stand.
 
-    What answers a request names it: GDPRDB_REQUEST=7 gdprdb objection record ...
-
     Example:
 
         gdprdb objection list --status pending
@@ -42,6 +41,7 @@ def objection() -> None:
 @kind_option
 @purpose_option
 @details_option
+@request_option
 @dry_run_option
 @output
 def record(
@@ -84,6 +84,7 @@ def record(
     help="What overrides (Art. 21(1), 21(6)).",
 )
 @details_option
+@request_option
 @dry_run_option
 @output
 def decide(

@@ -19,6 +19,7 @@ from gdprdb.cli.options import (
     kind_option,
     purpose_option,
     reason_option,
+    request_option,
     subject_id_option,
     the_subject,
 )
@@ -29,8 +30,6 @@ from gdprdb.dsn import one
 @click.group()
 def restriction() -> None:
     """Restrict processing of a person's data, allow exceptions, tell the person, lift it.
-
-    What answers a request names it: GDPRDB_REQUEST=7 gdprdb restriction place ...
 
     Example:
 
@@ -56,6 +55,7 @@ def restriction() -> None:
     ),
     help="Art. 18(1)(a) to (d); other: your own caution.",
 )
+@request_option
 @dry_run_option
 @output
 def place(dsn: str | None, subject_id: int | None, kind: str, ground: str, dry_run: bool) -> Rows:
@@ -147,6 +147,7 @@ def announce(
 @subject_id_option
 @kind_option
 @reason_option
+@request_option
 @dry_run_option
 @output
 def lift(dsn: str | None, subject_id: int | None, kind: str, reason: str, dry_run: bool) -> Rows:

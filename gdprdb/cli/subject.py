@@ -24,6 +24,7 @@ from gdprdb.cli.options import (
     go_ahead,
     kind_option,
     reason_option,
+    request_option,
     subject_id_option,
     the_subject,
     yes_option,
@@ -93,6 +94,7 @@ def show_(dsn: str | None, subject_id: int | None, kind: str) -> Rows:
 @subject_id_option
 @kind_option
 @reason_option
+@request_option
 @dry_run_option
 @yes_option
 @output
@@ -208,7 +210,7 @@ def review(dsn: str | None, review: int, outcome: str) -> None:
     "--mail", is_flag=True, help="Send it as an encrypted ZIP; prints the passphrase, once."
 )
 @click.option("--link", is_flag=True, help="Print a token that opens a download once, for a week.")
-@click.option("--request", type=int, help="The number of the request that this answers.")
+@request_option
 @click.option(
     "--output",
     "target",
@@ -228,7 +230,6 @@ def export(
     encrypt: bool,
     mail: bool,
     link: bool,
-    request: int | None,
     target: Path,
 ) -> None:
     """Hand out everything that is stored about a person, to the person. It is on record.
@@ -247,9 +248,9 @@ def export(
         person = the_subject(connection, subject_id, kind)
         connection.commit()
         if mail or link:
-            click.echo(_ordered(connection, person, mail, portable, request))
+            click.echo(_ordered(connection, person, mail, portable))
             return
-        report = Stream(connection, person, portable=portable, request=request)
+        report = Stream(connection, person, portable=portable)
         passphrase = None
         if encrypt:
             passphrase = archive.passphrase()
@@ -268,12 +269,8 @@ def export(
         say("Tell it by another channel: it is shown this once.")
 
 
-def _ordered(
-    connection: psycopg.Connection, person: int, mail: bool, portable: bool, request: int | None
-) -> str:
+def _ordered(connection: psycopg.Connection, person: int, mail: bool, portable: bool) -> str:
     """Order a mail, or make a token for a download; the passphrase, or the token."""
-    if request is not None:
-        connection.execute("select set_config('gdpr.request', %s, true)", [str(request)])
     if mail:
         number, passphrase = one(
             connection,

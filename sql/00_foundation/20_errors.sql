@@ -49,7 +49,7 @@ values
   ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
   ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
   ('too_late_to_extend', 'PR610', 'the time for an answer can be extended within the first month only', 'Answer the request, and say why it is late.', 'Art. 12(3)'),
-  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
+  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), on the command line with --request, or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
   ('lifting_not_announced', 'PR612', 'the person was not told that the restriction is going to end', 'Tell them first, with gdpr.announce_lifting(): by mail, or with evidence of how else.', 'Art. 18(3)'),
   ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
