@@ -4,7 +4,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr.portal_data(p_session text)
+create or replace function gdpr_internal.portal_report(p_session text, p_portable boolean)
 returns jsonb
 language plpgsql
 volatile
@@ -20,39 +20,41 @@ declare
   v_report jsonb;
 begin
   perform gdpr_internal.count_report(v_subject);
-  v_request := gdpr_internal.portal_answered(v_subject, 'access');
+  v_request := gdpr_internal.portal_answered(v_subject, case when p_portable then 'portability' else 'access' end);
   v_before := gdpr_internal.name_request(v_request);
-  v_report := gdpr.access_report(v_subject);
+  v_report := gdpr_internal.report(v_subject, p_portable);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_report;
 end
 $function$;
-comment on function gdpr.portal_data(text) is
-  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 15.';
+comment on function gdpr_internal.portal_report(text, boolean) is
+  'The access report, or the portable copy, of the person who is signed in, and the request that it answers. Errors: PR303, PR402, PR618.';
 
-create or replace function gdpr.portal_copy(p_session text)
+create or replace function gdpr.portal_data(p_session text)
 returns jsonb
-language plpgsql
+language sql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
-as $function$
-declare
-  v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint;
-  v_before text;
-  v_copy jsonb;
-begin
-  perform gdpr_internal.count_report(v_subject);
-  v_request := gdpr_internal.portal_answered(v_subject, 'portability');
-  v_before := gdpr_internal.name_request(v_request);
-  v_copy := gdpr.portable_copy(v_subject);
-  perform gdpr_internal.end_request(v_request, v_before);
-  return v_copy;
-end
-$function$;
+begin atomic
+  select gdpr_internal.portal_report(p_session, false);
+end;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.portal_report(p_session, true);
+end;
 comment on function gdpr.portal_copy(text) is
   'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 20.';
 
