@@ -15692,7 +15692,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]
@@ -21115,6 +21115,40 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
 
+-- 90_accountability/08_doctor_requests.sql
+-- [code] Findings about persons who wait: requests past their last day, objections that nobody decides about.
+-- GDPR Art. 12(3), 21(1). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_requests()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'request', r.kind, format('%s overdue, since %s', count(*), min(r.due_on)), 'gdprdb request board shows what they miss.'
+  from gdpr_internal.request_state as r
+  where not r.closed and r.state <> 'identity_pending' and r.due_at <= statement_timestamp()
+  group by r.kind
+  union all
+  -- closed without a decision, a request takes the objection off the board, and the purpose stays closed
+  select 'warning', 'objection', p.name, format('%s wait for a decision, and no open request reminds of it', count(*)),
+    'gdprdb objection list --status pending; gdprdb objection decide.'
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.purpose as p on p.id = o.purpose_id
+  join gdpr_internal.subject as s on s.id = o.subject_id and s.erased_at is null
+  left join gdpr_internal.request_state as r on r.id = o.request_id and not r.closed
+  where o.pending and r.id is null
+    and (o.request_id is not null or o.recorded_at < statement_timestamp() - interval '1 month')
+    and not exists (select from gdpr_internal.objection_decision as d where d.objection_id = o.id)
+  group by p.name;
+end;
+comment on function gdpr_internal.doctor_requests() is
+  'Findings about requests that are overdue, and about objections that wait for a decision with no open request, or for a month without any.';
+
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
 -- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
@@ -21495,6 +21529,8 @@ begin
     select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_retention()
+    union all
+    select * from gdpr_internal.doctor_requests()
     union all
     select * from gdpr_internal.doctor_rows()
     union all
