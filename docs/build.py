@@ -17,7 +17,7 @@ from pathlib import Path
 from docs.tools import reference, roles, sessions, vectors
 
 ROOT = Path(__file__).parents[1]
-BENCH = ROOT / "bench" / "out" / "latest.md"
+BENCH = ROOT / "bench" / "out"
 
 
 def pages() -> list[Path]:
@@ -38,8 +38,9 @@ def build(path: Path) -> str:
         page = fill(page, "roles", roles.generate(sessions.files(page)["policy.toml"]))
     if "<!-- vectors -->" in page:
         page = fill(page, "vectors", f"```json\n{vectors.generate()}```\n")
-    if "<!-- bench -->" in page and BENCH.exists():
-        page = fill(page, "bench", BENCH.read_text(encoding="utf-8"))
+    for place, measured in (("bench", BENCH / "latest.md"), ("rights", BENCH / "rights.md")):
+        if f"<!-- {place} -->" in page and measured.exists():
+            page = fill(page, place, measured.read_text(encoding="utf-8"))
     return sessions.run_page(page) if sessions.has_sessions(page) else page
 
 

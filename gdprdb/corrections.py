@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -235,19 +236,17 @@ class _Echo:
         return text
 
 
-def read(file: TextIO, layout: Layout) -> tuple[list[Line], list[Problem]]:
+def read(file: Iterable[bytes], layout: Layout) -> tuple[list[Line], list[Problem]]:
     """The rows of a file, and what is wrong with it at first sight.
 
     Args:
-        file: opened with ``newline=""``; columns may be left out, but for the key and the version.
+        file: its lines, as bytes; columns may be left out, but for the key and the version.
         layout: of its table.
     """
-    first = file.readline().removeprefix("\ufeff")
-    sheet = csv.reader(
-        _chain([first], file), delimiter=";" if first.count(";") > first.count(",") else ","
-    )
-    header = next(sheet, [])
-    problems = [
+    problems: list[Problem] = []
+    records = _records(file, problems)
+    header = next(records, (1, []))[1]
+    problems += [
         Problem(1, name, "is no column of the table that can be corrected")
         for name in header
         if name not in layout.header
@@ -262,10 +261,7 @@ def read(file: TextIO, layout: Layout) -> tuple[list[Line], list[Problem]]:
         return [], problems
     lines: list[Line] = []
     seen: dict[Key, int] = {}
-    for cells in sheet:
-        if not cells:
-            continue
-        number = sheet.line_num
+    for number, cells in records:
         if len(cells) != len(header):
             problems.append(Problem(number, None, f"has {len(cells)} cells of {len(header)}"))
             continue
@@ -280,9 +276,41 @@ def read(file: TextIO, layout: Layout) -> tuple[list[Line], list[Problem]]:
     return lines, problems
 
 
-def _chain(first: Iterable[str], rest: Iterable[str]) -> Iterator[str]:
-    yield from first
-    yield from rest
+def _records(file: Iterable[bytes], problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
+    """The records of a file that are not empty, each with the line that it begins on.
+
+    Args:
+        file: its lines.
+        problems: gets what ends the reading before the end of the file.
+    """
+    text = _decoded(file, problems)
+    first = next(text, "")
+    # what spreadsheets write, by country
+    delimiter = max(",;\t", key=first.count)
+    sheet = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
+    csv.field_size_limit(2**31 - 1)  # a value may be as long as the server takes it
+    begins = 1
+    try:
+        for cells in sheet:
+            # a spreadsheet keeps rows that were emptied
+            if any(cells):
+                yield begins, cells
+            begins = sheet.line_num + 1
+    except csv.Error as error:
+        problems.append(Problem(begins, None, f"is no CSV from here on: {error}"))
+
+
+def _decoded(file: Iterable[bytes], problems: list[Problem]) -> Iterator[str]:
+    """The lines of a file as text, without a byte order mark."""
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.decode()
+            if "\0" in text:
+                raise UnicodeError
+        except UnicodeError:
+            problems.append(Problem(number, None, "is not UTF-8: save the file as CSV UTF-8"))
+            return
+        yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def edits(
@@ -310,7 +338,7 @@ def edits(
             differing = [
                 Edit(line, name, now[name], value)
                 for name, value in line.cells.items()
-                if value != now[name]
+                if _lines_alike(value) != _lines_alike(now[name])
             ]
             if differing and layout.version(line.key, values) != line.version:
                 # nobody knows which of the two is meant
@@ -318,6 +346,11 @@ def edits(
             else:
                 found += differing
     return found, problems, changed
+
+
+def _lines_alike(value: str | None) -> str | None:
+    """A value with one kind of line ends: programs on Windows write theirs."""
+    return value and value.replace("\r\n", "\n")
 
 
 def _there(

@@ -66,7 +66,6 @@ class Stream:
         connection: outside a transaction.
         person: the number of the person.
         portable: the portable copy (Art. 20) instead of the access report (Art. 15).
-        request: the number of the request that it answers.
     """
 
     def __init__(
@@ -75,13 +74,10 @@ class Stream:
         person: int,
         *,
         portable: bool = False,
-        request: int | None = None,
     ) -> None:
         self._connection = connection
         self._person = person
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        if request is not None:
-            connection.execute("select set_config('gdpr.request', %s, true)", [str(request)])
         query = (
             "select gdpr.portable_copy(%s, false)::text"
             if portable

@@ -20,7 +20,7 @@ STATE = "select persons, erased, failed, remaining from gdpr.erasure_batch where
 @click.option(
     "--file",
     "numbers",
-    type=click.File(),
+    type=click.File(encoding="utf-8", errors="replace"),
     help="The numbers of the persons, one a line; - is standard input. Begins a batch.",
 )
 @click.option("--resume", type=int, metavar="BATCH", help="Go on with a batch.")
@@ -90,10 +90,14 @@ def erase_batch(
 
 def _read(numbers: TextIO) -> list[int]:
     """The persons of a file, one a line."""
-    try:
-        return [int(line) for line in numbers if line.strip()]
-    except ValueError:
-        raise click.UsageError("the file holds something that is no number of a person") from None
+    persons = []
+    for number, line in enumerate(numbers, 1):
+        text = line.removeprefix("\ufeff").strip()
+        if text and not (text.isascii() and text.isdigit()):
+            raise click.UsageError(f"line {number} of the file is no number of a person")
+        if text:
+            persons.append(int(text))
+    return persons
 
 
 def _begin(

@@ -6,6 +6,7 @@ import rich_click as click
 
 from gdprdb.cli.options import database, dsn_option, kind_option, read_identifier, reason_option
 from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.dsn import one
 
 
 @click.group()
@@ -99,3 +100,38 @@ def probes(dsn: str | None) -> Rows:
                 "select * from gdpr.probe where tries > 0 order by counted_until desc, role"
             )
         )
+
+
+@blocklist.command("opt-outs")
+@dsn_option
+@output
+def opt_outs(dsn: str | None) -> Rows:
+    """List mailboxes, as digests, whose owners want no mails about registrations.
+
+    Example:
+
+        gdprdb blocklist opt-outs
+    """
+    with database(dsn) as connection:
+        return fetched(
+            connection.execute("select * from gdpr.opt_out order by opted_out_at desc, digest")
+        )
+
+
+@blocklist.command("lift-opt-out")
+@dsn_option
+@reason_option
+def lift_opt_out(dsn: str | None, reason: str) -> None:
+    """Let registrations be mailed again to the e-mail address on standard input.
+
+    Example:
+
+        gdprdb blocklist lift-opt-out --reason 'asked for it by letter' < address.txt
+    """
+    with database(dsn) as connection:
+        (lifted,) = one(
+            connection,
+            "select gdpr.lift_opt_out(%s, %s)",
+            [read_identifier("e-mail address"), reason],
+        )
+    say("Lifted." if lifted else "Its owner had not opted out.")

@@ -20,6 +20,7 @@ from gdprdb.cli.options import (
     kind_option,
     purpose_option,
     read_identifier,
+    request_option,
     subject_id_option,
     the_subject,
     yes_option,
@@ -249,6 +250,7 @@ def _asked(connection: psycopg.Connection, request_id: int) -> int:
 @purpose_option
 @channel_option
 @evidence_option
+@request_option
 @dry_run_option
 def withdraw(
     dsn: str | None,
@@ -351,3 +353,33 @@ def receipt(dsn: str | None, subject_id: int | None, kind: str, purpose: str) ->
         person = the_subject(connection, subject_id, kind)
         (paper,) = one(connection, "select gdpr.consent_receipt(%s, %s)", [person, purpose])
     return Rows(["field", "value"], list(flattened(paper)), document=paper)
+
+
+@consent.command("may-contact")
+@dsn_option
+@subject_id_option
+@kind_option
+@purpose_option
+@click.option(
+    "--channel",
+    required=True,
+    type=click.Choice(["mail", "phone", "post", "social"]),
+    help="By what.",
+)
+@output
+def may_contact(
+    dsn: str | None, subject_id: int | None, kind: str, purpose: str, channel: str
+) -> Rows:
+    """Tell whether a person may be contacted for a purpose by a channel, at this moment.
+
+    Example:
+
+        gdprdb consent may-contact --subject-id 42 --purpose marketing --channel phone
+    """
+    with database(dsn) as connection:
+        person = the_subject(connection, subject_id, kind)
+        return fetched(
+            connection.execute(
+                "select gdpr.may_contact(%s, %s, %s) as may_contact", [person, channel, purpose]
+            )
+        )

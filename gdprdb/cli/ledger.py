@@ -151,17 +151,19 @@ def check(dsn: str | None, file: Path, public_key: Path | None) -> Rows:
 def replay(dsn: str | None, file: Path, public_key: Path | None, dry_run: bool, yes: bool) -> Rows:
     """Forget again, after a restore, what the ledger in FILE says; then processing goes on.
 
-    The plan shown first is exact: the ledger is replayed and rolled back. A ledger without
-    --public-key is trusted because this database wrote it.
+    The plan shown first is exact: the ledger is replayed and rolled back; --yes goes without. A
+    ledger without --public-key is trusted because this database wrote it.
 
     Example:
 
         gdprdb ledger replay ledger.jsonl --public-key ledger.pub
     """
-    with database(dsn) as connection, connection.transaction(force_rollback=True):
-        plan = _replay(connection, file, public_key)
-    if not go_ahead(plan, "Forget all this again?", dry_run=dry_run, yes=yes):
-        return Rows(plan.columns, [])
+    # nobody reads the plan of --yes, which says what is done twice, and takes as long
+    if dry_run or not yes:
+        with database(dsn) as connection, connection.transaction(force_rollback=True):
+            plan = _replay(connection, file, public_key)
+        if not go_ahead(plan, "Forget all this again?", dry_run=dry_run, yes=False):
+            return Rows(plan.columns, [])
     with database(dsn) as connection:
         done = _replay(connection, file, public_key)
     say("The ledger is replayed: the database processes again.")

@@ -59,6 +59,22 @@ dry_run_option = click.option(
 #: What a dry run says in the end.
 UNCHANGED = "Nothing was changed (--dry-run)."
 
+#: Where the number of a request is kept until a connection is made.
+_REQUEST = "gdprdb.request"
+
+
+def _named(context: click.Context, _: click.Parameter, value: int | None) -> None:
+    context.meta[_REQUEST] = value
+
+
+request_option = click.option(
+    "--request",
+    type=int,
+    callback=_named,
+    expose_value=False,
+    help="The number of the request that this answers.  [env var: GDPRDB_REQUEST]",
+)
+
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
@@ -96,8 +112,8 @@ def database(
     """A connection to a database at this program's release; commits at the end.
 
     The operating system's user is claimed as the actor. Where GDPRDB_KEY is set, it
-    unlocks the key for the session; where GDPRDB_REQUEST is, what is done fulfils the
-    request of that number.
+    unlocks the key for the session; where --request or GDPRDB_REQUEST is given, what is
+    done fulfils the request of that number.
 
     Args:
         dsn: what the user gave.
@@ -111,7 +127,7 @@ def database(
         migrate.require_current(connection)
         connection.adapters.register_loader("timestamptz", _OpenEnded)
         connection.execute("select set_config('gdpr.actor', %s, false)", [getpass.getuser()])
-        if request := os.environ.get("GDPRDB_REQUEST"):
+        if request := _request():
             connection.execute("select set_config('gdpr.request', %s, false)", [request])
         if key := os.environ.get("GDPRDB_KEY"):
             connection.execute("select gdpr.unlock(%s)", [key])
@@ -122,6 +138,13 @@ def database(
         say(UNCHANGED)
     elif done:
         say(done)
+
+
+def _request() -> str | None:
+    """The request that the user named, if any; not a number: a ticket of somebody's."""
+    context = click.get_current_context(silent=True)
+    named = context.meta.get(_REQUEST) if context else None
+    return os.environ.get("GDPRDB_REQUEST") if named is None else str(named)
 
 
 def read_identifier(kind: str) -> str:
@@ -257,3 +280,10 @@ def document(_: click.Context, __: click.Parameter, value: str | None) -> Jsonb 
     except json.JSONDecodeError as error:
         message = f"not JSON: {error}"
         raise click.BadParameter(message) from None
+
+
+details_option = click.option(
+    "--details",
+    callback=document,
+    help="More about it, as JSON; kept encrypted under the person's key, gone with erasure.",
+)

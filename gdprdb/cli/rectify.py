@@ -18,6 +18,7 @@ from gdprdb.cli.options import (
     go_ahead,
     kind_option,
     reason_option,
+    request_option,
     subject_id_option,
     the_subject,
     yes_option,
@@ -89,6 +90,7 @@ def propose(
 @reason_option
 @changes_argument
 @values_option
+@request_option
 @dry_run_option
 @yes_option
 @output
@@ -155,6 +157,7 @@ def list_(dsn: str | None, status: str, values: bool) -> Rows:
 @click.argument("rectification_id", type=int)
 @click.option("--reason", help="Why, for the record. No personal data.")
 @values_option
+@request_option
 @dry_run_option
 @yes_option
 @output
@@ -259,7 +262,7 @@ def import_(
     """
     with database(dsn) as connection:
         layout = corrections.layout_of(connection, table)
-        with file.open(encoding="utf-8", newline="") as sheet:
+        with file.open("rb") as sheet:
             lines, problems = corrections.read(sheet, layout)
         found: list[corrections.Edit] = []
         changed: list[corrections.Problem] = []

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from gdprdb.cli.options import (
     database,
-    document,
+    details_option,
     dry_run_option,
     dsn_option,
     kind_option,
@@ -24,12 +24,6 @@ from gdprdb.cli.output import Rows, fetched, output
 from gdprdb.dsn import one
 
 request_argument = click.argument("number", type=int)
-
-details_option = click.option(
-    "--details",
-    callback=document,
-    help="More about it, as JSON; kept encrypted under the person's key, gone with erasure.",
-)
 
 
 @click.group()

@@ -29,6 +29,9 @@ GROUNDS = (
 
 PLAN = "select * from gdpr.retention_plan()"
 
+#: How much of each kind is tidied in one transaction.
+PAGE = 10_000
+
 hold_option = click.option("--hold-id", type=int, required=True, help="The number of the hold.")
 
 
@@ -241,6 +244,27 @@ def approve(
             connection, "select gdpr.approve_erasures(%s, %s)", [list(subjects) or None, reason]
         )
     return Rows(["batch_id"], [(batch,)] if batch else [])
+
+
+@retention.command()
+@dsn_option
+@output
+def tidy(dsn: str | None) -> Rows:
+    """Delete what is of no effect any more, and make expired gates fast again. For each night.
+
+    Example:
+
+        gdprdb retention tidy
+    """
+    done: dict[str, int] = {}
+    with database(dsn) as connection:
+        while True:
+            page = connection.execute("select what, tidied from gdpr.tidy(%s)", [PAGE]).fetchall()
+            connection.commit()
+            for what, tidied in page:
+                done[what] = done.get(what, 0) + tidied
+            if all(tidied < PAGE for _, tidied in page):
+                return Rows(["what", "tidied"], list(done.items()))
 
 
 @retention.command()

@@ -24,6 +24,7 @@ from gdprdb.cli.options import (
     go_ahead,
     kind_option,
     reason_option,
+    request_option,
     subject_id_option,
     the_subject,
     yes_option,
@@ -47,16 +48,26 @@ def subject() -> None:
 @subject.command()
 @dsn_option
 @kind_option
+@click.option("--table", help="With --key: the person of a row, instead of an identifier.")
+@click.option("--key", help="The row's primary key; of several columns a JSON array of texts.")
 @output
-def find(dsn: str | None, kind: str) -> Rows:
-    """Find the number of the person whose identifier is on standard input.
+def find(dsn: str | None, kind: str, table: str | None, key: str | None) -> Rows:
+    """Find the number of a person: by the identifier on standard input, or by a row.
 
     Example:
 
         gdprdb subject find --kind email < address.txt
+        gdprdb subject find --table crm.customer --key 17
     """
+    if (table is None) != (key is None):
+        raise click.UsageError("--table and --key go together")
     with database(dsn) as connection:
-        return Rows(["subject_id"], [(the_subject(connection, None, kind),)])
+        if table is None:
+            return Rows(["subject_id"], [(the_subject(connection, None, kind),)])
+        (person,) = one(connection, "select gdpr.subject_of(%s::text::regclass, %s)", [table, key])
+    if person is None:
+        raise GdprdbError("the row is not there, or is nobody's")
+    return Rows(["subject_id"], [(person,)])
 
 
 @subject.command("show")
@@ -83,6 +94,7 @@ def show_(dsn: str | None, subject_id: int | None, kind: str) -> Rows:
 @subject_id_option
 @kind_option
 @reason_option
+@request_option
 @dry_run_option
 @yes_option
 @output
@@ -208,7 +220,7 @@ def review(dsn: str | None, review: int, outcome: str) -> None:
     "--mail", is_flag=True, help="Send it as an encrypted ZIP; prints the passphrase, once."
 )
 @click.option("--link", is_flag=True, help="Print a token that opens a download once, for a week.")
-@click.option("--request", type=int, help="The number of the request that this answers.")
+@request_option
 @click.option(
     "--output",
     "target",
@@ -228,7 +240,6 @@ def export(
     encrypt: bool,
     mail: bool,
     link: bool,
-    request: int | None,
     target: Path,
 ) -> None:
     """Hand out everything that is stored about a person, to the person. It is on record.
@@ -247,9 +258,9 @@ def export(
         person = the_subject(connection, subject_id, kind)
         connection.commit()
         if mail or link:
-            click.echo(_ordered(connection, person, mail, portable, request))
+            click.echo(_ordered(connection, person, mail, portable))
             return
-        report = Stream(connection, person, portable=portable, request=request)
+        report = Stream(connection, person, portable=portable)
         passphrase = None
         if encrypt:
             passphrase = archive.passphrase()
@@ -268,12 +279,8 @@ def export(
         say("Tell it by another channel: it is shown this once.")
 
 
-def _ordered(
-    connection: psycopg.Connection, person: int, mail: bool, portable: bool, request: int | None
-) -> str:
+def _ordered(connection: psycopg.Connection, person: int, mail: bool, portable: bool) -> str:
     """Order a mail, or make a token for a download; the passphrase, or the token."""
-    if request is not None:
-        connection.execute("select set_config('gdpr.request', %s, true)", [str(request)])
     if mail:
         number, passphrase = one(
             connection,

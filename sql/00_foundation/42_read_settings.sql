@@ -45,13 +45,14 @@ begin atomic
       'addresses', 'blocklist_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
-    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session', 'reports'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
     (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
+    case when p_settings #>> '{portal,reports}' !~ '^[1-9][0-9]{0,4}$' then 'settings.portal.reports: how many a person has in an hour, 1 to 99999' end,
     gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (

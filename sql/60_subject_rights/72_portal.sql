@@ -4,52 +4,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
-    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
-  end if;
-  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
-    perform gdpr_internal.refuse('too_many_requests');
-  end if;
-  return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
-end
-$function$;
-comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
-  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
-
-create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if exists (
-    select from gdpr_internal.request_state as r
-    where r.subject_id = p_subject and r.kind = p_kind and r.channel = 'portal' and r.state = 'completed'
-      and gdpr_internal.local_day(r.closed_at) = gdpr_internal.local_day(statement_timestamp())
-  ) then
-    return null;
-  end if;
-  return gdpr_internal.portal_open(p_subject, p_kind, null, true);
-end
-$function$;
-comment on function gdpr_internal.portal_answered(bigint, text) is
-  'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
-
-create or replace function gdpr.portal_data(p_session text)
+create or replace function gdpr_internal.portal_report(p_session text, p_portable boolean)
 returns jsonb
 language plpgsql
 volatile
@@ -60,40 +15,48 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
   v_report jsonb;
 begin
-  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.count_report(v_subject);
+  v_request := gdpr_internal.portal_answered(v_subject, case when p_portable then 'portability' else 'access' end);
+  v_before := gdpr_internal.name_request(v_request);
+  v_report := gdpr_internal.report(v_subject, p_portable);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_report;
 end
 $function$;
-comment on function gdpr.portal_data(text) is
-  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+comment on function gdpr_internal.portal_report(text, boolean) is
+  'The access report, or the portable copy, of the person who is signed in, and the request that it answers. Errors: PR303, PR402, PR618.';
 
-create or replace function gdpr.portal_copy(p_session text)
+create or replace function gdpr.portal_data(p_session text)
 returns jsonb
-language plpgsql
+language sql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
-as $function$
-declare
-  v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
-  v_before text := gdpr_internal.name_request(v_request);
-  v_copy jsonb;
-begin
-  v_copy := gdpr.portable_copy(v_subject);
-  perform gdpr_internal.end_request(v_request, v_before);
-  return v_copy;
-end
-$function$;
+begin atomic
+  select gdpr_internal.portal_report(p_session, false);
+end;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.portal_report(p_session, true);
+end;
 comment on function gdpr.portal_copy(text) is
-  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 20.';
 
 create or replace function gdpr.portal_purposes(p_session text)
 returns jsonb
@@ -118,8 +81,9 @@ begin
       'consent_until', nullif(c.valid_until, 'infinity'),
       'respond_until', case when c.status = 'waiting' then c.respond_until end,
       'objection', o.status,
+      'objection_overridden_by', o.ground,
       'direct_marketing', p.direct_marketing,
-      'open_to_objection', o.status is null and (
+      'open_to_objection', o.status is distinct from 'pending' and o.status is distinct from 'upheld' and (
         p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
       )
     )) order by p.id), '[]')
@@ -131,15 +95,17 @@ begin
       where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
     ) as b on true
     left join lateral (
-      select x.status from gdpr.objection as x
-      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+      select nullif(x.status, 'taken_back') as status, x.ground from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name
+      order by x.objection_id desc
+      limit 1
     ) as o on true
     where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
   );
 end
 $function$;
 comment on function gdpr.portal_purposes(text) is
-  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), the objection (pending, upheld, or overridden by which ground), and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
 
 create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
 returns text
@@ -315,12 +281,21 @@ begin
       'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
       'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
       'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
-      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+      'details', d.details,
+      'correction', (
+        select jsonb_build_object('status', c.status, 'reason', c.decision_reason) from gdpr.rectification as c
+        where r.kind = 'rectification' and c.subject_id = v_subject and to_jsonb(c.rectification_id) = d.details -> 'proposal'
+      ),
+      'steps', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('at', e.recorded_at, 'event', e.event, 'reason', e.reason)) order by e.id)
+        from gdpr_internal.request_event as e where e.request_id = r.id
+      )
     )) order by r.id desc), '[]')
     from gdpr_internal.request_state as r
+    cross join lateral (select gdpr_internal.open_evidence(v_subject, r.details)::jsonb as details) as d
     where r.subject_id = v_subject
   );
 end
 $function$;
 comment on function gdpr.portal_requests(text) is
-  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article; of a correction, whether it was approved, and why not; every step, when. Error: PR303 the session has ended. Art. 12(3), 12(4).';

@@ -6,11 +6,12 @@ set local role gdpr_owner;
 create table gdpr_internal.erasure_batch (
   id bigint generated always as identity primary key,
   reason text not null,
+  proposed boolean not null default false,
   opened_at timestamptz not null default statement_timestamp(),
   opened_by text not null default session_user,
   actor text
 );
-comment on table gdpr_internal.erasure_batch is 'Erasures of many persons, decided at once and carried out in chunks.';
+comment on table gdpr_internal.erasure_batch is 'Erasures of many persons, decided at once and carried out in chunks. proposed: because nothing speaks for them any more; who has a basis again, or is restricted, when their turn comes is left out.';
 
 create table gdpr_internal.erasure_batch_person (
   batch_id bigint not null references gdpr_internal.erasure_batch,

@@ -36,12 +36,12 @@ begin
     from gdpr_internal.consent_state as c
     where c.subject_id = any (p_subjects) and (c.record_id is not null or c.request_id is not null)
   ) as e
-  left join gdpr_internal.objection_record as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
+  left join gdpr_internal.standing_objection as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
   group by e.subject_id, e.purpose_id;
 end
 $function$;
 comment on function gdpr_internal.basis_ends(bigint[]) is
-  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection. No row: there never was one.';
+  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection that stands. No row: there never was one.';
 
 create or replace function gdpr_internal.retention_ends(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, rule integer, ends_at timestamptz)

@@ -112,16 +112,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_page record := gdpr_internal.retention_page(p_table, p_subjects);
+  -- whom somebody restricts, or gives a basis, at this moment is left for the next time; who does it later waits, and finds the rows gone.
+  -- Nobody is waited for: retention goes through persons once for each table, in no order that others could keep
+  v_subjects bigint[] := array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share skip locked
+  );
+  v_page record := gdpr_internal.retention_page(p_table, v_subjects);
   v_before text := gdpr_internal.before_worker();
 begin
   execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7)', 'retain_' || p_table)
   into removed, emptied
-  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
+  using v_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;
-comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
+comment on function gdpr_internal.retain(smallint, bigint[], integer) is
+  'Ends what is over of these persons in a table, up to p_limit rows. Persons about whom another session is deciding are passed over.';
 
 create or replace function gdpr_internal.erase_approved(p_limit integer)
 returns bigint

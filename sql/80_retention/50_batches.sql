@@ -3,7 +3,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+create or replace function gdpr_internal.open_batch(p_subjects bigint[], p_reason text, p_proposed boolean)
 returns bigint
 language plpgsql
 volatile
@@ -21,13 +21,28 @@ begin
   ) then
     perform gdpr_internal.refuse('unknown_subject');
   end if;
-  insert into gdpr_internal.erasure_batch (reason, actor) values (p_reason, gdpr_internal.context_setting('actor')) returning id into v_batch;
+  insert into gdpr_internal.erasure_batch (reason, proposed, actor)
+  values (p_reason, p_proposed, gdpr_internal.context_setting('actor'))
+  returning id into v_batch;
   insert into gdpr_internal.erasure_batch_person (batch_id, subject_id)
   select distinct v_batch, p.id from unnest(p_subjects) as p (id);
   perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', v_batch, 'persons', cardinality(p_subjects), 'reason', p_reason));
   return v_batch;
 end
 $function$;
+comment on function gdpr_internal.open_batch(bigint[], text, boolean) is
+  'See gdpr.open_erasure_batch(). p_proposed: they were proposed, and are left out when that is so no more.';
+
+create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.open_batch(p_subjects, p_reason, false);
+end;
 comment on function gdpr.open_erasure_batch(bigint[], text) is
   'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
 
@@ -78,6 +93,37 @@ $function$;
 comment on function gdpr_internal.erase_chunk(bigint, bigint[], text) is
   'Erases some persons of a batch, at once, or one by one when one of them cannot be: that one is marked, the others go.';
 
+create or replace function gdpr_internal.still_proposed(p_batch bigint, p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_kept bigint[];
+  v_dropped bigint[];
+begin
+  -- who is deciding about one of them at this moment, or places a hold, is waited for, and who does so later waits for the erasure
+  perform from gdpr_internal.retention_pass as p for update;
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  v_kept := array(select p.subject_id from gdpr_internal.proposable(p_subjects, p_batch) as p order by p.subject_id);
+  with dropped as (
+    delete from gdpr_internal.erasure_batch_person as b
+    where b.batch_id = p_batch and b.subject_id = any (p_subjects) and b.subject_id <> all (v_kept)
+    returning b.subject_id
+  )
+  select array_agg(d.subject_id) into v_dropped from dropped as d;
+  if v_dropped is not null then
+    perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', p_batch, 'left_out', v_dropped));
+  end if;
+  return v_kept;
+end
+$function$;
+comment on function gdpr_internal.still_proposed(bigint, bigint[]) is
+  'Those of the persons of a batch for whom still nothing speaks; the others, who have a basis again, are held or restricted, or were erased meanwhile, are taken off its list, on record. They can be proposed again.';
+
 create or replace function gdpr.run_erasure_batch(p_batch bigint, p_chunk integer default 500, out erased integer, out failed integer, out remaining bigint)
 language plpgsql
 volatile
@@ -86,25 +132,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_reason text := (select b.reason from gdpr_internal.erasure_batch as b where b.id = p_batch);
+  v_batch gdpr_internal.erasure_batch;
   v_subjects bigint[];
 begin
   perform gdpr_internal.require_read_committed();
-  if v_reason is null then
+  select b.* into v_batch from gdpr_internal.erasure_batch as b where b.id = p_batch;
+  if v_batch.id is null then
     perform gdpr_internal.refuse('batch_unknown');
   elsif coalesce(p_chunk < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one person at a time');
   end if;
-  v_subjects := array(
-    select b.subject_id from gdpr_internal.erasure_batch_person as b
-    where b.batch_id = p_batch and b.done_at is null and b.failure is null
-    order by b.subject_id
-    limit p_chunk
-    -- who else works on the batch takes the next ones
-    for update skip locked
-  );
+  loop
+    v_subjects := array(
+      select b.subject_id from gdpr_internal.erasure_batch_person as b
+      where b.batch_id = p_batch and b.done_at is null and b.failure is null
+      order by b.subject_id
+      limit p_chunk
+      -- who else works on the batch takes the next ones
+      for update skip locked
+    );
+    exit when v_subjects = '{}' or not v_batch.proposed;
+    v_subjects := gdpr_internal.still_proposed(p_batch, v_subjects);
+    exit when v_subjects <> '{}';
+  end loop;
   if v_subjects <> '{}' then
-    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_reason);
+    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_batch.reason);
   end if;
   select count(*) filter (where b.subject_id = any (v_subjects) and b.done_at is not null),
     count(*) filter (where b.subject_id = any (v_subjects) and b.failure is not null),
@@ -115,7 +167,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_erasure_batch(bigint, integer) is
-  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
+  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Of a batch of gdpr.approve_erasures(), persons for whom something speaks again are taken off the list instead. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
 
 create or replace function gdpr.retry_erasure_batch(p_batch bigint)
 returns bigint

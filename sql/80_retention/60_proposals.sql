@@ -19,7 +19,7 @@ begin atomic
 end;
 comment on function gdpr_internal.stands_in(bigint) is 'The purposes of the tables that a person''s data were collected in, as bits.';
 
-create or replace function gdpr_internal.proposable(p_subjects bigint[])
+create or replace function gdpr_internal.proposable(p_subjects bigint[], p_batch bigint default null)
 returns table (subject_id bigint, since timestamptz)
 language plpgsql
 stable
@@ -45,13 +45,15 @@ begin
   ) as e
   where not exists (select from gdpr_internal.live_hold as h where h.subject_id = e.subject_id and h.table_id is null)
     and e.subject_id <> all (gdpr_internal.restricted_of(p_subjects))
-    and not exists (select from gdpr_internal.erasure_batch_person as b where b.subject_id = e.subject_id and b.done_at is null)
+    and not exists (select from gdpr_internal.erasure_batch_person as b 
+      where b.subject_id = e.subject_id and b.done_at is null and b.batch_id is distinct from p_batch
+    )
   group by e.subject_id
   having max(e.ends_at) <= statement_timestamp();
 end
 $function$;
-comment on function gdpr_internal.proposable(bigint[]) is
-  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already.';
+comment on function gdpr_internal.proposable(bigint[], bigint) is
+  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already, other than p_batch.';
 
 create or replace function gdpr.erasure_proposals(p_limit integer default null)
 returns table (subject_id bigint, since timestamptz)
@@ -110,8 +112,8 @@ begin
       perform gdpr_internal.refuse('not_proposed');
     end if;
   end if;
-  return gdpr.open_erasure_batch(v_subjects, p_reason);
+  return gdpr_internal.open_batch(v_subjects, p_reason, true);
 end
 $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
-  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';

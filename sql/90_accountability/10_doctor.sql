@@ -378,6 +378,8 @@ begin
     union all
     select * from gdpr_internal.doctor_retention()
     union all
+    select * from gdpr_internal.doctor_requests()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'

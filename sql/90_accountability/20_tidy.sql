@@ -33,6 +33,7 @@ begin
   get diagnostics v_deleted = row_count;
   delete from gdpr_internal.sign_in_mail as m
   where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  delete from gdpr_internal.portal_reading as r where r.since <= statement_timestamp() - interval '1 hour';
   return v_deleted;
 end
 $function$;

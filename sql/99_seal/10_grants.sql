@@ -264,7 +264,7 @@ grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
   gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
-  gdpr.portal_requests(text) to gdpr_portal;
+  gdpr.portal_requests(text), gdpr.portal_take_back_objection(text, text, jsonb), gdpr.portal_withdraw_request(text, bigint, jsonb) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function

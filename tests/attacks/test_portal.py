@@ -14,6 +14,7 @@ import pytest
 from tests.attacks.test_logs import SETTINGS, bytes_of
 from tests.attacks.test_tokens import ask, person
 from tests.attacks.world import POLICY, World, attempt, leaked, told
+from tests.support import waiting
 
 ANNA, HUGO, VERA = 1, 2, 3
 
@@ -30,6 +31,8 @@ CALLS = (
     "portal_restrict(%s, 'legal_claims')",
     'portal_correct(%s, \'{"words": "x"}\')',
     "portal_erase(%s)",
+    "portal_take_back_objection(%s, 'analytics')",
+    "portal_withdraw_request(%s, 1)",
 )
 
 LINK = "select gdpr.portal_request_sign_in(%s)"
@@ -348,6 +351,44 @@ def test_evidence_of_requests_cannot_be_changed(world: World) -> None:
     assert "gdpr_request_unanswered" in told(
         attempt(dpo, "select gdpr.complete_request(%s)", [number])
     )
+
+
+def test_a_request_of_another_is_not_withdrawn(world: World) -> None:
+    """Nor the objection behind it; and hers or nobody's, the answer is one."""
+    number = "select gdpr.portal_object(%s, 'analytics')"
+    ((hers,),) = world.run("portal_app", number, [token(world, "session", VERA)])
+    session, portal = token(world, "session", ANNA), world.login("portal_app")
+    answers = {
+        told(attempt(portal, "select gdpr.portal_withdraw_request(%s, %s)", [session, asked]))
+        for asked in (hers, 999, -1, None)
+    }
+    assert len(answers) == 1
+    assert "gdpr_unknown_request" in answers.pop()
+    ((taken,),) = world.run(
+        "portal_app", "select gdpr.portal_take_back_objection(%s, 'analytics')", [session]
+    )
+    assert taken is False
+    assert world.run("dpo_login", "select status from gdpr.objection") == [("pending",)]
+
+
+def test_a_correction_is_approved_or_taken_back_and_not_both(world: World) -> None:
+    """The officer approves, the person withdraws at that moment: neither waits for ever."""
+    session, portal = token(world, "session", ANNA), world.login("portal_app")
+    change = json.dumps([{"table": "crm.customer", "key": "1", "column": "city", "value": "Ulm"}])
+    ((asked,),) = world.run("portal_app", "select gdpr.portal_correct(%s, %s)", [session, change])
+    ((proposal,),) = world.run("dpo_login", "select rectification_id from gdpr.rectification")
+    officer = world.db.connect("dpo_login", autocommit=False)
+    officer.execute("select gdpr.set_context(p_request => %s)", [str(asked)])
+    officer.execute("select gdpr.approve_rectification(%s)", [proposal])
+    ended = waiting(
+        portal,
+        lambda: portal.execute("select gdpr.portal_withdraw_request(%s, %s)", [session, asked]),
+    )
+    officer.commit()
+    # what was corrected stays so, and the request of which nothing is left to do is closed
+    assert ended() is None
+    assert world.run("dpo_login", "select status from gdpr.rectification") == [("approved",)]
+    assert world.run("dpo_login", "select state from gdpr.request") == [("withdrawn",)]
 
 
 def test_two_officers_answer_one_request_once(world: World) -> None:

@@ -533,6 +533,8 @@ def test_what_cannot_be_protected_is_refused_with_the_reason(
         ({"roles__gdpr_dpo": {"audience": "bi", "purposes": ["orders"]}}, "is gdprdb's own"),
         ({"roles__postgres": {"audience": "clear", "purposes": ["orders"]}}, "superuser"),
         ({"settings__phone_country_code": "+49"}, "digits"),
+        ({"settings__portal": {"reports": 0}}, "settings.portal.reports"),
+        ({"settings__portal": {"reports": "many"}}, "settings.portal.reports"),
         ({"tables__crm.customer__purposes": None}, ".purposes: at least one"),
     ],
 )

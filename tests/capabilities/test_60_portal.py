@@ -194,6 +194,131 @@ def test_a_refusal_is_shown_with_its_article(house: Database) -> None:
     assert "due_on" not in shown
 
 
+def test_an_objection_is_taken_back(house: Database) -> None:
+    """One that waits for a decision, with its request; and one to marketing, which was for good."""
+    session = signed_in(house)
+    anna = subject(house, "crm.customer", 1)
+    number = portal(house, "object", session, "analytics", {"why": "my situation"})
+    assert portal(house, "take_back_objection", session, "analytics", {"why": "thought again"})
+    assert house.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(3,)]
+    assert steps(house, number) == ["received", "objection_pending", "objection", "withdrawn"]
+    assert portal(house, "take_back_objection", session, "analytics") is False
+    house.rows(
+        "select gdpr.record_consent(%s, 'marketing', true, 'in_person')", [anna], user="dpo_login"
+    )
+    marketing = portal(house, "object", session, "marketing")
+    assert portal(house, "take_back_objection", session, "marketing")
+    assert sees(house, 1, "marketing")
+    assert state(house, marketing) == "completed"
+    assert house.rows(
+        "select purpose, status, decision_details, decided_by from gdpr.objection order by 1",
+        user="dpo_login",
+    ) == [
+        ("analytics", "taken_back", {"why": "thought again", "channel": "portal"}, "portal_app"),
+        ("marketing", "taken_back", {"channel": "portal"}, "portal_app"),
+    ]
+    assert not any("objection" in p for p in portal(house, "purposes", session))
+
+
+def test_to_and_fro_has_a_bound_and_no_is_always_possible(house: Database) -> None:
+    session = signed_in(house)
+    for _ in range(10):
+        portal(house, "object", session, "analytics")
+        portal(house, "take_back_objection", session, "analytics")
+    portal(house, "object", session, "analytics")
+    with refused("PR616", "too_many_requests"):
+        portal(house, "take_back_objection", session, "analytics")
+    assert house.rows("select count(*) from gdpr_bi.customer", user="metabase") == [(2,)]
+    # and requests, withdrawn each time: 49 of today with the eleven, others of yesterday
+    for ago, times in (("1 hour", 38), ("25 hours", 30)):
+        house.rows(
+            "with asked as (insert into gdpr_internal.request (kind, subject_id, channel,"
+            " received_at, recorded_at) select 'access', %s, 'portal', now(), now() - %s::interval"
+            " from generate_series(1, %s) returning id)"
+            " insert into gdpr_internal.request_event (request_id, event, due_on)"
+            " select id, 'withdrawn', now() from asked",
+            [subject(house, "crm.customer", 1), ago, times],
+            user="postgres",
+        )
+    portal(house, "erase", session)
+    with refused("PR616", "too_many_requests"):
+        portal(house, "erase", session)
+
+
+def test_what_was_decided_about_an_objection_is_shown(house: Database) -> None:
+    session = signed_in(house)
+    anna = subject(house, "crm.customer", 1)
+    portal(house, "object", session, "analytics")
+    told = {"who": "Ms Ito", "when": "2027-01-31", "how": "by telephone", "reference": "T 7"}
+    decide = "select gdpr.decide_objection(%s, 'analytics', 'overridden', 'legal_claims', %s)"
+    house.rows(
+        "select gdpr.announce_lifting(%s, 'phone', %s)", [anna, json.dumps(told)], user="dpo_login"
+    )
+    house.rows(decide, [anna, json.dumps({"claim": "3 O 17/26"})], user="dpo_login")
+    (shown,) = [p for p in portal(house, "purposes", session) if p["purpose"] == "analytics"]
+    assert (shown["objection"], shown["objection_overridden_by"]) == ("overridden", "legal_claims")
+    assert shown["open_to_objection"]
+
+
+def test_an_own_request_is_withdrawn(house: Database) -> None:
+    """With what hangs on it: the objection, the correction that was proposed."""
+    session = signed_in(house)
+    hers = ask(house, "select gdpr.open_request('access', %s)", subject(house, "crm.customer", 2))
+    change = {"table": "crm.customer", "key": "1", "column": "last_name", "value": "Ahrend"}
+    made = {
+        "erase": portal(house, "erase", session),
+        "correct": portal(house, "correct", session, [change]),
+        "object": portal(house, "object", session, "analytics"),
+    }
+    house.rows("select gdpr.ask_identity(%s)", [made["erase"]], user="dpo_login")
+    house.rows("select gdpr.ask_identity(%s)", [made["object"]], user="dpo_login")
+    for number in made.values():
+        portal(house, "withdraw_request", session, number, {"why": "thought again"})
+        with refused("PR608", "request_state"):
+            portal(house, "withdraw_request", session, number)
+    shown = {r["request"]: r for r in portal(house, "requests", session)}
+    assert {r["state"] for r in shown.values()} == {"withdrawn"}
+    assert shown[made["correct"]]["correction"] == {
+        "status": "rejected",
+        "reason": "taken back by the person",
+    }
+    assert [s["event"] for s in shown[made["erase"]]["steps"]] == [
+        "received",
+        "identity_asked",
+        "withdrawn",
+    ]
+    assert house.rows("select status from gdpr.objection", user="dpo_login") == [("taken_back",)]
+    # another's, and nobody's: one answer
+    for number in (hers, 4711, None):
+        with refused("PR607", "unknown_request"):
+            portal(house, "withdraw_request", session, number)
+    assert state(house, hers) == "open"
+
+
+def test_reports_in_an_hour_are_counted(house: Database) -> None:
+    times = {"reports": 3}
+    apply(house, policy(**PURPOSES | MAIL | {"settings__portal": times}))
+    session = signed_in(house)
+    for function in ("data", "copy", "data"):
+        portal(house, function, session)
+    for function in ("data", "copy"):
+        with refused("PR618", "too_often"):
+            portal(house, function, session)
+    assert portal(house, "purposes", session)
+    portal(house, "data", signed_in(house, "bela@example.com"))
+    house.rows(
+        "update gdpr_internal.portal_reading set since = since - interval '1 hour'",
+        user="postgres",
+    )
+    portal(house, "data", session)
+    house.rows(
+        "update gdpr_internal.portal_reading set since = since - interval '1 hour'",
+        user="postgres",
+    )
+    house.rows("select gdpr.tidy_tokens()")
+    assert house.rows("select * from gdpr_internal.portal_reading", user="postgres") == []
+
+
 def test_a_restricted_person_still_reaches_the_portal(house: Database) -> None:
     anna = subject(house, "crm.customer", 1)
     house.rows("select gdpr.restrict(%s, 'legal_claims')", [anna], user="dpo_login")

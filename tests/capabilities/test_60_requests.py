@@ -119,6 +119,29 @@ def test_the_board_sorts_and_counts_days(crm: Database) -> None:
 WEEK = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
+def test_the_doctor_tells_who_waits(crm: Database) -> None:
+    """Requests past their last day; objections that no request reminds of."""
+    found = (
+        "select topic, object, finding from gdpr.doctor()"
+        " where topic in ('request', 'objection') order by 1"
+    )
+    opened(crm, "access", at="2026-03-31")
+    opened(crm, "access", at="2026-04-30")
+    opened(crm, "erasure")
+    asked = opened(crm, "access", 2, at="2026-03-31")
+    move(crm, "ask_identity(%s)", asked)
+    number = opened(crm, "objection")
+    within(crm, number, "object_to(1, 'analytics')")
+    move(crm, "object_to(2, 'analytics')")
+    late = [("request", "access", "2 overdue, since 2026-04-30")]
+    assert crm.rows(found, user="auditor_login") == late
+    move(crm, "withdraw_request(%s)", number)
+    waits = "1 wait for a decision, and no open request reminds of it"
+    assert crm.rows(found) == [("objection", "analytics", waits), *late]
+    move(crm, "decide_objection(1, 'analytics', 'upheld')")
+    assert crm.rows(found) == late
+
+
 def test_somebody_unknown_asks_and_turns_out_to_be_anna(crm: Database) -> None:
     number = opened(crm, "access", None)
     assert state(crm, number) == "received"

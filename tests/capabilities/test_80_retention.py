@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -234,6 +235,20 @@ def test_a_basis_that_comes_back_begins_anew(shop: Database) -> None:
     assert due(shop) == {}
 
 
+def test_an_objection_that_was_taken_back_ends_nothing(shop: Database) -> None:
+    """The basis that went on meanwhile is still the last one."""
+    apply(shop, rules(visit=[{"for": "1 ms", "after": "last_basis"}]))
+    who = person(shop, 1)
+    shop.rows("select gdpr.object_to(%s, 'orders')", [who], user="dpo_login")
+    assert due(shop) == {("shop.visit", 1): (1, 0, 0)}
+    back = "select gdpr.decide_objection(%s, 'orders', 'taken_back', null, %s)"
+    shop.rows(back, [who, '{"by": "phone"}'], user="dpo_login")
+    # a gate past its instant: the evidence is what is asked
+    shop.rows("alter table shop.visit disable trigger all", user="postgres")
+    shop.rows("update shop.visit set gdpr_until = '-infinity'", user="postgres")
+    assert due(shop) == {}
+
+
 def test_a_table_with_a_purpose_that_says_nothing_keeps_its_rows(shop: Database) -> None:
     apply(shop, rules(retain={"orders": "1 day"}))
     who = person(shop, 1)
@@ -312,6 +327,39 @@ def test_two_runs_at_once_do_it_once(shop: Database) -> None:
     end_of_wait = waiting(two, lambda: two.execute("select * from gdpr.run_retention()"))
     one.commit()
     assert end_of_wait() is None
+    assert ids(shop, "sale") == []
+
+
+def test_who_is_decided_about_at_this_moment_is_kept(shop: Database) -> None:
+    """The officer has decided and not committed when retention comes by. Nothing of these persons
+    is open any more: restricting one changes no row on which the two could meet."""
+    apply(shop, rules(visit=[{"for": "1 year", "after": "last_basis"}]))
+    for key, purpose in itertools.product((1, 2, 3), ("orders", "books")):
+        end(shop, person(shop, key), purpose, ago="2 years")
+    officer = shop.connect("dpo_login", autocommit=False)
+    officer.execute("select gdpr.restrict(%s, 'legal_claims')", [person(shop, 1)])
+    officer.execute(
+        "select gdpr.record_basis(%s, 'orders', 'contract', 'a new order')", [person(shop, 2)]
+    )
+    clerk = shop.connect()
+    ended = waiting(clerk, lambda: clerk.execute("select * from gdpr.run_retention()"))
+    officer.commit()
+    assert ended() is None
+    assert run(shop) == []
+    assert ids(shop, "visit", "person_id <= 3") == [1, 2]
+
+
+def test_who_decides_while_retention_runs_waits_for_it(shop: Database) -> None:
+    """And restricts what is left: rows that were due are gone, not half of them."""
+    apply(shop, rules(**SALES))
+    clerk = shop.connect(autocommit=False)
+    clerk.execute("select count(*) from gdpr.run_retention()")
+    officer = shop.connect("dpo_login")
+    call = "select gdpr.restrict(%s, 'legal_claims')"
+    ended = waiting(officer, lambda: officer.execute(call, [person(shop, 1)]))
+    assert shop.rows("select count(*) from gdpr.restriction") == [(0,)]
+    clerk.commit()
+    assert ended() is None
     assert ids(shop, "sale") == []
 
 
@@ -474,3 +522,40 @@ def test_who_is_not_proposed(shop: Database, keep: str) -> None:
     assert shop.rows(proposals, user="dpo_login") == [(one,)]
     shop.rows(f"select {keep}", [one], user="dpo_login")
     assert shop.rows(proposals, user="dpo_login") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            "gdpr.restrict(%s, 'legal_claims')",
+            "gdpr.record_basis(%s, 'books', 'legal_obligation', 'audit')",
+        ),
+        ("gdpr.place_hold(%s, 'legal_claims', 'x')", "%s"),
+    ],
+)
+def test_who_came_back_after_the_approval_is_not_erased(
+    shop: Database, one: str, other: str
+) -> None:
+    """The officer approved three; some of them are decided about, in another session, when their
+    turn comes. Afterwards they can be proposed again."""
+    persons = [person(shop, key) for key in (1, 2, 3)]
+    for who, purpose in itertools.product(persons, ("orders", "books")):
+        end(shop, who, purpose, ago="1 day")
+    ((batch,),) = shop.rows("select gdpr.approve_erasures()", user="dpo_login")
+    officer = shop.connect("dpo_login", autocommit=False)
+    officer.execute(f"select {one}".encode(), [persons[0]])
+    officer.execute(f"select {other}".encode(), [persons[1]])
+    clerk = shop.connect()
+    ended = waiting(clerk, lambda: clerk.execute("select * from gdpr.run_retention()"))
+    officer.commit()
+    assert ended() is None
+    left = persons[:1] if other == "%s" else persons[:2]
+    state = "select persons, erased, failed, remaining from gdpr.erasure_batch where batch_id = %s"
+    assert shop.rows(state, [batch]) == [(3 - len(left), 3 - len(left), 0, 0)]
+    assert ids(shop, "person") == [*range(1, 1 + len(left)), 4, 5]
+    ((told,),) = shop.rows(
+        "select old from gdpr.audit_log where operation = 'BATCH' order by id desc limit 1",
+        user="auditor_login",
+    )
+    assert told == {"batch": batch, "left_out": left}

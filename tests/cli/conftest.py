@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.support import Database, Run
+from tests.capabilities.crm import POLICY, apply
+from tests.support import Clone, Database, Run
 
 
 @pytest.fixture
@@ -12,3 +15,14 @@ def on_db(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The same, with ``db`` as the database and its owner as the login."""
     monkeypatch.setenv("GDPRDB_DSN", db.dsn())
     return run
+
+
+@pytest.fixture
+def office(
+    clone: Clone, shop_template: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    """The command line as the officer, on the customer database."""
+    with clone(shop_template) as database:
+        apply(database, POLICY | {"settings": {"working_days": ["monday", "sunday"]}})
+        monkeypatch.setenv("GDPRDB_DSN", database.dsn("dpo_login"))
+        yield run

@@ -229,6 +229,46 @@ def test_problems_are_named_by_line_and_column_and_nothing_is_done(
     assert names(crm) == ["Ahrens", "Bartok", "Chiba"]
 
 
+def test_what_spreadsheets_make_of_a_file(crm: Database, officer: Officer, tmp_path: Path) -> None:
+    """A byte order mark, line ends of Windows, quotes around everything, rows that were emptied;
+    line ends within a cell are theirs, too, and no correction."""
+    crm.rows("update gdpr_clear.customer set city = E'a\nb' where id = 2", user="crm_app")
+    path = tmp_path / "customers.csv"
+    call = ("rectify", "import", "crm.customer", str(path), "--reason", "x", "--yes")
+    for delimiter in (",", ";", "\t"):
+        name = f'Arens{delimiter} "the elder"'
+        rows = sheet(officer("rectify", "export", "crm.customer").out)
+        rows[0]["last_name"] = name
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            out = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+            out.writerow(rows[0])
+            out.writerows([cell.replace("\n", "\r\n") for cell in row.values()] for row in rows)
+            file.write(delimiter * (len(rows[0]) - 1) + "\r\n\r\n")
+        done = officer(*call, "--format", "json")
+        assert done.code == 0, done.err
+        assert [(entry["line"], entry["column"]) for entry in done.data] == [(2, "last_name")]
+        assert names(crm)[0] == name
+
+
+def test_a_broken_file_is_named_by_the_line_where_it_breaks(
+    crm: Database, officer: Officer, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.csv"
+    for broken, words in (
+        ("1,Arens,x\n2,B\u00e4r,y\n".encode("cp1252"), "line 3: is not UTF-8"),
+        ("1,Arens,x\n".encode("utf-16"), "line 2: is not UTF-8"),
+        (b"1,Arens,x\n2,B\0r,y\n", "line 3: is not UTF-8"),
+        (b'1,"Are\nns",x\n2,"Bartok,y\n3,Chiba,z\n', "line 4: is no CSV from here on"),
+        (b'1,"Are"ns,x\n', "line 2: is no CSV from here on"),
+        (b'1,"Are\nns",x\n2,Bartok,y,z\n', "line 4: has 4 cells of 3"),
+    ):
+        path.write_bytes(b"id,last_name,gdpr_version\n" + broken)
+        refused = officer("rectify", "import", "crm.customer", str(path), "--reason", "x", "--yes")
+        assert refused.code == 4
+        assert words in refused.err
+    assert names(crm) == ["Ahrens", "Bartok", "Chiba"]
+
+
 def test_the_rows_of_one_person(officer: Officer) -> None:
     rows = sheet(officer("rectify", "export", 'crm."order"', "--subject-id", "1").out)
     assert [(row["id"], row["note"]) for row in rows] == [

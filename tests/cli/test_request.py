@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.capabilities.crm import POLICY, apply
-from tests.support import Clone, Run
-
-
-@pytest.fixture
-def office(
-    clone: Clone, shop_template: str, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Run]:
-    """The command line as the officer, on the customer database."""
-    with clone(shop_template) as database:
-        apply(database, POLICY | {"settings": {"working_days": ["monday", "sunday"]}})
-        monkeypatch.setenv("GDPRDB_DSN", database.dsn("dpo_login"))
-        yield run
+from tests.support import Run
 
 
 def row(office: Run, *arguments: str, stdin: str | None = None) -> dict[str, Any]:

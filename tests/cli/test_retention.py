@@ -109,7 +109,8 @@ def test_a_batch_from_a_file_and_what_is_left_of_it(
 ) -> None:
     everybody = numbers(db)
     path = tmp_path / "numbers"
-    path.write_text("\n".join(str(number) for number in everybody[:9]))
+    # as Windows writes it
+    path.write_text("\r\n".join(str(n) for n in everybody[:9]) + "\r\n\r\n", "utf-8-sig")
     call = ("subject", "erase-batch", "--file", str(path), "--reason", "inactive", "--chunk", "4")
     dry = members(*call, "--dry-run")
     assert dry.code == 0
@@ -122,6 +123,12 @@ def test_a_batch_from_a_file_and_what_is_left_of_it(
     assert again.code == 0
     assert members("subject", "erase-batch", "--resume", "99", "--yes").code == 1
     assert members("subject", "erase-batch", "--file", str(path)).code == 2
+    for wrong in (b"anna@example.com", b"-7", b"1;2", "²".encode(), b"\xff\xfe1"):
+        path.write_bytes(b"1\n\n" + wrong + b"\n")
+        refused = members(*call, "--yes")
+        assert refused.code == 2
+        assert "line 3 of the file is no number" in refused.err
+        assert "anna" not in refused.err
 
 
 def test_somebody_who_cannot_be_erased_is_a_finding(db: Database, members: Run) -> None:
@@ -165,3 +172,19 @@ def test_pg_cron_where_there_is_one(db: Database, members: Run) -> None:
         ("gdprdb retention", "select count(*) from gdpr.run_retention()"),
         ("gdprdb tidy", "select count(*) from gdpr.tidy()"),
     ]
+
+
+def test_tidying_goes_on_until_nothing_is_left(
+    db: Database, on_db: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdprdb.cli.retention.PAGE", 2)
+    db.rows(
+        "select gdpr_internal.create_token('session', n, n, now() - interval '1 day')"
+        " from generate_series(1, 5) as n",
+        user="postgres",
+    )
+    done = {
+        row["what"]: row["tidied"] for row in on_db("retention", "tidy", "--format", "json").data
+    }
+    assert (done["tokens"], done["gates"]) == (5, 0)
+    assert db.rows("select count(*) from gdpr_internal.token", user="postgres") == [(0,)]

@@ -104,8 +104,7 @@ def test_a_file_that_nobody_touched_changes_nothing(
         written = "".join(corrections.write(officer, layout, None))
         saved = io.StringIO()
         csv.writer(saved).writerows(csv.reader(io.StringIO(written)))
-        saved.seek(0)
-        lines, problems = corrections.read(saved, layout)
+        lines, problems = corrections.read(io.BytesIO(saved.getvalue().encode()), layout)
         assert problems == []
         assert [line.key for line in lines] == [("1",), ("2",)]
         assert corrections.edits(officer, layout, lines) == ([], [], [])

@@ -50,12 +50,13 @@ values
   ('request_state', 'PR608', 'the request is not in a state for this', 'gdpr.request_board shows where requests stand and what they miss.', 'Art. 12'),
   ('request_of_another', 'PR609', 'the request is that of another person', 'gdpr.set_context(p_request => ...) names the request that is being fulfilled; leave it empty for what belongs to none.', 'Art. 5(2)'),
   ('too_late_to_extend', 'PR610', 'the time for an answer can be extended within the first month only', 'Answer the request, and say why it is late.', 'Art. 12(3)'),
-  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
+  ('request_unanswered', 'PR611', 'what the request asks is not done', 'Do it with gdpr.set_context(p_request => ...), on the command line with --request, or complete with an outcome that says why not: fulfilled_in_part, fulfilled_elsewhere, done_before, nothing_held.', 'Art. 12(3)'),
   ('lifting_not_announced', 'PR612', 'the person was not told that the restriction is going to end', 'Tell them first, with gdpr.announce_lifting(): by mail, or with evidence of how else.', 'Art. 18(3)'),
   ('exception_refused', 'PR613', 'there is no such exception from a restriction', 'Exceptions are for restricted persons; with consent, it has to be newer than the restriction.', 'Art. 18(2)'),
   ('not_open_to_objection', 'PR614', 'nobody can object to this purpose', 'Consent is withdrawn with gdpr.withdraw_consent(); for contracts and legal obligations see gdpr.restrict() and gdpr.erase(). Mark direct marketing in the policy.', 'Art. 21(1)'),
   ('no_objection', 'PR615', 'there is no objection to decide about', 'gdpr.objection shows them.', 'Art. 21'),
-  ('too_many_requests', 'PR616', 'twenty requests of this person are open', 'They have to be answered first.', 'Art. 12(5)'),
+  ('too_many_requests', 'PR616', 'the person has asked for too much at once', 'Wait for the answers, or until tomorrow; objecting and withdrawing consent are possible at any time.', 'Art. 12(5)'),
+  ('too_often', 'PR618', 'the person has had too many reports in this hour', 'Show what was read before, or raise settings.portal.reports.', 'Art. 12(5)'),
   ('restored', 'PR640', 'the database was restored from a backup, and has not forgotten again', 'Replay the ledger (gdprdb ledger replay): it erases, restricts and withdraws again what was since. gdpr.accept_restore() is for a move that lost nothing.', 'Art. 17, Art. 32(1)(c)'),
   ('ledger_refused', 'PR641', 'the ledger cannot be replayed here', 'Take the ledger of this very database, as gdpr.ledger() gave it and all its parts in their order.', 'Art. 17'),
   ('erased', 'PR603', 'the person has been erased', 'Nothing more may be stored about this person.', 'Art. 17'),
@@ -1701,13 +1702,14 @@ begin atomic
       'addresses', 'blocklist_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
-    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session'])
+    || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session', 'reports'])
     || gdpr_internal.adequacy_problems(p_settings -> 'adequacy')
     || gdpr_internal.address_problems(p_settings -> 'addresses')
     || array_remove(array[
     (gdpr_internal.read_interval('settings.portal.link', p_settings #>> '{portal,link}')).problem,
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
+    case when p_settings #>> '{portal,reports}' !~ '^[1-9][0-9]{0,4}$' then 'settings.portal.reports: how many a person has in an hour, 1 to 99999' end,
     gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
@@ -10420,7 +10422,7 @@ $function$;
 comment on function gdpr_generated.move_children(smallint, anyelement) is
   'A row that goes to another person takes the rows below it along; their own triggers encrypt them anew.';
 
-create or replace function gdpr_generated.generate_dispatch()
+create or replace function gdpr_generated.define_dispatch(p_signature text, p_returns text, p_calls text)
 returns void
 language plpgsql
 volatile
@@ -10428,17 +10430,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_calls text;
 begin
-  select string_agg(format(E'  perform gdpr_generated.%I(p_subjects);\n', 'spread_' || t.id), '' order by t.id)
-  into v_calls
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null;
   perform gdpr_generated.define(format(
     $code$
-create or replace function gdpr_generated.spread_gate(p_subjects bigint[])
-returns void
+create or replace function gdpr_generated.%s
+returns %s
 language plpgsql
 volatile
 parallel unsafe
@@ -10451,8 +10447,30 @@ begin
 end
 $body$
 $code$,
-    coalesce(v_calls, '')
+    p_signature, p_returns, coalesce(p_calls, '')
   ));
+end
+$function$;
+comment on function gdpr_generated.define_dispatch(text, text, text) is
+  'Creates a function that makes one static call for each protected table (p_calls; null: there is none).';
+
+create or replace function gdpr_generated.generate_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_generated.define_dispatch(
+    'spread_gate(p_subjects bigint[])', 'void',
+    (
+      select string_agg(format(E'  perform gdpr_generated.%I(p_subjects);\n', 'spread_' || t.id), '' order by t.id)
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    )
+  );
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
   perform gdpr_generated.generate_contact_dispatch();
@@ -10700,33 +10718,18 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_calls text;
 begin
-  select string_agg(
-    format(E'  return query select %s, c.* from gdpr_generated.%I(p_subjects) as c;\n', t.id, 'contacts_' || t.id), '' order by t.depth, t.id
-  )
-  into v_calls
-  from gdpr_internal.protected_table as t
-  where t.unprotected_at is null;
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.contacts(p_subjects bigint[])
-returns table (n integer, subject_id bigint, email text, email_column integer, language text, language_column integer)
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = on
-as $body$
-begin
-%s  return;
-end
-$body$
-$code$,
-    coalesce(v_calls, '')
-  ));
+  perform gdpr_generated.define_dispatch(
+    'contacts(p_subjects bigint[])',
+    'table (n integer, subject_id bigint, email text, email_column integer, language text, language_column integer)',
+    (
+      select string_agg(
+        format(E'  return query select %s, c.* from gdpr_generated.%I(p_subjects) as c;\n', t.id, 'contacts_' || t.id), '' order by t.depth, t.id
+      )
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    )
+  );
   comment on function gdpr_generated.contacts(bigint[]) is
     'E-mail address and language of persons, as each protected table stores them. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.contacts(bigint[]) to gdpr_keyholder;
@@ -11490,44 +11493,15 @@ begin
   into v_rows, v_pages
   from gdpr_internal.protected_table as t
   where t.unprotected_at is null;
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])
-returns table (table_id smallint, owner_id bigint, content jsonb)
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = on
-as $body$
-begin
-%s  return;
-end
-$body$
-$code$,
-    coalesce(v_rows, '')
-  ));
+  perform gdpr_generated.define_dispatch(
+    'access_rows(p_subject bigint, p_tables smallint[], p_part oid, p_places tid[])',
+    'table (table_id smallint, owner_id bigint, content jsonb)', v_rows
+  );
   comment on function gdpr_generated.access_rows(bigint, smallint[], oid, tid[]) is
     'A person''s rows as stored, in some protected tables (null: all), or at some places of one. Generated by gdpr.apply().';
-  perform gdpr_generated.define(format(
-    $code$
-create or replace function gdpr_generated.access_pages(p_subject bigint, p_size integer)
-returns table (table_id smallint, part oid, places tid[])
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = on
-as $body$
-begin
-%s  return;
-end
-$body$
-$code$,
-    coalesce(v_pages, '')
-  ));
+  perform gdpr_generated.define_dispatch(
+    'access_pages(p_subject bigint, p_size integer)', 'table (table_id smallint, part oid, places tid[])', v_pages
+  );
   comment on function gdpr_generated.access_pages(bigint, integer) is
     'Where a person''s rows are in every protected table, so many at a time. Generated by gdpr.apply().';
   grant execute on function
@@ -16663,7 +16637,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE (gdprdb subject erase runs it). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]
@@ -18434,12 +18408,75 @@ end
 $function$;
 comment on function gdpr.portal_sign_out(text) is 'Ends a session. Error: PR303 it has ended.';
 
--- 60_subject_rights/72_portal.sql
--- [code] The portal: what a person who is signed in sees and asks for.
--- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
--- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+-- 60_subject_rights/71_portal_bounds.sql
+-- [code] What functions of the portal share: how much a person may write, ask and read, and the request that each act is.
+-- GDPR Art. 12(2), 12(5), Art. 32(1)(b). Called by: the functions of the portal.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.check_details(p_details jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
+    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_details(jsonb) is 'What a person wrote in the portal: a document, and no novel. Error: PR004.';
+
+create or replace function gdpr_internal.refuse_flood(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
+    perform gdpr_internal.refuse('too_many_requests', 'twenty requests are open');
+  elsif (
+    -- what was asked for and withdrawn again counts too: evidence cannot be deleted, and must not grow without end
+    select count(*) from gdpr_internal.request as r
+    where r.subject_id = p_subject and r.channel = 'portal' and r.recorded_at > statement_timestamp() - interval '1 day'
+  ) >= 50 then
+    perform gdpr_internal.refuse('too_many_requests', 'fifty requests in a day');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_flood(bigint) is
+  'Refuses more requests through the portal than somebody can mean: twenty that are open, fifty in a day. Error: PR616.';
+
+create or replace function gdpr_internal.count_report(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_readings integer;
+begin
+  insert into gdpr_internal.portal_reading as r (subject_id, since, readings)
+  values (p_subject, statement_timestamp(), 1)
+  on conflict (subject_id) do update
+  set since = case when r.since > statement_timestamp() - interval '1 hour' then r.since else excluded.since end,
+    readings = case when r.since > statement_timestamp() - interval '1 hour' then r.readings + 1 else 1 end
+  returning r.readings into v_readings;
+  if v_readings > coalesce((select (s.value ->> 'reports')::integer from gdpr_internal.setting as s where s.name = 'portal'), 60) then
+    perform gdpr_internal.refuse('too_often');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.count_report(bigint) is
+  'Counts a report that a person has through the portal: settings.portal.reports in an hour, 60 unless said. Error: PR618.';
 
 create or replace function gdpr_internal.portal_open(p_subject bigint, p_kind text, p_details jsonb default null, p_at_once boolean default false)
 returns bigint
@@ -18450,18 +18487,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if jsonb_typeof(p_details) <> 'object' or pg_column_size(p_details) > 16384 then
-    perform gdpr_internal.refuse('invalid_argument', 'details are {"name": value, ...} of 16 kB at the most');
-  end if;
+  perform gdpr_internal.check_details(p_details);
   perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
-  if not p_at_once and (select count(*) from gdpr_internal.request_state as r where r.subject_id = p_subject and not r.closed) >= 20 then
-    perform gdpr_internal.refuse('too_many_requests');
+  if not p_at_once then
+    perform gdpr_internal.refuse_flood(p_subject);
   end if;
   return gdpr.open_request(p_kind, p_subject, 'portal', statement_timestamp(), p_details);
 end
 $function$;
 comment on function gdpr_internal.portal_open(bigint, text, jsonb, boolean) is
-  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616 twenty requests are open.';
+  'Records what a person asks for in the portal, where the session has proved who it is. p_at_once: it is done now, however many requests are open: whoever fills the list must not keep a person from saying no. Errors: PR004, PR616.';
 
 create or replace function gdpr_internal.portal_answered(p_subject bigint, p_kind text)
 returns bigint
@@ -18486,7 +18521,14 @@ $function$;
 comment on function gdpr_internal.portal_answered(bigint, text) is
   'A request for what the portal gives at once; null where the person had the same today: who pages to and fro asks once.';
 
-create or replace function gdpr.portal_data(p_session text)
+-- 60_subject_rights/72_portal.sql
+-- [code] The portal: what a person who is signed in sees and asks for.
+-- GDPR Art. 7(3), 12(2), 15 to 22. Called by: gdpr_portal, which has nothing else. The person comes from the session, never from
+-- the caller; what is asked for is recorded as a request at once, and done at once where nobody has to decide.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.portal_report(p_session text, p_portable boolean)
 returns jsonb
 language plpgsql
 volatile
@@ -18497,40 +18539,48 @@ set debug_print_plan = off
 as $function$
 declare
   v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'access');
-  v_before text := gdpr_internal.name_request(v_request);
+  v_request bigint;
+  v_before text;
   v_report jsonb;
 begin
-  v_report := gdpr.access_report(v_subject);
+  perform gdpr_internal.count_report(v_subject);
+  v_request := gdpr_internal.portal_answered(v_subject, case when p_portable then 'portability' else 'access' end);
+  v_before := gdpr_internal.name_request(v_request);
+  v_report := gdpr_internal.report(v_subject, p_portable);
   perform gdpr_internal.end_request(v_request, v_before);
   return v_report;
 end
 $function$;
-comment on function gdpr.portal_data(text) is
-  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402. Art. 15.';
+comment on function gdpr_internal.portal_report(text, boolean) is
+  'The access report, or the portable copy, of the person who is signed in, and the request that it answers. Errors: PR303, PR402, PR618.';
 
-create or replace function gdpr.portal_copy(p_session text)
+create or replace function gdpr.portal_data(p_session text)
 returns jsonb
-language plpgsql
+language sql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
-as $function$
-declare
-  v_subject bigint := gdpr_internal.session_subject(p_session);
-  v_request bigint := gdpr_internal.portal_answered(v_subject, 'portability');
-  v_before text := gdpr_internal.name_request(v_request);
-  v_copy jsonb;
-begin
-  v_copy := gdpr.portable_copy(v_subject);
-  perform gdpr_internal.end_request(v_request, v_before);
-  return v_copy;
-end
-$function$;
+begin atomic
+  select gdpr_internal.portal_report(p_session, false);
+end;
+comment on function gdpr.portal_data(text) is
+  'Everything about the person who is signed in, as gdpr.access_report() gives it. The first time on a day is recorded as a request for access, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 15.';
+
+create or replace function gdpr.portal_copy(p_session text)
+returns jsonb
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.portal_report(p_session, true);
+end;
 comment on function gdpr.portal_copy(text) is
-  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402. Art. 20.';
+  'What the person who is signed in provided, to take along, as gdpr.portable_copy() gives it. The first time on a day is recorded as a request for portability, answered. Errors: PR303 the session has ended, PR402, PR618 too many in an hour (settings.portal.reports). Art. 20.';
 
 create or replace function gdpr.portal_purposes(p_session text)
 returns jsonb
@@ -18555,8 +18605,9 @@ begin
       'consent_until', nullif(c.valid_until, 'infinity'),
       'respond_until', case when c.status = 'waiting' then c.respond_until end,
       'objection', o.status,
+      'objection_overridden_by', o.ground,
       'direct_marketing', p.direct_marketing,
-      'open_to_objection', o.status is null and (
+      'open_to_objection', o.status is distinct from 'pending' and o.status is distinct from 'upheld' and (
         p.direct_marketing or p.basis in ('legitimate_interests', 'public_task') or b.bases && array['legitimate_interests', 'public_task']
       )
     )) order by p.id), '[]')
@@ -18568,15 +18619,17 @@ begin
       where h.subject_id = v_subject and h.purpose_id = p.id and h.valid_until > statement_timestamp()
     ) as b on true
     left join lateral (
-      select x.status from gdpr.objection as x
-      where x.subject_id = v_subject and x.purpose = p.name and x.status in ('pending', 'upheld')
+      select nullif(x.status, 'taken_back') as status, x.ground from gdpr.objection as x
+      where x.subject_id = v_subject and x.purpose = p.name
+      order by x.objection_id desc
+      limit 1
     ) as o on true
     where p.id < 62 and (b.bases is not null or c.status is not null or o.status is not null)
   );
 end
 $function$;
 comment on function gdpr.portal_purposes(text) is
-  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), objections, and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
+  'For what the data of the person who is signed in are used: each purpose with description, whether it is allowed now, its bases, where consent stands (channels, until when), the objection (pending, upheld, or overridden by which ground), and whether the person can object. Error: PR303 the session has ended. Art. 7(3), 21(4).';
 
 create or replace function gdpr.portal_withdraw_consent(p_session text, p_purpose text)
 returns text
@@ -18752,15 +18805,136 @@ begin
       'due_on', case when not r.closed and r.state <> 'identity_pending' then r.due_on end,
       'extended', r.extended, 'closed_at', r.closed_at, 'outcome', r.outcome,
       'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
-      'details', gdpr_internal.open_evidence(v_subject, r.details)::jsonb
+      'details', d.details,
+      'correction', (
+        select jsonb_build_object('status', c.status, 'reason', c.decision_reason) from gdpr.rectification as c
+        where r.kind = 'rectification' and c.subject_id = v_subject and to_jsonb(c.rectification_id) = d.details -> 'proposal'
+      ),
+      'steps', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('at', e.recorded_at, 'event', e.event, 'reason', e.reason)) order by e.id)
+        from gdpr_internal.request_event as e where e.request_id = r.id
+      )
     )) order by r.id desc), '[]')
     from gdpr_internal.request_state as r
+    cross join lateral (select gdpr_internal.open_evidence(v_subject, r.details)::jsonb as details) as d
     where r.subject_id = v_subject
   );
 end
 $function$;
 comment on function gdpr.portal_requests(text) is
-  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+  'The requests of the person who is signed in, the newest first: number, kind, state, when it was received and until when the answer is due, what came of it and, of one that was refused, by which article; of a correction, whether it was approved, and why not; every step, when. Error: PR303 the session has ended. Art. 12(3), 12(4).';
+
+-- 60_subject_rights/74_portal_changes.sql
+-- [code] The portal: what a person who is signed in takes back, an objection or a request.
+-- GDPR Art. 12(2), 21. Called by: gdpr_portal. The person comes from the session, never from the caller. Nobody is kept from
+-- saying no; taking it back has a bound, so that the two in turn do not fill the evidence.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.take_back_objection(p_subject bigint, p_purpose text, p_details jsonb)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purpose smallint := gdpr_internal.purpose_id(p_purpose);
+  v_request gdpr_internal.request_state;
+  v_before text;
+begin
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not exists (select from gdpr_internal.standing_objection as o where o.subject_id = p_subject and o.purpose_id = v_purpose) then
+    return false;
+  elsif (
+    select count(*) from gdpr_internal.objection_decision as d
+    join gdpr_internal.objection_record as o on o.id = d.objection_id
+    where o.subject_id = p_subject and d.decision = 'taken_back' and d.decided_at > statement_timestamp() - interval '1 day'
+  ) >= 10 then
+    perform gdpr_internal.refuse('too_many_requests', 'ten objections were taken back in a day');
+  end if;
+  -- somebody may be waiting to decide about it
+  select r.* into v_request
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.request_state as r on r.id = o.request_id
+  where o.subject_id = p_subject and o.purpose_id = v_purpose and not r.closed;
+  v_before := gdpr_internal.name_request(case when v_request.state in ('open', 'extended') then v_request.id end);
+  perform gdpr.decide_objection(p_subject, p_purpose, 'taken_back', null, coalesce(p_details, '{}') || '{"channel": "portal"}');
+  perform set_config('gdpr.request', v_before, true);
+  if v_request.id is not null then
+    perform gdpr.withdraw_request(v_request.id);
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.take_back_objection(bigint, text, jsonb) is
+  'Ends an objection because the person says so in the portal, and withdraws the request that still waits for a decision about it. False: there is none. Errors: PR003, PR005, PR616 ten in a day.';
+
+create or replace function gdpr.portal_take_back_objection(p_session text, p_purpose text, p_details jsonb default null)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+begin
+  perform gdpr_internal.check_details(p_details);
+  return gdpr_internal.take_back_objection(v_subject, p_purpose, p_details);
+end
+$function$;
+comment on function gdpr.portal_take_back_objection(text, text, jsonb) is
+  'Takes back an objection, one to direct marketing too: the purpose is open again where a basis carries it. A request that waits for the decision is withdrawn. p_details: why, kept encrypted. Returns whether there was an objection. Errors: PR303 the session has ended, PR003, PR004, PR005, PR616 ten in a day. Art. 21.';
+
+create or replace function gdpr.portal_withdraw_request(p_session text, p_request bigint, p_details jsonb default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint := gdpr_internal.session_subject(p_session);
+  v_request gdpr_internal.request_state;
+  v_purpose text;
+  v_proposal bigint;
+begin
+  perform gdpr_internal.check_details(p_details);
+  select r.* into v_request from gdpr_internal.request_state as r where r.id = p_request and r.subject_id = v_subject;
+  if v_request.id is null then
+    perform gdpr_internal.refuse('unknown_request');
+  elsif v_request.kind = 'rectification' then
+    -- the proposal before the person, as an officer who approves it
+    select c.id into v_proposal
+    from gdpr_internal.rectification as c
+    where c.subject_id = v_subject and to_jsonb(c.id) = gdpr_internal.open_evidence(v_subject, v_request.details)::jsonb -> 'proposal'
+    for update;
+  end if;
+  perform from gdpr_internal.subject as s where s.id = v_subject for no key update;
+  select p.name into v_purpose
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.purpose as p on p.id = o.purpose_id
+  where o.subject_id = v_subject and o.request_id = p_request and not v_request.closed;
+  if v_purpose is not null then
+    perform gdpr_internal.take_back_objection(v_subject, v_purpose, p_details);
+    return;
+  end if;
+  perform gdpr.withdraw_request(p_request, p_details);
+  if v_proposal is not null and not exists (
+    select from gdpr_internal.rectification_decision as d where d.rectification_id = v_proposal
+  ) then
+    perform gdpr.reject_rectification(v_proposal, 'taken back by the person');
+  end if;
+end
+$function$;
+comment on function gdpr.portal_withdraw_request(text, bigint, jsonb) is
+  'Closes a request of the person who is signed in, whom nobody needs to answer any more; with a request to object the objection is taken back, with one to correct what was proposed. What was done stays done. p_details: why, kept encrypted. Errors: PR303 the session has ended, PR607 no such request of this person, PR608 closed already, PR004, PR005, PR616. Art. 12(2).';
 
 -- 60_subject_rights/80_ledger.sql
 -- [code] The ledger: what has to be forgotten again after a restore. Numbers and keyed digests, no words that somebody typed.
@@ -21012,12 +21186,12 @@ begin
     from gdpr_internal.consent_state as c
     where c.subject_id = any (p_subjects) and (c.record_id is not null or c.request_id is not null)
   ) as e
-  left join gdpr_internal.objection_record as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
+  left join gdpr_internal.standing_objection as o on o.subject_id = e.subject_id and o.purpose_id = e.purpose_id
   group by e.subject_id, e.purpose_id;
 end
 $function$;
 comment on function gdpr_internal.basis_ends(bigint[]) is
-  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection. No row: there never was one.';
+  'When the last basis of persons ended, or will end, for each purpose that they ever had one for: the end of a contract, an assessment that was not renewed, a consent withdrawn or expired, a question nobody answered, an objection that stands. No row: there never was one.';
 
 create or replace function gdpr_internal.retention_ends(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, rule integer, ends_at timestamptz)
@@ -21177,16 +21351,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_page record := gdpr_internal.retention_page(p_table, p_subjects);
+  -- whom somebody restricts, or gives a basis, at this moment is left for the next time; who does it later waits, and finds the rows gone.
+  -- Nobody is waited for: retention goes through persons once for each table, in no order that others could keep
+  v_subjects bigint[] := array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share skip locked
+  );
+  v_page record := gdpr_internal.retention_page(p_table, v_subjects);
   v_before text := gdpr_internal.before_worker();
 begin
   execute format('select * from gdpr_generated.%I($1, $2, $3, $4, $5, $6, $7)', 'retain_' || p_table)
   into removed, emptied
-  using p_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
+  using v_subjects, v_page.due, v_page.held_subjects, v_page.held_bits, v_page.held_keys, v_page.held_key_bits, p_limit;
   perform gdpr_internal.after_worker(v_before);
 end
 $function$;
-comment on function gdpr_internal.retain(smallint, bigint[], integer) is 'Ends what is over of these persons in a table, up to p_limit rows.';
+comment on function gdpr_internal.retain(smallint, bigint[], integer) is
+  'Ends what is over of these persons in a table, up to p_limit rows. Persons about whom another session is deciding are passed over.';
 
 create or replace function gdpr_internal.erase_approved(p_limit integer)
 returns bigint
@@ -21373,7 +21553,7 @@ comment on view gdpr.retention_due is 'The rules of gdpr.retention_plan() under 
 
 set local role gdpr_owner;
 
-create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+create or replace function gdpr_internal.open_batch(p_subjects bigint[], p_reason text, p_proposed boolean)
 returns bigint
 language plpgsql
 volatile
@@ -21391,13 +21571,28 @@ begin
   ) then
     perform gdpr_internal.refuse('unknown_subject');
   end if;
-  insert into gdpr_internal.erasure_batch (reason, actor) values (p_reason, gdpr_internal.context_setting('actor')) returning id into v_batch;
+  insert into gdpr_internal.erasure_batch (reason, proposed, actor)
+  values (p_reason, p_proposed, gdpr_internal.context_setting('actor'))
+  returning id into v_batch;
   insert into gdpr_internal.erasure_batch_person (batch_id, subject_id)
   select distinct v_batch, p.id from unnest(p_subjects) as p (id);
   perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', v_batch, 'persons', cardinality(p_subjects), 'reason', p_reason));
   return v_batch;
 end
 $function$;
+comment on function gdpr_internal.open_batch(bigint[], text, boolean) is
+  'See gdpr.open_erasure_batch(). p_proposed: they were proposed, and are left out when that is so no more.';
+
+create or replace function gdpr.open_erasure_batch(p_subjects bigint[], p_reason text)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.open_batch(p_subjects, p_reason, false);
+end;
 comment on function gdpr.open_erasure_batch(bigint[], text) is
   'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
 
@@ -21448,6 +21643,37 @@ $function$;
 comment on function gdpr_internal.erase_chunk(bigint, bigint[], text) is
   'Erases some persons of a batch, at once, or one by one when one of them cannot be: that one is marked, the others go.';
 
+create or replace function gdpr_internal.still_proposed(p_batch bigint, p_subjects bigint[])
+returns bigint[]
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_kept bigint[];
+  v_dropped bigint[];
+begin
+  -- who is deciding about one of them at this moment, or places a hold, is waited for, and who does so later waits for the erasure
+  perform from gdpr_internal.retention_pass as p for update;
+  perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for share;
+  v_kept := array(select p.subject_id from gdpr_internal.proposable(p_subjects, p_batch) as p order by p.subject_id);
+  with dropped as (
+    delete from gdpr_internal.erasure_batch_person as b
+    where b.batch_id = p_batch and b.subject_id = any (p_subjects) and b.subject_id <> all (v_kept)
+    returning b.subject_id
+  )
+  select array_agg(d.subject_id) into v_dropped from dropped as d;
+  if v_dropped is not null then
+    perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', p_batch, 'left_out', v_dropped));
+  end if;
+  return v_kept;
+end
+$function$;
+comment on function gdpr_internal.still_proposed(bigint, bigint[]) is
+  'Those of the persons of a batch for whom still nothing speaks; the others, who have a basis again, are held or restricted, or were erased meanwhile, are taken off its list, on record. They can be proposed again.';
+
 create or replace function gdpr.run_erasure_batch(p_batch bigint, p_chunk integer default 500, out erased integer, out failed integer, out remaining bigint)
 language plpgsql
 volatile
@@ -21456,25 +21682,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_reason text := (select b.reason from gdpr_internal.erasure_batch as b where b.id = p_batch);
+  v_batch gdpr_internal.erasure_batch;
   v_subjects bigint[];
 begin
   perform gdpr_internal.require_read_committed();
-  if v_reason is null then
+  select b.* into v_batch from gdpr_internal.erasure_batch as b where b.id = p_batch;
+  if v_batch.id is null then
     perform gdpr_internal.refuse('batch_unknown');
   elsif coalesce(p_chunk < 1, true) then
     perform gdpr_internal.refuse('invalid_argument', 'at least one person at a time');
   end if;
-  v_subjects := array(
-    select b.subject_id from gdpr_internal.erasure_batch_person as b
-    where b.batch_id = p_batch and b.done_at is null and b.failure is null
-    order by b.subject_id
-    limit p_chunk
-    -- who else works on the batch takes the next ones
-    for update skip locked
-  );
+  loop
+    v_subjects := array(
+      select b.subject_id from gdpr_internal.erasure_batch_person as b
+      where b.batch_id = p_batch and b.done_at is null and b.failure is null
+      order by b.subject_id
+      limit p_chunk
+      -- who else works on the batch takes the next ones
+      for update skip locked
+    );
+    exit when v_subjects = '{}' or not v_batch.proposed;
+    v_subjects := gdpr_internal.still_proposed(p_batch, v_subjects);
+    exit when v_subjects <> '{}';
+  end loop;
   if v_subjects <> '{}' then
-    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_reason);
+    perform gdpr_internal.erase_chunk(p_batch, v_subjects, v_batch.reason);
   end if;
   select count(*) filter (where b.subject_id = any (v_subjects) and b.done_at is not null),
     count(*) filter (where b.subject_id = any (v_subjects) and b.failure is not null),
@@ -21485,7 +21717,7 @@ begin
 end
 $function$;
 comment on function gdpr.run_erasure_batch(bigint, integer) is
-  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
+  'Erases the next p_chunk persons of a batch; commit, and call again while remaining is not 0. After a crash whatever was not committed is still to come. Several sessions may work on one batch. failed: persons whose erasure ended in an error, marked and left out; gdpr.retry_erasure_batch() brings them back. Of a batch of gdpr.approve_erasures(), persons for whom something speaks again are taken off the list instead. Errors: PR803 no such batch, PR004, PR005. Art. 17.';
 
 create or replace function gdpr.retry_erasure_batch(p_batch bigint)
 returns bigint
@@ -21560,7 +21792,7 @@ begin atomic
 end;
 comment on function gdpr_internal.stands_in(bigint) is 'The purposes of the tables that a person''s data were collected in, as bits.';
 
-create or replace function gdpr_internal.proposable(p_subjects bigint[])
+create or replace function gdpr_internal.proposable(p_subjects bigint[], p_batch bigint default null)
 returns table (subject_id bigint, since timestamptz)
 language plpgsql
 stable
@@ -21586,13 +21818,15 @@ begin
   ) as e
   where not exists (select from gdpr_internal.live_hold as h where h.subject_id = e.subject_id and h.table_id is null)
     and e.subject_id <> all (gdpr_internal.restricted_of(p_subjects))
-    and not exists (select from gdpr_internal.erasure_batch_person as b where b.subject_id = e.subject_id and b.done_at is null)
+    and not exists (select from gdpr_internal.erasure_batch_person as b 
+      where b.subject_id = e.subject_id and b.done_at is null and b.batch_id is distinct from p_batch
+    )
   group by e.subject_id
   having max(e.ends_at) <= statement_timestamp();
 end
 $function$;
-comment on function gdpr_internal.proposable(bigint[]) is
-  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already.';
+comment on function gdpr_internal.proposable(bigint[], bigint) is
+  'Those of the persons who have no basis left for any purpose of the tables they stand in, and whose purposes'' time of retention is over too; since when. Not those under a hold, restricted, or in a batch already, other than p_batch.';
 
 create or replace function gdpr.erasure_proposals(p_limit integer default null)
 returns table (subject_id bigint, since timestamptz)
@@ -21651,11 +21885,11 @@ begin
       perform gdpr_internal.refuse('not_proposed');
     end if;
   end if;
-  return gdpr.open_erasure_batch(v_subjects, p_reason);
+  return gdpr_internal.open_batch(v_subjects, p_reason, true);
 end
 $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
-  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
 -- 80_retention/70_schedule.sql
 -- [code] The nightly jobs, where pg_cron is there to run them.
@@ -21852,6 +22086,40 @@ begin atomic
   group by d.recipient;
 end;
 comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
+
+-- 90_accountability/08_doctor_requests.sql
+-- [code] Findings about persons who wait: requests past their last day, objections that nobody decides about.
+-- GDPR Art. 12(3), 21(1). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_requests()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'request', r.kind, format('%s overdue, since %s', count(*), min(r.due_on)), 'gdprdb request board shows what they miss.'
+  from gdpr_internal.request_state as r
+  where not r.closed and r.state <> 'identity_pending' and r.due_at <= statement_timestamp()
+  group by r.kind
+  union all
+  -- closed without a decision, a request takes the objection off the board, and the purpose stays closed
+  select 'warning', 'objection', p.name, format('%s wait for a decision, and no open request reminds of it', count(*)),
+    'gdprdb objection list --status pending; gdprdb objection decide.'
+  from gdpr_internal.standing_objection as o
+  join gdpr_internal.purpose as p on p.id = o.purpose_id
+  join gdpr_internal.subject as s on s.id = o.subject_id and s.erased_at is null
+  left join gdpr_internal.request_state as r on r.id = o.request_id and not r.closed
+  where o.pending and r.id is null
+    and (o.request_id is not null or o.recorded_at < statement_timestamp() - interval '1 month')
+    and not exists (select from gdpr_internal.objection_decision as d where d.objection_id = o.id)
+  group by p.name;
+end;
+comment on function gdpr_internal.doctor_requests() is
+  'Findings about requests that are overdue, and about objections that wait for a decision with no open request, or for a month without any.';
 
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
@@ -22234,6 +22502,8 @@ begin
     union all
     select * from gdpr_internal.doctor_retention()
     union all
+    select * from gdpr_internal.doctor_requests()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -22338,6 +22608,7 @@ begin
   get diagnostics v_deleted = row_count;
   delete from gdpr_internal.sign_in_mail as m
   where m.mailed_at <= statement_timestamp() - gdpr_internal.portal_time('resend');
+  delete from gdpr_internal.portal_reading as r where r.since <= statement_timestamp() - interval '1 hour';
   return v_deleted;
 end
 $function$;
@@ -22632,7 +22903,7 @@ grant execute on function
   gdpr.portal_request_sign_in(text, text), gdpr.portal_sign_in(text), gdpr.portal_sign_out(text), gdpr.portal_data(text), gdpr.portal_copy(text),
   gdpr.portal_purposes(text), gdpr.portal_withdraw_consent(text, text), gdpr.portal_answer_consent(text, text, boolean, text[], jsonb),
   gdpr.portal_object(text, text, jsonb), gdpr.portal_restrict(text, text, jsonb), gdpr.portal_correct(text, jsonb, text), gdpr.portal_erase(text, jsonb),
-  gdpr.portal_requests(text) to gdpr_portal;
+  gdpr.portal_requests(text), gdpr.portal_take_back_objection(text, text, jsonb), gdpr.portal_withdraw_request(text, bigint, jsonb) to gdpr_portal;
 
 -- 9. everyone who works with personal data says who and why
 grant execute on function

@@ -8,7 +8,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session, reports), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),
@@ -1059,8 +1059,8 @@ comment on table gdpr_internal.request_event is
   'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
 
 -- 60_subject_rights/13_sign_ins.sql
--- [state] When a mailbox was last sent a link to the portal.
--- GDPR Art. 12(2), Art. 32(1)(b). Written by gdpr.portal_request_sign_in() alone, for addresses known and unknown.
+-- [state] How often the portal is used: when a mailbox was last sent a link, how many reports a person had.
+-- GDPR Art. 12(2), Art. 12(5), Art. 32(1)(b). Written by gdpr.portal_request_sign_in(), for addresses known and unknown, and by the reports.
 
 set local role gdpr_owner;
 
@@ -1071,6 +1071,15 @@ create table gdpr_internal.sign_in_mail (
 create index sign_in_mail_mailed_at on gdpr_internal.sign_in_mail (mailed_at);
 comment on table gdpr_internal.sign_in_mail is
   'When somebody last asked for a link to the portal under an address (keyed digest without its plus-tag): one mail for each interval. Nobody can tell from it who is known. Deleted by gdpr.tidy_tokens() once of no effect.';
+
+create table gdpr_internal.portal_reading (
+  subject_id bigint primary key,
+  since timestamptz not null,
+  readings integer not null
+);
+create index portal_reading_since on gdpr_internal.portal_reading (since);
+comment on table gdpr_internal.portal_reading is
+  'How many reports a person had through the portal in the hour that began at since: a session that fell into other hands, or a page that asks again and again, does not keep the server busy. Deleted by gdpr.tidy_tokens() once of no effect.';
 
 -- 60_subject_rights/15_outbox.sql
 -- [state] The outbox: mails that wait, as ciphertext, and the evidence that one was sent, without content.
@@ -1309,11 +1318,12 @@ set local role gdpr_owner;
 create table gdpr_internal.erasure_batch (
   id bigint generated always as identity primary key,
   reason text not null,
+  proposed boolean not null default false,
   opened_at timestamptz not null default statement_timestamp(),
   opened_by text not null default session_user,
   actor text
 );
-comment on table gdpr_internal.erasure_batch is 'Erasures of many persons, decided at once and carried out in chunks.';
+comment on table gdpr_internal.erasure_batch is 'Erasures of many persons, decided at once and carried out in chunks. proposed: because nothing speaks for them any more; who has a basis again, or is restricted, when their turn comes is left out.';
 
 create table gdpr_internal.erasure_batch_person (
   batch_id bigint not null references gdpr_internal.erasure_batch,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from bench import clock
 from bench.contenders import DPO, OWNER
 from gdprdb import migrate
 from gdprdb.server import Cluster
@@ -58,13 +59,15 @@ class Replayed:
 
     Attributes:
         entries: how many the ledger had.
+        people: persons in the database.
         seconds: for gdpr.replay() of all its parts.
-        result: what came of the last part.
+        cpu_ms: of the server, for one entry.
     """
 
     entries: int
+    people: int
     seconds: float
-    result: dict[str, object]
+    cpu_ms: float
 
 
 def replay(cluster: Cluster, entries: int = 100_000) -> Replayed:
@@ -72,7 +75,10 @@ def replay(cluster: Cluster, entries: int = 100_000) -> Replayed:
 
     Args:
         cluster: a server with the logins of the benchmark.
-        entries: of the ledger; one person each.
+        entries: of the ledger; one person each, hundreds of them.
+
+    Raises:
+        RuntimeError: the copy did not forget whom it should.
     """
     original, copy = "bench_ledger", "bench_ledger_restored"
     with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
@@ -84,15 +90,21 @@ def replay(cluster: Cluster, entries: int = 100_000) -> Replayed:
             lines = [line for (line,) in officer.execute("select gdpr.ledger()::text")]
         ends = [n for n, line in enumerate(lines, 1) if '"seal"' in line]
         with psycopg.connect(cluster.dsn(copy, DPO), autocommit=True) as officer:
-            started = time.perf_counter()
+            pid = officer.info.backend_pid
+            started, spent = time.perf_counter(), clock.backend_cpu_us(pid)
+            done = []
             for start, end in zip([0, *ends[:-1]], ends, strict=True):
                 part = f"[{','.join(lines[start:end])}]"
-                row = officer.execute("select gdpr.replay(%s)", [part]).fetchone()
+                done += officer.execute("select gdpr.replay(%s)", [part]).fetchall()
             seconds = time.perf_counter() - started
+            cpu = clock.backend_cpu_us(pid) - spent
         for name in (original, copy):
             admin.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
-    assert row is not None
-    return Replayed(len(lines) - 2 * len(ends), seconds, row[0])
+    forgotten = sum(result["erasures"] for (result,) in done)
+    if forgotten != entries * _ERASED // 100:
+        raise RuntimeError(f"{forgotten} persons were erased again, of {entries}")
+    count = len(lines) - 2 * len(ends)
+    return Replayed(count, entries, seconds, cpu / 1000 / count)
 
 
 def _load(cluster: Cluster, name: str, people: int) -> None:
