@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import datetime
 import decimal
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import Date, DateTime, ForeignKey, Identity, MetaData, Numeric, String, func
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    func,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from gdprdb.integrations.sqlalchemy import Personal
@@ -19,6 +33,7 @@ def gdpr(**words: Any) -> dict[str, Any]:
 
 
 class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {str: Text, int: Integer}
     metadata = MetaData(
         schema="crm", info={"gdpr": {k: POLICY[k] for k in ("settings", "purposes", "roles")}}
     )
@@ -35,7 +50,7 @@ class Customer(Base):
     )
 
     id: Mapped[int] = mapped_column(
-        Identity(always=True), primary_key=True, info=gdpr(category="key")
+        BigInteger, Identity(always=True), primary_key=True, info=gdpr(category="key")
     )
     email: Mapped[str] = mapped_column(
         Personal(String(120)),
@@ -65,8 +80,8 @@ class Order(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, info=gdpr(category="key"))
-    customer_id: Mapped[int] = mapped_column(
-        ForeignKey("crm.customer.id"), info=gdpr(category="key")
+    customer_id: Mapped[int | None] = mapped_column(
+        ForeignKey("crm.customer.id", ondelete="RESTRICT"), info=gdpr(category="key")
     )
     total: Mapped[decimal.Decimal | None] = mapped_column(
         Numeric(10, 2), info=gdpr(category="transaction")
@@ -98,3 +113,35 @@ class Lead(Base):
     )
     full_name: Mapped[str | None] = mapped_column(info=gdpr(category="identity", mask="pseudonym"))
     score: Mapped[int | None] = mapped_column(info=gdpr(category="other"))
+
+
+#: A smaller application, whose policy is migrated back and forth.
+club = MetaData(
+    info=gdpr(
+        purposes={"stay": {"basis": "contract"}},
+        roles={"crm_app": {"audience": "clear", "purposes": ["stay"]}},
+    )
+)
+Table(
+    "member",
+    club,
+    Column("id", Integer, primary_key=True, info=gdpr(category="key")),
+    Column(
+        "email",
+        Personal(String(80)),
+        nullable=False,
+        unique=True,
+        info=gdpr(category="contact", identifier="email", encrypt="searchable"),
+    ),
+    Column("name", Text, index=True, info=gdpr(category="identity")),
+    Column("city", String(40), server_default="Ulm", info=gdpr(category="contact")),
+    info=gdpr(match_on=["email"], purposes=["stay"]),
+)
+Table(
+    "booking",
+    club,
+    Column("id", Integer, primary_key=True, info=gdpr(category="key")),
+    Column("member_id", ForeignKey("member.id"), nullable=False, info=gdpr(category="key")),
+    Column("note", Personal, info=gdpr(category="other", encrypt=True)),
+    info=gdpr(subject={"via": "member_id"}, purposes=["stay"]),
+)

@@ -32,6 +32,22 @@ _EQUALITY = frozenset[Callable[..., Any]](
 )
 
 
+class _Comparator(TypeDecorator.Comparator[Any]):
+    """Equality is that of digests; everything else is left to the type inside."""
+
+    def operate(self, op: Callable[..., Any], *other: Any, **options: Any) -> Any:
+        kind = _kind(self.expr)
+        if kind and other and not _is_null(other[0]):
+            if op in _EQUALITY:
+                return op(_Digest(self.expr), _digested(other[0], kind))
+            if op is operators.in_op:
+                return _Digest(self.expr) == sa.any_(_digested_set(other[0], kind))
+            if op is operators.not_in_op:
+                return _Digest(self.expr) != sa.all_(_digested_set(other[0], kind))
+        inner = self.type.inner if isinstance(self.type, Personal) else self.type
+        return op(sa.type_coerce(self.expr, inner), *other, **options)
+
+
 class Personal(TypeDecorator[Any]):
     """Values that the database encrypts.
 
@@ -47,20 +63,7 @@ class Personal(TypeDecorator[Any]):
         self.inner: TypeEngine[Any] = sa.types.to_instance(inner or sa.Text)
         self.impl = self.inner
 
-    class comparator_factory(TypeDecorator.Comparator[Any]):  # noqa: N801
-        """Equality is that of digests; everything else is left to the type inside."""
-
-        def operate(self, op: Callable[..., Any], *other: Any, **options: Any) -> Any:
-            kind = _kind(self.expr)
-            if kind and other and not _is_null(other[0]):
-                if op in _EQUALITY:
-                    return op(_Digest(self.expr), _digested(other[0], kind))
-                if op is operators.in_op:
-                    return _Digest(self.expr) == sa.any_(_digested_set(other[0], kind))
-                if op is operators.not_in_op:
-                    return _Digest(self.expr) != sa.all_(_digested_set(other[0], kind))
-            inner = self.type.inner if isinstance(self.type, Personal) else self.type
-            return op(sa.type_coerce(self.expr, inner), *other, **options)
+    comparator_factory = _Comparator
 
 
 def digest(column: Any) -> sa.ColumnElement[UUID]:
