@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pprint import pformat
 from typing import Any
 
 import psycopg
@@ -24,6 +23,9 @@ from gdprdb.integrations.alembic.operations import (
     GdprUnprotectOp,
 )
 from gdprdb.integrations.sqlalchemy import policy_from_metadata
+
+#: Of a line of a migration.
+_WIDTH = 88
 
 _PLAN = sa.text("select count(*) from gdpr.plan(cast(:policy as jsonb))")
 
@@ -110,8 +112,8 @@ def _reshaped(change: MigrateOperation, protected: Mapping[str, Any]) -> Migrate
 
 @renderers.dispatch_for(GdprApplyOp)
 def _render_apply(_context: AutogenContext, operation: GdprApplyOp) -> str:
-    unprotect = f",\nunprotect={operation.unprotect!r}" if operation.unprotect else ""
-    return f"op.gdpr_apply(\n{_literal(operation.policy)}{unprotect}\n)"
+    unprotect = f",\n    unprotect={operation.unprotect!r}" if operation.unprotect else ""
+    return f"op.gdpr_apply(\n    {_literal(operation.policy)}{unprotect},\n)"
 
 
 @renderers.dispatch_for(GdprProtectOp)
@@ -131,5 +133,13 @@ def _render_reshape(context: AutogenContext, operation: GdprReshapeOp) -> list[s
     return [f"with op.gdpr_reshape({name!r}):", *inside, ""]
 
 
-def _literal(document: Mapping[str, Any]) -> str:
-    return pformat(document, width=96, sort_dicts=False)
+def _literal(document: object, indent: int = 1) -> str:
+    """A document as Python writes it: on one line where it fits, an entry to a line elsewhere."""
+    line = repr(document)
+    if not isinstance(document, Mapping) or len(line) + 4 * indent <= _WIDTH:
+        return line
+    margin = "    " * indent
+    entries = (
+        f"{margin}    {key!r}: {_literal(value, indent + 1)},\n" for key, value in document.items()
+    )
+    return "{\n" + "".join(entries) + margin + "}"

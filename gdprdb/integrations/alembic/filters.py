@@ -43,9 +43,13 @@ class Filters:
     def __init__(self, connection: sa.Connection) -> None:
         self._default_schema = connection.dialect.default_schema_name
         self._encrypted: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        begun = connection.in_transaction()
         if is_installed(connection):
             for schema, table, column in connection.execute(_ENCRYPTED):
                 self._encrypted[schema, table].add(column)
+        if not begun:
+            # Alembic would take the transaction for somebody else's, and leave it uncommitted
+            connection.rollback()
 
     def options(self) -> dict[str, Any]:
         """All of them, as ``context.configure()`` takes them."""
