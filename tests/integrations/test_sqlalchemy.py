@@ -226,6 +226,20 @@ def test_conditions_on_a_related_person(session: Session) -> None:
     assert session.scalars(of_bela).all() == [3]
 
 
+def test_conditions_survive_what_the_orm_does_with_statements(session: Session) -> None:
+    anna = Customer.email == "ANNA@example.com"
+    wrapped = sa.select(Customer).options(joinedload(Customer.orders)).where(anna).limit(1)
+    assert [len(c.orders) for c in session.scalars(wrapped).unique()] == [2]
+    later = sa.select(Customer.id).order_by(Customer.id).where(~anna)
+    assert session.scalars(later.union_all(sa.select(Customer.id).where(anna))).all() == [2, 3, 1]
+    other = aliased(Order)
+    related = sa.select(other.id).join(other.customer).where(anna)
+    assert set(session.scalars(related)) == {1, 2}
+    session.execute(sa.update(Customer).where(anna).values(city="Ulm"))
+    assert session.get_one(Customer, 1).city == "Ulm"
+    assert session.scalars(sa.select(Customer.id).where(Customer.email.is_(None))).all() == []
+
+
 # ---------------------------------------------------------------- context
 
 
@@ -285,6 +299,19 @@ def test_a_session_carries_its_own_context(engine: sa.Engine) -> None:
         assert claims(session.connection())[0] == "anna"
         with pytest.raises(GdprdbError, match="has begun its transaction"):
             set_context(session, FORM)
+
+
+def test_a_transaction_in_two_phases_has_the_context_of_its_session(engine: sa.Engine) -> None:
+    with (
+        acting(FORM),
+        engine.connect() as connection,
+        pytest.raises(GdprdbError, match="in two phases"),
+    ):
+        connection.begin_twophase()
+    with Session(engine, twophase=True) as session:
+        set_context(session, FORM)
+        assert claims(session.connection()) == AS_STORED
+        session.rollback()
 
 
 def test_a_context_without_a_transaction_is_refused(crm: Database) -> None:

@@ -111,6 +111,19 @@ def begin(connection: sa.Connection) -> None:
         context.apply(connection)
 
 
+def begin_twophase(_connection: sa.Connection, _xid: object) -> None:
+    """Listener of engines: nothing can be said before the transaction has its identifier.
+
+    Raises:
+        GdprdbError: there is a context to give.
+    """
+    if _current.get():
+        raise GdprdbError(
+            "a transaction in two phases cannot begin with the context of a block",
+            hint="Give it to the session: set_context(session, context).",
+        )
+
+
 def _begin_of_session(
     session: Session, _transaction: SessionTransaction, connection: sa.Connection
 ) -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gdprdb.integrations.sqlalchemy.context import begin
+from gdprdb.integrations.sqlalchemy.context import begin, begin_twophase
 from gdprdb.integrations.sqlalchemy.metadata import is_protected
 from gdprdb.integrations.sqlalchemy.personal import CLEAR
 from gdprdb.integrations.sqlalchemy.readahead import ReadAheadConnection
@@ -34,7 +34,7 @@ def protect(engine: sa.Engine | AsyncEngine) -> None:
     inner.dialect.identifier_preparer.schema_for_object = _schema
     inner.clear_compiled_cache()
     event.listen(inner, "begin", begin)
-    event.listen(inner, "begin_twophase", lambda connection, _xid: begin(connection))
+    event.listen(inner, "begin_twophase", begin_twophase)
     event.listen(inner, "handle_error", translate, retval=True)
     if inner.dialect.driver == "psycopg" and not inner.dialect.is_async:
         event.listen(inner, "do_connect", _connect)

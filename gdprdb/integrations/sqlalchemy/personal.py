@@ -133,9 +133,8 @@ def _kind(expression: Any) -> str | None:
 
 def _computed(value: Any, kind: str) -> sa.ColumnElement[UUID]:
     """`gdpr.digest()` of a value or an expression; STABLE, so that an index can be asked for it."""
-    if not isinstance(value, str):
-        value = sa.cast(value, sa.Text)
-    return sa.func.gdpr.digest(kind, value, type_=sa.Uuid())
+    text = sa.cast(value, sa.Text) if isinstance(value, sa.ClauseElement) else str(value)
+    return sa.func.gdpr.digest(kind, text, type_=sa.Uuid())
 
 
 def _digested(value: Any, kind: str) -> sa.ColumnElement[UUID]:
