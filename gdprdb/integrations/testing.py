@@ -32,7 +32,6 @@ OWNER = "gdpr_test_owner"
 
 _SELECT = sql.SQL("select {} from {} as t where {}")
 _REF = sql.SQL("t.gdpr_subject_ref")
-_CLONE = sql.SQL("create database {} template gdpr_template owner {}")
 
 _LIBRARIES = ("/usr/lib/*/faketime", "/usr/lib*/faketime", "/usr/local/lib/faketime")
 
@@ -216,15 +215,17 @@ class Laboratory:
     @contextmanager
     def database(self) -> Iterator[Database]:
         """A copy of the template, gone at the end of the block."""
-        name = sql.Identifier(f"gdpr_test_{next(self.numbers)}")
+        name = f"gdpr_test_{next(self.numbers)}"
         with psycopg.connect(self.cluster.dsn(), autocommit=True) as superuser:
-            superuser.execute(_CLONE.format(name, sql.Identifier(OWNER)))
-            database = Database(self.cluster, self.clock, name.as_string().strip('"'))
+            superuser.execute(
+                f"create database {name} template gdpr_template owner {OWNER}".encode()
+            )
+            database = Database(self.cluster, self.clock, name)
             try:
                 yield database
             finally:
                 database.close()
-                superuser.execute(sql.SQL("drop database {} with (force)").format(name))
+                superuser.execute(f"drop database {name} with (force)".encode())
 
 
 @contextmanager
