@@ -141,6 +141,16 @@ def test_tables_that_are_not_protected_stay_where_they_are(engine: sa.Engine) ->
     assert "FROM crm.product" in rendered(sa.select(product), engine)
 
 
+def test_translated_schemas_leave_protected_tables_where_they_are(engine: sa.Engine) -> None:
+    product = sa.Table("product", sa.MetaData(schema="crm"), sa.Column("id", sa.Integer))
+    translating = engine.execution_options(schema_translate_map={"crm": "elsewhere"})
+    with translating.connect() as connection:
+        found = sa.select(Customer.email).where(Customer.email == "anna@example.com")
+        assert connection.scalars(found).all() == ["anna@example.com"]
+        with pytest.raises(sa.exc.ProgrammingError, match=r"elsewhere\.product"):
+            connection.execute(sa.select(product))
+
+
 # ---------------------------------------------------------------- equality
 
 

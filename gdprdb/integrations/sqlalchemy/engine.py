@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gdprdb.integrations.sqlalchemy.context import begin, begin_twophase
@@ -31,7 +32,7 @@ def protect(engine: sa.Engine | AsyncEngine) -> None:
     inner = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     # error messages repeat the parameters of the statement, which go to logs and trackers
     inner.hide_parameters = True
-    inner.dialect.identifier_preparer.schema_for_object = _schema
+    inner.dialect.identifier_preparer = _Names(inner.dialect)
     inner.clear_compiled_cache()
     event.listen(inner, "begin", begin)
     event.listen(inner, "begin_twophase", begin_twophase)
@@ -40,8 +41,27 @@ def protect(engine: sa.Engine | AsyncEngine) -> None:
         event.listen(inner, "do_connect", _connect)
 
 
-def _schema(thing: Any) -> Any:
-    return CLEAR if is_protected(thing) else thing.schema
+class _Names(PGIdentifierPreparer):
+    """Writes the name of a protected table as that of its clear view."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        super().__init__(dialect)
+        self._see_clear_views()
+
+    def _see_clear_views(self) -> None:
+        named = self.schema_for_object
+
+        def schema(thing: Any) -> Any:
+            return CLEAR if is_protected(thing) else named(thing)
+
+        self.schema_for_object = schema
+
+    def _with_schema_translate(self, schemas: Any) -> _Names:
+        # the copy that schema_translate_map takes has names of its own
+        above: Any = super()
+        names: _Names = above._with_schema_translate(schemas)
+        names._see_clear_views()
+        return names
 
 
 def _connect(

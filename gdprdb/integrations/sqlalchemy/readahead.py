@@ -108,15 +108,17 @@ class ReadAheadCursor(psycopg.ServerCursor[Any]):
 
     def _ask(self, size: int) -> None:
         """Send a FETCH, and leave its answer to the server for the time being."""
-        self._connection.settle()
-        exchange = self._fetch_gen(size)
-        self._begun = _resumed(exchange, next(exchange))
-        self._connection.reader = self
+        with self._connection.lock:
+            self._connection.settle()
+            exchange = self._fetch_gen(size)
+            self._begun = _resumed(exchange, next(exchange))
+            self._connection.reader = self
 
     def _catch_up(self) -> None:
         """Have the answer that is under way, if there is one."""
-        if self._connection.reader is self:
-            self._connection.settle()
+        with self._connection.lock:
+            if self._connection.reader is self:
+                self._connection.settle()
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
