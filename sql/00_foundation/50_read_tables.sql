@@ -355,8 +355,6 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
--- jsonb_each() makes the planner expect a million rows, and compile for them
-set jit = off
 begin atomic
   with declared as (
     select
