@@ -24,6 +24,7 @@ lint: $(READY) ## check style, types, SQL, migrations and function bodies
 bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, PEOPLE=10000000)
 	@QUICK=$(QUICK) $(RUN) -m bench
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.rights
+	@QUICK=$(QUICK) $(RUN) -m bench.orm
 
 docs: $(READY) ## write the reference pages from the database's own comments
 	@$(RUN) docs/build.py

@@ -298,7 +298,7 @@ $check$;
 def lock_timeout(attributes: MutableMapping[str, Any]) -> str:
     """The statement that limits how long an upgrade waits for an application's locks."""
     value = attributes.get("lock_timeout", LOCK_TIMEOUT)
-    literal = sql.Literal(value).as_string()
+    literal = sql.Literal(value).as_string(None)
     return f"select pg_catalog.set_config('lock_timeout', {literal}, true);\n"
 
 

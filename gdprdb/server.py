@@ -108,6 +108,7 @@ class Cluster:
         settings: server settings on top of gdprdb's own, as in postgresql.conf.
         durable: with False the server skips what protects data against a crash
             of the machine, and lies in memory where that has room; for tests and demos.
+        environment: variables for the server, on top of this process's own.
 
     The superuser is ``postgres``. `start` and `stop` may be repeated; as a
     context manager it starts on entry and stops on exit.
@@ -120,6 +121,7 @@ class Cluster:
         binaries: Binaries | None = None,
         settings: Mapping[str, str] | None = None,
         durable: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._account = _unprivileged_account()
         self._temporary = directory is None
@@ -131,6 +133,7 @@ class Cluster:
             **(settings or {}),
         }
         self._durable = durable
+        self._variables = dict(environment or {})
         self._keeper: subprocess.Popen[bytes] | None = None
         self._left = False
 
@@ -360,7 +363,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.directory,
-            env=_environment(),
+            env={**_environment(), **self._variables},
             start_new_session=True,
             **self._identity(),
         )
@@ -411,7 +414,7 @@ class Cluster:
             [str(self.binaries.program(program)), *map(str, arguments)],
             check=False,
             cwd=self.directory,
-            env=_environment(),
+            env={**_environment(), **self._variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

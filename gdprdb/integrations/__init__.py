@@ -1,0 +1,1 @@
+"""gdprdb inside the tools that applications are built with: SQLAlchemy, Alembic, pytest."""
