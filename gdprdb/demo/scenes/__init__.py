@@ -20,6 +20,7 @@ from gdprdb.demo.scenes.requests import access, board
 from gdprdb.demo.scenes.restore import restore
 from gdprdb.demo.scenes.retention import retention
 from gdprdb.demo.scenes.scene import Scene
+from gdprdb.demo.scenes.seals import seals
 from gdprdb.demo.scenes.sharing import recipients
 from gdprdb.demo.scenes.writes import audit, unlawful_write
 
@@ -40,6 +41,7 @@ CHAPTERS = (
     double_opt_in,
     unlawful_write,
     audit,
+    seals,
     portal,
     board,
     recipients,
