@@ -18,7 +18,7 @@ from gdprdb.demo.scenes.cast import CAST
 from gdprdb.errors import GdprdbError
 from gdprdb.server import Cluster
 
-CHAPTERS = 25
+CHAPTERS = 26
 """Of the story; the issue asks for what each of them shows."""
 
 
