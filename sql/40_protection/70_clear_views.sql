@@ -130,11 +130,11 @@ cross join lateral (
       substr((
         select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
         from (
-          select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
+          select case when e.provider = 'table' then e.material else gdpr_internal.given_key(e.ticket_key) end as material
           from gdpr_internal.key_encryption_key as e
           where e.retired_at is null
         ) as c
-      ), 1, 32),
+      ), case when k.kek_id = (select e.id from gdpr_internal.key_encryption_key as e where e.retired_at is null) then 1 else 65 end, 32),
       substr(k.wrapped, 1, 16),
       'aes-cbc/pad:none'
     ) as data_key
