@@ -1,4 +1,5 @@
-"""``python -m bench.rights``: measure access and erasure of persons with rows in nine tables."""
+"""``python -m bench.rights``: measure access and erasure of persons with rows in nine tables,
+and the rate at which the key is replaced."""
 
 from __future__ import annotations
 
@@ -147,6 +148,20 @@ def batch(officer: psycopg.Connection, persons: list[int]) -> tuple[float, float
     return len(persons) / (time.perf_counter() - start), cpu / 1000 / len(persons)
 
 
+def rotation(owner: psycopg.Connection) -> tuple[float, float]:
+    """Data keys wrapped by another key in a second, in transactions of 10,000, and the CPU's
+    milliseconds for each."""
+    row = owner.execute("select sum(data_keys)::bigint from gdpr.key_status").fetchone()
+    assert row is not None
+    start, spent = time.perf_counter(), clock.backend_cpu_us(owner.info.backend_pid)
+    owner.execute("select gdpr.rotate_key()")
+    while owner.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
+        pass
+    owner.execute("select gdpr.finish_rotation()")
+    cpu = clock.backend_cpu_us(owner.info.backend_pid) - spent
+    return row[0] / (time.perf_counter() - start), cpu / 1000 / row[0]
+
+
 def measure(cluster: Cluster, name: str, people: int, many: int, *, main: bool) -> list[Line]:
     """All measurements at one size."""
     busy = people // 10
@@ -158,10 +173,13 @@ def measure(cluster: Cluster, name: str, people: int, many: int, *, main: bool) 
         access = each(officer, b"select gdpr.access_report(%s)", persons)
         erase = each(officer, b"select gdpr.erase(%s, 'bench')", persons)
         rate = batch(officer, [next(persons) for _ in range(many)])
+    with psycopg.connect(cluster.dsn(name, OWNER), autocommit=True) as owner:
+        wrapped = rotation(owner)
     return [
         Line("access report, rows in 9 tables", people, *access, "ms", 10 if main else None),
         Line("erase one person, rows in 9 tables", people, *erase, "ms", 15 if main else None),
         Line(f"erase {many:,} persons", people, *rate, "a second", 500 if main else None, True),
+        Line("replace the key: data keys wrapped anew", people, *wrapped, "a second"),
     ]
 
 

@@ -134,7 +134,13 @@ def status(dsn: str | None) -> Rows:
     help="Also end the rotation: the old key opens nothing any more. Implied unless sessions"
     " hold the key.",
 )
-@click.option("--batch", type=click.IntRange(1), default=BATCH, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=BATCH,
+    show_default=True,
+    help="Keys wrapped by one transaction.",
+)
 def rotate(
     dsn: str | None, provider: str | None, location: str | None, finish: bool, batch: int
 ) -> None:

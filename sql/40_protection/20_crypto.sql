@@ -55,12 +55,14 @@ begin
     -- a restore without the key tables: no value at all would look like one that was never given
     perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
-  if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
+  -- 81 bytes are the least: header, IV, one block, MAC
+  if octet_length(p_value) % 4 <> 2 or octet_length(p_value) < 114 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   v_raw := decode(substr(p_value, 7), 'base64');
   v_length := length(v_raw);
-  if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+  if right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
+    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
     or substr(v_raw, v_length - 31) is distinct from
       gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
   then
@@ -138,7 +140,7 @@ begin atomic
       then gdpr_internal.decrypt_iv(
         substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 65, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
       )
-    else case when gdpr_internal.refuse('tampered', 'wrapped key') then null::bytea end
+    else case when gdpr_internal.refuse(case when p_wrapped is not null then 'tampered' end, 'wrapped key') then null::bytea end
   end;
 end;
 comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is

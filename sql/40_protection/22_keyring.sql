@@ -34,7 +34,7 @@ begin atomic
     ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
   end
   from (
-    select length(s.setting) = 158 as of_transaction,
+    select starts_with(s.setting, 'once:') as of_transaction,
       case when s.setting ~ '^(once:)?[A-Za-z0-9+/]{150}==$' then decode(right(s.setting, 152), 'base64') end as ticket
     from (select current_setting('gdpr.unlocked', true)) as s (setting)
   ) as t;

@@ -724,7 +724,7 @@ create table gdpr_internal.key_encryption_key (
   digest_key bytea,
   audit_key bytea check (length(audit_key) = 32),
   ticket_key bytea check (length(ticket_key) = 64),
-  replaces smallint references gdpr_internal.key_encryption_key,
+  replaces smallint,
   predecessor bytea,
   successor bytea,
   rewrapped_to bigint not null default 0,
