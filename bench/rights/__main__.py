@@ -1,4 +1,5 @@
-"""``python -m bench.rights``: measure the rights of persons, and forgetting after a restore."""
+"""``python -m bench.rights``: measure the rights of persons, forgetting after a restore, and
+replacing the key."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from bench.rights.lines import HEADINGS, Line, write
 from bench.rights.people import make
 from bench.rights.persons import PERSONS, WARM_UP, measure
 from bench.rights.replay import replay
+from bench.rights.rotation import rotation
 from gdprdb.server import Cluster
 
 #: Seconds that the replay of a ledger of 100,000 entries may take.
@@ -64,6 +66,7 @@ def main() -> int:
             words.print(f"{size:,} persons filled in {time.perf_counter() - start:.0f} s")
             many = min(10_000, size // 10 - 2 * (PERSONS + WARM_UP))
             lines += measure(cluster, name, size, many)
+            lines.append(rotation(cluster, name, size))
         replayed = replay(cluster, arguments.entries)
     limit = REPLAY * replayed.entries / 100_000
     lines.append(

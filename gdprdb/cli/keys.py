@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from pathlib import Path
+
+import psycopg
 import rich_click as click
 
-from gdprdb.cli.options import database, dsn_option
-from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.cli.options import database, dsn_option, go_ahead, yes_option
+from gdprdb.cli.output import Rows, advancing, fetched, output, say
 from gdprdb.dsn import one
+from gdprdb.errors import GdprdbError
+
+#: Data keys wrapped anew by one transaction.
+BATCH = 10_000
+
+#: The first version in which a membership says by itself whether rights are inherited.
+INHERITANCE_PER_GRANT = 160000
+
+#: Seconds between two looks at what keeps a rotation from its end.
+PAUSE = 0.2
+
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["table", "session", "file"]),
+    help="Where it is kept: in a table of the database (for development), with you, to be given "
+    "in each session, or in a file on the server.",
+)
+
+location_option = click.option(
+    "--location",
+    metavar="PATH",
+    help="Provider file: the file on the server, absolute; it holds the key already"
+    " (openssl rand -hex 32).",
+)
+
+key_file_option = click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file here that holds the key; standard input otherwise.",
+)
 
 
 @click.group()
 def keys() -> None:
-    """Create the key-encryption key, and see how it is kept.
+    """Create, see, replace, lock and prove the key-encryption key.
+
+    Keys are never arguments: those stand in the shell's history and in the list of processes.
 
     Example:
 
@@ -19,32 +56,58 @@ def keys() -> None:
     """
 
 
+def _allow_files(connection: psycopg.Connection) -> None:
+    """Give gdpr_keyholder the right to read files of the server, where the caller can."""
+    (superuser, version) = one(
+        connection,
+        "select rolsuper, current_setting('server_version_num')::integer"
+        " from pg_roles where rolname = current_user",
+    )
+    if not superuser:
+        return
+    connection.execute(
+        "grant execute on function pg_read_file(text, bigint, bigint, boolean) to gdpr_keyholder"
+    )
+    if version < INHERITANCE_PER_GRANT:
+        connection.execute("grant pg_read_server_files to gdpr_keyholder")
+        connection.execute("alter role gdpr_keyholder inherit")
+    else:
+        connection.execute("grant pg_read_server_files to gdpr_keyholder with inherit true")
+
+
+def _told(key: str | None, provider: str) -> None:
+    """Print a new key, once, or say where it is."""
+    if key is not None:
+        say("Keep this key: it is shown once. Sessions give it to gdpr.unlock().")
+        click.echo(key)
+    elif provider == "table":
+        say("A key was created in the database: for development, not for production.")
+    elif provider == "file":
+        say("The server reads the key from its file. Keep a copy elsewhere; standbys need it too.")
+
+
 @keys.command()
 @dsn_option
-@click.option(
-    "--provider",
-    type=click.Choice(["table", "session"]),
-    default="table",
-    show_default=True,
-    help="Where it is kept: in a table of the database (for development), or with you, "
-    "to be given in each session.",
-)
-def create(dsn: str | None, provider: str) -> None:
+@provider_option
+@location_option
+def create(dsn: str | None, provider: str | None, location: str | None) -> None:
     """Create the key-encryption key. With --provider session it is printed, once.
 
-    A key that is lost makes all encrypted data unreadable for ever.
+    A key that is lost makes all encrypted data unreadable for ever. Called by a superuser,
+    --provider file also gives gdpr_keyholder the right to read the file.
 
     Example:
 
         gdprdb keys create --provider session > /run/secrets/gdprdb.key
+
+        gdprdb keys create --provider file --location /etc/postgresql/gdprdb.key
     """
+    provider = provider or "table"
     with database(dsn) as connection:
-        (key,) = one(connection, "select gdpr.create_key(%s)", [provider])
-    if provider == "session":
-        say("Keep this key: it is shown once. Sessions give it to gdpr.unlock().")
-        click.echo(key)
-    else:
-        say("A key was created in the database: for development, not for production.")
+        if provider == "file":
+            _allow_files(connection)
+        (key,) = one(connection, "select gdpr.create_key(%s, %s)", [provider, location])
+    _told(key, provider)
 
 
 @keys.command()
@@ -58,4 +121,148 @@ def status(dsn: str | None) -> Rows:
         gdprdb keys status --format json
     """
     with database(dsn) as connection:
-        return fetched(connection.execute("select * from gdpr.key_status"))
+        return fetched(connection.execute("select * from gdpr.key_status order by id"))
+
+
+@keys.command()
+@dsn_option
+@provider_option
+@location_option
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="Also end the rotation: the old key opens nothing any more. Implied unless sessions"
+    " hold the key.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=BATCH,
+    show_default=True,
+    help="Keys wrapped by one transaction.",
+)
+def rotate(
+    dsn: str | None, provider: str | None, location: str | None, finish: bool, batch: int
+) -> None:
+    """Replace the key-encryption key while applications work; resumes where it was stopped.
+
+    Data keys are wrapped anew in batches. A new key of provider session is printed before
+    that: give it to the applications, then call this again with --finish. Until then the
+    old key opens the database too.
+
+    Example:
+
+        GDPRDB_KEY=$(cat old.key) gdprdb keys rotate > new.key
+
+        GDPRDB_KEY=$(cat new.key) gdprdb keys rotate --finish
+    """
+    with database(dsn) as connection:
+        connection.commit()
+        connection.autocommit = True
+        current = connection.execute(
+            "select provider from gdpr.key_status where state = 'taking over'"
+        ).fetchone()
+        if current is None and finish:
+            raise GdprdbError("no rotation is going on: call it without --finish first")
+        if current is None:
+            if provider == "file" or location:
+                _allow_files(connection)
+            (key,) = one(connection, "select gdpr.rotate_key(%s, %s)", [provider, location])
+            (provider,) = one(
+                connection, "select provider from gdpr.key_status where state = 'taking over'"
+            )
+            _told(key, provider)
+        else:
+            say("A rotation is going on: it is resumed.")
+            (provider,) = current
+        _rewrap(connection, batch)
+        if finish or provider != "session":
+            _finish(connection)
+            say("The key was replaced. The old one opens nothing any more but older backups.")
+        else:
+            say("Give the new key to all applications, then: gdprdb keys rotate --finish")
+
+
+def _rewrap(connection: psycopg.Connection, batch: int) -> None:
+    """Wrap all data keys by the new key, each batch in a transaction of its own."""
+    (total, done) = one(
+        connection,
+        "select sum(data_keys)::bigint, sum(data_keys) filter (where state <> 'retired')::bigint"
+        " from gdpr.key_status",
+    )
+    with advancing("Wrapping keys", total, done) as advance:
+        while True:
+            (wrapped,) = one(connection, "select gdpr.rewrap_keys(%s)", [batch])
+            if not wrapped:
+                return
+            advance(wrapped)
+
+
+def _finish(connection: psycopg.Connection) -> None:
+    """End the rotation once transactions older than it have ended."""
+    waiting = False
+    while True:
+        _rewrap(connection, BATCH)
+        try:
+            connection.execute("select gdpr.finish_rotation()")
+        except psycopg.Error as error:
+            if error.sqlstate != "PR413":
+                raise
+            if not waiting:
+                say(f"Waiting: {error.diag.message_detail}.")
+                waiting = True
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+@keys.command()
+@dsn_option
+@yes_option
+def lock(dsn: str | None, yes: bool) -> None:
+    """Lock the key in every session at once: each has to give it again.
+
+    Example:
+
+        gdprdb keys lock --yes
+    """
+    with database(dsn, done="The key is locked in every session.") as connection:
+        plan = fetched(connection.execute("select * from gdpr.key_status where state <> 'retired'"))
+        if go_ahead(plan, "Lock the key in all sessions?", dry_run=False, yes=yes):
+            connection.execute("select gdpr.lock_keys()")
+
+
+@keys.command("export-check")
+@dsn_option
+@key_file_option
+@click.option("--all", "every", is_flag=True, help="Open every data key, not a thousand.")
+@output
+def export_check(dsn: str | None, key_file: Path | None, every: bool) -> Rows:
+    """Prove that a copy of the key, as kept in escrow, opens this database.
+
+    The copy is read from a file or from standard input. Nothing is unlocked.
+
+    Example:
+
+        gdprdb keys export-check < /media/safe/gdprdb.key
+    """
+    key = _copy_of_key(key_file)
+    with database(dsn) as connection:
+        return fetched(
+            connection.execute(
+                "select * from gdpr.check_key(%s, %s)", [key, None if every else 1000]
+            )
+        )
+
+
+def _copy_of_key(key_file: Path | None) -> str:
+    """The key that is to be checked."""
+    if key_file is not None:
+        text = key_file.read_text(encoding="ascii", errors="replace")
+    elif sys.stdin.isatty():
+        text = str(click.prompt("key", hide_input=True, err=True))
+    else:
+        text = sys.stdin.read()
+    if not text.strip():
+        raise click.UsageError("standard input holds no key")
+    return text.strip()

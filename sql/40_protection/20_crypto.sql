@@ -55,12 +55,14 @@ begin
     -- a restore without the key tables: no value at all would look like one that was never given
     perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
-  if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
+  -- 81 bytes are the least: header, IV, one block, MAC
+  if octet_length(p_value) % 4 <> 2 or octet_length(p_value) < 114 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   v_raw := decode(substr(p_value, 7), 'base64');
   v_length := length(v_raw);
-  if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+  if right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
+    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
     or substr(v_raw, v_length - 31) is distinct from
       gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
   then
@@ -111,11 +113,11 @@ as $function$
 declare
   v_body bytea := p_iv || gdpr_internal.encrypt_iv(p_key, substr(p_kek, 1, 32), p_iv, 'aes-cbc/pad:none');
 begin
-  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33), 'sha256');
+  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33, 32), 'sha256');
 end
 $function$;
 comment on function gdpr_internal.wrap_key(bytea, bytea, bytea, bytea) is
-  'Wraps a key (a multiple of 16 bytes) under a key-encryption key of 64 bytes: IV, ciphertext, HMAC over context, IV and ciphertext.';
+  'Wraps a key (a multiple of 16 bytes) under a key-encryption key (its first 64 bytes): IV, ciphertext, HMAC over context, IV and ciphertext.';
 
 create or replace function gdpr_internal.unwrap_key(p_kek bytea, p_context bytea, p_wrapped bytea)
 returns bytea
@@ -127,16 +129,22 @@ security invoker
 begin atomic
   select case
     when substr(p_wrapped, length(p_wrapped) - 31)
-      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33), 'sha256')
+      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33, 32), 'sha256')
       then gdpr_internal.decrypt_iv(
         substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
       )
     when p_wrapped is null or p_kek is null then null
-    else case when gdpr_internal.refuse('tampered', 'wrapped key') then null::bytea end
+    -- while a rotation lasts: the key before
+    when substr(p_wrapped, length(p_wrapped) - 31)
+      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), nullif(substr(p_kek, 97, 32), ''), 'sha256')
+      then gdpr_internal.decrypt_iv(
+        substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 65, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
+      )
+    else case when gdpr_internal.refuse(case when p_wrapped is not null then 'tampered' end, 'wrapped key') then null::bytea end
   end;
 end;
 comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is
-  'Checks and unwraps a key. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
+  'Checks and unwraps a key; p_kek of 128 bytes: the key in force and the one before it, while a rotation lasts. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
 
 create or replace function gdpr_internal.derive_key(p_key text)
 returns bytea
@@ -152,73 +160,6 @@ begin atomic
 end;
 comment on function gdpr_internal.derive_key(text) is
   'The 64 bytes of key-encryption key behind the text that gdpr.create_key() returned: two HMAC-SHA-256 with separate labels.';
-
-create or replace function gdpr_internal.ticket_context()
-returns bytea
-language sql
-stable
-parallel restricted
-security invoker
-begin atomic
-  select convert_to(
-    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user), 'UTF8'
-  );
-end;
-comment on function gdpr_internal.ticket_context() is 'Binds an unlocked key to this session of this server: its ticket opens nothing elsewhere.';
-
-create or replace function gdpr_internal.open_ticket(p_ticket_key bytea)
-returns bytea
-language sql
-stable
-parallel restricted
-security invoker
-begin atomic
-  select case
-    when substr(t.ticket, 81) = gdpr_internal.hmac(
-      gdpr_internal.ticket_context() || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
-    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
-  end
-  from (
-    select case
-      when length(current_setting('gdpr.unlocked', true)) = 152 and current_setting('gdpr.unlocked', true) ~ '^[A-Za-z0-9+/]+={0,2}$' then decode(current_setting('gdpr.unlocked', true), 'base64')
-    end as ticket
-  ) as t;
-end;
-comment on function gdpr_internal.open_ticket(bytea) is
-  'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s.';
-
-create or replace function gdpr_internal.keyring()
-returns gdpr_internal.keyring
-language plpgsql
-stable
-parallel restricted
-security definer
-set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
-as $function$
-declare
-  v_keys gdpr_internal.keyring;
-  v_ticket_key bytea;
-begin
-  select k.id, k.material, k.digest_key, k.ticket_key into v_keys.kek_id, v_keys.kek, v_keys.digest_key, v_ticket_key
-  from gdpr_internal.key_encryption_key as k
-  where k.retired_at is null;
-  if v_keys.kek is null then
-    v_keys.kek := gdpr_internal.open_ticket(v_ticket_key);
-  end if;
-  if v_keys.kek_id is null then
-    perform gdpr_internal.refuse('key_missing');
-  elsif v_keys.kek is null then
-    perform gdpr_internal.refuse('key_locked');
-  end if;
-  -- unchecked: doctor() checks its MAC, and this runs for every row
-  v_keys.digest_key := gdpr_internal.decrypt_iv(
-    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
-  );
-  return v_keys;
-end
-$function$;
-comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked.';
 
 create or replace function gdpr_internal.data_key(p_keys gdpr_internal.keyring, p_subject bigint)
 returns bytea

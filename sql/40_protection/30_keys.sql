@@ -3,7 +3,30 @@
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr.create_key(p_provider text default 'table')
+create or replace function gdpr_internal.new_key(p_provider text, p_location text, p_given text default null)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_provider is null or p_provider not in ('table', 'session', 'file') then
+    perform gdpr_internal.refuse('invalid_argument', 'provider is table, session or file');
+  elsif (p_provider = 'file') <> (p_location is not null) or not starts_with(coalesce(p_location, '/'), '/') then
+    perform gdpr_internal.refuse('invalid_argument', 'provider file, and no other, takes the absolute path of a file on the server');
+  elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
+    perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
+  end if;
+  return case when p_provider = 'file' then gdpr_internal.key_file(p_location) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
+end
+$function$;
+comment on function gdpr_internal.new_key(text, text, text) is
+  'The text of a key to be: random, given by the caller (provider session), or what the file at p_location holds. Errors: PR004, PR412.';
+
+create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null)
 returns text
 language plpgsql
 volatile
@@ -13,13 +36,9 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_key text := encode(gdpr_internal.gen_random_bytes(32), 'hex');
-  v_kek bytea := gdpr_internal.derive_key(v_key);
-  v_stored bytea;
+  v_key text;
+  v_kek bytea;
 begin
-  if p_provider is null or p_provider not in ('table', 'session') then
-    perform gdpr_internal.refuse('invalid_argument', 'provider is table or session');
-  end if;
   -- one key; a second caller waits here and is refused
   lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   if exists (select from gdpr_internal.key_encryption_key) then
@@ -27,14 +46,14 @@ begin
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
-  if p_provider = 'table' then
-    v_stored := v_kek;
-  end if;
-  insert into gdpr_internal.key_encryption_key (provider, material, check_value, digest_key, audit_key, ticket_key)
+  v_key := gdpr_internal.new_key(p_provider, p_location);
+  v_kek := gdpr_internal.derive_key(v_key);
+  insert into gdpr_internal.key_encryption_key (provider, material, location, check_value, digest_key, audit_key, ticket_key)
   values (
     p_provider,
-    v_stored,
-    gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256'),
+    case when p_provider = 'table' then v_kek end,
+    p_location,
+    gdpr_internal.key_check(v_kek),
     gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, gdpr_internal.gen_random_bytes(32)),
     gdpr_internal.gen_random_bytes(32),
     gdpr_internal.gen_random_bytes(64)
@@ -43,10 +62,10 @@ begin
   return case p_provider when 'session' then v_key end;
 end
 $function$;
-comment on function gdpr.create_key(text) is
-  'Creates the key-encryption key. provider table: kept in the database, for development. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored. Art. 32(1)(a).';
+comment on function gdpr.create_key(text, text) is
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
 
-create or replace function gdpr.unlock(p_key text)
+create or replace function gdpr.unlock(p_key text, p_transaction boolean default false)
 returns void
 language plpgsql
 volatile
@@ -57,39 +76,110 @@ set debug_print_plan = off
 as $function$
 declare
   v_kek bytea := gdpr_internal.derive_key(p_key);
-  v_check bytea;
   v_secret bytea;
+  v_transaction boolean := coalesce(p_transaction, true);
 begin
-  select k.check_value, k.ticket_key into v_check, v_secret
+  select k.ticket_key into v_secret
   from gdpr_internal.key_encryption_key as k
   where k.retired_at is null;
-  if v_check is null then
+  if v_secret is null then
     perform gdpr_internal.refuse('key_missing');
-  elsif v_kek is null or v_check <> gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256') then
+  elsif not exists (
+    select from gdpr_internal.key_encryption_key as k
+    join gdpr_internal.key_encryption_key as f on f.retired_at is null and k.id in (f.id, f.replaces)
+    where k.check_value = gdpr_internal.key_check(v_kek)
+  ) then
     perform gdpr_internal.refuse('key_wrong');
   end if;
   -- the setting is readable by all code of the session: what stands in it opens only with the secret
   perform set_config(
     'gdpr.unlocked',
-    translate(
-      encode(gdpr_internal.wrap_key(v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(), v_kek), 'base64'), E'\n', ''
+    case when v_transaction then 'once:' else '' end || translate(
+      encode(gdpr_internal.wrap_key(
+        v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(v_transaction), v_kek
+      ), 'base64'), E'\n', ''
     ),
-    false
+    v_transaction
   );
 end
 $function$;
-comment on function gdpr.unlock(text) is
-  'Gives the key to this session (provider session). Send it as a bind parameter, never in the statement''s text. RESET gdpr.unlocked locks again. Errors: PR403 wrong key, PR401 no key yet. Art. 32(1)(a).';
+comment on function gdpr.unlock(text, boolean) is
+  'Gives the key to this session (provider session), or with p_transaction to this transaction: what it leaves opens nothing afterwards. Send it as a bind parameter, never in the statement''s text. RESET gdpr.unlocked locks again. While a rotation lasts the old key is taken too. Errors: PR403 wrong key, PR401 no key yet. Art. 32(1)(a).';
+
+create or replace function gdpr.lock_keys()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  update gdpr_internal.key_encryption_key as k
+  set ticket_key = gdpr_internal.gen_random_bytes(64)
+  where k.retired_at is null and k.provider = 'session';
+  if not found then
+    perform gdpr_internal.refuse('invalid_argument', 'only a key of provider session can be locked: any other lies with the server');
+  end if;
+  perform gdpr_internal.audit_event('KEY', null, '{"locked": true}');
+end
+$function$;
+comment on function gdpr.lock_keys() is
+  'Locks the key in all sessions at once: each has to give it again with gdpr.unlock(). Errors: PR004 the key is not of provider session. Art. 32(1)(b).';
+
+create or replace function gdpr.check_key(p_key text, p_sample integer default 1000)
+returns table (id smallint, state text, data_keys bigint, opened bigint)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := gdpr_internal.derive_key(p_key);
+  v_key gdpr_internal.key_encryption_key;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.check_value = gdpr_internal.key_check(v_kek);
+  if v_key.id is null then
+    perform gdpr_internal.refuse(case when exists (select from gdpr_internal.key_encryption_key) then 'key_wrong' else 'key_missing' end);
+  elsif v_key.retired_at is null then
+    perform gdpr_internal.unwrap_key(v_kek, 'digest'::bytea, v_key.digest_key);
+  end if;
+  return query
+  select v_key.id, gdpr_internal.key_state(v_key),
+    (select count(*) from gdpr_internal.subject_key as s where s.kek_id = v_key.id),
+    (
+      select count(gdpr_internal.unwrap_key(v_kek, int8send(s.subject_id), s.wrapped))
+      from (select * from gdpr_internal.subject_key as s where s.kek_id = v_key.id limit p_sample) as s
+    );
+end
+$function$;
+comment on function gdpr.check_key(text, integer) is
+  'Whether a copy of the key opens this database: which key it is, how many data keys it wraps, and how many of them (p_sample; null: all) were opened to see. Unlocks nothing. Send it as a bind parameter. Errors: PR403 another key, PR404 a wrapped key is damaged, PR401. Art. 32(1)(c).';
+
+create or replace function gdpr_internal.key_state(p_key gdpr_internal.key_encryption_key)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
+end;
+comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts) or retired.';
 
 create or replace view gdpr.key_status as
 select
   k.id,
   k.provider,
   k.created_at,
-  k.provider = 'table' or gdpr_internal.open_ticket(k.ticket_key) is not null as unlocked,
-  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys
+  k.retired_at is null and gdpr_internal.is_unlocked() as unlocked,
+  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys,
+  gdpr_internal.key_state(k) as state
 from gdpr_internal.key_encryption_key as k;
-comment on view gdpr.key_status is 'The key-encryption key: provider, age, whether it is unlocked in this session, how many data keys it wraps. No key material.';
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired). No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text

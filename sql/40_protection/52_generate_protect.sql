@@ -109,7 +109,7 @@ with %4$s, subject as (
   select p.id, new.gdpr_subject_ref, %5$s, %10$s from person as p
 ), data_key as (
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
-  select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
+  select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33, 32), 'sha256')
   from person as p
 )%6$s
 insert into gdpr_internal.source (subject_id, table_id, row_key, kind, details, actor)

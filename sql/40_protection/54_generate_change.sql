@@ -126,7 +126,10 @@ declare
 %9$s  end if;
   select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
   if v_wrapped is null then
-    perform gdpr_internal.refuse('erased');
+    perform gdpr_internal.refuse(case
+      when exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.erased_at is null) then 'data_key_missing'
+      else 'erased'
+    end);
   end if;
   v_key := gdpr_internal.unwrap_key(v_keys.kek, int8send(new.gdpr_subject_id), v_wrapped);
 %10$s%11$s  return new;

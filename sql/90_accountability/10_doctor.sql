@@ -206,7 +206,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
-      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
+      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
       'gdpr_policy.kept_since(name,text,interval,anyelement)'
@@ -433,9 +433,14 @@ begin atomic
   where not exists (select from gdpr_internal.key_encryption_key)
   union all
   select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
-    'For production create the key with provider session and keep it elsewhere.'
+    'For production create the key with provider session or file and keep it elsewhere; gdpr.rotate_key() changes a key that is in use.'
   from gdpr_internal.key_encryption_key as k
   where k.provider = 'table'
+  union all
+  select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
+    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it.'
+  from gdpr_internal.key_encryption_key as k
+  where k.replaces is not null
   union all
   select 'error', 'data_keys', count(*)::text, 'persons who are not erased have no data key: their ciphertext cannot be read',
     'A restore without the key tables does this: restore gdpr_internal.subject_key from its own backup.'

@@ -320,13 +320,16 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
-grant execute on function gdpr.create_key(text) to gdpr_admin;
+grant execute on function
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
+grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
+grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 -- erasure takes the person's addresses out of arrays and documents
 grant execute on function
   gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
-grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),

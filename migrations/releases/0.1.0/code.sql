@@ -66,6 +66,8 @@ values
   ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
   ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
+  ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
+  ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
@@ -8058,12 +8060,14 @@ begin
     -- a restore without the key tables: no value at all would look like one that was never given
     perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
-  if octet_length(p_value) % 4 <> 2 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
+  -- 81 bytes are the least: header, IV, one block, MAC
+  if octet_length(p_value) % 4 <> 2 or octet_length(p_value) < 114 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   v_raw := decode(substr(p_value, 7), 'base64');
   v_length := length(v_raw);
-  if substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+  if right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
+    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
     or substr(v_raw, v_length - 31) is distinct from
       gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
   then
@@ -8114,11 +8118,11 @@ as $function$
 declare
   v_body bytea := p_iv || gdpr_internal.encrypt_iv(p_key, substr(p_kek, 1, 32), p_iv, 'aes-cbc/pad:none');
 begin
-  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33), 'sha256');
+  return v_body || gdpr_internal.hmac(p_context || v_body, substr(p_kek, 33, 32), 'sha256');
 end
 $function$;
 comment on function gdpr_internal.wrap_key(bytea, bytea, bytea, bytea) is
-  'Wraps a key (a multiple of 16 bytes) under a key-encryption key of 64 bytes: IV, ciphertext, HMAC over context, IV and ciphertext.';
+  'Wraps a key (a multiple of 16 bytes) under a key-encryption key (its first 64 bytes): IV, ciphertext, HMAC over context, IV and ciphertext.';
 
 create or replace function gdpr_internal.unwrap_key(p_kek bytea, p_context bytea, p_wrapped bytea)
 returns bytea
@@ -8130,16 +8134,22 @@ security invoker
 begin atomic
   select case
     when substr(p_wrapped, length(p_wrapped) - 31)
-      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33), 'sha256')
+      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33, 32), 'sha256')
       then gdpr_internal.decrypt_iv(
         substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 1, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
       )
     when p_wrapped is null or p_kek is null then null
-    else case when gdpr_internal.refuse('tampered', 'wrapped key') then null::bytea end
+    -- while a rotation lasts: the key before
+    when substr(p_wrapped, length(p_wrapped) - 31)
+      = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), nullif(substr(p_kek, 97, 32), ''), 'sha256')
+      then gdpr_internal.decrypt_iv(
+        substr(p_wrapped, 17, length(p_wrapped) - 48), substr(p_kek, 65, 32), substr(p_wrapped, 1, 16), 'aes-cbc/pad:none'
+      )
+    else case when gdpr_internal.refuse(case when p_wrapped is not null then 'tampered' end, 'wrapped key') then null::bytea end
   end;
 end;
 comment on function gdpr_internal.unwrap_key(bytea, bytea, bytea) is
-  'Checks and unwraps a key. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
+  'Checks and unwraps a key; p_kek of 128 bytes: the key in force and the one before it, while a rotation lasts. Error: PR404. Writers use it: a damaged key must never encrypt; readers need no check, the MAC of each value covers the key.';
 
 create or replace function gdpr_internal.derive_key(p_key text)
 returns bytea
@@ -8155,73 +8165,6 @@ begin atomic
 end;
 comment on function gdpr_internal.derive_key(text) is
   'The 64 bytes of key-encryption key behind the text that gdpr.create_key() returned: two HMAC-SHA-256 with separate labels.';
-
-create or replace function gdpr_internal.ticket_context()
-returns bytea
-language sql
-stable
-parallel restricted
-security invoker
-begin atomic
-  select convert_to(
-    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user), 'UTF8'
-  );
-end;
-comment on function gdpr_internal.ticket_context() is 'Binds an unlocked key to this session of this server: its ticket opens nothing elsewhere.';
-
-create or replace function gdpr_internal.open_ticket(p_ticket_key bytea)
-returns bytea
-language sql
-stable
-parallel restricted
-security invoker
-begin atomic
-  select case
-    when substr(t.ticket, 81) = gdpr_internal.hmac(
-      gdpr_internal.ticket_context() || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
-    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
-  end
-  from (
-    select case
-      when length(current_setting('gdpr.unlocked', true)) = 152 and current_setting('gdpr.unlocked', true) ~ '^[A-Za-z0-9+/]+={0,2}$' then decode(current_setting('gdpr.unlocked', true), 'base64')
-    end as ticket
-  ) as t;
-end;
-comment on function gdpr_internal.open_ticket(bytea) is
-  'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s.';
-
-create or replace function gdpr_internal.keyring()
-returns gdpr_internal.keyring
-language plpgsql
-stable
-parallel restricted
-security definer
-set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
-as $function$
-declare
-  v_keys gdpr_internal.keyring;
-  v_ticket_key bytea;
-begin
-  select k.id, k.material, k.digest_key, k.ticket_key into v_keys.kek_id, v_keys.kek, v_keys.digest_key, v_ticket_key
-  from gdpr_internal.key_encryption_key as k
-  where k.retired_at is null;
-  if v_keys.kek is null then
-    v_keys.kek := gdpr_internal.open_ticket(v_ticket_key);
-  end if;
-  if v_keys.kek_id is null then
-    perform gdpr_internal.refuse('key_missing');
-  elsif v_keys.kek is null then
-    perform gdpr_internal.refuse('key_locked');
-  end if;
-  -- unchecked: doctor() checks its MAC, and this runs for every row
-  v_keys.digest_key := gdpr_internal.decrypt_iv(
-    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
-  );
-  return v_keys;
-end
-$function$;
-comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked.';
 
 create or replace function gdpr_internal.data_key(p_keys gdpr_internal.keyring, p_subject bigint)
 returns bytea
@@ -8337,13 +8280,215 @@ $function$;
 comment on function gdpr_internal.open_evidence(bigint, text) is
   'Decrypts a detail of evidence; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
 
+-- 40_protection/22_keyring.sql
+-- [code] Where the key-encryption key comes from: a table, the session's ticket, a file of the server.
+-- GDPR Art. 32(1)(a). While a rotation lasts a key is 128 bytes: the one in force and the one before it, so that what either wrapped
+-- can be opened and nothing is wrapped by the old one any more.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.ticket_context(p_transaction boolean)
+returns bytea
+language sql
+stable
+strict
+parallel restricted
+security invoker
+begin atomic
+  select convert_to(
+    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user)
+    || case when p_transaction then format('/%s', extract(epoch from transaction_timestamp())) else '' end,
+    'UTF8'
+  );
+end;
+comment on function gdpr_internal.ticket_context(boolean) is
+  'Binds an unlocked key to this session of this server, or (p_transaction) to this very transaction: its ticket opens nothing elsewhere, even for who kept a copy.';
+
+create or replace function gdpr_internal.open_ticket(p_ticket_key bytea)
+returns bytea
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select case
+    when substr(t.ticket, 81) = gdpr_internal.hmac(
+      gdpr_internal.ticket_context(t.of_transaction) || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
+    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
+  end
+  from (
+    select starts_with(s.setting, 'once:') as of_transaction,
+      case when s.setting ~ '^(once:)?[A-Za-z0-9+/]{150}==$' then decode(right(s.setting, 152), 'base64') end as ticket
+    from (select current_setting('gdpr.unlocked', true)) as s (setting)
+  ) as t;
+end;
+comment on function gdpr_internal.open_ticket(bytea) is
+  'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s or transaction''s.';
+
+create or replace function gdpr_internal.key_file(p_location text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key text;
+begin
+  if not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
+    perform gdpr_internal.refuse('key_file',
+      'gdpr_keyholder may not read files of the server. As a superuser: grant execute on function pg_read_file(text, bigint, bigint, boolean) to gdpr_keyholder');
+  elsif not pg_has_role('pg_read_server_files', 'usage') then
+    perform gdpr_internal.refuse('key_file', format(
+      'gdpr_keyholder may not read files outside of the data directory. As a superuser: %s',
+      case when current_setting('server_version_num')::integer < 160000
+        then 'grant pg_read_server_files to gdpr_keyholder; alter role gdpr_keyholder inherit'
+        else 'grant pg_read_server_files to gdpr_keyholder with inherit true' end
+    ));
+  end if;
+  v_key := rtrim(pg_read_file(p_location, 0, 128, true), E'\r\n');
+  if v_key is null then
+    perform gdpr_internal.refuse('key_file', 'there is no such file on this server');
+  elsif v_key !~ '^[0-9a-f]{64}$' then
+    perform gdpr_internal.refuse('key_file', 'the file does not hold a key: 64 hexadecimal digits, as openssl rand -hex 32 gives them');
+  end if;
+  return v_key;
+end
+$function$;
+comment on function gdpr_internal.key_file(text) is
+  'The key in a file of the server; the one function that reads files. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
+
+create or replace function gdpr_internal.key_check(p_kek bytea)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select gdpr_internal.hmac('gdprdb/1/check'::bytea, p_kek, 'sha256');
+end;
+comment on function gdpr_internal.key_check(bytea) is 'What is kept to tell a key-encryption key from a wrong one.';
+
+create or replace function gdpr_internal.given_key(p_ticket_key bytea)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_kek bytea;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.ticket_key = p_ticket_key;
+  if v_key.provider = 'file' then
+    v_kek := gdpr_internal.derive_key(gdpr_internal.key_file(v_key.location));
+    if gdpr_internal.key_check(v_kek) <> v_key.check_value then
+      perform gdpr_internal.refuse('key_wrong');
+    end if;
+  else
+    v_kek := gdpr_internal.open_ticket(p_ticket_key);
+  end if;
+  if gdpr_internal.key_check(v_kek) = v_key.check_value then
+    return v_kek || coalesce(gdpr_internal.unwrap_key(v_kek, 'predecessor'::bytea, v_key.predecessor), '');
+  elsif v_key.replaces is not null and exists (
+    select from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces and k.check_value = gdpr_internal.key_check(v_kek)
+  ) then
+    -- this session was given the key before: it works on until the rotation ends
+    return gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor) || v_kek;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.given_key(bytea) is
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+
+create or replace function gdpr_internal.keyring()
+returns gdpr_internal.keyring
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+  v_ticket_key bytea;
+begin
+  select k.id, k.material, k.digest_key, k.ticket_key into v_keys.kek_id, v_keys.kek, v_keys.digest_key, v_ticket_key
+  from gdpr_internal.key_encryption_key as k
+  where k.retired_at is null;
+  if v_keys.kek is null then
+    v_keys.kek := gdpr_internal.given_key(v_ticket_key);
+  end if;
+  if v_keys.kek_id is null then
+    perform gdpr_internal.refuse('key_missing');
+  elsif v_keys.kek is null then
+    perform gdpr_internal.refuse('key_locked');
+  end if;
+  -- unchecked: doctor() checks its MAC, and this runs for every row
+  v_keys.digest_key := gdpr_internal.decrypt_iv(
+    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
+  );
+  return v_keys;
+end
+$function$;
+comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked, PR403 and PR412 the key''s file.';
+
+create or replace function gdpr_internal.is_unlocked()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (gdpr_internal.keyring()).kek is not null;
+exception when others then
+  -- whatever is wrong with the key: it does not open
+  return false;
+end
+$function$;
+comment on function gdpr_internal.is_unlocked() is 'Whether the key-encryption key is at hand in this session.';
+
 -- 40_protection/30_keys.sql
 -- [code] Making, giving and showing keys, and reading single values.
 -- GDPR Art. 32(1)(a). Called by: DBAs (create_key), applications (unlock, reveal, digest), gdprdb keys.
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr.create_key(p_provider text default 'table')
+create or replace function gdpr_internal.new_key(p_provider text, p_location text, p_given text default null)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_provider is null or p_provider not in ('table', 'session', 'file') then
+    perform gdpr_internal.refuse('invalid_argument', 'provider is table, session or file');
+  elsif (p_provider = 'file') <> (p_location is not null) or not starts_with(coalesce(p_location, '/'), '/') then
+    perform gdpr_internal.refuse('invalid_argument', 'provider file, and no other, takes the absolute path of a file on the server');
+  elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
+    perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
+  end if;
+  return case when p_provider = 'file' then gdpr_internal.key_file(p_location) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
+end
+$function$;
+comment on function gdpr_internal.new_key(text, text, text) is
+  'The text of a key to be: random, given by the caller (provider session), or what the file at p_location holds. Errors: PR004, PR412.';
+
+create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null)
 returns text
 language plpgsql
 volatile
@@ -8353,13 +8498,9 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_key text := encode(gdpr_internal.gen_random_bytes(32), 'hex');
-  v_kek bytea := gdpr_internal.derive_key(v_key);
-  v_stored bytea;
+  v_key text;
+  v_kek bytea;
 begin
-  if p_provider is null or p_provider not in ('table', 'session') then
-    perform gdpr_internal.refuse('invalid_argument', 'provider is table or session');
-  end if;
   -- one key; a second caller waits here and is refused
   lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   if exists (select from gdpr_internal.key_encryption_key) then
@@ -8367,14 +8508,14 @@ begin
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
-  if p_provider = 'table' then
-    v_stored := v_kek;
-  end if;
-  insert into gdpr_internal.key_encryption_key (provider, material, check_value, digest_key, audit_key, ticket_key)
+  v_key := gdpr_internal.new_key(p_provider, p_location);
+  v_kek := gdpr_internal.derive_key(v_key);
+  insert into gdpr_internal.key_encryption_key (provider, material, location, check_value, digest_key, audit_key, ticket_key)
   values (
     p_provider,
-    v_stored,
-    gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256'),
+    case when p_provider = 'table' then v_kek end,
+    p_location,
+    gdpr_internal.key_check(v_kek),
     gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, gdpr_internal.gen_random_bytes(32)),
     gdpr_internal.gen_random_bytes(32),
     gdpr_internal.gen_random_bytes(64)
@@ -8383,10 +8524,10 @@ begin
   return case p_provider when 'session' then v_key end;
 end
 $function$;
-comment on function gdpr.create_key(text) is
-  'Creates the key-encryption key. provider table: kept in the database, for development. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored. Art. 32(1)(a).';
+comment on function gdpr.create_key(text, text) is
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
 
-create or replace function gdpr.unlock(p_key text)
+create or replace function gdpr.unlock(p_key text, p_transaction boolean default false)
 returns void
 language plpgsql
 volatile
@@ -8397,39 +8538,110 @@ set debug_print_plan = off
 as $function$
 declare
   v_kek bytea := gdpr_internal.derive_key(p_key);
-  v_check bytea;
   v_secret bytea;
+  v_transaction boolean := coalesce(p_transaction, true);
 begin
-  select k.check_value, k.ticket_key into v_check, v_secret
+  select k.ticket_key into v_secret
   from gdpr_internal.key_encryption_key as k
   where k.retired_at is null;
-  if v_check is null then
+  if v_secret is null then
     perform gdpr_internal.refuse('key_missing');
-  elsif v_kek is null or v_check <> gdpr_internal.hmac('gdprdb/1/check'::bytea, v_kek, 'sha256') then
+  elsif not exists (
+    select from gdpr_internal.key_encryption_key as k
+    join gdpr_internal.key_encryption_key as f on f.retired_at is null and k.id in (f.id, f.replaces)
+    where k.check_value = gdpr_internal.key_check(v_kek)
+  ) then
     perform gdpr_internal.refuse('key_wrong');
   end if;
   -- the setting is readable by all code of the session: what stands in it opens only with the secret
   perform set_config(
     'gdpr.unlocked',
-    translate(
-      encode(gdpr_internal.wrap_key(v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(), v_kek), 'base64'), E'\n', ''
+    case when v_transaction then 'once:' else '' end || translate(
+      encode(gdpr_internal.wrap_key(
+        v_secret, gdpr_internal.gen_random_bytes(16), gdpr_internal.ticket_context(v_transaction), v_kek
+      ), 'base64'), E'\n', ''
     ),
-    false
+    v_transaction
   );
 end
 $function$;
-comment on function gdpr.unlock(text) is
-  'Gives the key to this session (provider session). Send it as a bind parameter, never in the statement''s text. RESET gdpr.unlocked locks again. Errors: PR403 wrong key, PR401 no key yet. Art. 32(1)(a).';
+comment on function gdpr.unlock(text, boolean) is
+  'Gives the key to this session (provider session), or with p_transaction to this transaction: what it leaves opens nothing afterwards. Send it as a bind parameter, never in the statement''s text. RESET gdpr.unlocked locks again. While a rotation lasts the old key is taken too. Errors: PR403 wrong key, PR401 no key yet. Art. 32(1)(a).';
+
+create or replace function gdpr.lock_keys()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  update gdpr_internal.key_encryption_key as k
+  set ticket_key = gdpr_internal.gen_random_bytes(64)
+  where k.retired_at is null and k.provider = 'session';
+  if not found then
+    perform gdpr_internal.refuse('invalid_argument', 'only a key of provider session can be locked: any other lies with the server');
+  end if;
+  perform gdpr_internal.audit_event('KEY', null, '{"locked": true}');
+end
+$function$;
+comment on function gdpr.lock_keys() is
+  'Locks the key in all sessions at once: each has to give it again with gdpr.unlock(). Errors: PR004 the key is not of provider session. Art. 32(1)(b).';
+
+create or replace function gdpr.check_key(p_key text, p_sample integer default 1000)
+returns table (id smallint, state text, data_keys bigint, opened bigint)
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := gdpr_internal.derive_key(p_key);
+  v_key gdpr_internal.key_encryption_key;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.check_value = gdpr_internal.key_check(v_kek);
+  if v_key.id is null then
+    perform gdpr_internal.refuse(case when exists (select from gdpr_internal.key_encryption_key) then 'key_wrong' else 'key_missing' end);
+  elsif v_key.retired_at is null then
+    perform gdpr_internal.unwrap_key(v_kek, 'digest'::bytea, v_key.digest_key);
+  end if;
+  return query
+  select v_key.id, gdpr_internal.key_state(v_key),
+    (select count(*) from gdpr_internal.subject_key as s where s.kek_id = v_key.id),
+    (
+      select count(gdpr_internal.unwrap_key(v_kek, int8send(s.subject_id), s.wrapped))
+      from (select * from gdpr_internal.subject_key as s where s.kek_id = v_key.id limit p_sample) as s
+    );
+end
+$function$;
+comment on function gdpr.check_key(text, integer) is
+  'Whether a copy of the key opens this database: which key it is, how many data keys it wraps, and how many of them (p_sample; null: all) were opened to see. Unlocks nothing. Send it as a bind parameter. Errors: PR403 another key, PR404 a wrapped key is damaged, PR401. Art. 32(1)(c).';
+
+create or replace function gdpr_internal.key_state(p_key gdpr_internal.key_encryption_key)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
+end;
+comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts) or retired.';
 
 create or replace view gdpr.key_status as
 select
   k.id,
   k.provider,
   k.created_at,
-  k.provider = 'table' or gdpr_internal.open_ticket(k.ticket_key) is not null as unlocked,
-  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys
+  k.retired_at is null and gdpr_internal.is_unlocked() as unlocked,
+  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys,
+  gdpr_internal.key_state(k) as state
 from gdpr_internal.key_encryption_key as k;
-comment on view gdpr.key_status is 'The key-encryption key: provider, age, whether it is unlocked in this session, how many data keys it wraps. No key material.';
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired). No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text
@@ -8562,6 +8774,237 @@ end
 $function$;
 comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
   'Step of unprotect(): decrypts a stored value, only in the transaction that takes the protection off, on record. Error: 42501 outside of one.';
+
+-- 40_protection/32_rotation.sql
+-- [code] Another key-encryption key: data keys are wrapped anew in batches, while applications work on.
+-- GDPR Art. 32(1)(a), 32(1)(d). Called by: gdpr_admin, gdprdb keys rotate. Between rotate_key() and finish_rotation() both keys open
+-- the database: sessions that hold the old one reach the new one through it. New persons get the new key at once.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr.rotate_key(p_provider text default null, p_location text default null, p_key text default null)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_old gdpr_internal.key_encryption_key;
+  v_keys gdpr_internal.keyring;
+  v_provider text;
+  v_key text;
+  v_kek bytea;
+begin
+  -- statements that began with the old key read on
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
+  select * into v_old from gdpr_internal.key_encryption_key as k where k.retired_at is null;
+  v_keys := gdpr_internal.keyring();
+  v_provider := coalesce(p_provider, v_old.provider);
+  if v_old.replaces is not null then
+    perform gdpr_internal.refuse('rotation_state', 'one is going on');
+  end if;
+  v_key := gdpr_internal.new_key(v_provider, p_location, p_key);
+  v_kek := gdpr_internal.derive_key(v_key);
+  if exists (select from gdpr_internal.key_encryption_key as k where k.check_value = gdpr_internal.key_check(v_kek)) then
+    perform gdpr_internal.refuse('invalid_argument', 'the new key has been used before');
+  end if;
+  update gdpr_internal.key_encryption_key as k
+  set retired_at = statement_timestamp(), material = null, digest_key = null, audit_key = null, ticket_key = null
+  where k.id = v_old.id;
+  insert into gdpr_internal.key_encryption_key (
+    provider, material, location, check_value, digest_key, audit_key, ticket_key, replaces, predecessor, successor
+  )
+  values (
+    v_provider,
+    case when v_provider = 'table' then v_kek || v_keys.kek end,
+    p_location,
+    gdpr_internal.key_check(v_kek),
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, v_keys.digest_key),
+    v_old.audit_key,
+    v_old.ticket_key,
+    v_old.id,
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'predecessor'::bytea, v_keys.kek),
+    gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea, v_kek)
+  );
+  perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('rotating_to', v_provider));
+  return case when v_provider = 'session' and p_key is null then v_key end;
+end
+$function$;
+comment on function gdpr.rotate_key(text, text, text) is
+  'Begins to replace the key-encryption key. p_provider: as it is now by default; file takes the new key from p_location; session returns the new key once, or takes p_key (64 hexadecimal digits, sent as a bind parameter). From now on persons get the new key; gdpr.rewrap_keys() brings the others over, gdpr.finish_rotation() ends it. Data is not encrypted anew. Errors: PR402 the old key is locked, PR413 a rotation is going on, PR004, PR412. Art. 32(1)(a).';
+
+create or replace function gdpr_internal.rewrap_lesser_keys(p_kek bytea, p_limit integer)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registrations bigint;
+  v_notices bigint;
+begin
+  -- these rows do not say which key wrapped them: their MAC does
+  update gdpr_internal.registration_key as r
+  set wrapped = gdpr_internal.wrap_key(
+    p_kek, gdpr_internal.gen_random_bytes(16), b.context, gdpr_internal.unwrap_key(p_kek, b.context, r.wrapped)
+  )
+  from (
+    select k.registration_id, int8send(-k.registration_id) as context
+    from gdpr_internal.registration_key as k
+    where not gdpr_internal.is_wrapped_by(p_kek, int8send(-k.registration_id), k.wrapped)
+    limit p_limit
+    for update skip locked
+  ) as b
+  where b.registration_id = r.registration_id;
+  get diagnostics v_registrations = row_count;
+  update gdpr_internal.notice_key as n
+  set wrapped = gdpr_internal.wrap_key(
+    p_kek, gdpr_internal.gen_random_bytes(16), b.context, gdpr_internal.unwrap_key(p_kek, b.context, n.wrapped)
+  )
+  from (
+    select k.notice_id, 'notice'::bytea || int8send(k.notice_id) as context
+    from gdpr_internal.notice_key as k
+    where not gdpr_internal.is_wrapped_by(p_kek, 'notice'::bytea || int8send(k.notice_id), k.wrapped)
+    limit p_limit
+    for update skip locked
+  ) as b
+  where b.notice_id = n.notice_id;
+  get diagnostics v_notices = row_count;
+  return v_registrations + v_notices;
+end
+$function$;
+comment on function gdpr_internal.rewrap_lesser_keys(bytea, integer) is
+  'Wraps keys of registrations and notices anew that the key in force did not wrap; returns how many. Error: PR404.';
+
+create or replace function gdpr_internal.is_wrapped_by(p_kek bytea, p_context bytea, p_wrapped bytea)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select substr(p_wrapped, length(p_wrapped) - 31)
+    = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33, 32), 'sha256');
+end;
+comment on function gdpr_internal.is_wrapped_by(bytea, bytea, bytea) is 'Whether the first 64 bytes of p_kek wrapped this key.';
+
+create or replace function gdpr.rewrap_keys(p_limit integer default 10000)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+  v_from bigint;
+  v_to bigint;
+  v_done bigint;
+begin
+  if p_limit is null or p_limit < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'the limit is a positive number');
+  end if;
+  -- a second caller waits and goes on where the first one came to
+  select k.rewrapped_to into v_from
+  from gdpr_internal.key_encryption_key as k
+  where k.retired_at is null and k.replaces is not null
+  for update;
+  if v_from is null then
+    perform gdpr_internal.refuse('rotation_state', 'none is going on');
+  end if;
+  v_keys := gdpr_internal.keyring();
+  select max(b.subject_id) into v_to
+  from (
+    select s.subject_id from gdpr_internal.subject_key as s where s.subject_id > v_from order by s.subject_id limit p_limit
+  ) as b;
+  with batch as materialized (
+    select s.subject_id, s.wrapped
+    from gdpr_internal.subject_key as s
+    where s.subject_id > v_from and s.subject_id <= v_to and s.kek_id <> v_keys.kek_id
+    for update skip locked
+  )
+  update gdpr_internal.subject_key as s
+  set kek_id = v_keys.kek_id, wrapped = gdpr_internal.wrap_key(
+    v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+    gdpr_internal.unwrap_key(substr(v_keys.kek, 65), int8send(b.subject_id), b.wrapped)
+  )
+  from batch as b
+  where s.subject_id = b.subject_id;
+  get diagnostics v_done = row_count;
+  if v_to is null then
+    -- the end is reached: now those that were locked, or were being written with the old key, when their turn came
+    with batch as materialized (
+      select s.subject_id, s.wrapped
+      from gdpr_internal.subject_key as s
+      where s.kek_id <> v_keys.kek_id
+      limit p_limit
+      for update skip locked
+    )
+    update gdpr_internal.subject_key as s
+    set kek_id = v_keys.kek_id, wrapped = gdpr_internal.wrap_key(
+      v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+      gdpr_internal.unwrap_key(substr(v_keys.kek, 65), int8send(b.subject_id), b.wrapped)
+    )
+    from batch as b
+    where s.subject_id = b.subject_id;
+    get diagnostics v_done = row_count;
+    return v_done + gdpr_internal.rewrap_lesser_keys(v_keys.kek, p_limit);
+  end if;
+  update gdpr_internal.key_encryption_key as k set rewrapped_to = v_to where k.id = v_keys.kek_id;
+  -- a batch may find all of its keys new, or locked: the next one goes on
+  return greatest(v_done, 1);
+end
+$function$;
+comment on function gdpr.rewrap_keys(integer) is
+  'Wraps up to p_limit data keys by the new key-encryption key; call it, each time in a transaction of its own, until it returns 0. Writers do not wait for it longer than for one batch, and only on the persons in it. Resumes by itself. Errors: PR413 no rotation is going on, PR402, PR404 a wrapped key is damaged. Art. 32(1)(a).';
+
+create or replace function gdpr.finish_rotation()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_keys gdpr_internal.keyring;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.replaces is not null for update;
+  if v_key.id is null then
+    perform gdpr_internal.refuse('rotation_state', 'none is going on');
+  elsif v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()) then
+    -- they may still write a person with the old key
+    perform gdpr_internal.refuse('rotation_state', 'transactions that are older than the rotation are still going on: wait for their end');
+  end if;
+  v_keys := gdpr_internal.keyring();
+  if exists (select from gdpr_internal.subject_key as s where s.kek_id <> v_key.id)
+    or exists (
+      select from gdpr_internal.registration_key as r where not gdpr_internal.is_wrapped_by(v_keys.kek, int8send(-r.registration_id), r.wrapped)
+    )
+    or exists (
+      select from gdpr_internal.notice_key as n where not gdpr_internal.is_wrapped_by(v_keys.kek, 'notice'::bytea || int8send(n.notice_id), n.wrapped)
+    )
+  then
+    perform gdpr_internal.refuse('rotation_state', 'data keys are still wrapped by the old key: gdpr.rewrap_keys()');
+  end if;
+  update gdpr_internal.key_encryption_key as k
+  set replaces = null, predecessor = null, successor = null, material = substr(k.material, 1, 64)
+  where k.id = v_key.id;
+  perform gdpr_internal.audit_event('KEY', null, '{"rotated": true}');
+end
+$function$;
+comment on function gdpr.finish_rotation() is
+  'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. Errors: PR413 data keys are still wrapped by the old key, or older transactions are going on, or there is no rotation; PR402. Art. 32(1)(a).';
 
 -- 40_protection/38_standing.sql
 -- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
@@ -9790,7 +10233,7 @@ with %4$s, subject as (
   select p.id, new.gdpr_subject_ref, %5$s, %10$s from person as p
 ), data_key as (
   insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
-  select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33), 'sha256')
+  select p.id, v_keys.kek_id, v_body || gdpr_internal.hmac(int8send(p.id) || v_body, substr(v_keys.kek, 33, 32), 'sha256')
   from person as p
 )%6$s
 insert into gdpr_internal.source (subject_id, table_id, row_key, kind, details, actor)
@@ -10103,7 +10546,10 @@ declare
 %9$s  end if;
   select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
   if v_wrapped is null then
-    perform gdpr_internal.refuse('erased');
+    perform gdpr_internal.refuse(case
+      when exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.erased_at is null) then 'data_key_missing'
+      else 'erased'
+    end);
   end if;
   v_key := gdpr_internal.unwrap_key(v_keys.kek, int8send(new.gdpr_subject_id), v_wrapped);
 %10$s%11$s  return new;
@@ -12685,18 +13131,22 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most
+  -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most;
+  -- refuse() depends on the row: with constants alone the planner calls it, when it estimates a condition on the column
   select format(
     $code$case
     when t.gdpr_subject_id is null or t.%1$I is null or not starts_with(t.%1$I, 'gdpr1:') then t.%1$I
-    when x.data_key is null then case when gdpr_internal.refuse('data_key_missing', %2$L) then null end
-    when substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
+    when x.data_key is null then case when gdpr_internal.refuse(case when x.data_key is null then 'data_key_missing' end, %2$L) then null end
+    -- one spelling for each value: base64 itself takes spaces, and bits at the end that say nothing
+    when octet_length(t.%1$I) = 6 + (length(x.raw_%3$s) + 2) / 3 * 4
+      and right(t.%1$I, 4) = encode(substr(x.raw_%3$s, (length(x.raw_%3$s) - 1) / 3 * 3 + 1), 'base64')
+      and substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
       and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
         = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
       then convert_from(gdpr_internal.decrypt_iv(
         substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
       ), 'UTF8')
-    else case when gdpr_internal.refuse('tampered', %2$L) then null end
+    else case when gdpr_internal.refuse(case when t.%1$I is not null then 'tampered' end, %2$L) then null end
   end$code$,
     p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
   );
@@ -12742,7 +13192,7 @@ begin
     ) filter (where c.encrypt = 'searchable'), ''),
     string_agg(
       format(
-        E'    case when starts_with(t.%1$I, ''gdpr1:'') and octet_length(t.%1$I) %% 4 = 2 then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
+        E'    case when starts_with(t.%1$I, ''gdpr1:'') and octet_length(t.%1$I) %% 4 = 2 and octet_length(t.%1$I) >= 114 then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
         a.attname, c.id
       ), '' order by a.attnum
     ) filter (where c.encrypt <> 'no')
@@ -12768,11 +13218,11 @@ cross join lateral (
       substr((
         select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
         from (
-          select case when e.provider = 'table' then e.material else gdpr_internal.open_ticket(e.ticket_key) end as material
+          select case when e.provider = 'table' then e.material else gdpr_internal.given_key(e.ticket_key) end as material
           from gdpr_internal.key_encryption_key as e
           where e.retired_at is null
         ) as c
-      ), 1, 32),
+      ), case when k.kek_id = (select e.id from gdpr_internal.key_encryption_key as e where e.retired_at is null) then 1 else 65 end, 32),
       substr(k.wrapped, 1, 16),
       'aes-cbc/pad:none'
     ) as data_key
@@ -22330,7 +22780,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
-      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.open_ticket(bytea)', 'gdpr_internal.ticket_context()',
+      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
       'gdpr_policy.kept_since(name,text,interval,anyelement)'
@@ -22557,9 +23007,14 @@ begin atomic
   where not exists (select from gdpr_internal.key_encryption_key)
   union all
   select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
-    'For production create the key with provider session and keep it elsewhere.'
+    'For production create the key with provider session or file and keep it elsewhere; gdpr.rotate_key() changes a key that is in use.'
   from gdpr_internal.key_encryption_key as k
   where k.provider = 'table'
+  union all
+  select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
+    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it.'
+  from gdpr_internal.key_encryption_key as k
+  where k.replaces is not null
   union all
   select 'error', 'data_keys', count(*)::text, 'persons who are not erased have no data key: their ciphertext cannot be read',
     'A restore without the key tables does this: restore gdpr_internal.subject_key from its own backup.'
@@ -22959,13 +23414,16 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.open_ticket(bytea), gdpr_internal.ticket_context() to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
-grant execute on function gdpr.create_key(text) to gdpr_admin;
+grant execute on function
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
+grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
+grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 -- erasure takes the person's addresses out of arrays and documents
 grant execute on function
   gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
-grant execute on function gdpr.unlock(text) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),

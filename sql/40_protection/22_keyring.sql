@@ -1,0 +1,177 @@
+-- [code] Where the key-encryption key comes from: a table, the session's ticket, a file of the server.
+-- GDPR Art. 32(1)(a). While a rotation lasts a key is 128 bytes: the one in force and the one before it, so that what either wrapped
+-- can be opened and nothing is wrapped by the old one any more.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.ticket_context(p_transaction boolean)
+returns bytea
+language sql
+stable
+strict
+parallel restricted
+security invoker
+begin atomic
+  select convert_to(
+    format('%s/%s/%s', pg_backend_pid(), extract(epoch from pg_postmaster_start_time()), session_user)
+    || case when p_transaction then format('/%s', extract(epoch from transaction_timestamp())) else '' end,
+    'UTF8'
+  );
+end;
+comment on function gdpr_internal.ticket_context(boolean) is
+  'Binds an unlocked key to this session of this server, or (p_transaction) to this very transaction: its ticket opens nothing elsewhere, even for who kept a copy.';
+
+create or replace function gdpr_internal.open_ticket(p_ticket_key bytea)
+returns bytea
+language sql
+stable
+parallel restricted
+security invoker
+begin atomic
+  select case
+    when substr(t.ticket, 81) = gdpr_internal.hmac(
+      gdpr_internal.ticket_context(t.of_transaction) || substr(t.ticket, 1, 80), substr(p_ticket_key, 33), 'sha256'
+    ) then gdpr_internal.decrypt_iv(substr(t.ticket, 17, 64), substr(p_ticket_key, 1, 32), substr(t.ticket, 1, 16), 'aes-cbc/pad:none')
+  end
+  from (
+    select starts_with(s.setting, 'once:') as of_transaction,
+      case when s.setting ~ '^(once:)?[A-Za-z0-9+/]{150}==$' then decode(right(s.setting, 152), 'base64') end as ticket
+    from (select current_setting('gdpr.unlocked', true)) as s (setting)
+  ) as t;
+end;
+comment on function gdpr_internal.open_ticket(bytea) is
+  'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s or transaction''s.';
+
+create or replace function gdpr_internal.key_file(p_location text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key text;
+begin
+  if not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
+    perform gdpr_internal.refuse('key_file',
+      'gdpr_keyholder may not read files of the server. As a superuser: grant execute on function pg_read_file(text, bigint, bigint, boolean) to gdpr_keyholder');
+  elsif not pg_has_role('pg_read_server_files', 'usage') then
+    perform gdpr_internal.refuse('key_file', format(
+      'gdpr_keyholder may not read files outside of the data directory. As a superuser: %s',
+      case when current_setting('server_version_num')::integer < 160000
+        then 'grant pg_read_server_files to gdpr_keyholder; alter role gdpr_keyholder inherit'
+        else 'grant pg_read_server_files to gdpr_keyholder with inherit true' end
+    ));
+  end if;
+  v_key := rtrim(pg_read_file(p_location, 0, 128, true), E'\r\n');
+  if v_key is null then
+    perform gdpr_internal.refuse('key_file', 'there is no such file on this server');
+  elsif v_key !~ '^[0-9a-f]{64}$' then
+    perform gdpr_internal.refuse('key_file', 'the file does not hold a key: 64 hexadecimal digits, as openssl rand -hex 32 gives them');
+  end if;
+  return v_key;
+end
+$function$;
+comment on function gdpr_internal.key_file(text) is
+  'The key in a file of the server; the one function that reads files. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
+
+create or replace function gdpr_internal.key_check(p_kek bytea)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select gdpr_internal.hmac('gdprdb/1/check'::bytea, p_kek, 'sha256');
+end;
+comment on function gdpr_internal.key_check(bytea) is 'What is kept to tell a key-encryption key from a wrong one.';
+
+create or replace function gdpr_internal.given_key(p_ticket_key bytea)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_kek bytea;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.ticket_key = p_ticket_key;
+  if v_key.provider = 'file' then
+    v_kek := gdpr_internal.derive_key(gdpr_internal.key_file(v_key.location));
+    if gdpr_internal.key_check(v_kek) <> v_key.check_value then
+      perform gdpr_internal.refuse('key_wrong');
+    end if;
+  else
+    v_kek := gdpr_internal.open_ticket(p_ticket_key);
+  end if;
+  if gdpr_internal.key_check(v_kek) = v_key.check_value then
+    return v_kek || coalesce(gdpr_internal.unwrap_key(v_kek, 'predecessor'::bytea, v_key.predecessor), '');
+  elsif v_key.replaces is not null and exists (
+    select from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces and k.check_value = gdpr_internal.key_check(v_kek)
+  ) then
+    -- this session was given the key before: it works on until the rotation ends
+    return gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor) || v_kek;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.given_key(bytea) is
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+
+create or replace function gdpr_internal.keyring()
+returns gdpr_internal.keyring
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+  v_ticket_key bytea;
+begin
+  select k.id, k.material, k.digest_key, k.ticket_key into v_keys.kek_id, v_keys.kek, v_keys.digest_key, v_ticket_key
+  from gdpr_internal.key_encryption_key as k
+  where k.retired_at is null;
+  if v_keys.kek is null then
+    v_keys.kek := gdpr_internal.given_key(v_ticket_key);
+  end if;
+  if v_keys.kek_id is null then
+    perform gdpr_internal.refuse('key_missing');
+  elsif v_keys.kek is null then
+    perform gdpr_internal.refuse('key_locked');
+  end if;
+  -- unchecked: doctor() checks its MAC, and this runs for every row
+  v_keys.digest_key := gdpr_internal.decrypt_iv(
+    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
+  );
+  return v_keys;
+end
+$function$;
+comment on function gdpr_internal.keyring() is 'The keys of this statement, for functions of gdpr_keyholder. Errors: PR401 no key yet, PR402 locked, PR403 and PR412 the key''s file.';
+
+create or replace function gdpr_internal.is_unlocked()
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return (gdpr_internal.keyring()).kek is not null;
+exception when others then
+  -- whatever is wrong with the key: it does not open
+  return false;
+end
+$function$;
+comment on function gdpr_internal.is_unlocked() is 'Whether the key-encryption key is at hand in this session.';

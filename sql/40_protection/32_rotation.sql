@@ -1,0 +1,229 @@
+-- [code] Another key-encryption key: data keys are wrapped anew in batches, while applications work on.
+-- GDPR Art. 32(1)(a), 32(1)(d). Called by: gdpr_admin, gdprdb keys rotate. Between rotate_key() and finish_rotation() both keys open
+-- the database: sessions that hold the old one reach the new one through it. New persons get the new key at once.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr.rotate_key(p_provider text default null, p_location text default null, p_key text default null)
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_old gdpr_internal.key_encryption_key;
+  v_keys gdpr_internal.keyring;
+  v_provider text;
+  v_key text;
+  v_kek bytea;
+begin
+  -- statements that began with the old key read on
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
+  select * into v_old from gdpr_internal.key_encryption_key as k where k.retired_at is null;
+  v_keys := gdpr_internal.keyring();
+  v_provider := coalesce(p_provider, v_old.provider);
+  if v_old.replaces is not null then
+    perform gdpr_internal.refuse('rotation_state', 'one is going on');
+  end if;
+  v_key := gdpr_internal.new_key(v_provider, p_location, p_key);
+  v_kek := gdpr_internal.derive_key(v_key);
+  if exists (select from gdpr_internal.key_encryption_key as k where k.check_value = gdpr_internal.key_check(v_kek)) then
+    perform gdpr_internal.refuse('invalid_argument', 'the new key has been used before');
+  end if;
+  update gdpr_internal.key_encryption_key as k
+  set retired_at = statement_timestamp(), material = null, digest_key = null, audit_key = null, ticket_key = null
+  where k.id = v_old.id;
+  insert into gdpr_internal.key_encryption_key (
+    provider, material, location, check_value, digest_key, audit_key, ticket_key, replaces, predecessor, successor
+  )
+  values (
+    v_provider,
+    case when v_provider = 'table' then v_kek || v_keys.kek end,
+    p_location,
+    gdpr_internal.key_check(v_kek),
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, v_keys.digest_key),
+    v_old.audit_key,
+    v_old.ticket_key,
+    v_old.id,
+    gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'predecessor'::bytea, v_keys.kek),
+    gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea, v_kek)
+  );
+  perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('rotating_to', v_provider));
+  return case when v_provider = 'session' and p_key is null then v_key end;
+end
+$function$;
+comment on function gdpr.rotate_key(text, text, text) is
+  'Begins to replace the key-encryption key. p_provider: as it is now by default; file takes the new key from p_location; session returns the new key once, or takes p_key (64 hexadecimal digits, sent as a bind parameter). From now on persons get the new key; gdpr.rewrap_keys() brings the others over, gdpr.finish_rotation() ends it. Data is not encrypted anew. Errors: PR402 the old key is locked, PR413 a rotation is going on, PR004, PR412. Art. 32(1)(a).';
+
+create or replace function gdpr_internal.rewrap_lesser_keys(p_kek bytea, p_limit integer)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_registrations bigint;
+  v_notices bigint;
+begin
+  -- these rows do not say which key wrapped them: their MAC does
+  update gdpr_internal.registration_key as r
+  set wrapped = gdpr_internal.wrap_key(
+    p_kek, gdpr_internal.gen_random_bytes(16), b.context, gdpr_internal.unwrap_key(p_kek, b.context, r.wrapped)
+  )
+  from (
+    select k.registration_id, int8send(-k.registration_id) as context
+    from gdpr_internal.registration_key as k
+    where not gdpr_internal.is_wrapped_by(p_kek, int8send(-k.registration_id), k.wrapped)
+    limit p_limit
+    for update skip locked
+  ) as b
+  where b.registration_id = r.registration_id;
+  get diagnostics v_registrations = row_count;
+  update gdpr_internal.notice_key as n
+  set wrapped = gdpr_internal.wrap_key(
+    p_kek, gdpr_internal.gen_random_bytes(16), b.context, gdpr_internal.unwrap_key(p_kek, b.context, n.wrapped)
+  )
+  from (
+    select k.notice_id, 'notice'::bytea || int8send(k.notice_id) as context
+    from gdpr_internal.notice_key as k
+    where not gdpr_internal.is_wrapped_by(p_kek, 'notice'::bytea || int8send(k.notice_id), k.wrapped)
+    limit p_limit
+    for update skip locked
+  ) as b
+  where b.notice_id = n.notice_id;
+  get diagnostics v_notices = row_count;
+  return v_registrations + v_notices;
+end
+$function$;
+comment on function gdpr_internal.rewrap_lesser_keys(bytea, integer) is
+  'Wraps keys of registrations and notices anew that the key in force did not wrap; returns how many. Error: PR404.';
+
+create or replace function gdpr_internal.is_wrapped_by(p_kek bytea, p_context bytea, p_wrapped bytea)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select substr(p_wrapped, length(p_wrapped) - 31)
+    = gdpr_internal.hmac(p_context || substr(p_wrapped, 1, length(p_wrapped) - 32), substr(p_kek, 33, 32), 'sha256');
+end;
+comment on function gdpr_internal.is_wrapped_by(bytea, bytea, bytea) is 'Whether the first 64 bytes of p_kek wrapped this key.';
+
+create or replace function gdpr.rewrap_keys(p_limit integer default 10000)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+  v_from bigint;
+  v_to bigint;
+  v_done bigint;
+begin
+  if p_limit is null or p_limit < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'the limit is a positive number');
+  end if;
+  -- a second caller waits and goes on where the first one came to
+  select k.rewrapped_to into v_from
+  from gdpr_internal.key_encryption_key as k
+  where k.retired_at is null and k.replaces is not null
+  for update;
+  if v_from is null then
+    perform gdpr_internal.refuse('rotation_state', 'none is going on');
+  end if;
+  v_keys := gdpr_internal.keyring();
+  select max(b.subject_id) into v_to
+  from (
+    select s.subject_id from gdpr_internal.subject_key as s where s.subject_id > v_from order by s.subject_id limit p_limit
+  ) as b;
+  with batch as materialized (
+    select s.subject_id, s.wrapped
+    from gdpr_internal.subject_key as s
+    where s.subject_id > v_from and s.subject_id <= v_to and s.kek_id <> v_keys.kek_id
+    for update skip locked
+  )
+  update gdpr_internal.subject_key as s
+  set kek_id = v_keys.kek_id, wrapped = gdpr_internal.wrap_key(
+    v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+    gdpr_internal.unwrap_key(substr(v_keys.kek, 65), int8send(b.subject_id), b.wrapped)
+  )
+  from batch as b
+  where s.subject_id = b.subject_id;
+  get diagnostics v_done = row_count;
+  if v_to is null then
+    -- the end is reached: now those that were locked, or were being written with the old key, when their turn came
+    with batch as materialized (
+      select s.subject_id, s.wrapped
+      from gdpr_internal.subject_key as s
+      where s.kek_id <> v_keys.kek_id
+      limit p_limit
+      for update skip locked
+    )
+    update gdpr_internal.subject_key as s
+    set kek_id = v_keys.kek_id, wrapped = gdpr_internal.wrap_key(
+      v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+      gdpr_internal.unwrap_key(substr(v_keys.kek, 65), int8send(b.subject_id), b.wrapped)
+    )
+    from batch as b
+    where s.subject_id = b.subject_id;
+    get diagnostics v_done = row_count;
+    return v_done + gdpr_internal.rewrap_lesser_keys(v_keys.kek, p_limit);
+  end if;
+  update gdpr_internal.key_encryption_key as k set rewrapped_to = v_to where k.id = v_keys.kek_id;
+  -- a batch may find all of its keys new, or locked: the next one goes on
+  return greatest(v_done, 1);
+end
+$function$;
+comment on function gdpr.rewrap_keys(integer) is
+  'Wraps up to p_limit data keys by the new key-encryption key; call it, each time in a transaction of its own, until it returns 0. Writers do not wait for it longer than for one batch, and only on the persons in it. Resumes by itself. Errors: PR413 no rotation is going on, PR402, PR404 a wrapped key is damaged. Art. 32(1)(a).';
+
+create or replace function gdpr.finish_rotation()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_keys gdpr_internal.keyring;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.replaces is not null for update;
+  if v_key.id is null then
+    perform gdpr_internal.refuse('rotation_state', 'none is going on');
+  elsif v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()) then
+    -- they may still write a person with the old key
+    perform gdpr_internal.refuse('rotation_state', 'transactions that are older than the rotation are still going on: wait for their end');
+  end if;
+  v_keys := gdpr_internal.keyring();
+  if exists (select from gdpr_internal.subject_key as s where s.kek_id <> v_key.id)
+    or exists (
+      select from gdpr_internal.registration_key as r where not gdpr_internal.is_wrapped_by(v_keys.kek, int8send(-r.registration_id), r.wrapped)
+    )
+    or exists (
+      select from gdpr_internal.notice_key as n where not gdpr_internal.is_wrapped_by(v_keys.kek, 'notice'::bytea || int8send(n.notice_id), n.wrapped)
+    )
+  then
+    perform gdpr_internal.refuse('rotation_state', 'data keys are still wrapped by the old key: gdpr.rewrap_keys()');
+  end if;
+  update gdpr_internal.key_encryption_key as k
+  set replaces = null, predecessor = null, successor = null, material = substr(k.material, 1, 64)
+  where k.id = v_key.id;
+  perform gdpr_internal.audit_event('KEY', null, '{"rotated": true}');
+end
+$function$;
+comment on function gdpr.finish_rotation() is
+  'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. Errors: PR413 data keys are still wrapped by the old key, or older transactions are going on, or there is no rotation; PR402. Art. 32(1)(a).';
