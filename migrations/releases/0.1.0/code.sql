@@ -4017,6 +4017,11 @@ begin
     p_relation::text, 'let the machinery read and write',
     format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
   )::gdpr_policy.step;
+  -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant update (gdpr_until) on table %1$s to gdpr_viewer', p_relation), null, false
+  )::gdpr_policy.step;
   return next row(
     p_relation::text, 'let the machinery read and write',
     format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
@@ -12503,17 +12508,18 @@ parallel safe
 security invoker
 begin atomic
   -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most
+  -- refuse() is told something of the row: with constants alone the planner runs it, to estimate an IN list
   select format(
     $code$case
     when t.gdpr_subject_id is null or t.%1$I is null or not starts_with(t.%1$I, 'gdpr1:') then t.%1$I
-    when x.data_key is null then case when gdpr_internal.refuse('data_key_missing', %2$L) then null end
+    when x.data_key is null then case when gdpr_internal.refuse('data_key_missing', case when t.gdpr_subject_id is not null then %2$L end) then null end
     when substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
       and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
         = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
       then convert_from(gdpr_internal.decrypt_iv(
         substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
       ), 'UTF8')
-    else case when gdpr_internal.refuse('tampered', %2$L) then null end
+    else case when gdpr_internal.refuse('tampered', case when t.gdpr_subject_id is not null then %2$L end) then null end
   end$code$,
     p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
   );
@@ -12574,10 +12580,14 @@ begin
     'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
     v_table.view_name, v_columns, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
-    -- offset 0: each value is decoded and the key unwrapped once
+    -- offset 0: each value is decoded and the key unwrapped once;
+    -- a scalar and not a join: SELECT ... FOR UPDATE through the view locks the row of the table and nothing else
     coalesce(format(
       $code$
-left join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id
+cross join lateral (
+  select (select k.wrapped from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as wrapped
+  offset 0
+) as k
 cross join lateral (
   select
 %s    gdpr_internal.decrypt_iv(
