@@ -123,10 +123,15 @@ begin
     'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
     v_table.view_name, v_columns, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
-    -- offset 0: each value is decoded and the key unwrapped once
+    -- offset 0: each value is decoded and the key unwrapped once;
+    -- a scalar and not a join: SELECT ... FOR UPDATE through the view locks the row of the table and nothing else
     coalesce(format(
       $code$
-left join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id
+cross join lateral (
+  select (r.k).wrapped, (r.k).kek_id
+  from (select (select k from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as k offset 0) as r
+  offset 0
+) as k
 cross join lateral (
   select
 %s    gdpr_internal.decrypt_iv(

@@ -4045,6 +4045,11 @@ begin
     p_relation::text, 'let the machinery read and write',
     format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
   )::gdpr_policy.step;
+  -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
+  return next row(
+    p_relation::text, 'let the machinery read and write',
+    format('grant update (gdpr_until) on table %1$s to gdpr_viewer', p_relation), null, false
+  )::gdpr_policy.step;
   return next row(
     p_relation::text, 'let the machinery read and write',
     format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
@@ -13207,10 +13212,15 @@ begin
     'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
     v_table.view_name, v_columns, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
-    -- offset 0: each value is decoded and the key unwrapped once
+    -- offset 0: each value is decoded and the key unwrapped once;
+    -- a scalar and not a join: SELECT ... FOR UPDATE through the view locks the row of the table and nothing else
     coalesce(format(
       $code$
-left join gdpr_internal.subject_key as k on k.subject_id = t.gdpr_subject_id
+cross join lateral (
+  select (r.k).wrapped, (r.k).kek_id
+  from (select (select k from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as k offset 0) as r
+  offset 0
+) as k
 cross join lateral (
   select
 %s    gdpr_internal.decrypt_iv(

@@ -1,0 +1,231 @@
+"""Station 40: what applications do to a table, done to its clear view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.capabilities.crm import refused
+from tests.support import Clone, Database
+
+
+@pytest.fixture(scope="module")
+def shared(clone: Clone, crm_template: str) -> Iterator[Database]:
+    """One database for the tests of this page, each of which rolls back what it does."""
+    with clone(crm_template) as database:
+        yield database
+
+
+@pytest.fixture
+def app(shared: Database) -> Iterator[psycopg.Connection]:
+    """The application, with nothing changed but its search_path."""
+    connection = shared.connect(
+        "crm_app", autocommit=False, options="-c search_path=gdpr_clear,crm"
+    )
+    yield connection
+    connection.close()
+
+
+ANNA = ["anna@example.com"]
+
+
+@pytest.mark.parametrize("strength", ["update", "no key update", "share", "key share"])
+def test_rows_are_locked_through_the_view(
+    shared: Database, app: psycopg.Connection, strength: str
+) -> None:
+    """FOR UPDATE and its kin lock the row of the table, and nothing of gdprdb."""
+    locked = app.execute(f"select email from customer where id = 1 for {strength}".encode())
+    assert locked.fetchone() == ("anna@example.com",)
+    other = shared.connect("crm_app")
+    with refused("55P03"):
+        other.execute(
+            "select from gdpr_clear.customer where id = 1 for update nowait"
+            if strength != "update"
+            else "select from gdpr_clear.customer where id = 1 for key share nowait"
+        ).fetchall()
+    assert other.execute(
+        "select id from gdpr_clear.customer where id in (1, 2) order by id for update skip locked"
+    ).fetchall() == [(2,)]
+    other.execute(
+        "insert into gdpr_clear.customer (email, last_name) values ('new@x.example', 'N')"
+    )
+    other.execute("delete from gdpr_clear.customer where last_name = 'N'")
+
+
+def test_a_hidden_row_is_not_locked(shared: Database, app: psycopg.Connection) -> None:
+    """The lock goes through the gate; and what the views' owner got for it writes no data."""
+    app.execute("set local gdpr.purpose = 'marketing'")
+    shown = app.execute("select id from customer order by id").fetchall()
+    assert len(shown) < shared.rows("select count(*) from crm.customer", user="postgres")[0][0]
+    assert shown == app.execute("select id from customer order by id for update").fetchall()
+    assert shared.rows(
+        "select attname from pg_attribute where attrelid = 'crm.customer'::regclass and attnum > 0"
+        " and has_column_privilege('gdpr_viewer', attrelid, attnum, 'update')"
+    ) == [("gdpr_until",)]
+
+
+def test_lists_of_encrypted_values(app: psycopg.Connection) -> None:
+    """IN compares plaintext; the planner's estimate opens nothing and raises nothing."""
+    found = app.execute(
+        "select email from customer where email in ('anna@example.com', 'nobody@x.example')"
+    )
+    assert found.fetchall() == [("anna@example.com",)]
+    assert app.execute(
+        "select count(*) from customer where email <> all (%s)", [ANNA]
+    ).fetchone() == (2,)
+    app.execute("set local enable_seqscan = off")
+    plan = "\n".join(
+        line
+        for (line,) in app.execute(
+            "explain select id from customer where email_digest in"
+            " (gdpr.digest('email', 'anna@example.com'), gdpr.digest('email', 'b@x.example'))"
+        )
+    )
+    assert "Index Scan using customer_email_key" in plan
+    assert "Index Cond: (gdpr_email_digest = ANY" in plan
+
+
+def test_joins_on_equality_of_two_encrypted_columns(app: psycopg.Connection) -> None:
+    """Columns of one kind have the same digests: the canonical form decides, in a join too."""
+    app.execute("insert into customer (email, last_name) values ('Same@Example.com', 'S')")
+    app.execute("insert into customer (email, last_name) values ('same@x.example', 'T')")
+    found = app.execute(
+        "select a.last_name from customer as a join customer as b using (email_digest)"
+        " where b.email = 'Same@Example.com'"
+    )
+    assert found.fetchall() == [("S",)]
+
+
+def test_copy_in_and_out(app: psycopg.Connection) -> None:
+    """COPY FROM takes plaintext; COPY TO wants a query, as of every view."""
+    with app.cursor() as cursor, cursor.copy("copy customer (email, last_name) from stdin") as copy:
+        for n in range(50):
+            copy.write_row((f"copy{n}@example.com", "Copied"))
+    with (
+        app.cursor() as cursor,
+        cursor.copy("copy (select email from customer where city = 'Stuttgart') to stdout") as copy,
+    ):
+        assert sum(b"copy" in bytes(line) for line in copy) == 50
+    with refused("42809"), app.cursor() as cursor, cursor.copy("copy customer to stdout") as copy:
+        copy.read()
+
+
+def test_cursors_and_prepared_statements(app: psycopg.Connection) -> None:
+    app.execute("declare c scroll cursor for select email from customer order by id")
+    assert app.execute("fetch last from c").fetchone() is not None
+    assert app.execute("fetch first from c").fetchone() == ("anna@example.com",)
+    for number in (1, 2, 3, 1, 2, 3, 1):
+        (row,) = app.execute("select id from customer where id = %s", [number], prepare=True)
+        assert row == (number,)
+    with refused("0A000"):
+        app.execute("update customer set city = 'Ulm' where current of c")
+
+
+def test_returning_gives_what_the_table_would(app: psycopg.Connection) -> None:
+    """Identity, defaults and encrypted values, of rows inserted, changed and deleted."""
+    row = app.execute(
+        "insert into customer (email, last_name, birth_date) values ('r@x.example', 'R',"
+        " '1990-02-03') returning id > 3, email, birth_date::text, city, created_at = now(),"
+        " email_digest = gdpr.digest('email', 'r@x.example')"
+    ).fetchone()
+    assert row == (True, "r@x.example", "1990-02-03", "Stuttgart", True, True)
+    changed = app.execute(
+        "update customer set email = 'R2@x.example' where email = 'r@x.example'"
+        " returning email, email_digest = gdpr.digest('email', 'r2@x.example'), birth_date::text"
+    )
+    assert changed.fetchone() == ("R2@x.example", True, "1990-02-03")
+    gone = app.execute("delete from customer where email = 'R2@x.example' returning last_name")
+    assert gone.fetchone() == ("R",)
+
+
+def test_on_conflict_through_a_view_is_postgresqls_no(app: psycopg.Connection) -> None:
+    """No inference on views with triggers; DO NOTHING does not catch what happens underneath."""
+    with refused("42P10"), app.transaction():
+        app.execute(
+            "insert into customer (email, last_name) values ('anna@example.com', 'A')"
+            " on conflict (email) do update set last_name = 'A'"
+        )
+    with refused("23505"), app.transaction():
+        app.execute(
+            "insert into customer (email, last_name) values ('anna@example.com', 'A')"
+            " on conflict do nothing"
+        )
+
+
+def test_on_conflict_on_the_table_itself(app: psycopg.Connection) -> None:
+    """The digest is what is unique. excluded holds ciphertext already: encrypted columns are
+    set from the values themselves."""
+    upsert = (
+        "insert into crm.customer (email, last_name, phone) values (%(email)s, %(name)s, %(phone)s)"
+        " on conflict (gdpr_email_digest) do update"
+        " set last_name = excluded.last_name, phone = %(phone)s returning id"
+    )
+    values = {"email": "Anna@Example.com", "name": "Upserted", "phone": "+49 711 9"}
+    assert app.execute(upsert, values).fetchone() == (1,)
+    assert app.execute("select last_name, phone from customer where id = 1").fetchone() == (
+        "Upserted",
+        "+49 711 9",
+    )
+    with refused("PR405", "ciphertext_written"), app.transaction():
+        app.execute(upsert.replace("phone = %(phone)s", "phone = excluded.phone"), values)
+    done = app.execute(
+        "insert into crm.customer (email, last_name) values ('anna@example.com', 'A')"
+        " on conflict do nothing"
+    )
+    assert done.rowcount == 0
+
+
+def test_merge_through_a_view(app: psycopg.Connection) -> None:
+    """From PostgreSQL 17 on; before it the same is an UPDATE, and an INSERT where it found none."""
+    statement = (
+        "merge into customer as c using (values (%s)) as v (email)"
+        " on c.email_digest = gdpr.digest('email', v.email)"
+        " when matched then update set last_name = 'Merged'"
+        " when not matched then insert (email, last_name) values (v.email, 'Merged')"
+    )
+    if app.info.server_version < 170000:
+        with refused("0A000"):
+            app.execute(statement, ANNA)
+        return
+    app.execute(statement, ANNA)
+    app.execute(statement, ["merged@x.example"])
+    assert app.execute(
+        "select email from customer where last_name = 'Merged' order by id"
+    ).fetchall() == [("anna@example.com",), ("merged@x.example",)]
+
+
+def test_a_range_of_names_goes_through_an_index(shared: Database, app: psycopg.Connection) -> None:
+    """LIKE does not pass row security; the range that means the same does."""
+    shared.rows('create index if not exists name_range on crm.customer (last_name collate "C")')
+    app.execute("set local enable_seqscan = off")
+    plan = "\n".join(
+        line
+        for (line,) in app.execute(
+            "explain select id from customer where last_name collate \"C\" >= 'Ah'"
+            " and last_name collate \"C\" < 'Ai'"
+        )
+    )
+    assert "Scan on name_range" in plan or "Scan using name_range" in plan
+    assert "Index Cond" in plan
+
+
+def test_what_introspection_sees(app: psycopg.Connection) -> None:
+    """Names and types of the table. A view has no keys and no sample: a model names its key."""
+    assert app.execute("select 'customer'::regclass::text").fetchone() == ("customer",)
+    seen = app.execute(
+        "select column_name from information_schema.columns where table_schema = 'gdpr_clear'"
+        " and table_name = 'customer' order by ordinal_position"
+    ).fetchall()
+    assert [name for (name,) in seen][:3] == ["id", "email", "phone"]
+    assert app.execute(
+        "select is_trigger_insertable_into, is_trigger_updatable, is_trigger_deletable"
+        " from information_schema.views where table_schema = 'gdpr_clear' and"
+        " table_name = 'customer'"
+    ).fetchone() == ("YES", "YES", "YES")
+    assert app.execute(
+        "select count(*) from pg_constraint where conrelid = 'customer'::regclass"
+    ).fetchone() == (0,)
+    with refused("0A000"):
+        app.execute("select from customer tablesample system (50)")
