@@ -129,7 +129,7 @@ begin
       $code$
 cross join lateral (
   select (r.k).wrapped, (r.k).kek_id
-  from (select (select k from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as k offset 0) as r
+  from (select (select (k.*)::gdpr_internal.subject_key from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as k offset 0) as r
   offset 0
 ) as k
 cross join lateral (
