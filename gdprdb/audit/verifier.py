@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,13 +11,22 @@ import psycopg
 from gdprdb.audit.checkpoints import Checkpoint
 from gdprdb.audit.seals import Seal, prepare, read_records, read_seals
 from gdprdb.audit.tree import Tree, leaf_hash
+from gdprdb.dsn import one
 
 #: Bytes of each leaf that the database keeps to tell which record no longer fits.
 _SHORT = 8
 
 _LEAVES = "select leaves from gdpr.audit_block where seal = %s order by block"
 
-_DROPPED = "select month from gdpr.audit_dropped"
+_DROPPED = """
+select coalesce(max(before) filter (where not too_early), '-infinity')::text,
+  array_agg(record) filter (where too_early)
+from gdpr.audit_dropped
+"""
+
+_LEFT_BEHIND = """
+select id from gdpr.audit_leaf where at < %s::timestamp at time zone 'UTC' order by id limit 1
+"""
 
 _BEYOND = """
 with sealed as (
@@ -62,7 +72,8 @@ def verify(
     connection.execute("set transaction isolation level repeatable read, read only")
     prepare(connection)
     seen = {c.seal: c.hash for c in checkpoints}
-    dropped = {month for (month,) in connection.execute(_DROPPED)}
+    before, early = one(connection, _DROPPED)
+    dropped = datetime.date.min if before == "-infinity" else datetime.date.fromisoformat(before)
     previous, number = "", 0
     for seal in _seals(connection):
         number += 1
@@ -76,7 +87,7 @@ def verify(
         if seen.pop(seal.id, seal.hash) != seal.hash:
             yield Finding(seal.id, None, "it is not the seal of the checkpoint")
         previous = seal.hash
-        if seal.records and seal.month not in dropped:
+        if seal.records and seal.month >= dropped:
             yield from _verify_seal(connection, seal)
             advance(seal.records)
     for number in sorted(seen):
@@ -85,6 +96,10 @@ def verify(
             None,
             "the seal of the checkpoint is missing: seals were cut off, or the database is older",
         )
+    for record in early or ():
+        yield Finding(None, record, "the record drops months before their time")
+    for (record,) in connection.execute(_LEFT_BEHIND, [before]):
+        yield Finding(None, record, "the record is of a month that was dropped")
     for more, month in connection.execute(_BEYOND):
         if more > 0:
             yield Finding(None, None, f"{more} records of {month} were added behind the seals")

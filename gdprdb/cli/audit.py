@@ -14,8 +14,15 @@ import rich_click as click
 from psycopg import sql
 
 from gdprdb.audit import checkpoints, proofs, verifier
-from gdprdb.cli.options import database, dsn_option, moment
-from gdprdb.cli.output import Rows, advancing, output, say
+from gdprdb.cli.options import (
+    database,
+    dry_run_option,
+    dsn_option,
+    go_ahead,
+    moment,
+    yes_option,
+)
+from gdprdb.cli.output import Rows, advancing, fetched, output, say
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS, GdprdbError
 from gdprdb.signing import read_key, signer
@@ -31,6 +38,14 @@ _COLUMNS = (
     "login",
     "changed",
 )
+
+#: How many records there should be, and which are no longer there on purpose.
+_KEPT = """
+select coalesce(sum(records), 0)::bigint
+from gdpr.audit_seal
+where month >= coalesce((select max(before) from gdpr.audit_dropped), '-infinity')
+"""
+_DROPPED = "select before, dropped_at, login from gdpr.audit_dropped order by record desc limit 1"
 
 #: Seconds between two looks of --follow.
 _INTERVAL = 1.0
@@ -177,10 +192,13 @@ def verify(dsn: str | None, checkpoint_file: Path | None, public_key: Path | Non
     if not kept:
         say("Without --checkpoint, who rules the database could have sealed everything anew.")
     with database(dsn) as connection:
-        (total,) = one(connection, "select coalesce(sum(records), 0)::bigint from gdpr.audit_seal")
+        (total,) = one(connection, _KEPT)
+        dropped = connection.execute(_DROPPED).fetchall()
         connection.rollback()
         with advancing("verifying", total) as advance:
             found = list(verifier.verify(connection, kept, advance))
+    for day, at, login in dropped:
+        say(f"Records before {day} were dropped on {at:%Y-%m-%d} by {login}.")
     if not found:
         say(f"All {total} sealed records are as they were sealed.")
     rows = [(finding.seal, finding.record, finding.finding) for finding in found]
@@ -217,6 +235,35 @@ def check_proof(file: IO[str], checkpoint_file: Path, public_key: Path | None) -
     """
     last = _read_checkpoints(checkpoint_file, public_key)[-1]
     click.echo(proofs.check(file.read(), last))
+
+
+@audit.command()
+@dsn_option
+@click.option(
+    "--before",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Only months before this day, the first of a month; without it, all that are due.",
+)
+@dry_run_option
+@yes_option
+@output
+def drop(dsn: str | None, before: datetime.datetime | None, dry_run: bool, yes: bool) -> Rows:
+    """Drop the records of months whose time, settings.audit_retain of the policy, is over.
+
+    The months have to be sealed and unchanged. Their seals stay: verification and checkpoints
+    hold as before.
+
+    Example:
+
+        gdprdb audit drop --dry-run
+    """
+    day = before.date() if before else None
+    with database(dsn) as connection:
+        due = fetched(connection.execute("select * from gdpr.due_audit(%s)", [day]))
+    if not go_ahead(due, "Drop these months?", dry_run=dry_run, yes=yes):
+        return Rows(due.columns, [])
+    with database(dsn) as connection:
+        return fetched(connection.execute("select * from gdpr.drop_audit(%s)", [day]))
 
 
 def _read_checkpoints(path: Path, public_key: Path | None) -> list[checkpoints.Checkpoint]:

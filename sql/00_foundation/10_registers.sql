@@ -7,7 +7,7 @@ create table gdpr_internal.setting (
   name text primary key,
   value jsonb not null
 );
-comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session, reports), adequacy, addresses, blocklist_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
+comment on table gdpr_internal.setting is 'Settings of the policy: phone_country_code (text of digits), time_zone, child_age, new_timeline, controller (name, address, country, email, url), working_days, holidays, portal (link, resend, session, reports), adequacy, addresses, blocklist_retain, audit_retain. machinery: a hash of gdprdb''s functions as the release loaded them.';
 
 create table gdpr_internal.purpose (
   id smallint primary key check (id between 0 and 63),

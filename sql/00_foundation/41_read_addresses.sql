@@ -46,14 +46,3 @@ begin
 end
 $function$;
 comment on function gdpr_internal.address_problems(jsonb) is 'What is wrong with settings.addresses of a policy.';
-
-create or replace function gdpr_internal.retain_problem(p_retain jsonb)
-returns text
-language sql
-stable
-parallel safe
-security invoker
-begin atomic
-  select (gdpr_internal.read_interval('settings.blocklist_retain', p_retain #>> '{}')).problem where p_retain is not null;
-end;
-comment on function gdpr_internal.retain_problem(jsonb) is 'What is wrong with settings.blocklist_retain of a policy, or null.';

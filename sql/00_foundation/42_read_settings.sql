@@ -32,6 +32,23 @@ end
 $function$;
 comment on function gdpr_internal.is_holiday(text) is 'Whether a text is a day (2027-03-26) or one of every year (12-25).';
 
+create or replace function gdpr_internal.retain_problem(p_name text, p_retain jsonb, p_least interval)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when r.problem is not null then r.problem
+    when r.value < p_least then format('settings.%s: at least %s', p_name, p_least)
+  end
+  from gdpr_internal.read_interval('settings.' || p_name, p_retain #>> '{}') as r
+  where p_retain is not null;
+end;
+comment on function gdpr_internal.retain_problem(text, jsonb, interval) is
+  'What is wrong with a setting of a policy that says how long evidence is kept, at least p_least; or null.';
+
 create or replace function gdpr_internal.settings_problems(p_settings jsonb)
 returns text[]
 language sql
@@ -42,7 +59,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
       'phone_country_code', 'time_zone', 'child_age', 'new_timeline', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
-      'addresses', 'blocklist_retain'
+      'addresses', 'blocklist_retain', 'audit_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session', 'reports'])
@@ -53,7 +70,8 @@ begin atomic
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
     case when p_settings #>> '{portal,reports}' !~ '^[1-9][0-9]{0,4}$' then 'settings.portal.reports: how many a person has in an hour, 1 to 99999' end,
-    gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
+    gdpr_internal.retain_problem('blocklist_retain', p_settings -> 'blocklist_retain', '0'),
+    gdpr_internal.retain_problem('audit_retain', p_settings -> 'audit_retain', '1 year'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards

@@ -135,8 +135,10 @@ begin
   loop
     v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('gdpr_internal.' || v_name) is null then
+      -- made apart and attached: writers do not wait
+      execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
       execute format(
-        'create table gdpr_internal.%I partition of gdpr_internal.audit_record for values from (%L) to (%L)',
+        'alter table gdpr_internal.audit_record attach partition gdpr_internal.%I for values from (%L) to (%L)',
         v_name, v_month, v_month + interval '1 month'
       );
       execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');

@@ -30,25 +30,6 @@ from gdpr_internal.audit_block as b;
 comment on view gdpr.audit_block is
   'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
 
-create or replace function gdpr_internal.dropped_months()
-returns setof date
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select (a.payload::jsonb ->> 'month')::date
-  from gdpr_internal.audit_record as a
-  where a.operation = 'AUDIT_DROP' and a.table_id is null;
-end;
-comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
-
-create or replace view gdpr.audit_dropped as
-select d.month
-from gdpr_internal.dropped_months() as d (month);
-comment on view gdpr.audit_dropped is 'The months whose audit records were dropped after their time, as the audit itself says; their seals are still there.';
-
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
 from gdpr_internal.audit_leaf as l;
@@ -299,6 +280,30 @@ end;
 comment on function gdpr_internal.verify_rest() is
   'Records that no seal holds and none can hold any more: added after it was made, or with numbers of transactions or lives of the database that there were not. The first hundred of each.';
 
+create or replace function gdpr_internal.verify_drops(p_before date)
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  (
+    select null::bigint, a.id, 'the record is of a month that was dropped'
+    from gdpr_internal.audit_record as a
+    where a.at < p_before::timestamptz
+    order by a.id
+    limit 100
+  )
+  union all
+  select null, d.record, 'the record drops months before their time'
+  from gdpr.audit_dropped as d
+  where d.too_early;
+end;
+comment on function gdpr_internal.verify_drops(date) is
+  'What does not agree with the records that months were dropped: without this, such a record would hide what was changed in them. The first hundred.';
+
 create or replace function gdpr.verify_audit(p_checkpoint jsonb default null)
 returns table (seal bigint, record bigint, finding text)
 language plpgsql
@@ -309,16 +314,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_seal gdpr_internal.audit_seal;
-  v_dropped date[] := array(select * from gdpr_internal.dropped_months());
+  v_before date := gdpr_internal.dropped_before();
 begin
   if p_checkpoint is not null and (jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1') then
     perform gdpr_internal.refuse('checkpoint_invalid');
   end if;
   return query select * from gdpr_internal.verify_chain(p_checkpoint);
-  for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 order by s.id loop
-    continue when v_seal.month = any (v_dropped);
+  for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 and s.month >= v_before order by s.id loop
     return query select * from gdpr_internal.verify_seal(v_seal);
   end loop;
+  return query select * from gdpr_internal.verify_drops(v_before);
   return query select * from gdpr_internal.verify_rest();
 end
 $function$;

@@ -12,11 +12,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_jobs constant text[] := array[
+  v_jobs text[] := array[
     'gdprdb tidy', '7 1 * * *', 'select count(*) from gdpr.tidy()',
-    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()'
+    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()',
+    'gdprdb seal', '*/10 * * * *', 'select gdpr.seal_audit()'
   ];
 begin
+  if gdpr.policy() #> '{settings,audit_retain}' is not null then
+    v_jobs := v_jobs || array['gdprdb audit', '37 4 * * *', 'select count(*) from gdpr.drop_audit()'];
+  end if;
   -- a function of that name that somebody else made would run with the caller's rights
   if not exists (
     select from pg_proc as p
@@ -34,7 +38,7 @@ begin
 end
 $function$;
 comment on function gdpr.schedule_jobs() is
-  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, in batches, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
+  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, gdpr.seal_audit() every ten minutes and, where the policy has settings.audit_retain, gdpr.drop_audit() each night, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
 
 create or replace function gdpr.refuse_schedule()
 returns boolean

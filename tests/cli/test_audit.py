@@ -31,6 +31,13 @@ def test_the_command_line_from_seal_to_proof(db: Database, on_db: Run, tmp_path:
     assert found.data[0]["record"] == 2
 
 
+def test_months_are_dropped_only_when_the_policy_says_so(on_db: Run) -> None:
+    assert on_db("audit", "drop", "--dry-run", "--format", "json").data == []
+    refused = on_db("audit", "drop", "--before", "2020-01-01", "--yes")
+    assert refused.code == 4
+    assert "audit_retain" in refused.err
+
+
 def test_nothing_sealed_has_no_checkpoint(on_db: Run) -> None:
     result = on_db("audit", "checkpoint")
     assert result.code == 1

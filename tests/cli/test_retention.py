@@ -170,6 +170,7 @@ def test_pg_cron_where_there_is_one(db: Database, members: Run) -> None:
     jobs = "select name, what from cron.job order by name"
     assert db.rows(jobs) == [
         ("gdprdb retention", "select count(*) from gdpr.run_retention()"),
+        ("gdprdb seal", "select gdpr.seal_audit()"),
         ("gdprdb tidy", "select count(*) from gdpr.tidy()"),
     ]
 

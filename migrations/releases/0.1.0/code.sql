@@ -93,6 +93,7 @@ values
   ('batch_unknown', 'PR803', 'there is no such batch', 'gdpr.erasure_batch shows the batches of erasures.', 'Art. 17'),
   ('not_proposed', 'PR804', 'the erasure of somebody here is not proposed', 'See gdpr.erasure_proposals(); gdpr.open_erasure_batch() erases whom you name.', 'Art. 17'),
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
+  ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
@@ -1580,17 +1581,6 @@ end
 $function$;
 comment on function gdpr_internal.address_problems(jsonb) is 'What is wrong with settings.addresses of a policy.';
 
-create or replace function gdpr_internal.retain_problem(p_retain jsonb)
-returns text
-language sql
-stable
-parallel safe
-security invoker
-begin atomic
-  select (gdpr_internal.read_interval('settings.blocklist_retain', p_retain #>> '{}')).problem where p_retain is not null;
-end;
-comment on function gdpr_internal.retain_problem(jsonb) is 'What is wrong with settings.blocklist_retain of a policy, or null.';
-
 -- 00_foundation/41_read_adequacy.sql
 -- [code] What a policy says about countries with an adequacy decision.
 -- GDPR Art. 45. Called by: gdpr_internal.settings_problems(), the register of recipients.
@@ -1691,6 +1681,23 @@ end
 $function$;
 comment on function gdpr_internal.is_holiday(text) is 'Whether a text is a day (2027-03-26) or one of every year (12-25).';
 
+create or replace function gdpr_internal.retain_problem(p_name text, p_retain jsonb, p_least interval)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when r.problem is not null then r.problem
+    when r.value < p_least then format('settings.%s: at least %s', p_name, p_least)
+  end
+  from gdpr_internal.read_interval('settings.' || p_name, p_retain #>> '{}') as r
+  where p_retain is not null;
+end;
+comment on function gdpr_internal.retain_problem(text, jsonb, interval) is
+  'What is wrong with a setting of a policy that says how long evidence is kept, at least p_least; or null.';
+
 create or replace function gdpr_internal.settings_problems(p_settings jsonb)
 returns text[]
 language sql
@@ -1701,7 +1708,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select gdpr_internal.unknown_keys('settings', p_settings, array[
       'phone_country_code', 'time_zone', 'child_age', 'new_timeline', 'controller', 'working_days', 'holidays', 'portal', 'adequacy',
-      'addresses', 'blocklist_retain'
+      'addresses', 'blocklist_retain', 'audit_retain'
     ])
     || gdpr_internal.unknown_keys('settings.controller', p_settings -> 'controller', array['name', 'address', 'country', 'email', 'url'])
     || gdpr_internal.unknown_keys('settings.portal', p_settings -> 'portal', array['link', 'resend', 'session', 'reports'])
@@ -1712,7 +1719,8 @@ begin atomic
     (gdpr_internal.read_interval('settings.portal.resend', p_settings #>> '{portal,resend}')).problem,
     (gdpr_internal.read_interval('settings.portal.session', p_settings #>> '{portal,session}')).problem,
     case when p_settings #>> '{portal,reports}' !~ '^[1-9][0-9]{0,4}$' then 'settings.portal.reports: how many a person has in an hour, 1 to 99999' end,
-    gdpr_internal.retain_problem(p_settings -> 'blocklist_retain'),
+    gdpr_internal.retain_problem('blocklist_retain', p_settings -> 'blocklist_retain', '0'),
+    gdpr_internal.retain_problem('audit_retain', p_settings -> 'audit_retain', '1 year'),
     case when p_settings ->> 'phone_country_code' !~ '^[1-9][0-9]{0,2}$' then 'settings.phone_country_code: digits such as "49"' end,
     case when p_settings ? 'time_zone' and not exists (
       -- names only: offsets and abbreviations know no summer, and '+2' counts westwards
@@ -13825,8 +13833,10 @@ begin
   loop
     v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('gdpr_internal.' || v_name) is null then
+      -- made apart and attached: writers do not wait
+      execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
       execute format(
-        'create table gdpr_internal.%I partition of gdpr_internal.audit_record for values from (%L) to (%L)',
+        'alter table gdpr_internal.audit_record attach partition gdpr_internal.%I for values from (%L) to (%L)',
         v_name, v_month, v_month + interval '1 month'
       );
       execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');
@@ -14390,6 +14400,181 @@ $function$;
 comment on function gdpr.seal_audit() is
   'Seals the audit records of all transactions that had ended when this one began, and what protects personal data in the catalog as it stands now; returns how many records. A transaction that stays open keeps its records, and those of all that came after it, out of the seal; gdpr.audit_lag shows it. Any isolation level; writers never wait. Error: 40001 another session sealed meanwhile (REPEATABLE READ and above). Art. 5(2), Art. 32(1)(b).';
 
+-- 50_audit/46_drop.sql
+-- [code] Retention of the audit itself: whole sealed months go, their seals stay.
+-- GDPR Art. 5(1)(e). Called by: gdpr_admin, gdprdb audit drop; pg_cron through gdpr.schedule_jobs().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.drops()
+returns setof gdpr_internal.audit_record
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.*
+  from gdpr_internal.audit_record as a
+  where a.subject_id is null and a.operation = 'AUDIT_DROP' and a.table_id is null;
+end;
+comment on function gdpr_internal.drops() is
+  'The records that say that audit records of all months before {"before"} were dropped. Such a record is younger than what it tells of: the last one is never among what is dropped.';
+
+create or replace view gdpr.audit_dropped as
+select
+  a.id as record, (a.payload::jsonb ->> 'before')::date as before, a.at as dropped_at, a.login, (a.payload::jsonb ->> 'records')::bigint as records,
+  -- what is younger than a year is never due: settings.audit_retain has to be longer
+  (a.payload::jsonb ->> 'before')::timestamp > (a.at at time zone 'UTC') - interval '1 year' as too_early
+from gdpr_internal.drops() as a;
+comment on view gdpr.audit_dropped is
+  'Audit records that were dropped when their time was over: those of all months (UTC) before a day, when, by which login, how many. Their seals are still there. too_early: no policy allows this, somebody has made the record. Art. 5(1)(e), Art. 5(2).';
+
+create or replace function gdpr_internal.dropped_before()
+returns date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(max(d.before), '-infinity') from gdpr.audit_dropped as d where not d.too_early;
+end;
+comment on function gdpr_internal.dropped_before() is 'The first day of which audit records are there.';
+
+create or replace function gdpr_internal.droppable_months(p_before date)
+returns table (month date, partition regclass)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select m.month, m.partition
+  from (
+    select to_date(right(c.relname, 7), 'YYYY_MM') as month, i.inhrelid::regclass as partition
+    from pg_inherits as i
+    join pg_class as c on c.oid = i.inhrelid
+    where i.inhparent = 'gdpr_internal.audit_record'::regclass and c.relname ~ '^audit_record_[0-9]{4}_[0-9]{2}$'
+  ) as m
+  where m.month < p_before
+  order by m.month;
+end;
+comment on function gdpr_internal.droppable_months(date) is 'The monthly partitions of the audit before a day.';
+
+create or replace function gdpr_internal.drop_day()
+returns date
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  select date_trunc('month', statement_timestamp() - (s.value #>> '{}')::interval)::date
+  from gdpr_internal.setting as s
+  where s.name = 'audit_retain';
+end;
+comment on function gdpr_internal.drop_day() is 'The day before which audit records are no longer kept, by settings.audit_retain; null without it.';
+
+create or replace function gdpr.due_audit(p_before date default null)
+returns table (month date, records bigint)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select m.month, coalesce(sum(s.records), 0)::bigint
+  from gdpr_internal.droppable_months(coalesce(p_before, gdpr_internal.drop_day())) as m
+  left join gdpr_internal.audit_seal as s on s.month = m.month
+  group by m.month
+  order by m.month;
+end;
+comment on function gdpr.due_audit(date) is
+  'The months of audit records, and how many are sealed in each, that gdpr.drop_audit(p_before) would drop. Art. 5(1)(e).';
+
+create or replace function gdpr_internal.drop_refusal(p_before date)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_retain interval := (select (s.value #>> '{}')::interval from gdpr_internal.setting as s where s.name = 'audit_retain');
+  v_seal gdpr_internal.audit_seal;
+  v_finding record;
+begin
+  if v_retain is null then
+    return 'the policy has no settings.audit_retain';
+  elsif p_before <> date_trunc('month', p_before) or p_before > statement_timestamp() - v_retain then
+    return format('only whole months (UTC) that ended %s ago', v_retain);
+  elsif exists (select from gdpr_internal.audit_record_rest as a where a.at < p_before::timestamptz) then
+    return 'there are records in gdpr_internal.audit_record_rest, of months that have no partition';
+  end if;
+  for v_seal in
+    select * from gdpr_internal.audit_seal as s where s.month < p_before and s.month >= gdpr_internal.dropped_before() and s.records > 0 order by s.id
+  loop
+    select * into v_finding from gdpr_internal.verify_seal(v_seal);
+    if found then
+      return format('records are not as they were sealed, seal %s: gdpr.verify_audit()', v_seal.id);
+    end if;
+  end loop;
+  if (select count(*) from gdpr_internal.audit_record as a where a.at < p_before::timestamptz) <> (
+    select coalesce(sum(s.records), 0) from gdpr_internal.audit_seal as s where s.month < p_before and s.month >= gdpr_internal.dropped_before()
+  ) then
+    return 'records are not sealed yet: gdpr.seal_audit()';
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.drop_refusal(date) is
+  'Why audit records before a day cannot be dropped; null where they can: their time is over, all are sealed, and all are as they were sealed.';
+
+create or replace function gdpr.drop_audit(p_before date default null)
+returns table (month date, records bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+-- it locks out writers while it waits: rather give up, and try again another night
+set lock_timeout = '2s'
+as $function$
+declare
+  v_before date := coalesce(p_before, gdpr_internal.drop_day());
+  v_months date[];
+  v_counts bigint[];
+  v_partition regclass;
+  v_refusal text;
+begin
+  -- nobody seals meanwhile, and nobody else drops
+  lock table gdpr_internal.audit_seal in share row exclusive mode;
+  v_refusal := gdpr_internal.drop_refusal(v_before);
+  if v_refusal is not null then
+    perform gdpr_internal.refuse('audit_kept', v_refusal);
+  end if;
+  select array_agg(d.month), array_agg(d.records) into v_months, v_counts from gdpr.due_audit(v_before) as d;
+  if v_months is null then
+    return;
+  end if;
+  for v_partition in select m.partition from gdpr_internal.droppable_months(v_before) as m loop
+    execute format('drop table %s', v_partition);
+  end loop;
+  perform gdpr_internal.audit_event('AUDIT_DROP', null, jsonb_build_object(
+    'before', v_before, 'records', (select sum(u.n) from unnest(v_counts) as u (n)),
+    'retain', (select s.value from gdpr_internal.setting as s where s.name = 'audit_retain')
+  ));
+  return query select * from unnest(v_months, v_counts);
+end
+$function$;
+comment on function gdpr.drop_audit(date) is
+  'Drops the audit records of whole months (UTC) before p_before (without it: all whose time by settings.audit_retain is over), on record; returns how many of each month. The months have to be sealed, and to be as they were sealed. Their seals stay: verification and checkpoints hold. Writers wait for a moment, at the most two seconds. Errors: PR502 no setting, too early, not sealed or altered; 55P03 the lock was not to be had, try again. Art. 5(1)(e).';
+
 -- 50_audit/48_verify.sql
 -- [code] Verification: every sealed record is there as it was, and the seals are those that a checkpoint has seen.
 -- GDPR Art. 5(2), Art. 32(1)(d). Called by: auditors. gdprdb audit verify computes the same outside of the database.
@@ -14422,25 +14607,6 @@ select b.seal_id as seal, b.block, b.leaves
 from gdpr_internal.audit_block as b;
 comment on view gdpr.audit_block is
   'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
-
-create or replace function gdpr_internal.dropped_months()
-returns setof date
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select (a.payload::jsonb ->> 'month')::date
-  from gdpr_internal.audit_record as a
-  where a.operation = 'AUDIT_DROP' and a.table_id is null;
-end;
-comment on function gdpr_internal.dropped_months() is 'The months whose audit records were dropped when their time was over, as the audit says.';
-
-create or replace view gdpr.audit_dropped as
-select d.month
-from gdpr_internal.dropped_months() as d (month);
-comment on view gdpr.audit_dropped is 'The months whose audit records were dropped after their time, as the audit itself says; their seals are still there.';
 
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
@@ -14692,6 +14858,30 @@ end;
 comment on function gdpr_internal.verify_rest() is
   'Records that no seal holds and none can hold any more: added after it was made, or with numbers of transactions or lives of the database that there were not. The first hundred of each.';
 
+create or replace function gdpr_internal.verify_drops(p_before date)
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  (
+    select null::bigint, a.id, 'the record is of a month that was dropped'
+    from gdpr_internal.audit_record as a
+    where a.at < p_before::timestamptz
+    order by a.id
+    limit 100
+  )
+  union all
+  select null, d.record, 'the record drops months before their time'
+  from gdpr.audit_dropped as d
+  where d.too_early;
+end;
+comment on function gdpr_internal.verify_drops(date) is
+  'What does not agree with the records that months were dropped: without this, such a record would hide what was changed in them. The first hundred.';
+
 create or replace function gdpr.verify_audit(p_checkpoint jsonb default null)
 returns table (seal bigint, record bigint, finding text)
 language plpgsql
@@ -14702,16 +14892,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_seal gdpr_internal.audit_seal;
-  v_dropped date[] := array(select * from gdpr_internal.dropped_months());
+  v_before date := gdpr_internal.dropped_before();
 begin
   if p_checkpoint is not null and (jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1') then
     perform gdpr_internal.refuse('checkpoint_invalid');
   end if;
   return query select * from gdpr_internal.verify_chain(p_checkpoint);
-  for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 order by s.id loop
-    continue when v_seal.month = any (v_dropped);
+  for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 and s.month >= v_before order by s.id loop
     return query select * from gdpr_internal.verify_seal(v_seal);
   end loop;
+  return query select * from gdpr_internal.verify_drops(v_before);
   return query select * from gdpr_internal.verify_rest();
 end
 $function$;
@@ -22366,11 +22556,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_jobs constant text[] := array[
+  v_jobs text[] := array[
     'gdprdb tidy', '7 1 * * *', 'select count(*) from gdpr.tidy()',
-    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()'
+    'gdprdb retention', '*/5 2-4 * * *', 'select count(*) from gdpr.run_retention()',
+    'gdprdb seal', '*/10 * * * *', 'select gdpr.seal_audit()'
   ];
 begin
+  if gdpr.policy() #> '{settings,audit_retain}' is not null then
+    v_jobs := v_jobs || array['gdprdb audit', '37 4 * * *', 'select count(*) from gdpr.drop_audit()'];
+  end if;
   -- a function of that name that somebody else made would run with the caller's rights
   if not exists (
     select from pg_proc as p
@@ -22388,7 +22582,7 @@ begin
 end
 $function$;
 comment on function gdpr.schedule_jobs() is
-  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, in batches, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
+  'Has pg_cron run gdpr.tidy() and gdpr.run_retention() each night, gdpr.seal_audit() every ten minutes and, where the policy has settings.audit_retain, gdpr.drop_audit() each night, as the role that calls this; asked twice, they are replaced. Needs USAGE on schema cron. Errors: PR805 there is no pg_cron in this database. Art. 5(1)(e).';
 
 create or replace function gdpr.refuse_schedule()
 returns boolean
@@ -22820,10 +23014,10 @@ begin atomic
     and c.relname = any (gdpr_internal.evidence_tables())
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
-  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdprdb policy apply makes partitions ahead.'
+  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
   where exists (select from gdpr_internal.audit_record_rest)
   union all
-  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdprdb policy apply makes partitions ahead.'
+  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
   union all
   select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',
@@ -23096,10 +23290,12 @@ begin atomic
   union all
   select 'blocklist', gdpr.tidy_blocklist(p_limit)
   union all
+  select 'audit_months', gdpr_internal.make_audit_partitions()
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -23309,7 +23505,9 @@ grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.dropped_months() to gdpr_dpo, gdpr_auditor; -- called by that view
+grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
+grant execute on function gdpr.drop_audit(date) to gdpr_admin;
+grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;

@@ -1,0 +1,162 @@
+"""Retention of the audit: months go when their time is over, and nothing else looks like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from tests.capabilities.crm import apply, policy, refused
+from tests.capabilities.test_50_seals import checkpoint, seal, tamper, verified, write
+from tests.support import Clone, Database
+
+#: A month three years ago, and one more than a year ago.
+OLD, RECENT = (
+    f"{(datetime.now(UTC).date() - timedelta(days=days)):%Y-%m}-01" for days in (3 * 365, 15 * 30)
+)
+#: The first days of the months after them.
+AFTER_OLD, AFTER_RECENT = (
+    f"{(date.fromisoformat(day) + timedelta(days=31)):%Y-%m}-01" for day in (OLD, RECENT)
+)
+
+FORGED = (
+    "insert into gdpr_internal.audit_record (operation, role, payload)"
+    " values ('AUDIT_DROP', 'x', '{\"before\": \"%s\", \"records\": 1}')"
+)
+
+
+@pytest.fixture
+def crm(clone: Clone, crm_template: str) -> Iterator[Database]:
+    """The protected customer database, with records of two former months, sealed."""
+    with clone(crm_template) as database:
+        for month in (OLD, RECENT):
+            name = f"gdpr_internal.audit_record_{month[:7].replace('-', '_')}"
+            database.connect("postgres").execute(
+                f"create table {name} (like gdpr_internal.audit_record including defaults);"
+                f" alter table {name} owner to gdpr_owner;"
+                " alter table gdpr_internal.audit_record attach partition"
+                f" {name} for values from ('{month} 00:00Z')"
+                f" to (timestamptz '{month} 00:00Z' + interval '1 month')".encode()
+            )
+            tamper(
+                database,
+                "insert into gdpr_internal.audit_record (at, operation, role)"
+                f" select timestamptz '{month} 00:00Z' + n * interval '1 day', 'TEST', 'x'"
+                " from generate_series(0, 20) as n",
+            )
+        seal(database)
+        yield database
+
+
+def retain(db: Database, period: str) -> None:
+    """Set how long the audit is kept."""
+    wanted = policy()
+    wanted.setdefault("settings", {})["audit_retain"] = period
+    apply(db, wanted)
+    seal(db)
+
+
+def test_a_month_goes_when_its_time_is_over(crm: Database) -> None:
+    retain(crm, "2 years")
+    kept = checkpoint(crm)
+    due = crm.rows("select month::text, records from gdpr.due_audit()", user="auditor_login")
+    assert due == crm.rows("select month::text, records from gdpr.drop_audit()") == [(OLD, 21)]
+    assert verified(crm, kept) == []
+    seal(crm)
+    assert verified(crm, checkpoint(crm)) == []
+    assert crm.rows(
+        "select before < now() - interval '2 years', records, too_early from gdpr.audit_dropped",
+        user="auditor_login",
+    ) == [(True, 21, False)]
+    assert crm.rows("select count(*) from gdpr.drop_audit()") == [(0,)]
+    retain(crm, "1 year")
+    assert crm.rows("select month::text, records from gdpr.drop_audit()") == [(RECENT, 21)]
+    write(crm)
+    seal(crm)
+    assert verified(crm, checkpoint(crm)) == []
+
+
+@pytest.mark.parametrize(
+    ("period", "before", "why"),
+    [
+        (None, AFTER_OLD, "has no settings.audit_retain"),
+        ("2 years", AFTER_RECENT, "only whole months"),
+        ("2 years", OLD[:8] + "15", "only whole months"),
+    ],
+)
+def test_what_is_not_due_stays(crm: Database, period: str | None, before: str, why: str) -> None:
+    if period:
+        retain(crm, period)
+    with refused("PR502", "audit_kept") as caught:
+        crm.rows("select * from gdpr.drop_audit(%s)", [before])
+    assert why in str(caught.value)
+
+
+def test_what_is_not_sealed_or_was_changed_stays(crm: Database) -> None:
+    retain(crm, "2 years")
+    tamper(
+        crm,
+        "insert into gdpr_internal.audit_record (at, operation, role)"
+        f" values (timestamptz '{OLD}' + interval '3 days', 'TEST', 'x')",
+    )
+    with refused("PR502", "audit_kept") as caught:
+        crm.rows("select * from gdpr.drop_audit()")
+    assert "not sealed" in str(caught.value)
+    tamper(crm, f"update gdpr_internal.audit_record set actor = 'me' where at = '{OLD} 00:00Z'")
+    with refused("PR502", "audit_kept") as caught:
+        crm.rows("select * from gdpr.drop_audit()")
+    assert "seal" in str(caught.value)
+
+
+def test_records_outside_the_partitions_keep_their_month(crm: Database) -> None:
+    retain(crm, "2 years")
+    tamper(
+        crm,
+        "insert into gdpr_internal.audit_record (at, operation, role)"
+        f" values (timestamptz '{OLD}' - interval '3 days', 'TEST', 'x')",
+    )
+    seal(crm)
+    with refused("PR502", "audit_kept") as caught:
+        crm.rows("select * from gdpr.drop_audit()")
+    assert "audit_record_rest" in str(caught.value)
+
+
+def test_a_partition_that_somebody_dropped_is_missing(crm: Database) -> None:
+    crm.rows(f"drop table gdpr_internal.audit_record_{OLD[:7].replace('-', '_')}", user="postgres")
+    ((_, _, words),) = verified(crm, checkpoint(crm))
+    assert words == "21 of 21 records are missing"
+
+
+def test_a_forged_drop_hides_no_edit(crm: Database) -> None:
+    """The records of the month are there: so it was not dropped."""
+    kept = checkpoint(crm)
+    tamper(crm, f"update gdpr_internal.audit_record set actor = 'me' where at = '{OLD} 00:00Z'")
+    tamper(crm, FORGED % AFTER_OLD)
+    assert len(verified(crm, kept)) == 21
+    seal(crm)
+    assert verified(crm, kept)
+
+
+def test_a_forged_drop_of_what_is_not_due_hides_nothing(crm: Database) -> None:
+    write(crm)
+    seal(crm)
+    kept = checkpoint(crm)
+    tamper(crm, "delete from gdpr_internal.audit_record where at > now() - interval '1 day'")
+    tamper(crm, FORGED % "2099-01-01")
+    seal(crm)
+    found = [words for _, _, words in verified(crm, kept)]
+    assert "the record drops months before their time" in found
+    assert any("missing" in words for words in found)
+
+
+@pytest.mark.parametrize("period", ["11 months", "long", "0 days"])
+def test_a_period_that_is_too_short(crm: Database, period: str) -> None:
+    with refused("PR001"):
+        retain(crm, period)
+
+
+@pytest.mark.parametrize("user", ["crm_app", "metabase", "auditor_login", "dpo_login"])
+def test_who_may_drop(crm: Database, user: str) -> None:
+    with refused("42501"):
+        crm.rows("select * from gdpr.drop_audit()", user=user)
