@@ -162,6 +162,7 @@ $code$,
   perform gdpr_generated.generate_export(p_table);
   perform gdpr_generated.generate_contacts(p_table);
   perform gdpr_generated.generate_access(p_table);
+  perform gdpr_generated.generate_versions(p_table);
   perform gdpr_generated.generate_retention(p_table);
   perform gdpr_generated.generate_rectify(p_table);
 

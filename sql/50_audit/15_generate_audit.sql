@@ -44,16 +44,17 @@ begin atomic
     '  v_role, nullif(current_setting(''application_name''), ''''), %6$s,\n'
     '  gdpr_internal.hmac(convert_to(format(''%%s'', row(%5$s)), ''UTF8''), k.audit_key, ''sha256''), %7$s\n'
     'from %8$s;\n',
-    p_operation, p_table, case p_operation when 'INSERT' then 'new' else 'old' end,
-    gdpr_internal.key_expression(t.relation, case p_operation when 'INSERT' then 'new' else 'old' end),
+    p_operation, p_table, r.name, gdpr_internal.key_expression(t.relation, r.name),
     string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum),
     p_changed, p_payload, p_from
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
     and (a.attname !~ '^gdpr_' or a.attname = 'gdpr_subject_id')
+  -- whose row, and which: a change is told of the row that was, an arrival of the row that is
+  cross join (values (case when p_operation in ('INSERT', 'MOVE') then 'new' else 'old' end)) as r (name)
   where t.id = p_table
-  group by t.relation;
+  group by t.relation, r.name;
 end;
 comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text) is
   'Code that writes one audit record. p_row: new or old, the row as stored or as deleted; p_changed, p_payload: expressions; p_from: where k.audit_key comes from.';
@@ -92,6 +93,27 @@ end;
 comment on function gdpr_internal.output_settings(regclass) is
   'The settings that a function has to pin so that the rows of a table turn into the same text in every session: each costs in every call, so only those that its types ask for.';
 
+create or replace function gdpr_internal.row_pairs(p_relation regclass, p_row text)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array_agg(
+    -- types of the system only: converting another type could run what its owner planted, with the keys
+    format(
+      case when a.atttypid < 16384 then '%1$L, %2$s.%1$I' else '%1$L, case when %2$s.%1$I is null then null else format(''%%s'', %2$s.%1$I) end' end,
+      a.attname, p_row
+    ) order by a.attnum
+  )
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
+end;
+comment on function gdpr_internal.row_pairs(regclass, text) is
+  'The SQL of names and values of a row, for gdpr_internal.object_code(): as audit records keep rows.';
+
 create or replace function gdpr_internal.object_code(p_pairs text[])
 returns text
 language sql
@@ -127,7 +149,7 @@ begin
   select
     string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
     string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
-    array_agg(format('%L, %s', a.attname, c.old_value) order by a.attnum)
+    gdpr_internal.row_pairs(v_relation, 'old')
   into v_changed, v_same, v_all
   from pg_attribute as a
   join pg_type as y on y.oid = a.atttypid
@@ -135,10 +157,7 @@ begin
     select
       -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
       case when k.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end as new_text,
-      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text,
-      case when y.oid < 16384 then format('old.%I', a.attname)
-        else format('case when old.%1$I is null then null else format(''%%s'', old.%1$I) end', a.attname)
-      end as old_value
+      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text
     from (
       select y.oid < 16384 and (y.typcategory = 'A' or exists (
         select from pg_opclass as o
@@ -217,7 +236,9 @@ begin
         case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
       );
     end if;
-%10$s  else
+%10$s    if v_changed && %15$L::text[] then
+%16$s    end if;
+  else
 %11$s  end if;
   return null;
 end
@@ -235,7 +256,16 @@ $code$,
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
-    p_table, gdpr_internal.key_text(v_relation, 'new'), gdpr_internal.object_code(v_all)
+    p_table, gdpr_internal.key_text(v_relation, 'new'), gdpr_internal.object_code(v_all),
+    array(
+      select a.attname
+      from pg_index as x
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+      where x.indrelid = v_relation and x.indisprimary
+    ) || 'gdpr_subject_id'::name,
+    -- under the person and the key that it has now, the row would have no beginning
+    gdpr_internal.indented(gdpr_internal.audit_row_code(
+      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      ')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -103,7 +103,6 @@ as $function$
 declare
   v_retain interval := (select (s.value #>> '{}')::interval from gdpr_internal.setting as s where s.name = 'audit_retain');
   v_seal gdpr_internal.audit_seal;
-  v_finding record;
 begin
   if v_retain is null then
     return 'the policy has no settings.audit_retain';
@@ -115,8 +114,7 @@ begin
   for v_seal in
     select * from gdpr_internal.audit_seal as s where s.month < p_before and s.month >= gdpr_internal.dropped_before() and s.records > 0 order by s.id
   loop
-    select * into v_finding from gdpr_internal.verify_seal(v_seal);
-    if found then
+    if exists (select from gdpr_internal.verify_seal(v_seal)) then
       return format('records are not as they were sealed, seal %s: gdpr.verify_audit()', v_seal.id);
     end if;
   end loop;
