@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +24,7 @@ from gdprdb.cli.options import (
     moment,
     yes_option,
 )
-from gdprdb.cli.output import Rows, advancing, fetched, output, say
+from gdprdb.cli.output import Rows, advancing, fetched, flattened, output, output_as, say
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS, GdprdbError
 from gdprdb.signing import read_key, signer
@@ -38,6 +40,16 @@ _COLUMNS = (
     "login",
     "changed",
 )
+_NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+
+#: What an export has of each record: all but the old values, which it has only when asked.
+_RECORD = """
+id, at, xid::text, table_name::text, operation, subject_id, row_key::text, purpose, actor,
+login, role, client_addr::text, application_name, request, changed
+""".strip()
+
+#: How many rows of an export are fetched at a time.
+_PAGE = 10_000
 
 #: How many records there should be, and which are no longer there on purpose.
 _KEPT = """
@@ -83,6 +95,46 @@ def audit() -> None:
     """
 
 
+def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which records, and their conditions as `selected`."""
+
+    @click.option("--table", "table_name", help="Only this table, as schema.table.")
+    @click.option("--subject-id", type=int, help="Only this person.")
+    @click.option("--operation", help="Only this operation: INSERT, UPDATE, DELETE, ...")
+    @click.option("--actor", help="Only this actor.")
+    @click.option("--purpose", help="Only this purpose.")
+    @click.option("--since", callback=moment, help="Only from this time on (ISO 8601).")
+    @click.option("--until", callback=moment, help="Only before this time (ISO 8601).")
+    @functools.wraps(command)
+    def selecting(
+        table_name: str | None,
+        since: datetime.datetime | None,
+        until: datetime.datetime | None,
+        subject_id: int | None,
+        operation: str | None,
+        actor: str | None,
+        purpose: str | None,
+        **options: Any,
+    ) -> Any:
+        conditions = {
+            "table_name = {}::regclass": table_name,
+            "at >= {}": since,
+            "at < {}": until,
+            "subject_id = {}": subject_id,
+            "operation = {}": operation,
+            "actor = {}": actor,
+            "purpose = {}": purpose,
+        }
+        options["selected"] = [
+            sql.SQL(condition).format(sql.Literal(value))
+            for condition, value in conditions.items()
+            if value is not None
+        ]
+        return command(**options)
+
+    return selecting
+
+
 @audit.command()
 @dsn_option
 @click.option(
@@ -94,40 +146,88 @@ def audit() -> None:
     help="How many records to show, the latest.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on and show records as they come.")
-@click.option("--table", "table_name", help="Only this table, as schema.table.")
-@click.option("--subject-id", type=int, help="Only this person.")
-@click.option("--operation", help="Only this operation: INSERT, UPDATE, DELETE, ...")
-@click.option("--actor", help="Only this actor.")
-@click.option("--purpose", help="Only this purpose.")
-@click.option("--since", callback=moment, help="Only from this time on (ISO 8601).")
+@_selection
 @output
-def tail(
-    dsn: str | None,
-    lines: int,
-    follow: bool,
-    table_name: str | None,
-    since: datetime.datetime | None,
-    **equal: Any,
-) -> Rows:
+def tail(dsn: str | None, lines: int, follow: bool, selected: list[sql.Composed]) -> Rows:
     """Show the latest records of the audit log. Values stay encrypted; columns are named.
 
     Example:
 
         gdprdb audit tail -n 100 --table public.customer --format csv
     """
-    conditions = [
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
-        for name, value in equal.items()
-        if value is not None
-    ]
-    if table_name is not None:
-        conditions.append(sql.SQL("table_name = {}::regclass").format(sql.Literal(table_name)))
-    if since is not None:
-        conditions.append(sql.SQL("at >= {}").format(sql.Literal(since)))
     if follow:
-        return Rows(_COLUMNS, _following(dsn, conditions, lines), live=True)
+        return Rows(_COLUMNS, _following(dsn, selected, lines), live=True)
     with database(dsn) as connection:
-        return Rows(_COLUMNS, _latest(connection, conditions, lines))
+        return Rows(_COLUMNS, _latest(connection, selected, lines))
+
+
+@audit.command()
+@dsn_option
+@click.argument("record", type=int)
+@output
+def show(dsn: str | None, record: int) -> Rows:
+    """Show all of RECORD, by its id; to a data protection officer with what was there before.
+
+    Example:
+
+        gdprdb audit show 4711
+    """
+    with database(dsn) as connection:
+        found = fetched(connection.execute("select * from gdpr.audit_log where id = %s", [record]))
+    if not found.rows:
+        raise GdprdbError(
+            f"there is no audit record {record}",
+            hint="gdprdb audit tail shows ids. Months can have been dropped.",
+        )
+    document = dict(zip(found.columns, next(iter(found.rows)), strict=True))
+    return Rows(("field", "value"), list(flattened(document)), document=document)
+
+
+@audit.command()
+@dsn_option
+@click.argument("table")
+@click.argument("key")
+@click.option("--subject-id", type=int, help="Whose row it was, if it is no longer there.")
+@output
+def history(dsn: str | None, table: str, key: str, subject_id: int | None) -> Rows:
+    """Show the versions of the row of TABLE with the primary key KEY, latest first, in
+    plaintext: for a data protection officer, and on record.
+
+    A KEY of several columns is a JSON array of texts. A key that is personal, as an e-mail
+    address, is read from standard input where KEY is -.
+
+    Example:
+
+        gdprdb audit history public.customer 42 --format json
+    """
+    if key == "-":
+        key = sys.stdin.read().strip()
+    with database(dsn) as connection:
+        return fetched(
+            connection.execute(
+                "select * from gdpr.history(%s::text::regclass, %s, %s)", [table, key, subject_id]
+            )
+        )
+
+
+@audit.command()
+@dsn_option
+@click.option(
+    "--values", is_flag=True, help="With the old values, which a data protection officer may read."
+)
+@_selection
+@output_as("jsonl", "csv")
+def export(dsn: str | None, values: bool, selected: list[sql.Composed]) -> Rows:
+    """Print the audit log, oldest first, a record at a time however long it is.
+
+    Example:
+
+        gdprdb audit export --since 2026-01-01 --until 2026-02-01 > january.jsonl
+    """
+    columns = sql.SQL(_RECORD + ", old" if values else _RECORD)
+    query = _select(selected, columns) + sql.SQL(" order by id")
+    names = [part.strip().split("::")[0] for part in _RECORD.split(",")]
+    return Rows(names + ["old"] * values, _streamed(dsn, query))
 
 
 @audit.command()
@@ -291,6 +391,13 @@ def _sealing(dsn: str | None, pause: float) -> Iterator[tuple[Any, ...]]:
             time.sleep(pause)
 
 
+def _streamed(dsn: str | None, query: sql.Composed) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, fetched as they are printed."""
+    with database(dsn) as connection, connection.cursor("export") as cursor:
+        cursor.itersize = _PAGE
+        yield from cursor.execute(query)
+
+
 def _latest(
     connection: psycopg.Connection, conditions: list[sql.Composed], lines: int
 ) -> list[tuple[Any, ...]]:
@@ -333,7 +440,6 @@ def _horizon(connection: psycopg.Connection) -> str:
     return str(horizon)
 
 
-def _select(conditions: list[sql.Composed]) -> sql.Composed:
-    columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+def _select(conditions: list[sql.Composed], columns: sql.Composable = _NAMES) -> sql.Composed:
     where = sql.SQL(" and ").join(conditions or [sql.SQL("true").format()])
     return sql.SQL("select {} from gdpr.audit_log where {}").format(columns, where)

@@ -61,27 +61,36 @@ def flattened(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def output(command: Callable[..., Rows]) -> Callable[..., None]:
     """Give a command ``--format``, and print the `Rows` it returns."""
+    return output_as("table", "json", "jsonl", "csv")(command)
 
-    @click.option(
-        "--format",
-        "style",
-        type=click.Choice(list(_WRITERS)),
-        default="table",
-        show_default=True,
-        envvar="GDPRDB_FORMAT",
-        show_envvar=True,
-        help="How to print the result: for people, or for programs.",
-    )
-    @functools.wraps(command)
-    def printing(style: str, **options: Any) -> None:
-        result = command(**options)
-        # what goes on until it is interrupted has then done its work, wherever that finds it
-        with suppress(KeyboardInterrupt) if result.live else nullcontext():
-            _WRITERS[style](result)
-        if result.exit_code:
-            raise Exit(result.exit_code)
 
-    return printing
+def output_as(*styles: str) -> Callable[[Callable[..., Rows]], Callable[..., None]]:
+    """Like `output`, in these formats only, the first by default: where there is much to print,
+    those that print each row as it comes."""
+
+    def decorate(command: Callable[..., Rows]) -> Callable[..., None]:
+        @click.option(
+            "--format",
+            "style",
+            type=click.Choice(styles),
+            default=styles[0],
+            show_default=True,
+            envvar="GDPRDB_FORMAT",
+            show_envvar=True,
+            help="How to print the result: for people, or for programs.",
+        )
+        @functools.wraps(command)
+        def printing(style: str, **options: Any) -> None:
+            result = command(**options)
+            # what goes on until it is interrupted has then done its work, wherever that finds it
+            with suppress(KeyboardInterrupt) if result.live else nullcontext():
+                _WRITERS[style](result)
+            if result.exit_code:
+                raise Exit(result.exit_code)
+
+        return printing
+
+    return decorate
 
 
 def show(result: Rows) -> None:
@@ -187,7 +196,8 @@ def _csv(result: Rows) -> None:
     writer.writerow(result.columns)
     for row in result.rows:
         writer.writerow(_plain(value) for value in row)
-        sys.stdout.flush()
+        if result.live:
+            sys.stdout.flush()
 
 
 def _brief(value: Any) -> str:

@@ -203,7 +203,7 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
-create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb)
 returns jsonb
 language plpgsql
 stable
@@ -213,21 +213,42 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_changes jsonb;
+  v_row jsonb := p_row;
   v_column text;
   v_value text;
+  v_id integer;
 begin
-  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(p_row) where jsonb_typeof(value) = 'string' loop
     if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
+      -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
+      begin
+        v_id := gdpr_internal.value_column(v_value);
+        v_row := v_row || jsonb_build_object(v_column, gdpr_internal.value_as_json(
+          coalesce((select c.original_type from gdpr_internal.protected_column as c where c.id = v_id), 'text'),
+          gdpr_internal.open_value(p_key, p_subject, v_id, v_value)
+        ));
+      exception when data_exception or sqlstate 'PR404' then
+        continue;
+      end;
     end if;
   end loop;
-  return v_changes;
+  return v_row;
 end
 $function$;
+comment on function gdpr_internal.open_columns(bytea, bigint, jsonb) is
+  'A row as audit records keep it, what is encrypted opened and in its type; text that only looks encrypted stays as it is.';
+
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.open_columns(p_key, p_subject, gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb);
+end;
 comment on function gdpr_internal.open_payload(bytea, bigint, text) is
   'The old values in the payload of an audit record, encrypted columns opened too.';
 

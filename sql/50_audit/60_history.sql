@@ -17,33 +17,19 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_table smallint, p_subject bigint, p_row jsonb, p_payload text)
+create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb)
 returns jsonb
-language plpgsql
+language sql
 stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
-as $function$
-declare
-  v_key bytea := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  v_row jsonb := p_row;
-begin
-  if p_payload is not null then
-    v_row := gdpr_internal.open_value(v_key, p_subject, 0, p_payload)::jsonb;
-  end if;
-  return v_row - 'gdpr_subject_id' || coalesce((
-    select jsonb_object_agg(
-      c.column_name, gdpr_internal.value_as_json(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, v_row ->> c.column_name))
-    )
-    from gdpr_internal.protected_column as c
-    where c.table_id = p_table and c.encrypt <> 'no' and starts_with(v_row ->> c.column_name, 'gdpr1:')
-  ), '{}');
-end
-$function$;
-comment on function gdpr_internal.open_version(smallint, bigint, jsonb, text) is
-  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types. Errors: PR402, PR404.';
+begin atomic
+  select gdpr_internal.open_columns(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_row);
+end;
+comment on function gdpr_internal.open_version(bigint, jsonb) is
+  'A row as stored, in plaintext and original types. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -136,7 +122,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_table, v_subject, v_content, null);
+    v_content := gdpr_internal.open_version(v_subject, v_content);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -164,7 +150,7 @@ begin
       when v_record.operation = 'INSERT' or v_record.payload is null then null
       -- what was lost in between stays lost, but a deleted row was kept whole
       when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_table, v_record.subject_id, null, v_record.payload)
+      else coalesce(v_content, '{}') || gdpr_internal.open_changes(v_record.subject_id, v_record.payload) - 'gdpr_subject_id'
     end;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then

@@ -26,3 +26,10 @@ def office(
         apply(database, POLICY | {"settings": {"working_days": ["monday", "sunday"]}})
         monkeypatch.setenv("GDPRDB_DSN", database.dsn("dpo_login"))
         yield run
+
+
+@pytest.fixture
+def crm(clone: Clone, crm_template: str) -> Iterator[Database]:
+    """The application under its policy, as in the tests of the capabilities."""
+    with clone(crm_template) as database:
+        yield database

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
+
+import pytest
 
 from gdprdb.signing import new_keys
 from tests.support import Database, Run
@@ -42,3 +47,54 @@ def test_nothing_sealed_has_no_checkpoint(on_db: Run) -> None:
     result = on_db("audit", "checkpoint")
     assert result.code == 1
     assert "nothing is sealed yet" in result.err
+
+
+def test_one_record_the_versions_of_its_row_and_all_of_it_for_elsewhere(
+    crm: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for city in ("Ulm", "Köln"):
+        crm.rows(
+            "update gdpr_clear.customer set city = %s, phone = %s where id = 1",
+            [city, f"+49 {city}"],
+            user="crm_app",
+        )
+    monkeypatch.setenv("GDPRDB_DSN", crm.dsn("dpo_login"))
+    (record,) = run("audit", "tail", "-n", "1", "--format", "json").data
+    shown = run("audit", "show", str(record["id"]), "--format", "json").data
+    assert (shown["operation"], shown["login"], shown["changed"]) == (
+        "UPDATE",
+        "crm_app",
+        ["phone", "city"],
+    )
+    assert shown["old"] == {"city": "Ulm", "phone": "+49 Ulm"}
+    assert "+49 Ulm" in run("audit", "show", str(record["id"])).out
+
+    versions = run("audit", "history", "crm.customer", "-", "--format", "json", stdin="1\n").data
+    assert [version["content"]["city"] for version in versions] == ["Köln", "Ulm", "Aalen"]
+    outcome = run("audit", "history", "crm.customer", "x")
+    assert (outcome.code, "PR004" in outcome.err) == (4, True)
+
+    chosen = ("--table", "crm.customer", "--operation", "UPDATE", "--since", "2020-01-01")
+    lines = run("audit", "export", *chosen).out.splitlines()
+    assert [json.loads(line)["id"] for line in lines][-1] == record["id"]
+    assert len(lines) == 2
+    assert "old" not in json.loads(lines[0])
+    with_values = run("audit", "export", "--values", *chosen, "--format", "csv").out
+    rows = list(csv.DictReader(io.StringIO(with_values)))
+    assert json.loads(rows[0]["old"])["city"] == "Aalen"
+    assert run("audit", "export", *chosen, "--until", "2020-01-02").out == ""
+    assert len(run("audit", "export").out.splitlines()) > len(lines)
+
+
+def test_an_auditor_reads_no_values(
+    crm: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm.rows("update gdpr_clear.customer set phone = null where id = 1", user="crm_app")
+    monkeypatch.setenv("GDPRDB_DSN", crm.dsn("auditor_login"))
+    exported = run("audit", "export", "--values", "--operation", "UPDATE")
+    assert json.loads(exported.out)["old"] is None
+    assert "711" not in exported.out
+    assert "permission denied" in run("audit", "history", "crm.customer", "1").err
+    missing = run("audit", "show", "4711")
+    assert missing.code == 1
+    assert "no audit record 4711" in missing.err

@@ -97,6 +97,8 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "name",
         "notice_id",
         "record",
+        # of a row; standard input where it is personal
+        "key",
     }
 
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support import Clone, Database, Outcome, Run
+from tests.support import Database, Outcome, Run
 
 Officer = Callable[..., Outcome]
-
-
-@pytest.fixture
-def crm(clone: Clone, crm_template: str) -> Iterator[Database]:
-    """The application under its policy."""
-    with clone(crm_template) as database:
-        yield database
 
 
 @pytest.fixture

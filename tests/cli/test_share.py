@@ -5,19 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.capabilities.crm import subject
-from tests.support import Clone, Database, Outcome, Run
-
-
-@pytest.fixture
-def crm(clone: Clone, crm_template: str) -> Iterator[Database]:
-    """A copy of the customer database under its policy."""
-    with clone(crm_template) as database:
-        yield database
+from tests.support import Database, Outcome, Run
 
 
 @pytest.fixture

@@ -8221,7 +8221,7 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
-create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb)
 returns jsonb
 language plpgsql
 stable
@@ -8231,21 +8231,42 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_changes jsonb;
+  v_row jsonb := p_row;
   v_column text;
   v_value text;
+  v_id integer;
 begin
-  v_changes := gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb;
-  for v_column, v_value in select key, value #>> '{}' from jsonb_each(v_changes) where jsonb_typeof(value) = 'string' loop
+  for v_column, v_value in select key, value #>> '{}' from jsonb_each(p_row) where jsonb_typeof(value) = 'string' loop
     if starts_with(v_value, 'gdpr1:') then
-      v_changes := v_changes || jsonb_build_object(
-        v_column, gdpr_internal.open_value(p_key, p_subject, gdpr_internal.value_column(v_value), v_value)
-      );
+      -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
+      begin
+        v_id := gdpr_internal.value_column(v_value);
+        v_row := v_row || jsonb_build_object(v_column, gdpr_internal.value_as_json(
+          coalesce((select c.original_type from gdpr_internal.protected_column as c where c.id = v_id), 'text'),
+          gdpr_internal.open_value(p_key, p_subject, v_id, v_value)
+        ));
+      exception when data_exception or sqlstate 'PR404' then
+        continue;
+      end;
     end if;
   end loop;
-  return v_changes;
+  return v_row;
 end
 $function$;
+comment on function gdpr_internal.open_columns(bytea, bigint, jsonb) is
+  'A row as audit records keep it, what is encrypted opened and in its type; text that only looks encrypted stays as it is.';
+
+create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
+returns jsonb
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  select gdpr_internal.open_columns(p_key, p_subject, gdpr_internal.open_value(p_key, p_subject, 0, p_value)::jsonb);
+end;
 comment on function gdpr_internal.open_payload(bytea, bigint, text) is
   'The old values in the payload of an audit record, encrypted columns opened too.';
 
@@ -15007,33 +15028,19 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_table smallint, p_subject bigint, p_row jsonb, p_payload text)
+create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb)
 returns jsonb
-language plpgsql
+language sql
 stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
-as $function$
-declare
-  v_key bytea := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
-  v_row jsonb := p_row;
-begin
-  if p_payload is not null then
-    v_row := gdpr_internal.open_value(v_key, p_subject, 0, p_payload)::jsonb;
-  end if;
-  return v_row - 'gdpr_subject_id' || coalesce((
-    select jsonb_object_agg(
-      c.column_name, gdpr_internal.value_as_json(c.original_type, gdpr_internal.open_value(v_key, p_subject, c.id, v_row ->> c.column_name))
-    )
-    from gdpr_internal.protected_column as c
-    where c.table_id = p_table and c.encrypt <> 'no' and starts_with(v_row ->> c.column_name, 'gdpr1:')
-  ), '{}');
-end
-$function$;
-comment on function gdpr_internal.open_version(smallint, bigint, jsonb, text) is
-  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types. Errors: PR402, PR404.';
+begin atomic
+  select gdpr_internal.open_columns(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_row);
+end;
+comment on function gdpr_internal.open_version(bigint, jsonb) is
+  'A row as stored, in plaintext and original types. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -15126,7 +15133,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_table, v_subject, v_content, null);
+    v_content := gdpr_internal.open_version(v_subject, v_content);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -15154,7 +15161,7 @@ begin
       when v_record.operation = 'INSERT' or v_record.payload is null then null
       -- what was lost in between stays lost, but a deleted row was kept whole
       when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_table, v_record.subject_id, null, v_record.payload)
+      else coalesce(v_content, '{}') || gdpr_internal.open_changes(v_record.subject_id, v_record.payload) - 'gdpr_subject_id'
     end;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then
@@ -23869,7 +23876,7 @@ grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.ledger_mac(bytea, boolean),
-  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
+  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb), gdpr_internal.open_changes(bigint, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
