@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from gdprdb.cli.options import (
     dsn_option,
     go_ahead,
     moment,
+    read_identifier,
     yes_option,
 )
 from gdprdb.cli.output import Rows, advancing, fetched, flattened, output, output_as, say
@@ -201,7 +201,7 @@ def history(dsn: str | None, table: str, key: str, subject_id: int | None) -> Ro
         gdprdb audit history public.customer 42 --format json
     """
     if key == "-":
-        key = sys.stdin.read().strip()
+        key = read_identifier("key")
     with database(dsn) as connection:
         return fetched(
             connection.execute(
