@@ -98,6 +98,10 @@ REVIEWED = {
     ("gdpr_generated.cells_of", "OUT variable"),
     ("gdpr_generated.read_cells", _RUNS),
     ("gdpr_generated.read_cells", "OUT variable"),
+    # Runs what begin_import() wrote, with the rights of its caller and no others.
+    ("gdpr_internal.insert_rows", _RUNS),
+    # A name through format('%I'), and a type that to_regtype() knows as one of PostgreSQL's own.
+    ("gdpr_internal.failed_column", _RUNS),
     # Lists the columns to write, each through format('%I') from those of the table.
     ("gdpr_generated.rectify_1", "the expression is not SQL injection safe"),
     ("gdpr_generated.rectify_2", "the expression is not SQL injection safe"),

@@ -18,6 +18,7 @@ from gdprdb.cli import (
     demo,
     doctor,
     form,
+    importing,
     keys,
     ledger,
     objection,
@@ -38,6 +39,7 @@ from gdprdb.cli.options import Commands
 PANELS: dict[str, tuple[click.Command, ...]] = {
     "Install and declare": (db.db, keys.keys, policy.policy),
     "Collect on a lawful basis": (
+        importing.import_,
         source.source,
         blocklist.blocklist,
         basis.basis,

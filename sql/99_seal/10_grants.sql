@@ -224,6 +224,12 @@ grant select on gdpr.outbox, gdpr.mail_log to gdpr_admin, gdpr_dpo, gdpr_auditor
 -- 8b. double opt-in: anybody's form; what a table takes, its policy says
 grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.confirm(text, jsonb), gdpr.opt_out(text) to gdpr_portal, gdpr_app;
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
+-- an import writes with the rights of its caller; these say how, and keep count
+grant execute on function
+  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text),
+  gdpr_internal.insert_rows(text, jsonb[], bigint[]), gdpr_internal.failed_column(regclass, jsonb), gdpr_internal.error_names(text, text, text),
+  gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) to gdpr_app, gdpr_admin;
+grant select on gdpr.import to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -351,6 +357,7 @@ grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
 grant execute on function
+  gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
   gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
 

@@ -115,7 +115,9 @@ def test_invoker_functions_with_a_body_of_text_are_fixed_too(db: Database) -> No
     for name, config, language in db.rows(question, user="postgres"):
         fixed = any(setting.startswith("search_path=pg_catalog") for setting in config or ())
         # generators of code are one expression over pg_catalog: only their owners may call them
-        assert fixed or language == "sql", name
+        # it inserts as the caller: the application's own triggers run in the application's path
+        inserts = name.startswith("gdpr_internal.insert_rows(")
+        assert fixed or language == "sql" or inserts, name
 
 
 def test_keys_do_not_come_out_with_plans(crm_database: Database) -> None:

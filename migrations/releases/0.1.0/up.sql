@@ -303,6 +303,26 @@ create table gdpr_internal.probe_reading (
 );
 comment on table gdpr_internal.probe_reading is 'The counters as gdpr.tidy_blocklist() read them: the difference of two is the count of the time between.';
 
+-- 10_collection/17_imports.sql
+-- [state] How far each file was imported.
+-- GDPR Art. 5(1)(d), Art. 14(2)(f). Written by gdpr.import_rows(); holds no personal data.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.import (
+  table_id smallint not null,
+  file text not null check (length(file) between 1 and 128),
+  last_line bigint not null default 0,
+  taken bigint not null default 0,
+  refused bigint not null default 0,
+  started_at timestamptz not null default statement_timestamp(),
+  continued_at timestamptz not null default statement_timestamp(),
+  login name not null default session_user,
+  primary key (table_id, file)
+);
+comment on table gdpr_internal.import is
+  'Files that were imported into a table. file: what tells one content from another, as a SHA-256. Lines up to last_line are done: taken into the table, or refused.';
+
 -- 10_collection/20_fold.sql
 -- [state] How letters fold: the part of a canonical form that must not depend on the server's locale or version.
 -- Unicode 14.0.0 case folding of the characters that NFKC leaves alone, decimal digits to ASCII, format and other

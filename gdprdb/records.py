@@ -1,0 +1,127 @@
+"""Records of a file, CSV or JSON lines, read a few at a time however long the file is."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from gdprdb.errors import GdprdbError
+
+#: One record: the values of its columns.
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file is to be read.
+
+    Attributes:
+        style: ``csv`` with a header, or ``jsonl``.
+        encoding: of the text; a byte order mark is no part of it.
+        delimiter: between the fields of CSV.
+        null: the field of CSV that stands for NULL.
+        columns: names of columns for names in the file, where they differ; an empty
+            name leaves a field out.
+    """
+
+    style: str
+    encoding: str = "utf-8-sig"
+    delimiter: str = ","
+    null: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def fingerprint(path: Path) -> tuple[str, int]:
+    """The SHA-256 of a file's content in hexadecimal, and how many lines it has."""
+    digest, lines = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            lines += block.count(b"\n")
+    return digest.hexdigest(), lines
+
+
+def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[int, list[Record]]]:
+    """The records of a file, so many at a time.
+
+    Args:
+        path: the file.
+        layout: how to read it.
+        size: records of a chunk.
+
+    Yields:
+        The number of the first record of the chunk, as a line if none has line breaks in
+        it (the header of CSV is line 1), and the records.
+
+    Raises:
+        GdprdbError: a record cannot be read; it is named by its number, never shown.
+    """
+    with path.open(encoding=layout.encoding, newline="") as file:
+        first = 2 if layout.style == "csv" else 1
+        records = _numbered(_csv(file, layout) if layout.style == "csv" else _jsonl(file), first)
+        while chunk := list(islice(records, size)):
+            yield first, [_renamed(record, layout.columns) for record in chunk]
+            first += len(chunk)
+
+
+def _numbered(records: Iterator[Record], first: int) -> Iterator[Record]:
+    """The same records; what cannot be read is told by its number."""
+    number = first
+    while True:
+        try:
+            record = next(records, None)
+        except UnicodeDecodeError as error:
+            raise GdprdbError(
+                f"the file is not in {error.encoding}, near line {number}",
+                hint="--encoding says what it is in.",
+            ) from None
+        except (csv.Error, json.JSONDecodeError, ValueError) as error:
+            said = str(error) if type(error) is ValueError else "it is not in the format"
+            raise GdprdbError(
+                f"line {number} cannot be read: {said}",
+                hint="--delimiter and --input say how the file is written.",
+            ) from None
+        if record is None:
+            return
+        yield record
+        number += 1
+
+
+def _csv(file: TextIO, layout: Layout) -> Iterator[Record]:
+    """Records of CSV, as RFC 4180 has it; the first names the columns."""
+    reader = csv.reader(file, delimiter=layout.delimiter, strict=True)
+    header = next(reader, [])
+    if len(set(header)) != len(header) or not all(header):
+        raise ValueError("the header has no name, or the same twice")
+    for values in reader:
+        if not values:
+            continue
+        if len(values) != len(header):
+            raise ValueError(f"{len(values)} fields where the header has {len(header)}")
+        yield {
+            name: None if value == layout.null else value
+            for name, value in zip(header, values, strict=True)
+        }
+
+
+def _jsonl(file: TextIO) -> Iterator[Record]:
+    """Records of JSON lines; numbers stay as they are written."""
+    for line in file:
+        if not line.strip():
+            continue
+        record = json.loads(line, parse_float=str)
+        if not isinstance(record, dict):
+            raise ValueError("it is no JSON object")
+        yield record
+
+
+def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
+    """A record under the names of the table's columns."""
+    named = ((columns.get(name, name), value) for name, value in record.items())
+    return {name: value for name, value in named if name}

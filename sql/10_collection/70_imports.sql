@@ -1,0 +1,259 @@
+-- [code] Import: many rows at once, each refused for itself, and none taken twice.
+-- GDPR Art. 5(1)(d), Art. 14(2)(f). Called by: applications and importers, with their own rights in the table.
+-- COPY FROM is refused by PostgreSQL where row security is on. Rows come as a parameter: nothing is staged that could be left behind.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.import_code(p_table regclass, p_columns text[])
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_code text;
+begin
+  if exists (
+    select from unnest(p_columns) as n (name)
+    where not exists (select from gdpr_generated.registered_columns(v_table) as c where c.column_name = n.name)
+  ) then
+    -- what is no column may be a value: a file without a header
+    perform gdpr_internal.refuse('invalid_argument', (
+      select format('%s takes the columns %s', p_table, string_agg(quote_ident(c.column_name), ', '))
+      from gdpr_generated.registered_columns(v_table) as c
+    ));
+  end if;
+  select format(
+    'insert into %s (%s) select %s from unnest($1) with ordinality as e (content, n) cross join lateral jsonb_to_record(e.content) as r (%s) order by e.n',
+    p_table,
+    string_agg(quote_ident(c.column_name), ', '),
+    string_agg(
+      case when p.encrypt <> 'no' then gdpr_internal.text_expression(format('r.%I', c.column_name), c.type) else format('r.%I', c.column_name) end, ', '
+    ),
+    string_agg(format('%I %s', c.column_name, c.type), ', ')
+  )
+  into v_code
+  from gdpr_generated.registered_columns(v_table) as c
+  left join gdpr_internal.protected_column as p on p.table_id = v_table and p.column_name = c.column_name
+  where c.column_name = any (p_columns);
+  return v_code;
+end
+$function$;
+comment on function gdpr_internal.import_code(regclass, text[]) is
+  'The INSERT of rows, $1 as jsonb[], with these columns. Errors: PR002, PR004 a column that the table does not have, or that nobody may give.';
+
+create or replace function gdpr_internal.failed_column(p_table regclass, p_row jsonb)
+returns name
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_column record;
+begin
+  for v_column in
+    select c.column_name, c.type
+    from gdpr_generated.registered_columns(gdpr_internal.table_id(p_table)) as c
+    -- the input functions of other types are not ours to call
+    where p_row ? c.column_name::text and to_regtype(c.type) < 16384
+  loop
+    begin
+      execute format('select from jsonb_to_record($1) as r (%I %s)', v_column.column_name, v_column.type) using p_row;
+    exception when data_exception then
+      return v_column.column_name;
+    end;
+  end loop;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.failed_column(regclass, jsonb) is 'The first column of a row whose value is none of its type, if one is to blame.';
+
+create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text)
+returns table (code text, contents jsonb[], lines bigint[], source_before text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_source jsonb := '{"kind": "import"}';
+  v_done bigint := 0;
+begin
+  if jsonb_typeof(p_rows) is distinct from 'array' or jsonb_typeof(p_source) is distinct from 'object'
+    or exists (
+      select from jsonb_array_elements(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end) as e (content)
+      where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
+    )
+    or p_first is null or p_first < 1 or length(p_file) not between 1 and 128
+  then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first line is 1 or more, a file has 128 characters'
+    );
+  end if;
+  v_source := p_source || v_source;
+  perform gdpr_internal.check_source(v_source);
+  if p_file is not null then
+    -- who imports the same file waits here until this transaction ends
+    insert into gdpr_internal.import as i (table_id, file)
+    values (v_table, p_file)
+    on conflict (table_id, file) do update set continued_at = statement_timestamp(), login = session_user
+    returning i.last_line into v_done;
+  end if;
+  source_before := coalesce(current_setting('gdpr.source', true), '');
+  for contents, lines, code in
+    select array_agg(x.content order by x.line), array_agg(x.line order by x.line), gdpr_internal.import_code(p_table, x.columns)
+    from (
+      select
+        e.content, p_first + e.n - 1 as line,
+        -- a column that a row leaves out gets its default
+        array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
+      from jsonb_array_elements(p_rows) with ordinality as e (content, n)
+      where p_first + e.n - 1 > v_done
+    ) as x
+    group by x.columns
+    order by min(x.line)
+  loop
+    perform set_config('gdpr.source', v_source::text, true);
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text) is
+  'The INSERT for each set of columns that rows have, their rows and lines; lines of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
+
+create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_lines bigint[])
+returns table (line bigint, content jsonb, state text, constraint_name text, column_name text)
+language plpgsql
+volatile
+parallel unsafe
+-- as the caller, and in the search path of the caller: the application's triggers run inside
+security invoker
+set debug_print_plan = off
+as $function$
+#variable_conflict use_column
+declare
+  v_from integer[] := array[1];
+  v_to integer[] := array[pg_catalog.cardinality(p_lines)];
+  v_last integer;
+  v_first integer;
+  v_half integer;
+begin
+  -- what refuses every row refuses none, too: such an error is not told line by line
+  execute p_code using '{}'::pg_catalog.jsonb[];
+  while v_from[1] is not null loop
+    v_first := v_from[pg_catalog.cardinality(v_from)];
+    v_last := v_to[pg_catalog.cardinality(v_to)];
+    v_from := v_from[:pg_catalog.cardinality(v_from) - 1];
+    v_to := v_to[:pg_catalog.cardinality(v_to) - 1];
+    begin
+      execute p_code using p_contents[v_first:v_last];
+      continue;
+    exception
+    when data_exception or integrity_constraint_violation or insufficient_privilege or raise_exception then
+      get stacked diagnostics state = returned_sqlstate, constraint_name = constraint_name, column_name = column_name;
+    when others then
+      if sqlstate not like 'PR%' then
+        raise;
+      end if;
+      get stacked diagnostics state = returned_sqlstate, constraint_name = constraint_name, column_name = column_name;
+    end;
+    if v_first = v_last then
+      line := p_lines[v_first];
+      content := p_contents[v_first];
+      return next;
+    else
+      -- one bad row takes back a whole statement: halve it until the row is alone, the first half first
+      v_half := (v_first + v_last) / 2;
+      v_from := v_from || array[v_half + 1, v_first];
+      v_to := v_to || array[v_last, v_half];
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.insert_rows(text, jsonb[], bigint[]) is
+  'Inserts rows, and tells of each that the table refuses why. It calls nothing of gdpr_internal: applications have no way in there.';
+
+create or replace function gdpr_internal.end_import(
+  p_table regclass, p_file text, p_skip boolean, p_source_before text, p_rows bigint, p_last bigint, p_lines bigint[], p_problems text[]
+)
+returns table (line bigint, problem text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_refused bigint := coalesce(cardinality(p_lines), 0);
+begin
+  if v_refused > 0 and not p_skip then
+    perform gdpr_internal.refuse('import_refused', (
+      select string_agg(format('line %s: %s', u.line, u.problem), E'\n' order by u.line) filter (where u.n <= 20)
+        || case when v_refused > 20 then format(E'\nand %s more', v_refused - 20) else '' end
+      from (select x.*, row_number() over (order by x.line) as n from unnest(p_lines, p_problems) as x (line, problem)) as u
+    ));
+  end if;
+  if p_rows > 0 then
+    perform set_config('gdpr.source', p_source_before, true);
+    update gdpr_internal.import as i
+    set last_line = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
+    where i.table_id = gdpr_internal.table_id(p_table) and i.file = p_file;
+    perform gdpr_internal.audit_event(
+      'IMPORT', null, jsonb_build_object('table', p_table::text, 'taken', p_rows - v_refused, 'refused', v_refused)
+    );
+  end if;
+  return query select x.line, x.problem from unnest(p_lines, p_problems) as x (line, problem) order by x.line;
+end
+$function$;
+comment on function gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) is
+  'Keeps how far a file is imported and records how many rows came, or takes everything back. Error: PR109.';
+
+create or replace function gdpr.import_rows(
+  p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null
+)
+returns table (line bigint, problem text)
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  with part as materialized (
+    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file)
+  ),
+  refused as materialized (
+    select
+      b.line,
+      gdpr_internal.error_names(
+        b.state, b.constraint_name,
+        case when b.state like '22%' and b.column_name = '' then gdpr_internal.failed_column(p_table, b.content)::text else b.column_name end
+      ) as problem
+    from part as p
+    cross join lateral gdpr_internal.insert_rows(p.code, p.contents, p.lines) as b
+  ),
+  told as materialized (
+    select array_agg(r.line) as lines, array_agg(r.problem) as problems from refused as r
+  )
+  select e.line, e.problem
+  from told as t
+  cross join (select min(p.source_before) as source_before, coalesce(sum(cardinality(p.lines)), 0)::bigint as n from part as p) as p
+  cross join lateral gdpr_internal.end_import(
+    p_table, p_file, p_skip, p.source_before, p.n, p_first + jsonb_array_length(p_rows) - 1, t.lines, t.problems
+  ) as e;
+end;
+comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text) is
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values). p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the line of the first row. p_file: what tells this file from others, as its SHA-256: lines of it that were done before are left out, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+
+create or replace view gdpr.import as
+select t.relation as table_name, i.file, i.last_line, i.taken, i.refused, i.started_at, i.continued_at, i.login
+from gdpr_internal.import as i
+join gdpr_internal.protected_table as t on t.id = i.table_id;
+comment on view gdpr.import is 'Files that were imported, and how far: lines up to last_line are done, taken or refused. Art. 14(2)(f).';
