@@ -51,8 +51,8 @@ LOG = (
 )
 
 
-@pytest.fixture
-def club(clone: Clone, shop_template: str) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def club_template(clone: Clone, shop_template: str) -> Iterator[str]:
     """Partitioned members, whose visits go and move with them, and friends who like visits."""
     with clone(shop_template) as database:
         database.connect().execute(CLUB)
@@ -66,6 +66,14 @@ def club(clone: Clone, shop_template: str) -> Iterator[Database]:
         )
         app.execute("insert into crm.visit values (10, 1, 'north', 'hi'), (11, 1, 'north', 'ho')")
         app.execute("insert into crm.friend values (1, 'f@x.example', 10)")
+        database.close()
+        yield database.name
+
+
+@pytest.fixture
+def club(clone: Clone, club_template: str) -> Iterator[Database]:
+    """A copy of the club for one test."""
+    with clone(club_template) as database:
         yield database
 
 
