@@ -46,6 +46,15 @@ select first_name, last_name, email || '.' || %s, phone, birth_date, city, creat
 from bench.staged limit %s
 """
 
+#: Staged persons as a client sends them: so many in each JSON array.
+_SENT = """
+select jsonb_agg(
+  to_jsonb(s) - 'id' - 'n' || jsonb_build_object('email', s.email || '.' || %s::text)
+)::text
+from (select *, row_number() over () as n from bench.staged limit %s) as s
+group by (s.n - 1) / 5000
+"""
+
 #: Persons that an officer handles in a round, after some that are not counted.
 _PERSONS, _WARM_UP = 20, 5
 
@@ -158,6 +167,17 @@ def _bulk_insert(site: Site, _seconds: int) -> list[Sample]:
     site.bulks += 1  # other people each time
     with _stopwatch(session, samples, site.bulk_rows):
         session.execute(_BULK_INSERT, [site.bulks, site.bulk_rows])
+    return samples
+
+
+def _bulk_import(site: Site, _seconds: int) -> list[Sample]:
+    samples: list[Sample] = []
+    session = site.session(APP)
+    site.bulks += 1  # other people each time
+    sent = session.execute(_SENT, [site.bulks, site.bulk_rows]).fetchall()
+    with _stopwatch(session, samples, site.bulk_rows):
+        for (people,) in sent:
+            session.execute(site.contender.import_rows.encode(), [people])
     return samples
 
 
@@ -277,6 +297,18 @@ _BULK = (
             Budget(ratio_to_plain=20, times_faster_than_by_hand=4),
         ),
         _bulk_insert,
+        rows=lambda site: site.bulk_rows,
+    ),
+    Operation(
+        Task(
+            "bulk_import",
+            "bulk import of JSON, 5,000 rows a statement",
+            1,
+            "cpu",
+            True,
+            Budget(ratio_to_plain=10, times_faster_than_by_hand=8),
+        ),
+        _bulk_import,
         rows=lambda site: site.bulk_rows,
     ),
 )

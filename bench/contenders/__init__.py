@@ -40,6 +40,7 @@ class Contender:
         consent: records the consent that `withdraw` ends; not measured.
         withdraw: withdraws consent; None where there is no consent to withdraw.
         erase: erases the person.
+        import_rows: inserts persons that come as one JSON array.
     """
 
     name: str
@@ -52,6 +53,12 @@ class Contender:
     consent: str | None = None
     withdraw: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    import_rows: str = (
+        "insert into person (first_name, last_name, email, phone, birth_date, city, created_at)"
+        " select r.first_name, r.last_name, r.email, r.phone, r.birth_date, r.city, r.created_at"
+        " from jsonb_to_recordset(%s::jsonb) as r (first_name text, last_name text, email text,"
+        " phone text, birth_date date, city text, created_at timestamptz)"
+    )
 
 
 def create_application(connection: psycopg.Connection, people: int, staged: int) -> None:
@@ -138,6 +145,7 @@ GDPRDB = Contender(
         "gdpr.source": '{"kind": "web_form", "form": "sign-up"}',
         "gdpr.request": "7f3c",
     },
+    import_rows="select count(*) from gdpr.import_rows('public.person', %s::jsonb)",
 )
 
 CONTENDERS = (PLAIN, BY_HAND, GDPRDB)
