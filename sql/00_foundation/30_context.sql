@@ -53,7 +53,7 @@ create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$

@@ -7,7 +7,7 @@ create or replace function gdpr_internal.base_type(p_type text)
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select regexp_replace(p_type, '\([0-9,]+\)', '');
@@ -18,7 +18,7 @@ create or replace function gdpr_internal.unknown_keys(p_where text, p_object jso
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case
@@ -36,7 +36,7 @@ comment on function gdpr_internal.unknown_keys(text, jsonb, text[]) is 'Problems
 create or replace function gdpr_internal.read_interval(p_where text, p_value text, out value interval, out problem text)
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
@@ -56,7 +56,7 @@ create or replace function gdpr_internal.text_array(p_value jsonb)
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case jsonb_typeof(p_value)
@@ -70,7 +70,7 @@ create or replace function gdpr_internal.find_table(p_name text)
 returns regclass
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$

@@ -7,7 +7,7 @@ create or replace function gdpr_internal.weekdays()
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select array['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'];
@@ -18,7 +18,7 @@ create or replace function gdpr_internal.is_holiday(p_text text)
 returns boolean
 language plpgsql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO'

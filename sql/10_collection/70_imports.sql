@@ -49,7 +49,7 @@ create or replace function gdpr_internal.failed_column(p_table regclass, p_row j
 returns name
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off

@@ -8,7 +8,7 @@ create or replace function gdpr_internal.born_after(p_subject bigint, p_column i
 returns boolean
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO'

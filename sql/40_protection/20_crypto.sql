@@ -56,16 +56,18 @@ begin
     perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
   -- 81 bytes are the least: header, IV, one block, MAC
-  if octet_length(p_value) % 4 <> 2 or octet_length(p_value) < 114 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
-    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
+    v_raw := decode(substr(p_value, 7), 'base64');
+    v_length := length(v_raw);
   end if;
-  v_raw := decode(substr(p_value, 7), 'base64');
-  v_length := length(v_raw);
-  if right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
-    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+  if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
+    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || coalesce(int4send(p_column), substr(v_raw, 14, 4))
     or substr(v_raw, v_length - 31) is distinct from
       gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
   then
+    if p_column is null then
+      return null;
+    end if;
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   return convert_from(
@@ -75,7 +77,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -203,7 +205,7 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
-create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb)
+create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb, p_typed boolean default false)
 returns jsonb
 language plpgsql
 stable
@@ -216,27 +218,25 @@ declare
   v_row jsonb := p_row;
   v_column text;
   v_value text;
-  v_id integer;
+  v_plain text;
 begin
   for v_column, v_value in select key, value #>> '{}' from jsonb_each(p_row) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
-      begin
-        v_id := gdpr_internal.value_column(v_value);
-        v_row := v_row || jsonb_build_object(v_column, gdpr_internal.value_as_json(
-          coalesce((select c.original_type from gdpr_internal.protected_column as c where c.id = v_id), 'text'),
-          gdpr_internal.open_value(p_key, p_subject, v_id, v_value)
-        ));
-      exception when data_exception or sqlstate 'PR404' then
-        continue;
-      end;
-    end if;
+    continue when not starts_with(v_value, 'gdpr1:');
+    -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
+    v_plain := gdpr_internal.open_value(p_key, p_subject, null, v_value);
+    continue when v_plain is null;
+    v_row := v_row || jsonb_build_object(v_column, case
+      when p_typed then gdpr_internal.value_as_json(coalesce(
+        (select c.original_type from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
+      ), v_plain)
+      else to_jsonb(v_plain)
+    end);
   end loop;
   return v_row;
 end
 $function$;
-comment on function gdpr_internal.open_columns(bytea, bigint, jsonb) is
-  'A row as audit records keep it, what is encrypted opened and in its type; text that only looks encrypted stays as it is.';
+comment on function gdpr_internal.open_columns(bytea, bigint, jsonb, boolean) is
+  'A row as audit records keep it, what is encrypted opened, as text or (p_typed: not in parallel plans) in its type; text that only looks encrypted stays as it is.';
 
 create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
 returns jsonb

@@ -162,7 +162,7 @@ create or replace function gdpr_internal.is_unlocked()
 returns boolean
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off

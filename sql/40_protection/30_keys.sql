@@ -163,7 +163,7 @@ create or replace function gdpr_internal.key_state(p_key gdpr_internal.key_encry
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
@@ -185,7 +185,7 @@ create or replace function gdpr_internal.reveal(p_value text, p_role name, p_cla
 returns text
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off

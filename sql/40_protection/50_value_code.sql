@@ -9,7 +9,7 @@ create or replace function gdpr_internal.table_check_code(p_table smallint, p_ro
 returns text
 language sql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -34,7 +34,7 @@ create or replace function gdpr_internal.text_expression(p_value text, p_type te
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case
@@ -50,7 +50,7 @@ create or replace function gdpr_internal.mask_expression(p_mask text, p_value te
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case p_mask
@@ -72,7 +72,7 @@ create or replace function gdpr_internal.column_facts(p_table smallint)
 returns setof gdpr_internal.column_fact
 language sql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -109,7 +109,7 @@ create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 as $function$
   -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here

@@ -275,7 +275,7 @@ create or replace function gdpr_internal.moved_subject(p_value text, p_subject b
 returns bigint
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$

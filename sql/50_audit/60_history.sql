@@ -17,19 +17,24 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb)
+create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb, p_payload text)
 returns jsonb
 language sql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 begin atomic
-  select gdpr_internal.open_columns(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_row);
+  select case
+    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true)
+    when k.data_key is not null
+      then gdpr_internal.open_columns(k.data_key, p_subject, gdpr_internal.open_value(k.data_key, p_subject, 0, p_payload)::jsonb, true)
+  end - 'gdpr_subject_id'
+  from (select gdpr_internal.data_key(gdpr_internal.keyring(), p_subject) as data_key offset 0) as k;
 end;
-comment on function gdpr_internal.open_version(bigint, jsonb) is
-  'A row as stored, in plaintext and original types. Errors: PR402. Only functions of gdpr_dpo call it.';
+comment on function gdpr_internal.open_version(bigint, jsonb, text) is
+  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -80,7 +85,8 @@ begin
       return next v_record;
     end loop;
     exit when v_record.operation is distinct from 'MOVE';
-    -- the same change, as it was recorded of the person and the key that the row had before
+    -- the same change, as it was recorded just before of the person and the key that the row had; the ids of one transaction
+    -- lie together, and the bound keeps the primary key from being read from its beginning
     select a.* into v_record
     from gdpr_internal.audit_record as a
     where a.id > v_record.id - 1000000 and a.id < v_record.id and a.xid = v_record.xid
@@ -122,7 +128,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_subject, v_content);
+    v_content := gdpr_internal.open_version(v_subject, v_content, null);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -150,7 +156,7 @@ begin
       when v_record.operation = 'INSERT' or v_record.payload is null then null
       -- what was lost in between stays lost, but a deleted row was kept whole
       when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_changes(v_record.subject_id, v_record.payload) - 'gdpr_subject_id'
+      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
     end;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then

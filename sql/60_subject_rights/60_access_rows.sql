@@ -58,7 +58,7 @@ create or replace function gdpr_internal.value_as_json(p_type text, p_value text
 returns jsonb
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'

@@ -239,7 +239,7 @@ begin atomic
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
   where exists (select from gdpr_internal.audit_record_rest)
   union all
-  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
+  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
   union all
   select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',

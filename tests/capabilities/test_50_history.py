@@ -218,6 +218,13 @@ def test_a_text_that_looks_encrypted_closes_nothing(crm: Database) -> None:
     ]
     log = crm.rows("select old ->> 'city' from gdpr.audit_log where changed = '{city}'", user=DPO)
     assert len(log) == 4
+    parallel = crm.connect(DPO)
+    for setting in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
+        parallel.execute(f"set {setting} = 0".encode())
+    question = "select old ->> 'city' from gdpr.audit_log where changed = '{city}' order by id"
+    plan = "\n".join(line for (line,) in parallel.execute(f"explain {question}".encode()))
+    assert "Gather" in plan
+    assert len(parallel.execute(question.encode()).fetchall()) == 4
     report = crm.rows(
         "select gdpr.access_report(%s)::text", [subject(crm, "crm.customer", 1)], user=DPO
     )

@@ -120,6 +120,18 @@ def test_invoker_functions_with_a_body_of_text_are_fixed_too(db: Database) -> No
         assert fixed or language == "sql" or inserts, name
 
 
+def test_what_catches_errors_is_in_no_parallel_plan(crm_database: Database) -> None:
+    """PostgreSQL before 17 begins no subtransaction while a parallel plan runs, nor in its leader;
+    the error would come only where a table is large enough for one."""
+    question = f"""
+        select f.name from ({OURS}) as f join pg_proc as p on p.oid::regprocedure::text = f.name
+        where f.language = 'plpgsql' and p.prosrc ~ '\\mexception\\s+when\\M'"""
+    catching = {name for (name,) in crm_database.rows(question, user="postgres")}
+    assert catching
+    unsafe = f"{question} and p.proparallel = 'u'"
+    assert catching == {name for (name,) in crm_database.rows(unsafe, user="postgres")}
+
+
 def test_keys_do_not_come_out_with_plans(crm_database: Database) -> None:
     """debug_print_plan shows constants of nested statements to the caller: pinned wherever a
     keyring is held."""

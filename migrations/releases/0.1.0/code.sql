@@ -401,7 +401,7 @@ create or replace function gdpr_internal.context_source()
 returns jsonb
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -1039,7 +1039,7 @@ create or replace function gdpr_internal.base_type(p_type text)
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select regexp_replace(p_type, '\([0-9,]+\)', '');
@@ -1050,7 +1050,7 @@ create or replace function gdpr_internal.unknown_keys(p_where text, p_object jso
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case
@@ -1068,7 +1068,7 @@ comment on function gdpr_internal.unknown_keys(text, jsonb, text[]) is 'Problems
 create or replace function gdpr_internal.read_interval(p_where text, p_value text, out value interval, out problem text)
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
@@ -1088,7 +1088,7 @@ create or replace function gdpr_internal.text_array(p_value jsonb)
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case jsonb_typeof(p_value)
@@ -1102,7 +1102,7 @@ create or replace function gdpr_internal.find_table(p_name text)
 returns regclass
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -1657,7 +1657,7 @@ create or replace function gdpr_internal.weekdays()
 returns text[]
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select array['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'];
@@ -1668,7 +1668,7 @@ create or replace function gdpr_internal.is_holiday(p_text text)
 returns boolean
 language plpgsql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO'
@@ -6113,7 +6113,7 @@ create or replace function gdpr_internal.failed_column(p_table regclass, p_row j
 returns name
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -6978,7 +6978,7 @@ create or replace function gdpr_internal.born_after(p_subject bigint, p_column i
 returns boolean
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO'
@@ -8336,16 +8336,18 @@ begin
     perform gdpr_internal.refuse('data_key_missing', format('column id %s', p_column));
   end if;
   -- 81 bytes are the least: header, IV, one block, MAC
-  if octet_length(p_value) % 4 <> 2 or octet_length(p_value) < 114 or p_value !~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
-    perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+  if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
+    v_raw := decode(substr(p_value, 7), 'base64');
+    v_length := length(v_raw);
   end if;
-  v_raw := decode(substr(p_value, 7), 'base64');
-  v_length := length(v_raw);
-  if right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
-    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || int4send(p_column)
+  if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
+    or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || coalesce(int4send(p_column), substr(v_raw, 14, 4))
     or substr(v_raw, v_length - 31) is distinct from
       gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
   then
+    if p_column is null then
+      return null;
+    end if;
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   return convert_from(
@@ -8355,7 +8357,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -8483,7 +8485,7 @@ $function$;
 comment on function gdpr_internal.seal_evidence(bigint, text) is
   'Encrypts a detail of evidence (source, consent) under the person''s key: erasure takes it along. Null if the key is gone.';
 
-create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb)
+create or replace function gdpr_internal.open_columns(p_key bytea, p_subject bigint, p_row jsonb, p_typed boolean default false)
 returns jsonb
 language plpgsql
 stable
@@ -8496,27 +8498,25 @@ declare
   v_row jsonb := p_row;
   v_column text;
   v_value text;
-  v_id integer;
+  v_plain text;
 begin
   for v_column, v_value in select key, value #>> '{}' from jsonb_each(p_row) where jsonb_typeof(value) = 'string' loop
-    if starts_with(v_value, 'gdpr1:') then
-      -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
-      begin
-        v_id := gdpr_internal.value_column(v_value);
-        v_row := v_row || jsonb_build_object(v_column, gdpr_internal.value_as_json(
-          coalesce((select c.original_type from gdpr_internal.protected_column as c where c.id = v_id), 'text'),
-          gdpr_internal.open_value(p_key, p_subject, v_id, v_value)
-        ));
-      exception when data_exception or sqlstate 'PR404' then
-        continue;
-      end;
-    end if;
+    continue when not starts_with(v_value, 'gdpr1:');
+    -- anybody can write a text that begins like this into a plain column; it must not close the record to its reader
+    v_plain := gdpr_internal.open_value(p_key, p_subject, null, v_value);
+    continue when v_plain is null;
+    v_row := v_row || jsonb_build_object(v_column, case
+      when p_typed then gdpr_internal.value_as_json(coalesce(
+        (select c.original_type from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
+      ), v_plain)
+      else to_jsonb(v_plain)
+    end);
   end loop;
   return v_row;
 end
 $function$;
-comment on function gdpr_internal.open_columns(bytea, bigint, jsonb) is
-  'A row as audit records keep it, what is encrypted opened and in its type; text that only looks encrypted stays as it is.';
+comment on function gdpr_internal.open_columns(bytea, bigint, jsonb, boolean) is
+  'A row as audit records keep it, what is encrypted opened, as text or (p_typed: not in parallel plans) in its type; text that only looks encrypted stays as it is.';
 
 create or replace function gdpr_internal.open_payload(p_key bytea, p_subject bigint, p_value text)
 returns jsonb
@@ -8741,7 +8741,7 @@ create or replace function gdpr_internal.is_unlocked()
 returns boolean
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -8921,7 +8921,7 @@ create or replace function gdpr_internal.key_state(p_key gdpr_internal.key_encry
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
@@ -8943,7 +8943,7 @@ create or replace function gdpr_internal.reveal(p_value text, p_role name, p_cla
 returns text
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -9952,7 +9952,7 @@ create or replace function gdpr_internal.table_check_code(p_table smallint, p_ro
 returns text
 language sql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -9977,7 +9977,7 @@ create or replace function gdpr_internal.text_expression(p_value text, p_type te
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case
@@ -9993,7 +9993,7 @@ create or replace function gdpr_internal.mask_expression(p_mask text, p_value te
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 begin atomic
   select case p_mask
@@ -10015,7 +10015,7 @@ create or replace function gdpr_internal.column_facts(p_table smallint)
 returns setof gdpr_internal.column_fact
 language sql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -10052,7 +10052,7 @@ create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.
 returns text
 language sql
 immutable
-parallel safe
+parallel unsafe
 security invoker
 as $function$
   -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here
@@ -10695,7 +10695,7 @@ create or replace function gdpr_internal.moved_subject(p_value text, p_subject b
 returns bigint
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -15290,19 +15290,24 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb)
+create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb, p_payload text)
 returns jsonb
 language sql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 begin atomic
-  select gdpr_internal.open_columns(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_row);
+  select case
+    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true)
+    when k.data_key is not null
+      then gdpr_internal.open_columns(k.data_key, p_subject, gdpr_internal.open_value(k.data_key, p_subject, 0, p_payload)::jsonb, true)
+  end - 'gdpr_subject_id'
+  from (select gdpr_internal.data_key(gdpr_internal.keyring(), p_subject) as data_key offset 0) as k;
 end;
-comment on function gdpr_internal.open_version(bigint, jsonb) is
-  'A row as stored, in plaintext and original types. Errors: PR402. Only functions of gdpr_dpo call it.';
+comment on function gdpr_internal.open_version(bigint, jsonb, text) is
+  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -15353,7 +15358,8 @@ begin
       return next v_record;
     end loop;
     exit when v_record.operation is distinct from 'MOVE';
-    -- the same change, as it was recorded of the person and the key that the row had before
+    -- the same change, as it was recorded just before of the person and the key that the row had; the ids of one transaction
+    -- lie together, and the bound keeps the primary key from being read from its beginning
     select a.* into v_record
     from gdpr_internal.audit_record as a
     where a.id > v_record.id - 1000000 and a.id < v_record.id and a.xid = v_record.xid
@@ -15395,7 +15401,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_subject, v_content);
+    v_content := gdpr_internal.open_version(v_subject, v_content, null);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -15423,7 +15429,7 @@ begin
       when v_record.operation = 'INSERT' or v_record.payload is null then null
       -- what was lost in between stays lost, but a deleted row was kept whole
       when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_changes(v_record.subject_id, v_record.payload) - 'gdpr_subject_id'
+      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
     end;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then
@@ -18492,7 +18498,7 @@ create or replace function gdpr_internal.value_as_json(p_type text, p_value text
 returns jsonb
 language plpgsql
 stable
-parallel safe
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -23552,7 +23558,7 @@ begin atomic
   select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
   where exists (select from gdpr_internal.audit_record_rest)
   union all
-  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
+  select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead.'
   where to_regclass('gdpr_internal.audit_record_' || to_char((statement_timestamp() + interval '1 month') at time zone 'UTC', 'YYYY_MM')) is null
   union all
   select 'warning', 'assessment', p.name, 'rests on legitimate interests, and no approved assessment carries it',
@@ -24144,7 +24150,7 @@ grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.ledger_mac(bytea, boolean),
-  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb), gdpr_internal.open_changes(bigint, text),
+  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
