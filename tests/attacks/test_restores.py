@@ -56,6 +56,10 @@ DOORS = [
     ("crm_app", "update crm.customer set city = 'Ulm'"),
     ("crm_app", "delete from crm.invoice"),
     ("crm_app", "copy gdpr_clear.customer (email, last_name) from stdin"),
+    (
+        "crm_app",
+        """select gdpr.import_rows('crm.customer', '[{"last_name": "X"}]', p_skip => true)""",
+    ),
     ("crm_app", "select gdpr.may_contact(1, 'mail', 'marketing')"),
     ("crm_app", "select gdpr.submit('crm.customer', '{}')"),
     ("crm_app", "select gdpr.confirm('token')"),

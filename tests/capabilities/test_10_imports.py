@@ -11,6 +11,7 @@ import pytest
 from tests.capabilities.crm import apply, policy, refused
 from tests.support import Database
 
+FILE = "ab12" * 16
 IMPORT = (
     "select line, problem from gdpr.import_rows(%s::text::regclass, %s, %s, p_skip => %s,"
     " p_first => %s, p_file => %s)"
@@ -129,17 +130,37 @@ def test_who_was_blocked_does_not_come_back_by_import(crm: Database) -> None:
 
 def test_a_file_goes_on_where_it_stopped_and_is_never_doubled(crm: Database) -> None:
     rows = people("A1", "A2", "A3", "A4")
-    assert take(crm, rows[:2], file="ab12") == []
+    assert take(crm, rows[:2], file=FILE) == []
     with psycopg.connect(crm.dsn("crm_app")) as connection:
-        connection.execute(IMPORT, ["crm.customer", json.dumps(rows[2:]), "{}", False, 3, "ab12"])
+        connection.execute(IMPORT, ["crm.customer", json.dumps(rows[2:]), "{}", False, 3, FILE])
         connection.rollback()
-    assert take(crm, rows, file="ab12") == []
-    assert take(crm, rows, file="ab12") == []
+    assert take(crm, rows, file=FILE) == []
+    assert take(crm, rows, file=FILE) == []
     assert [row[0] for row in customers(crm)] == ["A1", "A2", "A3", "A4"]
     assert crm.rows(
         "select table_name::text, file, last_line, taken, refused from gdpr.import",
         user="auditor_login",
-    ) == [("crm.customer", "ab12", 4, 4, 0)]
+    ) == [("crm.customer", FILE, 4, 4, 0)]
+
+
+def test_lines_of_a_file_cannot_be_left_out(crm: Database) -> None:
+    assert take(crm, people("A1", "A2"), file=FILE) == []
+    with refused("PR004", "invalid_argument") as caught:
+        take(crm, people("A4"), first=4, file=FILE)
+    assert "go on with line 3" in str(caught.value.diag.message_detail)
+    assert take(crm, people("A3"), first=3, file=FILE) == []
+    for name in ("fair of Anna Ahrens.csv", "", "ab12"):
+        with refused("PR004", "invalid_argument"):
+            take(crm, people("X"), file=name)
+
+
+def test_neither_yes_nor_no_is_no(crm: Database) -> None:
+    with refused("PR109", "import_refused"):
+        crm.rows(
+            "select gdpr.import_rows('crm.customer', %s, p_skip => null)",
+            [json.dumps(BAD)],
+            user="crm_app",
+        )
 
 
 def test_the_session_is_left_as_it_was(crm: Database) -> None:

@@ -6157,10 +6157,10 @@ begin
       select from jsonb_array_elements(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end) as e (content)
       where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
     )
-    or p_first is null or p_first < 1 or length(p_file) not between 1 and 128
+    or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
   then
     perform gdpr_internal.refuse(
-      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first line is 1 or more, a file has 128 characters'
+      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first line is 1 or more, a file is a digest in hexadecimal'
     );
   end if;
   v_source := p_source || v_source;
@@ -6171,6 +6171,9 @@ begin
     values (v_table, p_file)
     on conflict (table_id, file) do update set continued_at = statement_timestamp(), login = session_user
     returning i.last_line into v_done;
+    if v_done > 0 and p_first > v_done + 1 then
+      perform gdpr_internal.refuse('invalid_argument', format('lines of this file are missing: go on with line %s', v_done + 1));
+    end if;
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
   for contents, lines, code in
@@ -6222,10 +6225,10 @@ begin
       execute p_code using p_contents[v_first:v_last];
       continue;
     exception
-    when data_exception or integrity_constraint_violation or insufficient_privilege or raise_exception then
-      get stacked diagnostics state = returned_sqlstate, constraint_name = constraint_name, column_name = column_name;
     when others then
-      if sqlstate not like 'PR%' then
+      -- of a row: its values (22), the table's constraints and triggers (23, P0001), and what holds of its person;
+      -- anything else, as a locked key, would refuse rows that are in order
+      if sqlstate !~ '^(22|23|P0001|PR[123]|PR60[123]|PR405)' then
         raise;
       end if;
       get stacked diagnostics state = returned_sqlstate, constraint_name = constraint_name, column_name = column_name;
@@ -6259,7 +6262,7 @@ as $function$
 declare
   v_refused bigint := coalesce(cardinality(p_lines), 0);
 begin
-  if v_refused > 0 and not p_skip then
+  if v_refused > 0 and p_skip is not true then
     perform gdpr_internal.refuse('import_refused', (
       select string_agg(format('line %s: %s', u.line, u.problem), E'\n' order by u.line) filter (where u.n <= 20)
         || case when v_refused > 20 then format(E'\nand %s more', v_refused - 20) else '' end
@@ -6314,7 +6317,7 @@ begin atomic
   ) as e;
 end;
 comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values). p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the line of the first row. p_file: what tells this file from others, as its SHA-256: lines of it that were done before are left out, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values). p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the line of the first row. p_file: what tells this file from others, as its SHA-256: lines of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
 select t.relation as table_name, i.file, i.last_line, i.taken, i.refused, i.started_at, i.continued_at, i.login

@@ -311,7 +311,7 @@ set local role gdpr_owner;
 
 create table gdpr_internal.import (
   table_id smallint not null,
-  file text not null check (length(file) between 1 and 128),
+  file text not null check (file ~ '^[0-9a-f]{32,128}$'),
   last_line bigint not null default 0,
   taken bigint not null default 0,
   refused bigint not null default 0,
