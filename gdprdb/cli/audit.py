@@ -6,7 +6,7 @@ import datetime
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,13 +40,12 @@ _COLUMNS = (
     "login",
     "changed",
 )
-_NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 
 #: What an export has of each record: all but the old values, which it has only when asked.
-_RECORD = """
-id, at, xid::text, table_name::text, operation, subject_id, row_key::text, purpose, actor,
-login, role, client_addr::text, application_name, request, changed
-""".strip()
+_RECORD = (
+    *("id", "at", "xid", "table_name", "operation", "subject_id", "row_key", "purpose", "actor"),
+    *("login", "role", "client_addr", "application_name", "request", "changed"),
+)
 
 #: How many rows of an export are fetched at a time.
 _PAGE = 10_000
@@ -224,10 +223,8 @@ def export(dsn: str | None, values: bool, selected: list[sql.Composed]) -> Rows:
 
         gdprdb audit export --since 2026-01-01 --until 2026-02-01 > january.jsonl
     """
-    columns = sql.SQL(_RECORD + ", old" if values else _RECORD)
-    query = _select(selected, columns) + sql.SQL(" order by id")
-    names = [part.strip().split("::")[0] for part in _RECORD.split(",")]
-    return Rows(names + ["old"] * values, _streamed(dsn, query))
+    columns = (*_RECORD, "old") if values else _RECORD
+    return Rows(columns, _streamed(dsn, _select(selected, columns) + sql.SQL(" order by id")))
 
 
 @audit.command()
@@ -440,6 +437,7 @@ def _horizon(connection: psycopg.Connection) -> str:
     return str(horizon)
 
 
-def _select(conditions: list[sql.Composed], columns: sql.Composable = _NAMES) -> sql.Composed:
+def _select(conditions: list[sql.Composed], columns: Sequence[str] = _COLUMNS) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
     where = sql.SQL(" and ").join(conditions or [sql.SQL("true").format()])
-    return sql.SQL("select {} from gdpr.audit_log where {}").format(columns, where)
+    return sql.SQL("select {} from gdpr.audit_log where {}").format(names, where)
