@@ -125,6 +125,21 @@ $function$;
 comment on function gdpr_internal.given_key(bytea) is
   'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
 
+create or replace function gdpr_internal.opened_digest_key(p_keys gdpr_internal.keyring)
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- unchecked: doctor() checks its MAC, and this runs for every row
+  select gdpr_internal.decrypt_iv(
+    substr((p_keys).digest_key, 17, 32), substr((p_keys).kek, 1, 32), substr((p_keys).digest_key, 1, 16), 'aes-cbc/pad:none'
+  );
+end;
+comment on function gdpr_internal.opened_digest_key(gdpr_internal.keyring) is
+  'The key of identifier digests, from a keyring that still holds it wrapped.';
+
 create or replace function gdpr_internal.keyring()
 returns gdpr_internal.keyring
 language plpgsql
@@ -149,10 +164,7 @@ begin
   elsif v_keys.kek is null then
     perform gdpr_internal.refuse('key_locked');
   end if;
-  -- unchecked: doctor() checks its MAC, and this runs for every row
-  v_keys.digest_key := gdpr_internal.decrypt_iv(
-    substr(v_keys.digest_key, 17, 32), substr(v_keys.kek, 1, 32), substr(v_keys.digest_key, 1, 16), 'aes-cbc/pad:none'
-  );
+  v_keys.digest_key := gdpr_internal.opened_digest_key(v_keys);
   return v_keys;
 end
 $function$;

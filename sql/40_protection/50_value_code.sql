@@ -5,7 +5,7 @@
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text)
+create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text, p_columns name[])
 returns text
 language sql
 stable
@@ -16,19 +16,47 @@ begin atomic
   -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
   -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
   -- Columns of types outside the system are only ever given to format(), which calls their output function.
+  -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
   select format(
-    E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass then\n  perform gdpr_internal.refuse(''drifted'');\nend if;\n'
-    'if %2$s then\n'
-    '  perform gdpr_internal.refuse(''drifted'');\nend if;\n',
-    t.relation, string_agg(format('pg_typeof(%s.%I) <> %L::regtype', p_row, a.attname, format_type(a.atttypid, null)), E'\n  or ' order by a.attnum)
+    E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
+    '  or array[%2$s] <> %3$L::regtype[]\n'
+    'then\n'
+    '  perform gdpr_internal.refuse(''drifted'');\n'
+    'end if;\n',
+    t.relation,
+    string_agg(format('pg_typeof(%s.%I)', p_row, a.attname), ', ' order by a.attnum),
+    array_agg(a.atttypid::regtype order by a.attnum)
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
+    and (p_columns is null or a.attname = any (p_columns))
   where t.id = p_table
   group by t.relation;
 end;
-comment on function gdpr_internal.table_check_code(smallint, text) is
-  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old.';
+comment on function gdpr_internal.table_check_code(smallint, text, name[]) is
+  'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old; p_columns: those that the function reads other than by format(), or writes; null: all.';
+
+create or replace function gdpr_internal.written_columns(p_table smallint)
+returns name[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array(
+    select a.attname
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    where t.id = p_table and (
+      a.attname ^@ 'gdpr_'
+      or exists (select from gdpr_internal.protected_column as c where c.table_id = p_table and c.column_name = a.attname)
+      or exists (select from pg_index as x where x.indrelid = t.relation and x.indisprimary and a.attnum = any (x.indkey))
+    )
+  );
+end;
+comment on function gdpr_internal.written_columns(smallint) is
+  'The columns of a protected table that the triggers which let rows in read or write: classified ones, the primary key, gdpr_*.';
 
 create or replace function gdpr_internal.text_expression(p_value text, p_type text)
 returns text
@@ -275,6 +303,26 @@ begin atomic
     'end if;\n';
 end;
 comment on function gdpr_internal.keys_code() is 'Code that reads the keys of the statement into v_keys.';
+
+create or replace function gdpr_internal.unwrap_code(p_target text, p_kek text, p_subject text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- gdpr_internal.unwrap_key() for the key in force; what that does not open takes the call
+  select format(
+    E'%1$s := case when substr(v_wrapped, 81) = gdpr_internal.hmac(int8send(%3$s) || substr(v_wrapped, 1, 80), substr(%2$s, 33, 32), ''sha256'')\n'
+    '  then gdpr_internal.decrypt_iv(substr(v_wrapped, 17, 64), substr(%2$s, 1, 32), substr(v_wrapped, 1, 16), ''aes-cbc/pad:none'') end;\n'
+    'if %1$s is null then\n'
+    '  %1$s := gdpr_internal.unwrap_key(%2$s, int8send(%3$s), v_wrapped);\n'
+    'end if;\n',
+    p_target, p_kek, p_subject
+  );
+end;
+comment on function gdpr_internal.unwrap_code(text, text, text) is
+  'Code that unwraps the data key in v_wrapped of a person (p_subject) with a key-encryption key (p_kek) into p_target. Error: PR404.';
 
 create or replace function gdpr_internal.check_code(p_table smallint)
 returns text

@@ -76,27 +76,51 @@ end
 $function$;
 comment on function gdpr_internal.row_key(smallint, text) is 'The digest of a primary key as sources keep it.';
 
-create or replace function gdpr_internal.change_source(
-  p_table smallint, p_subject bigint, p_key text, p_keys gdpr_internal.keyring, p_data_key bytea
-)
-returns void
-language plpgsql
-volatile
-parallel unsafe
+create or replace function gdpr_internal.source_details_code(p_subject text, p_random integer)
+returns text
+language sql
+immutable
+parallel safe
 security invoker
+begin atomic
+  select format(
+    E'if v_source - ''kind'' <> ''{}'' then\n%send if;\n',
+    gdpr_internal.indented(gdpr_internal.seal_code('v_details', p_subject, 0, '(v_source - ''kind'')::text', p_random), '  ')
+  );
+end;
+comment on function gdpr_internal.source_details_code(text, integer) is
+  'Code that encrypts what v_source says besides its kind into v_details, under v_key. p_random: where its IV stands in v_random.';
+
+create or replace function gdpr_internal.change_source_code(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
 set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
-as $function$
-begin
-  if p_data_key is not null then
-    perform gdpr_internal.add_source(
-      p_subject, p_table, gdpr_internal.keyed_digest((p_keys).digest_key, 'row ' || p_table, p_key), gdpr_internal.context_source(), p_data_key, 'changed'
-    );
-  end if;
-end
-$function$;
-comment on function gdpr_internal.change_source(smallint, bigint, text, gdpr_internal.keyring, bytea) is
-  'Records where a change of a row came from; nothing of a person whose data key is gone. Art. 14(2)(f).';
+begin atomic
+  select format(
+    E'if new.gdpr_subject_id <> old.gdpr_subject_id then\n'
+    '  v_key := gdpr_internal.data_key(v_keys, new.gdpr_subject_id);\n'
+    'end if;\n'
+    '-- nothing of a person whose data key is gone\n'
+    'if v_key is not null then\n'
+    '  v_source := gdpr_internal.context_source();\n'
+    '%s'
+    '  insert into gdpr_internal.source (subject_id, table_id, row_key, event, kind, details, actor)\n'
+    '  values (\n'
+    '    new.gdpr_subject_id, %s, gdpr_internal.keyed_digest(v_keys.digest_key, %L, %s), ''changed'', v_source ->> ''kind'', v_details,\n'
+    '    nullif(current_setting(''gdpr.actor'', true), '''')\n'
+    '  );\n'
+    'end if;\n',
+    gdpr_internal.indented(gdpr_internal.source_details_code('new.gdpr_subject_id', 17), '  '),
+    t.id, 'row ' || t.id, gdpr_internal.key_text(t.relation, 'new')
+  )
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.change_source_code(smallint) is
+  'Code that records where a change of a row came from, once the session has told (Art. 14(2)(f)). v_key: the data key of the person that the row belonged to.';
 
 set local role gdpr_owner;
 

@@ -100,9 +100,7 @@ end;
 new.gdpr_subject_id := nextval('gdpr_internal.subject_id_seq');
 new.gdpr_subject_ref := gen_random_uuid();
 v_key := substr(v_random, %1$s, 64);
-if v_source - 'kind' <> '{}' then
-%2$send if;
-v_body := substr(v_random, %3$s, 16)
+%2$sv_body := substr(v_random, %3$s, 16)
   || gdpr_internal.encrypt_iv(v_key, substr(v_keys.kek, 1, 32), substr(v_random, %3$s, 16), 'aes-cbc/pad:none');
 with %4$s, subject as (
   insert into gdpr_internal.subject (id, ref, purposes, until)
@@ -120,7 +118,7 @@ v_is_new := found;
 new.gdpr_until := %10$s;
 $code$,
     p_random,
-    gdpr_internal.indented(gdpr_internal.seal_code('v_details', 'new.gdpr_subject_id', 0, '(v_source - ''kind'')::text', p_random + 80), '  '),
+    gdpr_internal.source_details_code('new.gdpr_subject_id', p_random + 80),
     p_random + 64,
     v_claim,
     v_gate.purposes,
@@ -247,7 +245,7 @@ $code$,
     case when v_table.parent_id is null then '' else ' := new.gdpr_subject_id' end,
     v_random * 16 + 96,
     v_declare,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')

@@ -131,8 +131,7 @@ declare
       else 'erased'
     end);
   end if;
-  v_key := gdpr_internal.unwrap_key(v_keys.kek, int8send(new.gdpr_subject_id), v_wrapped);
-%10$s%11$s  return new;
+%13$s%10$s%11$s  return new;
 end
 $body$
 $code$,
@@ -140,7 +139,7 @@ $code$,
     v_declare
       || case when v_ivs > 0 then E'  v_old_key bytea;\n  v_random bytea;\n  v_body bytea;\n' else '' end
       || case when v_identifiers then E'  v_old uuid;\n' else '' end,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     v_same,
     gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
     p_table, v_default_mask,
@@ -154,7 +153,8 @@ $code$,
       '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
     ) else '' end,
     gdpr_internal.indented(v_update, '  '),
-    gdpr_internal.key_text(v_table.relation, 'new')
+    gdpr_internal.key_text(v_table.relation, 'new'),
+    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'new.gdpr_subject_id'), '  ')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'change_' || p_table,

@@ -182,7 +182,9 @@ declare
   v_role name := gdpr_internal.acting_role();
   v_changed text[];
   v_keys gdpr_internal.keyring;
-  v_kek bytea;
+  v_told boolean;
+  v_source jsonb;
+  v_details text;
   v_audit_key bytea;
   v_wrapped bytea;
   v_key bytea;
@@ -191,7 +193,7 @@ declare
   v_payload text;
 begin
   if tg_op = 'INSERT' then
-%3$s%4$s    return null;
+%17$s%4$s    return null;
   elsif tg_op = 'UPDATE' then
 %3$s    v_changed := array_remove(array[
 %5$s,
@@ -201,41 +203,37 @@ begin
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
-    if new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '' then
-      v_keys := gdpr_internal.keyring();
-    end if;
   else
 %6$s  end if;
-  select e.audit_key, e.material, k.wrapped
-  into v_audit_key, v_kek, v_wrapped
+  select e.audit_key, e.material, e.id, e.digest_key, k.wrapped
+  into v_audit_key, v_keys.kek, v_keys.kek_id, v_keys.digest_key, v_wrapped
   from gdpr_internal.key_encryption_key as e
   left join gdpr_internal.subject_key as k on k.subject_id = old.gdpr_subject_id
   where e.retired_at is null;
+  v_told := tg_op = 'UPDATE' and new.gdpr_subject_id is not null and coalesce(current_setting('gdpr.source', true), '') <> '';
+  if v_keys.kek is null and (v_told or v_wrapped is not null) then
+    v_keys := gdpr_internal.keyring();
+  elsif v_told then
+    v_keys.digest_key := gdpr_internal.opened_digest_key(v_keys);
+  end if;
   if v_wrapped is not null
     -- what retention ends is not kept here for later
     and not (coalesce(current_setting('gdpr.forgetting', true), '') <> '' and gdpr_internal.forgetting(%12$s::smallint))
   then
-    if v_kek is null then
-      v_kek := coalesce((v_keys).kek, (gdpr_internal.keyring()).kek);
-    end if;
-    v_key := gdpr_internal.unwrap_key(v_kek, int8send(old.gdpr_subject_id), v_wrapped);
-    v_random := gdpr_internal.gen_random_bytes(16);
+%18$s    v_random := gdpr_internal.gen_random_bytes(32);
     if tg_op = 'UPDATE' then
-      v_payload := (%7$s) - array_remove(array[
+      -- a null in the array takes nothing away
+      v_payload := (%7$s) - array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
-      ], null);
+      ];
     else
       v_payload := %14$s;
     end if;
 %9$s  end if;
   if tg_op = 'UPDATE' then
-    if (v_keys).kek is not null then
-      perform gdpr_internal.change_source(
-        %12$s::smallint, new.gdpr_subject_id, %13$s, v_keys,
-        case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, new.gdpr_subject_id) end
-      );
-    end if;
+    if v_told then
+%13$s    end if;
 %10$s    if v_changed && %15$L::text[] then
 %16$s    end if;
   else
@@ -245,18 +243,18 @@ end
 $body$
 $code$,
     'audit_' || p_table, gdpr_internal.output_settings(v_relation),
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
     v_changed,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old', null), '    '),
     gdpr_internal.object_code(v_all || '''gdpr_subject_id'', old.gdpr_subject_id'::text), v_same,
     gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
       p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
-    p_table, gdpr_internal.key_text(v_relation, 'new'), gdpr_internal.object_code(v_all),
+    p_table, gdpr_internal.indented(gdpr_internal.change_source_code(p_table), '      '), gdpr_internal.object_code(v_all),
     array(
       select a.attname
       from pg_index as x
@@ -265,7 +263,10 @@ $code$,
     ) || 'gdpr_subject_id'::name,
     -- under the person and the key that it has now, the row would have no beginning
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      ')
+      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
+    -- an INSERT gives everything else to format()
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', array['gdpr_subject_id']::name[]), '    '),
+    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    ')
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
