@@ -95,6 +95,11 @@ values
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
+  ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
+  ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),
+  ('unknown_breach', 'PR903', 'there is no such breach', 'gdpr.breach lists them.', 'Art. 33(5)'),
+  ('breach_late', 'PR904', 'a notification after 72 hours says why it is late', 'Give the reasons for the delay (p_delay_reason).', 'Art. 33(1)'),
+  ('impact_four_eyes', 'PR905', 'the author of an impact assessment cannot approve it', 'Another officer has to call gdpr.approve_impact_assessment().', 'Art. 35'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 

@@ -47,6 +47,13 @@ begin atomic
     'notice_event',
     'hold',
     'hold_end',
+    'party_record',
+    'impact_assessment_record',
+    'impact_assessment_decision',
+    'breach_record',
+    'breach_event',
+    'breach_person',
+    'breach_communication',
     'home_record',
     'replay_record'
   ]::name[];

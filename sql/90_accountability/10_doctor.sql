@@ -380,6 +380,8 @@ begin
     union all
     select * from gdpr_internal.doctor_requests()
     union all
+    select * from gdpr_internal.doctor_accountability()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'

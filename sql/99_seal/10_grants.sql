@@ -260,6 +260,22 @@ grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disc
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
 
+-- 8e. accountability: officers keep the registers; administrators and auditors read them
+grant execute on function
+  gdpr.record_party(text, text, text, text, text, timestamptz),
+  gdpr.record_impact_assessment(text, text[], text, text, text, text, date, text),
+  gdpr.approve_impact_assessment(bigint, text, text, text, date), gdpr.reject_impact_assessment(bigint, text),
+  gdpr.record_breach(jsonb, timestamptz), gdpr.amend_breach(bigint, jsonb), gdpr.assess_breach(bigint, text, text),
+  gdpr.notify_breach(bigint, text, text, timestamptz, text), gdpr.excuse_breach(bigint, text, text), gdpr.close_breach(bigint, text),
+  gdpr.add_breach_persons(bigint, bigint[]), gdpr.tell_breach(bigint, jsonb, integer, bigint), gdpr.breach_told(bigint, bigint, text, jsonb) to gdpr_dpo;
+grant execute on function gdpr.persons_touched(name, timestamptz, timestamptz, regclass) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.processing_record() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.party, gdpr.impact_assessment, gdpr.impact_assessment_due, gdpr.processing_activity to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.breach, gdpr.breach_history, gdpr.breach_person to gdpr_dpo, gdpr_auditor;
+-- called by those views as whoever reads them
+grant execute on function gdpr_internal.breach_status(gdpr_internal.breach_state) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.assessment_in_force(smallint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
 grant execute on function gdpr_internal.form_text(gdpr_internal.consent_form) to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;

@@ -91,7 +91,11 @@ def test_a_mail_without_a_token_has_no_link(language: str) -> None:
 
 def test_the_templates_of_a_language_are_complete() -> None:
     found = {path.name for path in BUILT_IN.glob("*.jinja")}
-    names = (*NAMES, "consent_form", "notice", "rights_copy", "rights_lifting", "rights_report")
+    names = (
+        *NAMES,
+        *("consent_form", "notice", "rights_breach", "rights_copy", "rights_lifting"),
+        "rights_report",
+    )
     assert found == {f"{name}.{language}.jinja" for name in names for language in LANGUAGES}
 
 

@@ -96,6 +96,11 @@ values
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
+  ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
+  ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),
+  ('unknown_breach', 'PR903', 'there is no such breach', 'gdpr.breach lists them.', 'Art. 33(5)'),
+  ('breach_late', 'PR904', 'a notification after 72 hours says why it is late', 'Give the reasons for the delay (p_delay_reason).', 'Art. 33(1)'),
+  ('impact_four_eyes', 'PR905', 'the author of an impact assessment cannot approve it', 'Another officer has to call gdpr.approve_impact_assessment().', 'Art. 35'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
 comment on view gdpr.error_code is 'All errors of gdprdb: the name is the CONSTRAINT of the error, with SQLSTATE, message, hint and article.';
 
@@ -14412,6 +14417,13 @@ begin atomic
     'notice_event',
     'hold',
     'hold_end',
+    'party_record',
+    'impact_assessment_record',
+    'impact_assessment_decision',
+    'breach_record',
+    'breach_event',
+    'breach_person',
+    'breach_communication',
     'home_record',
     'replay_record'
   ]::name[];
@@ -23220,6 +23232,815 @@ begin atomic
 end;
 comment on function gdpr.refuse_schedule() is 'Raises PR805.';
 
+-- 90_accountability/02_parties.sql
+-- [code] Who answers for the processing: joint controllers, the representative, the data protection officer, the authority.
+-- GDPR Art. 26, 27, 30(1)(a), 37(7), 51. Called by: gdpr_dpo; read by the record of processing activities.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.party_roles()
+returns text[]
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select array['joint_controller', 'representative', 'data_protection_officer', 'supervisory_authority'];
+end;
+comment on function gdpr_internal.party_roles() is 'The roles of parties besides the controller, whom the policy names (settings.controller). Art. 26, 27, 37, 51.';
+
+create or replace view gdpr_internal.party_now as
+select distinct on (p.party_id) p.*
+from gdpr_internal.party_record as p
+order by p.party_id, p.id desc;
+comment on view gdpr_internal.party_now is 'The version of each party that holds.';
+
+create or replace function gdpr.record_party(
+  p_role text,
+  p_name text,
+  p_contact text,
+  p_country text,
+  p_reference text default null,
+  p_valid_until timestamptz default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id bigint;
+begin
+  if p_role is null or p_role <> all (gdpr_internal.party_roles()) then
+    perform gdpr_internal.refuse('invalid_argument', format(
+      'role is one of %s; the policy names the controller (settings.controller), gdpr.record_recipient() processors',
+      array_to_string(gdpr_internal.party_roles(), ', ')
+    ));
+  elsif '' in (coalesce(btrim(p_name), ''), coalesce(btrim(p_contact), '')) then
+    perform gdpr_internal.refuse('invalid_argument', 'a party has a name and a contact');
+  elsif p_country is null or p_country <> all (gdpr_internal.countries()) then
+    perform gdpr_internal.refuse('invalid_argument', 'country is two capital letters of ISO 3166-1, as GB');
+  elsif p_role = 'joint_controller' and coalesce(btrim(p_reference), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'joint controllers have an arrangement (Art. 26): name it');
+  end if;
+  -- two who register the same party at once make one
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.party', 0));
+  select p.party_id into v_id from gdpr_internal.party_now as p where p.role = p_role and p.name = p_name;
+  insert into gdpr_internal.party_record (party_id, role, name, contact, country, reference, valid_until, actor)
+  values (
+    coalesce(v_id, (select coalesce(max(p.party_id), 0) + 1 from gdpr_internal.party_record as p)),
+    p_role, p_name, p_contact, p_country, p_reference, coalesce(p_valid_until, 'infinity'), gdpr_internal.context_setting('actor')
+  )
+  returning party_id into v_id;
+  perform gdpr_internal.audit_event('PARTY', null, jsonb_build_object('party_id', v_id, 'role', p_role));
+  return v_id;
+end
+$function$;
+comment on function gdpr.record_party(text, text, text, text, text, timestamptz) is
+  'Registers who answers for the processing, or a new version of the one of this role and name; returns its number. p_role: joint_controller (with p_reference, the arrangement), representative, data_protection_officer, supervisory_authority. p_contact: how to reach it, preferably a function and not a person. p_country: ISO 3166-1 (alpha-2). p_valid_until: now or earlier ends the entry. Error: PR004. Art. 26, 27, 30(1)(a), 37.';
+
+create or replace view gdpr.party as
+select
+  null::bigint as party_id,
+  'controller' as role,
+  s.value ->> 'name' as name,
+  coalesce(s.value ->> 'email', s.value ->> 'url', s.value ->> 'address') as contact,
+  s.value ->> 'country' as country,
+  null::text as reference,
+  'infinity'::timestamptz as valid_until,
+  null::timestamptz as recorded_at,
+  null::text as recorded_by
+from gdpr_internal.setting as s
+where s.name = 'controller'
+union all
+select p.party_id, p.role, p.name, p.contact, p.country, p.reference, p.valid_until, p.recorded_at, p.recorded_by
+from gdpr_internal.party_now as p;
+comment on view gdpr.party is
+  'Who answers for the processing: the controller, as the policy names it, and the parties that gdpr.record_party() registered. An entry has ended where valid_until has passed. Art. 30(1)(a).';
+
+-- 90_accountability/03_impact_assessments.sql
+-- [code] Data protection impact assessments: written by one, approved by another with the officer's advice, reviewed in time.
+-- GDPR Art. 35, 36. Called by: gdpr_dpo; read by the record of processing activities and by doctor().
+
+set local role gdpr_owner;
+
+create or replace view gdpr.impact_assessment as
+select
+  a.id as impact_assessment_id,
+  a.name,
+  a.version,
+  array(select p.name from gdpr_internal.purpose as p where p.id = any (a.purposes) order by p.id) as purposes,
+  case
+    when d.id is null then 'draft'
+    when not d.approved then 'rejected'
+    when d.review_at <= statement_timestamp() then 'review_due'
+    when exists (
+      select from gdpr_internal.impact_assessment_record as n
+      cross join lateral (
+        select x.approved from gdpr_internal.impact_assessment_decision as x where x.impact_assessment_id = n.id order by x.id desc limit 1
+      ) as l
+      where n.name = a.name and n.version > a.version and l.approved
+    ) then 'superseded'
+    else 'in_force'
+  end as status,
+  a.description,
+  a.necessity,
+  a.risks,
+  a.measures,
+  a.views_sought,
+  a.author,
+  a.recorded_at,
+  d.residual_risk,
+  d.advice,
+  d.consultation,
+  d.decided_by as approver,
+  d.decided_at,
+  d.reason as decision_reason,
+  coalesce(d.review_at, a.review_at) as review_at
+from gdpr_internal.impact_assessment_record as a
+left join lateral (
+  select x.* from gdpr_internal.impact_assessment_decision as x where x.impact_assessment_id = a.id order by x.id desc limit 1
+) as d on true;
+comment on view gdpr.impact_assessment is
+  'Data protection impact assessments, all versions. status: draft (nobody has approved it), in_force, review_due (its date has passed), superseded (a later version was approved), rejected. Art. 35.';
+
+create or replace function gdpr.record_impact_assessment(
+  p_name text,
+  p_purposes text[],
+  p_description text,
+  p_necessity text,
+  p_risks text,
+  p_measures text,
+  p_review date,
+  p_views_sought text default null
+)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_purposes smallint[];
+  v_id bigint;
+begin
+  if '' in (
+    coalesce(btrim(p_name), ''), coalesce(btrim(p_description), ''), coalesce(btrim(p_necessity), ''), coalesce(btrim(p_risks), ''),
+    coalesce(btrim(p_measures), '')
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'a name, a description, necessity, risks and measures are needed (Art. 35(7))');
+  elsif coalesce(cardinality(p_purposes), 0) = 0 or array_position(p_purposes, null) is not null then
+    perform gdpr_internal.refuse('invalid_argument', 'an impact assessment is about one purpose at least');
+  elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
+  end if;
+  select array_agg(distinct gdpr_internal.purpose_id(u.purpose)) into v_purposes from unnest(p_purposes) as u (purpose);
+  -- one at a time: versions are counted
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.impact_assessment', 0));
+  insert into gdpr_internal.impact_assessment_record (
+    name, version, purposes, description, necessity, risks, measures, views_sought, review_at, actor
+  )
+  select
+    p_name, (select count(*) + 1 from gdpr_internal.impact_assessment_record as a where a.name = p_name), v_purposes, p_description,
+    p_necessity, p_risks, p_measures, p_views_sought, gdpr.until(p_review), gdpr_internal.context_setting('actor')
+  returning id into v_id;
+  perform gdpr_internal.audit_event('IMPACT_ASSESSMENT', null, jsonb_build_object('impact_assessment_id', v_id, 'purposes', p_purposes));
+  return v_id;
+end
+$function$;
+comment on function gdpr.record_impact_assessment(text, text[], text, text, text, text, date, text) is
+  'Records a data protection impact assessment, a new version of the one of this name: what is done and why (p_description), necessity and proportionality, risks for the persons, measures against them; no personal data. p_review: the last day on which it counts. p_views_sought: what the persons or their representatives said (Art. 35(9)). Returns its number; nobody has approved it yet. Errors: PR003 unknown purpose, PR004 a part is missing. Art. 35(7).';
+
+create or replace function gdpr_internal.decide_impact_assessment(
+  p_assessment bigint, p_approved boolean, p_risk text, p_advice text, p_consultation text, p_review date, p_reason text
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_assessment gdpr_internal.impact_assessment_record;
+  v_review timestamptz;
+begin
+  select * into v_assessment from gdpr_internal.impact_assessment_record as a where a.id = p_assessment;
+  if v_assessment.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'there is no such impact assessment');
+  end if;
+  v_review := coalesce(gdpr.until(p_review), v_assessment.review_at);
+  if p_approved then
+    if v_assessment.author = session_user then
+      perform gdpr_internal.refuse('impact_four_eyes');
+    elsif p_risk is null or p_risk not in ('low', 'medium', 'high') then
+      perform gdpr_internal.refuse('invalid_argument', 'the risk that the measures leave is low, medium or high');
+    elsif coalesce(btrim(p_advice), '') = '' then
+      perform gdpr_internal.refuse('invalid_argument', 'the advice of the data protection officer is needed (Art. 35(2))');
+    elsif p_risk = 'high' and coalesce(btrim(p_consultation), '') = '' then
+      perform gdpr_internal.refuse('prior_consultation');
+    elsif v_review <= statement_timestamp() or not isfinite(v_review) then
+      perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
+    end if;
+  end if;
+  insert into gdpr_internal.impact_assessment_decision (
+    impact_assessment_id, approved, residual_risk, advice, consultation, review_at, reason, actor
+  )
+  values (p_assessment, p_approved, p_risk, p_advice, p_consultation, v_review, p_reason, gdpr_internal.context_setting('actor'));
+  perform gdpr_internal.audit_event(
+    'IMPACT_ASSESSMENT', null,
+    jsonb_strip_nulls(jsonb_build_object('impact_assessment_id', p_assessment, 'approved', p_approved, 'residual_risk', p_risk))
+  );
+end
+$function$;
+comment on function gdpr_internal.decide_impact_assessment(bigint, boolean, text, text, text, date, text) is
+  'Records a decision about an impact assessment.';
+
+create or replace function gdpr.approve_impact_assessment(
+  p_assessment bigint, p_residual_risk text, p_advice text, p_consultation text default null, p_review date default null
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.decide_impact_assessment(p_assessment, true, p_residual_risk, p_advice, p_consultation, p_review, null);
+end
+$function$;
+comment on function gdpr.approve_impact_assessment(bigint, text, text, text, date) is
+  'Approves an impact assessment, or renews it until the end of p_review (null: the day its author named). p_residual_risk: low, medium or high, after the measures; where it is high, p_consultation names the case at the supervisory authority, who is asked first. p_advice: of the data protection officer. Whoever wrote it cannot approve it (the login counts). Errors: PR004, PR901 no prior consultation, PR905 four eyes. Art. 35(2), 36.';
+
+create or replace function gdpr.reject_impact_assessment(p_assessment bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.decide_impact_assessment(p_assessment, false, null, null, null, null, p_reason);
+end
+$function$;
+comment on function gdpr.reject_impact_assessment(bigint, text) is
+  'Rejects an impact assessment, also one in force. Errors: PR004 unknown assessment or no reason. Art. 35.';
+
+create or replace view gdpr.impact_assessment_due as
+select p.name as purpose, r.reasons
+from gdpr_internal.purpose as p
+cross join lateral (
+  select array_remove(array[
+    case when p.automated_decision is not null then 'automated_decision' end,
+    case when exists (
+      select from gdpr_internal.protected_table as t
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0 and c.special is not null
+    ) then 'special_categories' end,
+    case when exists (
+      select from gdpr_internal.protected_table as t
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0 and c.age
+    ) then 'children' end
+  ], null) as reasons
+) as r
+where p.id < 62
+  and r.reasons && array['automated_decision', 'special_categories']
+  and not exists (select from gdpr.impact_assessment as a where p.name = any (a.purposes) and a.status = 'in_force');
+comment on view gdpr.impact_assessment_due is
+  'Purposes that call for an impact assessment and have none in force, and why: decisions by machines alone (Art. 35(3)(a)), special categories of data (Art. 35(3)(b)); children whose age the tables know add to it. What else makes a risk high, people judge.';
+
+-- 90_accountability/04_breaches.sql
+-- [code] The register of personal data breaches: what is known, the 72 hours, the authority, and when a case may be closed.
+-- GDPR Art. 33, 34. Called by: gdpr_dpo. Deadlines are compared when somebody asks: no job has to run.
+
+set local role gdpr_owner;
+
+create or replace view gdpr_internal.breach_state as
+select
+  b.id,
+  b.aware_at,
+  b.aware_at + interval '72 hours' as notify_by,
+  f.facts,
+  a.details ->> 'risk' as risk,
+  a.details ->> 'reason' as risk_reason,
+  n.happened_at as notified_at,
+  n.details as notification,
+  x.details as excuse,
+  c.recorded_at as closed_at,
+  c.details ->> 'reason' as closing_reason,
+  b.recorded_at,
+  b.recorded_by
+from gdpr_internal.breach_record as b
+cross join lateral (
+  -- what is known later replaces what was known before, fact by fact
+  select coalesce(jsonb_object_agg(k.key, k.value order by e.id), '{}') as facts
+  from gdpr_internal.breach_event as e
+  cross join lateral jsonb_each(e.details) as k
+  where e.breach_id = b.id and e.event = 'facts'
+) as f
+left join lateral (
+  select e.details from gdpr_internal.breach_event as e where e.breach_id = b.id and e.event = 'assessed' order by e.id desc limit 1
+) as a on true
+left join lateral (
+  -- the first counts for the 72 hours: later ones tell more (Art. 33(4))
+  select e.happened_at, e.details from gdpr_internal.breach_event as e where e.breach_id = b.id and e.event = 'notified' order by e.happened_at, e.id limit 1
+) as n on true
+left join lateral (
+  select e.details from gdpr_internal.breach_event as e where e.breach_id = b.id and e.event = 'excused' order by e.id desc limit 1
+) as x on true
+left join lateral (
+  select e.recorded_at, e.details from gdpr_internal.breach_event as e where e.breach_id = b.id and e.event = 'closed' order by e.id desc limit 1
+) as c on true;
+comment on view gdpr_internal.breach_state is 'Where each breach stands, from its events.';
+
+create or replace function gdpr_internal.breach_status(p_breach gdpr_internal.breach_state)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when (p_breach).closed_at is not null then 'closed'
+    when (p_breach).risk is null then 'to_assess'
+    when (p_breach).risk <> 'unlikely' and (p_breach).notified_at is null then 'to_notify'
+    when (p_breach).risk = 'high' and (p_breach).excuse is null and not exists (
+      select from gdpr_internal.breach_person as p where p.breach_id = (p_breach).id
+    ) then 'to_find_persons'
+    when (p_breach).risk = 'high' and (p_breach).excuse is null and exists (
+      select from gdpr_internal.breach_person as p
+      join gdpr_internal.subject as s on s.id = p.subject_id and s.erased_at is null
+      where p.breach_id = (p_breach).id and not exists (
+        select from gdpr_internal.breach_communication as c where c.breach_id = p.breach_id and c.subject_id = p.subject_id
+      )
+    ) then 'to_communicate'
+    else 'to_close'
+  end;
+end;
+comment on function gdpr_internal.breach_status(gdpr_internal.breach_state) is
+  'What is to be done next about a breach: to_assess, to_notify (the authority), to_find_persons, to_communicate (to the persons), to_close; closed.';
+
+create or replace view gdpr.breach as
+select
+  b.id as breach_id,
+  gdpr_internal.breach_status(b) as status,
+  b.aware_at,
+  b.notify_by,
+  b.notified_at is null and b.closed_at is null and coalesce(b.risk <> 'unlikely', true) and b.notify_by <= statement_timestamp() as overdue,
+  b.risk,
+  b.risk_reason,
+  b.facts ->> 'nature' as nature,
+  array(select jsonb_array_elements_text(b.facts -> 'kinds')) as kinds,
+  (b.facts ->> 'occurred_from')::timestamptz as occurred_from,
+  (b.facts ->> 'occurred_until')::timestamptz as occurred_until,
+  (b.facts ->> 'persons')::bigint as approximate_persons,
+  (b.facts ->> 'records')::bigint as approximate_records,
+  array(select jsonb_array_elements_text(b.facts -> 'categories')) as categories,
+  b.facts ->> 'consequences' as consequences,
+  b.facts ->> 'measures' as measures,
+  b.facts ->> 'processor' as processor,
+  b.notified_at,
+  b.notification ->> 'authority' as authority,
+  b.notification ->> 'reference' as reference,
+  b.notification ->> 'delay_reason' as delay_reason,
+  (select count(*) from gdpr_internal.breach_person as p where p.breach_id = b.id) as persons,
+  (select count(*) from gdpr_internal.breach_communication as c where c.breach_id = b.id) as persons_told,
+  b.excuse ->> 'ground' as not_told_ground,
+  b.excuse ->> 'reason' as not_told_reason,
+  b.closed_at,
+  b.closing_reason,
+  b.recorded_at,
+  b.recorded_by
+from gdpr_internal.breach_state as b;
+comment on view gdpr.breach is
+  'Personal data breaches (Art. 33(5)): what is known, what was done, what is to be done next (status: to_assess, to_notify, to_find_persons, to_communicate, to_close, closed). notify_by: 72 hours after the controller became aware; overdue: it has passed and the authority does not know. persons: whose data it is about, as far as recorded; persons_told: of them.';
+
+create or replace view gdpr.breach_history as
+select e.id, e.breach_id, e.event, e.details, e.happened_at, e.recorded_at, e.recorded_by, e.actor
+from gdpr_internal.breach_event as e;
+comment on view gdpr.breach_history is 'All that was recorded of breaches, oldest first by id. Art. 33(5).';
+
+create or replace function gdpr_internal.check_breach_facts(p_facts jsonb, p_aware_at timestamptz)
+returns void
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problem text;
+begin
+  if jsonb_typeof(p_facts) is distinct from 'object' then
+    perform gdpr_internal.refuse('invalid_argument', 'what is known is a JSON object');
+  end if;
+  v_problem := case
+    when p_facts - array[
+      'nature', 'kinds', 'occurred_from', 'occurred_until', 'persons', 'records', 'categories', 'consequences', 'measures', 'processor'
+    ] <> '{}' then
+      'what is known are nature, kinds, occurred_from, occurred_until, persons, records, categories, consequences, measures, processor'
+    when exists (
+      select from jsonb_each(p_facts) as f
+      where f.key in ('nature', 'consequences', 'measures', 'processor')
+        and (jsonb_typeof(f.value) <> 'string' or btrim(f.value #>> '{}') = '')
+    ) then 'nature, consequences, measures and processor are texts'
+    when exists (
+      select from jsonb_each(p_facts) as f where f.key in ('kinds', 'categories') and (jsonb_typeof(f.value) <> 'array' or f.value = '[]')
+    ) then 'kinds and categories are lists'
+    when not p_facts -> 'kinds' <@ '["confidentiality", "integrity", "availability"]' then
+      'kinds are confidentiality, integrity and availability: which of them was lost'
+    when exists (
+      select from jsonb_each(p_facts) as f where f.key in ('persons', 'records') and f.value #>> '{}' !~ '^[0-9]{1,15}$'
+    ) then 'persons and records are numbers, as near as is known'
+    when p_facts ? 'processor' and not exists (select from gdpr_internal.recipient_now as r where r.name = p_facts ->> 'processor') then
+      'processor is one of gdpr.recipient'
+  end;
+  if v_problem is null then
+    begin
+      if (p_facts ->> 'occurred_until')::timestamptz < (p_facts ->> 'occurred_from')::timestamptz
+        or (p_facts ->> 'occurred_from')::timestamptz > p_aware_at
+      then
+        v_problem := 'a breach begins before it ends, and before anybody is aware of it';
+      end if;
+    exception when data_exception then
+      v_problem := 'occurred_from and occurred_until are points in time (ISO 8601)';
+    end;
+  end if;
+  if v_problem is not null then
+    perform gdpr_internal.refuse('invalid_argument', v_problem);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.check_breach_facts(jsonb, timestamptz) is 'Refuses facts of a breach that are none. Error: PR004.';
+
+create or replace function gdpr_internal.add_breach_event(p_breach bigint, p_event text, p_details jsonb, p_at timestamptz default statement_timestamp())
+returns gdpr_internal.breach_state
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_state gdpr_internal.breach_state;
+begin
+  -- one decision after the other: the state that the next one sees is what this one leaves
+  perform from gdpr_internal.breach_record as b where b.id = p_breach for update;
+  select * into v_state from gdpr_internal.breach_state as s where s.id = p_breach;
+  if v_state.id is null then
+    perform gdpr_internal.refuse('unknown_breach');
+  elsif v_state.closed_at is not null and p_event <> 'facts' then
+    perform gdpr_internal.refuse('breach_open', 'the case is closed');
+  end if;
+  if p_at > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'this is still to come');
+  end if;
+  insert into gdpr_internal.breach_event (breach_id, event, details, happened_at, actor)
+  values (p_breach, p_event, p_details, p_at, gdpr_internal.context_setting('actor'));
+  perform gdpr_internal.audit_event('BREACH', null, jsonb_build_object('breach_id', p_breach, 'event', p_event));
+  return v_state;
+end
+$function$;
+comment on function gdpr_internal.add_breach_event(bigint, text, jsonb, timestamptz) is
+  'Adds an event to a breach that is open (facts: to any), and returns the state before it. Errors: PR903 unknown, PR902 closed, PR004 a time to come.';
+
+create or replace function gdpr.record_breach(p_facts jsonb, p_aware_at timestamptz default statement_timestamp())
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id bigint;
+begin
+  if p_aware_at is null or p_aware_at > statement_timestamp() or not isfinite(p_aware_at) then
+    perform gdpr_internal.refuse('invalid_argument', 'nobody becomes aware of a breach in the future');
+  end if;
+  perform gdpr_internal.check_breach_facts(p_facts, p_aware_at);
+  if not p_facts ?& array['nature', 'kinds'] then
+    perform gdpr_internal.refuse('invalid_argument', 'the nature of the breach and its kinds are needed; the rest may follow');
+  end if;
+  insert into gdpr_internal.breach_record (aware_at, actor)
+  values (p_aware_at, gdpr_internal.context_setting('actor'))
+  returning id into v_id;
+  perform gdpr_internal.add_breach_event(v_id, 'facts', p_facts);
+  return v_id;
+end
+$function$;
+comment on function gdpr.record_breach(jsonb, timestamptz) is
+  'Opens a case about a personal data breach and returns its number. p_facts: {"nature": what happened, "kinds": of confidentiality, integrity, availability, and as far as known "occurred_from", "occurred_until", "persons", "records" (about how many), "categories" (of data and of persons), "consequences", "measures", "processor" (a recipient, whose breach it was)}; no personal data. p_aware_at: when the controller became aware; the authority is told within 72 hours of it. Error: PR004. Art. 33(3), (5).';
+
+create or replace function gdpr.amend_breach(p_breach bigint, p_facts jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_aware_at timestamptz := (select b.aware_at from gdpr_internal.breach_record as b where b.id = p_breach);
+begin
+  if v_aware_at is null then
+    perform gdpr_internal.refuse('unknown_breach');
+  end if;
+  perform gdpr_internal.check_breach_facts(p_facts, v_aware_at);
+  if p_facts = '{}' then
+    perform gdpr_internal.refuse('invalid_argument', 'there is nothing to add');
+  end if;
+  perform gdpr_internal.add_breach_event(p_breach, 'facts', p_facts);
+end
+$function$;
+comment on function gdpr.amend_breach(bigint, jsonb) is
+  'Adds what has become known of a breach, as gdpr.record_breach() takes it: later facts replace earlier ones, and the history keeps both. Also of a closed case. Errors: PR004, PR903. Art. 33(4).';
+
+create or replace function gdpr.assess_breach(p_breach bigint, p_risk text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_risk is null or p_risk not in ('unlikely', 'risk', 'high') then
+    perform gdpr_internal.refuse('invalid_argument', 'a risk to the persons is unlikely, or there is a risk, or a high one: unlikely, risk, high');
+  elsif coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.add_breach_event(p_breach, 'assessed', jsonb_build_object('risk', p_risk, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.assess_breach(bigint, text, text) is
+  'Says what a breach means for the persons: unlikely to be a risk (documented, the authority is not told), risk (the authority is told), high (the persons are told too). The latest assessment counts. Errors: PR004, PR902 closed, PR903. Art. 33(1), 34(1).';
+
+create or replace function gdpr.notify_breach(
+  p_breach bigint, p_authority text, p_reference text, p_at timestamptz default statement_timestamp(), p_delay_reason text default null
+)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_state gdpr_internal.breach_state;
+begin
+  if '' in (coalesce(btrim(p_authority), ''), coalesce(btrim(p_reference), '')) then
+    perform gdpr_internal.refuse('invalid_argument', 'the authority and its reference, or that of the letter, are needed');
+  elsif p_at is null or not isfinite(p_at) then
+    perform gdpr_internal.refuse('invalid_argument', 'a point in time is needed');
+  end if;
+  v_state := gdpr_internal.add_breach_event(
+    p_breach, 'notified',
+    jsonb_strip_nulls(jsonb_build_object('authority', p_authority, 'reference', p_reference, 'delay_reason', nullif(btrim(p_delay_reason), ''))), p_at
+  );
+  if p_at < v_state.aware_at then
+    perform gdpr_internal.refuse('invalid_argument', 'nobody tells of a breach before being aware of it');
+  elsif v_state.notified_at is null and p_at > v_state.notify_by and coalesce(btrim(p_delay_reason), '') = '' then
+    perform gdpr_internal.refuse('breach_late');
+  end if;
+end
+$function$;
+comment on function gdpr.notify_breach(bigint, text, text, timestamptz, text) is
+  'Records that the supervisory authority was told of a breach; again for what is told later (Art. 33(4)). p_at: when. More than 72 hours after the controller became aware, the first notification says why (p_delay_reason). Errors: PR004, PR902 closed, PR903, PR904 late without reasons. Art. 33(1).';
+
+create or replace function gdpr.excuse_breach(p_breach bigint, p_ground text, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_ground is null or p_ground not in ('data_unintelligible', 'risk_averted', 'public_communication') then
+    perform gdpr_internal.refuse('invalid_argument', 'ground is data_unintelligible, risk_averted or public_communication (Art. 34(3))');
+  elsif coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'a reason is needed');
+  end if;
+  perform gdpr_internal.add_breach_event(p_breach, 'excused', jsonb_build_object('ground', p_ground, 'reason', p_reason));
+end
+$function$;
+comment on function gdpr.excuse_breach(bigint, text, text) is
+  'Records why persons are not told one by one of a breach with a high risk: data_unintelligible (what was lost is encrypted and the key was not), risk_averted, public_communication (telling each would be out of proportion; p_reason says where it was published). Errors: PR004, PR902 closed, PR903. Art. 34(3).';
+
+create or replace function gdpr.close_breach(p_breach bigint, p_reason text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_state gdpr_internal.breach_state;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    perform gdpr_internal.refuse('invalid_argument', 'say what was done so that it does not happen again');
+  end if;
+  v_state := gdpr_internal.add_breach_event(p_breach, 'closed', jsonb_build_object('reason', p_reason));
+  if gdpr_internal.breach_status(v_state) <> 'to_close' then
+    perform gdpr_internal.refuse('breach_open', format('next: %s', gdpr_internal.breach_status(v_state)));
+  end if;
+end
+$function$;
+comment on function gdpr.close_breach(bigint, text) is
+  'Closes the case about a breach once it is assessed and whoever has to be told was told. p_reason: what was done so that it does not happen again. Errors: PR004, PR902 something is left to do, PR903. Art. 33(5).';
+
+-- 90_accountability/05_breach_persons.sql
+-- [code] Whose data a breach is about, and telling them.
+-- GDPR Art. 34. Called by: gdpr_dpo. The words are the officer's: clear and plain, in the languages that the persons read.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.persons_touched(p_login name, p_from timestamptz, p_until timestamptz, p_table regclass default null)
+returns table (subject_id bigint, records bigint, first_at timestamptz, last_at timestamptz)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.subject_id, count(*), min(a.at), max(a.at)
+  from gdpr_internal.audit_record as a
+  left join gdpr_internal.protected_table as t on t.id = a.table_id
+  where a.at >= p_from and a.at <= p_until and a.login = p_login and a.subject_id is not null
+    and (p_table is null or t.relation = p_table)
+  group by a.subject_id
+  order by min(a.at), a.subject_id;
+end;
+comment on function gdpr.persons_touched(name, timestamptz, timestamptz, regclass) is
+  'Whose data a login changed between two points in time, as the audit has it: whom a stolen password or a faulty program may be about. p_table: in this table only. What was only read is not here. Art. 33(3)(a).';
+
+create or replace function gdpr.add_breach_persons(p_breach bigint, p_subjects bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_added bigint;
+begin
+  if not exists (select from gdpr_internal.breach_record as b where b.id = p_breach) then
+    perform gdpr_internal.refuse('unknown_breach');
+  elsif exists (
+    select from unnest(p_subjects) as u (id) where not exists (select from gdpr_internal.subject as s where s.id = u.id)
+  ) then
+    perform gdpr_internal.refuse('unknown_subject');
+  end if;
+  insert into gdpr_internal.breach_person (breach_id, subject_id)
+  select distinct p_breach, u.id
+  from unnest(p_subjects) as u (id)
+  on conflict do nothing;
+  get diagnostics v_added = row_count;
+  perform gdpr_internal.audit_event('BREACH', null, jsonb_build_object('breach_id', p_breach, 'event', 'persons', 'added', v_added));
+  return v_added;
+end
+$function$;
+comment on function gdpr.add_breach_persons(bigint, bigint[]) is
+  'Records whose data a breach is about, and returns how many were not recorded yet. Errors: PR101 unknown person (nobody is recorded), PR903. Art. 33(3)(a), 34.';
+
+create or replace view gdpr.breach_person as
+select
+  p.breach_id,
+  p.subject_id,
+  s.erased_at is not null as erased,
+  c.channel,
+  c.told_at,
+  p.recorded_at
+from gdpr_internal.breach_person as p
+join gdpr_internal.subject as s on s.id = p.subject_id
+left join gdpr_internal.breach_communication as c on c.breach_id = p.breach_id and c.subject_id = p.subject_id;
+comment on view gdpr.breach_person is 'Whose data breaches are about, and when and how they were told (null: not yet). Art. 34.';
+
+create or replace function gdpr.tell_breach(p_breach bigint, p_messages jsonb, p_limit integer default 10000, p_after bigint default 0)
+returns table (queued bigint, without_address bigint, last_subject bigint)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_state gdpr_internal.breach_state;
+  v_persons bigint[];
+  v_mails bigint[];
+  v_told record;
+begin
+  if jsonb_typeof(p_messages) is distinct from 'object' or p_messages = '{}' or exists (
+    select from jsonb_each(p_messages) as m
+    where m.key !~ '^[a-z]{2,3}$' or jsonb_typeof(m.value) <> 'string' or btrim(m.value #>> '{}') = '' or length(m.value #>> '{}') > 10000
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'the words are {"en": text, "de": text, ...}, up to 10,000 characters each; the first language is for whoever reads none of them');
+  end if;
+  -- two at once would tell the same persons twice
+  perform from gdpr_internal.breach_record as b where b.id = p_breach for update;
+  select * into v_state from gdpr_internal.breach_state as s where s.id = p_breach;
+  if v_state.id is null then
+    perform gdpr_internal.refuse('unknown_breach');
+  elsif not v_state.facts ?& array['consequences', 'measures'] then
+    perform gdpr_internal.refuse('breach_open', 'the persons are told the likely consequences and the measures taken (Art. 34(2)): gdpr.amend_breach()');
+  end if;
+  select array_agg(p.subject_id order by p.subject_id) into v_persons
+  from (
+    select p.subject_id
+    from gdpr_internal.breach_person as p
+    join gdpr_internal.subject as s on s.id = p.subject_id and s.erased_at is null
+    where p.breach_id = p_breach and p.subject_id > p_after and not exists (
+      select from gdpr_internal.breach_communication as c where c.breach_id = p_breach and c.subject_id = p.subject_id
+    )
+    order by p.subject_id
+    limit p_limit
+  ) as p;
+  select
+    array_agg(w.subject_id order by w.subject_id) as subjects,
+    array_agg(w.language order by w.subject_id) as languages,
+    array_agg(jsonb_build_object(
+      'to', w.email, 'message', p_messages ->> w.language, 'reference', p_breach,
+      'controller', (select s.value from gdpr_internal.setting as s where s.name = 'controller'),
+      'officer', (
+        select jsonb_build_object('name', o.name, 'contact', o.contact) from gdpr_internal.party_now as o
+        where o.role = 'data_protection_officer' and o.valid_until > statement_timestamp() order by o.id limit 1
+      )
+    ) order by w.subject_id) as messages
+  into v_told
+  from (
+    select distinct on (c.subject_id)
+      c.subject_id, c.email,
+      coalesce(
+        (
+          select l.tag from unnest(gdpr_internal.language_chain(coalesce(c.language, ''))) with ordinality as l (tag, n)
+          where p_messages ? l.tag order by l.n limit 1
+        ),
+        case when p_messages ? 'en' then 'en' else (select min(k) from jsonb_object_keys(p_messages) as k) end
+      ) as language
+    from gdpr_internal.contacts(v_persons) as c
+    where c.email is not null
+    order by c.subject_id
+  ) as w;
+  if v_told.subjects is not null then
+    v_mails := gdpr_internal.queue_mails(v_told.subjects, 'rights_breach', v_told.languages, v_told.messages);
+    insert into gdpr_internal.breach_communication (breach_id, subject_id, channel, mail_id, actor)
+    select p_breach, u.subject_id, 'email', u.mail_id, gdpr_internal.context_setting('actor')
+    from unnest(v_told.subjects, v_mails) as u (subject_id, mail_id);
+  end if;
+  queued := coalesce(cardinality(v_told.subjects), 0);
+  without_address := coalesce(cardinality(v_persons), 0) - queued;
+  last_subject := v_persons[cardinality(v_persons)];
+  perform gdpr_internal.audit_event('BREACH', null, jsonb_build_object('breach_id', p_breach, 'event', 'told', 'persons', queued));
+  return next;
+end
+$function$;
+comment on function gdpr.tell_breach(bigint, jsonb, integer, bigint) is
+  'Queues a mail (template rights_breach) to the persons of a breach who were not told yet: p_limit of them, in the order of their numbers, after p_after. Repeat with last_subject, each time in a transaction of its own, until that is null. p_messages: the officer''s words by language, {"en": ..., "de": ...}: what happened, what it may mean, what was done, what the person can do. Persons without an address are counted and stay to be told in another way (gdpr.breach_told()). Mails go out once each, whatever restriction, objection or missing consent says: the law asks for them. Errors: PR004, PR903, PR902 consequences or measures are not recorded, PR402 the key is locked. Art. 34(1), (2).';
+
+create or replace function gdpr.breach_told(p_breach bigint, p_subject bigint, p_channel text, p_evidence jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  if p_channel is null or p_channel not in ('post', 'phone', 'in_person') then
+    perform gdpr_internal.refuse('invalid_argument', 'channel is one of post, phone, in_person');
+  elsif exists (
+    select from unnest(array['who', 'when', 'how', 'reference']) as k where coalesce(btrim(p_evidence ->> k), '') = ''
+  ) then
+    perform gdpr_internal.refuse('evidence_missing');
+  elsif not exists (select from gdpr_internal.breach_record as b where b.id = p_breach) then
+    perform gdpr_internal.refuse('unknown_breach');
+  elsif not exists (select from gdpr_internal.breach_person as p where p.breach_id = p_breach and p.subject_id = p_subject) then
+    perform gdpr_internal.refuse('unknown_subject', 'the breach is not about this person');
+  end if;
+  insert into gdpr_internal.breach_communication (breach_id, subject_id, channel, evidence, actor)
+  values (p_breach, p_subject, p_channel, gdpr_internal.seal_evidence(p_subject, p_evidence::text), gdpr_internal.context_setting('actor'))
+  on conflict do nothing;
+  perform gdpr_internal.audit_event('BREACH', p_subject, jsonb_build_object('breach_id', p_breach, 'event', 'told', 'channel', p_channel));
+end
+$function$;
+comment on function gdpr.breach_told(bigint, bigint, text, jsonb) is
+  'Records that a person was told of a breach by post, by phone or in person: p_evidence {"who", "when", "how", "reference"}, kept encrypted. Errors: PR004, PR101 the breach is not about this person, PR304 evidence is missing, PR603, PR903. Art. 34.';
+
 -- 90_accountability/05_doctor_mails.sql
 -- [code] Findings about mails: persons are not told what they have to be told while nobody sends.
 -- GDPR Art. 12(1), Art. 5(2). Called by: gdpr.doctor().
@@ -23398,6 +24219,47 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_requests() is
   'Findings about requests that are overdue, and about objections that wait for a decision with no open request, or for a month without any.';
+
+-- 90_accountability/09_doctor_accountability.sql
+-- [code] Findings about breaches whose hours run, about impact assessments that are missing, and about who answers for it all.
+-- GDPR Art. 5(2), 30, 33, 35. Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_accountability()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    case when b.overdue then 'error' else 'warning' end, 'breach', format('breach %s', b.breach_id),
+    case
+      when b.overdue then format('the authority was to be told by %s', to_char(b.notify_by at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'))
+      else format('%s; 72 hours end at %s', replace(b.status, '_', ' '), to_char(b.notify_by at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'))
+    end,
+    'gdprdb breach show says what is to be done next.'
+  from gdpr.breach as b
+  where b.status <> 'closed'
+  union all
+  select 'warning', 'impact_assessment', d.purpose, format('no impact assessment is in force: %s', array_to_string(d.reasons, ', ')),
+    'gdpr.record_impact_assessment(), and another officer approves it.'
+  from gdpr.impact_assessment_due as d
+  union all
+  select 'warning', 'impact_assessment', format('%s, version %s', a.name, a.version), 'its review is due',
+    'gdpr.approve_impact_assessment() renews it, gdpr.record_impact_assessment() makes a new version.'
+  from gdpr.impact_assessment as a
+  where a.status = 'review_due'
+    and not exists (select from gdpr.impact_assessment as n where n.name = a.name and n.status = 'in_force')
+  union all
+  select 'info', 'controller', 'settings', 'the policy does not name the controller', 'settings.controller: record of processing, receipts and letters name it.'
+  where not exists (select from gdpr_internal.setting as s where s.name = 'controller')
+    and exists (select from gdpr_internal.protected_table as t where t.unprotected_at is null);
+end;
+comment on function gdpr_internal.doctor_accountability() is
+  'Findings about breaches that are open, purposes without the impact assessment that they call for, reviews that are due, and a controller that nobody names.';
 
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
@@ -23782,6 +24644,8 @@ begin
     union all
     select * from gdpr_internal.doctor_requests()
     union all
+    select * from gdpr_internal.doctor_accountability()
+    union all
     select * from gdpr_internal.doctor_rows()
     union all
     select 'error', 'machinery', 'functions of gdprdb', 'the functions are not those of the release', 'gdprdb db upgrade loads them again.'
@@ -23920,6 +24784,165 @@ begin atomic
 end;
 comment on function gdpr.tidy(integer) is
   'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+
+-- 90_accountability/30_processing_record.sql
+-- [code] The record of processing activities, from what the database is: purposes, bases, persons, data, recipients, retention, security.
+-- GDPR Art. 30(1), 32(1). Called by: gdpr_dpo, gdpr_auditor, gdpr_admin. Nothing is typed in twice: what the policy and the registers say.
+
+set local role gdpr_owner;
+
+create or replace view gdpr.processing_activity as
+select
+  p.name as purpose,
+  p.description,
+  (
+    select array_agg(distinct b.basis order by b.basis)
+    from (
+      select p.basis
+      union all
+      select t.basis from gdpr_internal.table_basis as t where t.purpose_id = p.id and t.basis <> 'undetermined'
+    ) as b (basis)
+    where b.basis is not null
+  ) as lawful_bases,
+  p.condition as special_condition,
+  gdpr_internal.assessment_in_force(p.id) as assessment_id,
+  array(
+    select a.impact_assessment_id from gdpr.impact_assessment as a
+    where p.name = any (a.purposes) and a.status = 'in_force' order by a.impact_assessment_id
+  ) as impact_assessments,
+  p.automated_decision,
+  d.persons,
+  d.tables,
+  d.categories,
+  d.special_categories,
+  array(
+    select r.name
+    from gdpr_internal.recipient_now as r
+    where r.valid_until > statement_timestamp() and (
+      exists (
+        select from gdpr_internal.role_binding as b
+        join gdpr_internal.role_purpose as x on x.role_name = b.role_name
+        where b.recipient = r.name and x.purpose_id = p.id
+      )
+      or exists (select from gdpr_internal.disclosure_record as x where x.recipient_id = r.recipient_id and x.purpose_id = p.id)
+    )
+    order by r.name
+  ) as recipients,
+  array(
+    select x.role_name::text from gdpr_internal.role_purpose as x where x.purpose_id = p.id order by x.role_name
+  ) as roles,
+  p.retain as retained_after_last_basis,
+  d.retention
+from gdpr_internal.purpose as p
+cross join lateral (
+  select
+    coalesce(array_agg(distinct t.relation::text order by t.relation::text) filter (where t.parent_id is null), '{}') as persons,
+    coalesce(array_agg(distinct t.relation::text order by t.relation::text), '{}') as tables,
+    coalesce(array_agg(distinct c.category order by c.category) filter (where c.category is not null), '{}') as categories,
+    coalesce(array_agg(distinct c.special order by c.special) filter (where c.special is not null), '{}') as special_categories,
+    (
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'table', n.relation::text, 'columns', case when r.named then to_jsonb(r.columns) end,
+        'period', coalesce(r.period, p.retain)::text, 'counted_from', coalesce(r.after_column::text, 'end of the last basis')
+      )) order by n.relation::text, r.n)
+      from gdpr_internal.retention_rule as r
+      join gdpr_internal.protected_table as n on n.id = r.table_id
+      where r.in_force and r.purpose_mask & (1::bigint << p.id) <> 0 and coalesce(r.period, p.retain) is not null
+    ) as retention
+  from gdpr_internal.protected_table as t
+  left join gdpr_internal.protected_column as c on c.table_id = t.id
+  where t.unprotected_at is null and t.purpose_mask & (1::bigint << p.id) <> 0
+) as d
+where p.id < 62;
+comment on view gdpr.processing_activity is
+  'Processing activities, one row for each purpose of the policy: on what bases, with which assessments, of whose data (persons: tables whose rows are persons), which categories, to which recipients (bound by the policy, or disclosed to), by which roles, kept how long. Art. 30(1)(b) to (f).';
+
+create or replace function gdpr_internal.security_measures()
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select jsonb_build_object(
+    'encryption', jsonb_build_object(
+      'algorithm', 'AES-256-CBC with HMAC-SHA-256, a data key for each person',
+      'columns', (
+        select coalesce(jsonb_agg(format('%s.%I', t.relation, c.column_name) order by t.relation::text, c.position), '[]')
+        from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.unprotected_at is null and c.encrypt <> 'no'
+      ),
+      'transport', current_setting('ssl')::boolean
+    ),
+    'pseudonymisation', jsonb_build_object(
+      'audiences', (select coalesce(jsonb_agg(distinct b.audience order by b.audience) filter (where b.audience not in ('clear', 'mail')), '[]') from gdpr_internal.role_binding as b)
+    ),
+    'access_control', jsonb_build_object(
+      'row_security', 'a row is processed only while a lawful basis for the role''s purpose holds',
+      'enforced', (select coalesce(jsonb_agg(t.relation::text order by t.relation::text), '[]') from gdpr_internal.protected_table as t where t.unprotected_at is null and t.mode = 'enforce'),
+      'observed', (select coalesce(jsonb_agg(t.relation::text order by t.relation::text), '[]') from gdpr_internal.protected_table as t where t.unprotected_at is null and t.mode = 'observe')
+    ),
+    'logging', jsonb_build_object(
+      'audit', 'every change, append-only, old values encrypted',
+      'last_seal_at', (select max(s.sealed_at) from gdpr.audit_seal as s)
+    ),
+    'erasure', 'the data key of an erased person is destroyed; a restored backup refuses to process until it has forgotten again'
+  );
+end;
+comment on function gdpr_internal.security_measures() is
+  'Technical measures as the database has them, for Art. 30(1)(g) and 32(1): what is encrypted, pseudonymised, enforced, recorded. Organisational ones people add.';
+
+create or replace function gdpr.processing_record()
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+begin atomic
+  select jsonb_build_object(
+    'database', current_database(),
+    'drawn_up_at', statement_timestamp(),
+    'release', gdpr.release(),
+    'parties', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'role', p.role, 'name', p.name, 'contact', p.contact, 'country', p.country, 'reference', p.reference
+      )) order by array_position(array['controller'] || gdpr_internal.party_roles(), p.role), p.name), '[]')
+      from gdpr.party as p
+      where p.valid_until > statement_timestamp()
+    ),
+    'activities', (select coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(a)) order by a.purpose), '[]') from gdpr.processing_activity as a),
+    'persons', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'table', t.relation::text, 'description', obj_description(t.relation, 'pg_class'),
+        'columns', (
+          select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+            'column', c.column_name, 'category', c.category, 'special', c.special, 'sensitive', c.sensitive, 'encrypted', c.encrypt <> 'no'
+          )) order by c.position), '[]')
+          from gdpr_internal.protected_column as c where c.table_id = t.id
+        )
+      ) order by t.relation::text), '[]')
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+    ),
+    'recipients', (
+      select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'name', r.name, 'role', r.role, 'country', r.country, 'transfer', r.transfer, 'safeguard', r.safeguard, 'ground', r.ground,
+        'safeguard_reference', r.safeguard_reference, 'contract', r.contract, 'works_for', r.works_for, 'problem', r.problem
+      )) order by r.name), '[]')
+      from gdpr.recipient as r
+      where r.valid_until > statement_timestamp()
+    ),
+    'security_measures', gdpr_internal.security_measures()
+  );
+end;
+comment on function gdpr.processing_record() is
+  'The record of processing activities of this database, drawn up at this moment: parties, activities (one for each purpose), persons and categories of data, recipients with transfers and safeguards, retention, technical measures. A JSON document, no personal data of data subjects. Art. 30(1).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -24183,6 +25206,22 @@ grant execute on function gdpr.export_rows(text, text[], text, text, text, text)
 grant select on gdpr.adequacy, gdpr.recipient, gdpr.recipient_history, gdpr.disclosure, gdpr.notice, gdpr.notice_due to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function
   gdpr_internal.transfer_problem(gdpr_internal.recipient_record), gdpr_internal.adequate_now(date, date) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by those views
+
+-- 8e. accountability: officers keep the registers; administrators and auditors read them
+grant execute on function
+  gdpr.record_party(text, text, text, text, text, timestamptz),
+  gdpr.record_impact_assessment(text, text[], text, text, text, text, date, text),
+  gdpr.approve_impact_assessment(bigint, text, text, text, date), gdpr.reject_impact_assessment(bigint, text),
+  gdpr.record_breach(jsonb, timestamptz), gdpr.amend_breach(bigint, jsonb), gdpr.assess_breach(bigint, text, text),
+  gdpr.notify_breach(bigint, text, text, timestamptz, text), gdpr.excuse_breach(bigint, text, text), gdpr.close_breach(bigint, text),
+  gdpr.add_breach_persons(bigint, bigint[]), gdpr.tell_breach(bigint, jsonb, integer, bigint), gdpr.breach_told(bigint, bigint, text, jsonb) to gdpr_dpo;
+grant execute on function gdpr.persons_touched(name, timestamptz, timestamptz, regclass) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.processing_record() to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.party, gdpr.impact_assessment, gdpr.impact_assessment_due, gdpr.processing_activity to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.breach, gdpr.breach_history, gdpr.breach_person to gdpr_dpo, gdpr_auditor;
+-- called by those views as whoever reads them
+grant execute on function gdpr_internal.breach_status(gdpr_internal.breach_state) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.assessment_in_force(smallint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- consent forms hold no personal data; applications show them, and may only contact whom they may
 grant select on gdpr.consent_form to gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app;
