@@ -1,44 +1,45 @@
--- Fills person and what reading it touches under an applied policy as inserts by the application would, set by set: as
--- superuser, triggers off. Evidence, sources and audit stay empty: no read looks there. Parameter: bench.people.
-
-create unlogged table public.made as
-select p.*, gen_random_uuid() as ref, gdpr_internal.gen_random_bytes(64) as key,
-  gdpr_internal.gen_random_bytes(16) as iv, gdpr_internal.gen_random_bytes(16) as iv_of_phone
-from bench.people(1, current_setting('bench.people')::bigint) as p;
-
-create temporary table gate as
-select bit_or(1::bigint << p.id) as purposes from gdpr_internal.purpose as p where p.name = 'orders' or p.id = 62;
-
-insert into gdpr_internal.subject (id, ref, purposes, until)
-select m.id, m.ref, g.purposes, 'infinity' from public.made as m cross join gate as g;
+-- Fills person and the keys of the persons as inserts by the application would, set by set: as superuser, triggers off. Registers,
+-- evidence and audit stay empty: no read looks there. Nothing is random, person N has the same key everywhere.
+-- Parameter: bench.people.
 
 insert into gdpr_internal.subject_key (subject_id, kek_id, wrapped)
-select m.id, r.kek_id, gdpr_internal.wrap_key(r.kek, m.iv, int8send(m.id), m.key)
-from public.made as m
-cross join (select (k).* from (select gdpr_internal.keyring() as k offset 0) as k) as r;
-
-insert into gdpr_internal.identifier (digest, kind, subject_id)
-select gdpr_internal.keyed_digest(r.digest_key, 'email', m.email), 'email', m.id
-from public.made as m
-cross join (select (k).* from (select gdpr_internal.keyring() as k offset 0) as k) as r;
+select n, r.kek_id, b.body || gdpr_internal.hmac(int8send(n) || b.body, substr(r.kek, 33), 'sha256')
+from generate_series(1, current_setting('bench.people')::bigint) as n
+cross join (select (k).* from (select gdpr_internal.keyring() as k offset 0) as k) as r
+cross join lateral (
+  select gdpr_internal.encrypt_iv(sha512(int8send(n)), substr(r.kek, 1, 32), substr(sha256(int8send(n)), 1, 16), 'aes-cbc/pad:none') as sealed
+  offset 0
+) as e
+cross join lateral (select substr(sha256(int8send(n)), 1, 16) || e.sealed as body offset 0) as b;
 
 alter table public.person disable trigger user;
 do $$
 declare
-  v_email integer := (select c.id from gdpr_internal.protected_column as c where c.column_name = 'email');
-  v_phone integer := (select c.id from gdpr_internal.protected_column as c where c.column_name = 'phone');
+  v_email bytea := (select int4send(c.id) from gdpr_internal.protected_column as c where c.column_name = 'email');
+  v_phone bytea := (select int4send(c.id) from gdpr_internal.protected_column as c where c.column_name = 'phone');
+  v_purposes bigint := (select bit_or(1::bigint << p.id) from gdpr_internal.purpose as p where p.name = 'orders' or p.id = 62);
+  v_keys gdpr_internal.keyring := gdpr_internal.keyring();
 begin
   insert into public.person (
     id, first_name, last_name, email, phone, birth_date, city, created_at,
     gdpr_subject_id, gdpr_subject_ref, gdpr_purposes, gdpr_until, gdpr_email_digest
   )
   select
-    m.id, m.first_name, m.last_name, gdpr_internal.seal_value(m.key, m.iv, m.id, v_email, m.email),
-    gdpr_internal.seal_value(m.key, m.iv_of_phone, m.id, v_phone, m.phone), m.birth_date, m.city, m.created_at,
-    m.id, m.ref, g.purposes, 'infinity', gdpr_internal.keyed_digest(r.digest_key, 'email', m.email)
-  from public.made as m
-  cross join gate as g
-  cross join (select (k).* from (select gdpr_internal.keyring() as k offset 0) as k) as r;
+    p.id, p.first_name, p.last_name,
+    'gdpr1:' || replace(encode(s.email || gdpr_internal.hmac(s.email, substr(k.key, 33), 'sha256'), 'base64'), E'\n', ''),
+    'gdpr1:' || replace(encode(s.phone || gdpr_internal.hmac(s.phone, substr(k.key, 33), 'sha256'), 'base64'), E'\n', ''),
+    p.birth_date, p.city, p.created_at,
+    p.id, gen_random_uuid(), v_purposes, 'infinity', gdpr_internal.keyed_digest((v_keys).digest_key, 'email', p.email)
+  from bench.people(1, current_setting('bench.people')::bigint) as p
+  cross join lateral (select sha512(int8send(p.id)) as key, substr(sha256(int8send(p.id)), 17) as iv offset 0) as k
+  cross join lateral (
+    select
+      '\x0100000001'::bytea || int8send(p.id) || v_email || k.iv
+        || gdpr_internal.encrypt_iv(convert_to(p.email, 'UTF8'), substr(k.key, 1, 32), k.iv, 'aes-cbc/pad:pkcs') as email,
+      '\x0100000001'::bytea || int8send(p.id) || v_phone || k.iv
+        || gdpr_internal.encrypt_iv(convert_to(p.phone, 'UTF8'), substr(k.key, 1, 32), k.iv, 'aes-cbc/pad:pkcs') as phone
+    offset 0
+  ) as s;
 end
 $$;
 do $$
@@ -50,6 +51,3 @@ begin
   end loop;
 end
 $$;
-
-select setval('gdpr_internal.subject_id_seq', (select max(m.id) from public.made as m));
-drop table public.made;

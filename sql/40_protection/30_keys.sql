@@ -279,8 +279,7 @@ begin
     ),
     p_kind,
     case
-      when p_kind = 'email' and p_value collate "C" ~ '^[A-Za-z0-9._-]+@[A-Za-z0-9.-]*[A-Za-z0-9-]$' and p_value !~~* '%xn--%'
-        then lower(p_value collate "C")
+      when p_kind = 'email' and p_value collate "C" ~ '^[A-Za-z0-9._-]+@(?:[A-Za-z0-9]+[.-])*[A-Za-z0-9]+$' then lower(p_value collate "C")
       else gdpr_internal.canonical(p_kind, p_value)
     end
   )
