@@ -123,7 +123,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.given_key(bytea) is
-  'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
 
 create or replace function gdpr_internal.given_keys(p_ticket_key bytea)
 returns bytea[]

@@ -50,8 +50,8 @@ begin atomic
   -- what stands before the MAC: 33 bytes of header and IV, and blocks of 16. Counted from 31 before the first byte that is a multiple
   -- of 16, and the length of the text tells which. Subject and column are not what the header says, but whose they are
   select format(
-    $code$case when starts_with(t.%1$I, 'gdpr1:') and octet_length(t.%1$I) %% 4 = 2 then overlay(
-      substr(decode(right(t.%1$I, -6), 'base64'), -30, octet_length(t.%1$I) * 3 / 4 & -16)
+    $code$case when starts_with(t.%1$I collate "C", 'gdpr1:') and octet_length(t.%1$I) %% 4 = 2 then overlay(
+      substr(decode(right(t.%1$I, -6), 'base64'), -30, octet_length(t.%1$I) / 4 * 3 & -16)
       placing int8send(t.gdpr_subject_id) || %2$L::bytea from 6
     ) end$code$,
     p_column, int4send(p_column_id)
@@ -73,7 +73,7 @@ begin atomic
   -- what does not pass goes the long way, and is refused there
   select format(
     $code$case
-    when t.%1$I = 'gdpr1:' || replace(encode(
+    when t.%1$I collate "C" = 'gdpr1:' || replace(encode(
       x.body_%2$s || gdpr_internal.hmac(x.body_%2$s, substr(x.data_key, 33, 32), 'sha256'), 'base64'
     ), %3$L, '') then convert_from(
       gdpr_internal.decrypt_iv(substr(x.body_%2$s, 34), substr(x.data_key, 1, 32), substr(x.body_%2$s, 18, 16), 'aes-cbc/pad:pkcs'), 'UTF8'

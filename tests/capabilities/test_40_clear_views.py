@@ -237,7 +237,7 @@ def test_a_read_opens_keys_and_values_and_calls_nothing_else(
         assert encrypted > 1
         with superuser.transaction():
             superuser.execute("select * from gdpr_clear.customer where id = 1").fetchall()
-            called = dict(superuser.execute(COUNTED).fetchall())
+            called: dict[str, int] = dict(superuser.execute(COUNTED).fetchall())
     # the tests' databases are copies, which have to ask where they are
     whereabouts = {"purpose_mask", "whereabouts", "current_place"}
     assert {name: calls for name, calls in called.items() if name not in whereabouts} == {

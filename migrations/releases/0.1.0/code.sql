@@ -8325,6 +8325,7 @@ immutable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
 as $function$
 declare
   v_raw bytea;
@@ -8703,7 +8704,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.given_key(bytea) is
-  'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
 
 create or replace function gdpr_internal.given_keys(p_ticket_key bytea)
 returns bytea[]
@@ -13528,8 +13529,8 @@ begin atomic
   -- what stands before the MAC: 33 bytes of header and IV, and blocks of 16. Counted from 31 before the first byte that is a multiple
   -- of 16, and the length of the text tells which. Subject and column are not what the header says, but whose they are
   select format(
-    $code$case when starts_with(t.%1$I, 'gdpr1:') and octet_length(t.%1$I) %% 4 = 2 then overlay(
-      substr(decode(right(t.%1$I, -6), 'base64'), -30, octet_length(t.%1$I) * 3 / 4 & -16)
+    $code$case when starts_with(t.%1$I collate "C", 'gdpr1:') and octet_length(t.%1$I) %% 4 = 2 then overlay(
+      substr(decode(right(t.%1$I, -6), 'base64'), -30, octet_length(t.%1$I) / 4 * 3 & -16)
       placing int8send(t.gdpr_subject_id) || %2$L::bytea from 6
     ) end$code$,
     p_column, int4send(p_column_id)
@@ -13551,7 +13552,7 @@ begin atomic
   -- what does not pass goes the long way, and is refused there
   select format(
     $code$case
-    when t.%1$I = 'gdpr1:' || replace(encode(
+    when t.%1$I collate "C" = 'gdpr1:' || replace(encode(
       x.body_%2$s || gdpr_internal.hmac(x.body_%2$s, substr(x.data_key, 33, 32), 'sha256'), 'base64'
     ), %3$L, '') then convert_from(
       gdpr_internal.decrypt_iv(substr(x.body_%2$s, 34), substr(x.data_key, 1, 32), substr(x.body_%2$s, 18, 16), 'aes-cbc/pad:pkcs'), 'UTF8'
