@@ -25,6 +25,7 @@ bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, 
 	@QUICK=$(QUICK) $(RUN) -m bench
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.rights
 	@QUICK=$(QUICK) $(RUN) -m bench.orm
+	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.reads
 
 docs: $(READY) ## write the reference pages from the database's own comments
 	@$(RUN) docs/build.py

@@ -234,27 +234,33 @@ _SCANS = (
 )
 
 _SINGLE_ROWS = (
-    Operation(
-        Task(
-            "read_by_key",
-            "read by key, clear view",
-            1,
-            "wall",
-            False,
-            Budget(ratio_to_plain=2.2, times_faster_than_by_hand=3),
-        ),
-        _pgbench(_READ.format(condition="id = :id"), 1),
+    *(
+        Operation(
+            Task(
+                "read_by_key",
+                "read by key, clear view",
+                clients,
+                "wall",
+                False,
+                Budget(ratio_to_plain=2.2, times_faster_than_by_hand=3),
+            ),
+            _pgbench(_READ.format(condition="id = :id"), clients),
+        )
+        for clients in (1, 4)
     ),
-    Operation(
-        Task(
-            "read_by_email",
-            "read by e-mail, encrypted searchable",
-            1,
-            "wall",
-            False,
-            Budget(ratio_to_plain=3, times_faster_than_by_hand=3),
-        ),
-        _pgbench(_READ.format(condition="{by_email}"), 1),
+    *(
+        Operation(
+            Task(
+                "read_by_email",
+                "read by e-mail, encrypted searchable",
+                clients,
+                "wall",
+                False,
+                Budget(ratio_to_plain=3, times_faster_than_by_hand=3),
+            ),
+            _pgbench(_READ.format(condition="{by_email}"), clients),
+        )
+        for clients in (1, 4)
     ),
     *(
         Operation(

@@ -61,6 +61,16 @@ class Contender:
     )
 
 
+def create_tables(connection: psycopg.Connection) -> None:
+    """Make the application's tables, empty, and ``bench.people``, which fills them.
+
+    Args:
+        connection: of the owner of an empty database.
+    """
+    for name in ("people.sql", "tables.sql"):
+        _run(connection, name)
+
+
 def create_application(connection: psycopg.Connection, people: int, staged: int) -> None:
     """Make the unprotected application.
 
@@ -69,8 +79,7 @@ def create_application(connection: psycopg.Connection, people: int, staged: int)
         people: how many persons it has; every tenth has a row in each of four child tables.
         staged: how many more stand ready in ``bench.staged`` for the bulk insert.
     """
-    for name in ("people.sql", "tables.sql"):
-        _run(connection, name)
+    create_tables(connection)
     connection.execute("insert into person select * from bench.people(1, %s)", [people])
     connection.execute("select setval(pg_get_serial_sequence('person', 'id'), %s)", [people])
     _run(connection, "rows.sql")

@@ -11,11 +11,11 @@ parallel safe
 security invoker
 -- no SET clause: the planner puts it into every statement
 begin atomic
-  select split_part(pg_relation_filepath('pg_catalog.pg_class'::regclass), '/', -2) = p_database::text
+  select pg_relation_filepath('pg_catalog.pg_class'::regclass) like ('%/' || p_database || '/%')
     and case
       when current_setting('in_hot_standby') = 'on' then true
       -- any position does; a constant would be looked up while planning, which fails on a standby
-      else left(pg_walfile_name(case when statement_timestamp() > '-infinity' then '0/1'::pg_lsn end), 8) = p_timeline
+      else starts_with(pg_walfile_name(case when current_user is not null then '0/1'::pg_lsn end), p_timeline)
     end;
 end;
 comment on function gdpr_policy.is_here(oid, text) is

@@ -44,6 +44,7 @@ immutable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
 as $function$
 declare
   v_raw bytea;

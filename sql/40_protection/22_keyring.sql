@@ -123,7 +123,32 @@ begin
 end
 $function$;
 comment on function gdpr_internal.given_key(bytea) is
-  'The key-encryption key that a file or the session holds, for whoever knows the ticket key: gdpr_keyholder and the clear views. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+
+create or replace function gdpr_internal.given_keys(p_ticket_key bytea)
+returns bytea[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_kek bytea;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.ticket_key = p_ticket_key;
+  v_kek := coalesce(v_key.material, gdpr_internal.given_key(p_ticket_key));
+  return case
+    when v_kek is null then null
+    when v_key.replaces is null then array_fill(substr(v_kek, 1, 32), array[1], array[v_key.id::integer])
+    else array_fill(substr(v_kek, 65, 32), array[v_key.id - v_key.replaces], array[v_key.replaces::integer]) || substr(v_kek, 1, 32)
+  end;
+end
+$function$;
+comment on function gdpr_internal.given_keys(bytea) is
+  'The AES keys that unwrap data keys, each under the number of its key-encryption key: the one in force and, while a rotation lasts, the one before it. For whoever knows the ticket key: the clear views. Null when the key is locked. Errors: PR403, PR412.';
 
 create or replace function gdpr_internal.opened_digest_key(p_keys gdpr_internal.keyring)
 returns bytea

@@ -40,6 +40,26 @@ comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether 
 
 set local role gdpr_viewer;
 
+create or replace function gdpr_generated.body_expression(p_column_id integer, p_column name)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  -- what stands before the MAC: 33 bytes of header and IV, and blocks of 16. Counted from 31 before the first byte that is a multiple
+  -- of 16, and the length of the text tells which. Subject and column are not what the header says, but whose they are
+  select format(
+    $code$case when starts_with(t.%1$I collate "C", 'gdpr1:') and octet_length(t.%1$I) %% 4 = 2 then overlay(
+      substr(decode(right(t.%1$I, -6), 'base64'), -30, octet_length(t.%1$I) / 4 * 3 & -16)
+      placing int8send(t.gdpr_subject_id) || %2$L::bytea from 6
+    ) end$code$,
+    p_column, int4send(p_column_id)
+  );
+end;
+comment on function gdpr_generated.body_expression(integer, name) is
+  'The SQL for what the MAC of a value in this column must cover: its header, if the value belongs to the row, IV and ciphertext; null for what is no ciphertext.';
+
 create or replace function gdpr_generated.open_expression(p_column_id integer, p_column name)
 returns text
 language sql
@@ -47,24 +67,21 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most;
-  -- refuse() depends on the row: with constants alone the planner calls it, when it estimates a condition on the column
+  -- gdpr_internal.open_value() as one expression: a call of plpgsql for each value is what reading by key would cost most, and next
+  -- to it the functions in the expression, each of which is looked up for each statement. So one comparison checks all: the text
+  -- must be what header, ciphertext and MAC are written as (base64 itself takes spaces, and bits at the end that say nothing);
+  -- what does not pass goes the long way, and is refused there
   select format(
     $code$case
-    when t.gdpr_subject_id is null or t.%1$I is null or not starts_with(t.%1$I, 'gdpr1:') then t.%1$I
-    when x.data_key is null then case when gdpr_internal.refuse(case when x.data_key is null then 'data_key_missing' end, %2$L) then null end
-    -- one spelling for each value: base64 itself takes spaces, and bits at the end that say nothing
-    when octet_length(t.%1$I) = 6 + (length(x.raw_%3$s) + 2) / 3 * 4
-      and right(t.%1$I, 4) = encode(substr(x.raw_%3$s, (length(x.raw_%3$s) - 1) / 3 * 3 + 1), 'base64')
-      and substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
-      and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
-        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
-      then convert_from(gdpr_internal.decrypt_iv(
-        substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
-      ), 'UTF8')
-    else case when gdpr_internal.refuse(case when t.%1$I is not null then 'tampered' end, %2$L) then null end
+    when t.%1$I collate "C" = 'gdpr1:' || replace(encode(
+      x.body_%2$s || gdpr_internal.hmac(x.body_%2$s, substr(x.data_key, 33, 32), 'sha256'), 'base64'
+    ), %3$L, '') then convert_from(
+      gdpr_internal.decrypt_iv(substr(x.body_%2$s, 34), substr(x.data_key, 1, 32), substr(x.body_%2$s, 18, 16), 'aes-cbc/pad:pkcs'), 'UTF8'
+    )
+    when t.gdpr_subject_id is null or t.%1$I is null then t.%1$I
+    else gdpr_internal.open_value(x.data_key, t.gdpr_subject_id, %2$s, t.%1$I)
   end$code$,
-    p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
+    p_column, p_column_id, E'\n'
   );
 end;
 comment on function gdpr_generated.open_expression(integer, name) is
@@ -82,7 +99,8 @@ as $function$
 declare
   v_table gdpr_internal.protected_table;
   v_columns text;
-  v_raw text;
+  v_read text;
+  v_bodies text;
   v_column record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -106,51 +124,58 @@ begin
     || coalesce(string_agg(
       format(E',\n  t.%I as %I', 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
     ) filter (where c.encrypt = 'searchable'), ''),
+    concat_ws(
+      ', ', string_agg(format('b.%I', a.attname), ', ' order by a.attnum),
+      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by a.attnum) filter (where c.encrypt = 'searchable')
+    ),
     string_agg(
-      format(
-        E'    case when starts_with(t.%1$I, ''gdpr1:'') and octet_length(t.%1$I) %% 4 = 2 and octet_length(t.%1$I) >= 114 then decode(substr(t.%1$I, 7), ''base64'') end as raw_%2$s,\n',
-        a.attname, c.id
-      ), '' order by a.attnum
+      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by a.attnum
     ) filter (where c.encrypt <> 'no')
-  into v_columns, v_raw
+  into v_columns, v_read, v_bodies
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
 
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
-    E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
-    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
-    v_table.view_name, v_columns, v_table.relation,
+    E'create view gdpr_clear.%I as\nselect\n%s\n'
+    -- in brackets: the row policies of the table bring sub-selects along, which are looked for before each execution of a plan, in
+    -- every expression of the query that holds them
+    'from (\n  select b.gdpr_subject_id, %s\n  from %s as b\n'
+    '  where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(%L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))\n'
+    ') as t%s',
+    v_table.view_name, v_columns, v_read, v_table.relation, v_table.relation, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
     -- offset 0: each value is decoded and the key unwrapped once;
     -- a scalar and not a join: SELECT ... FOR UPDATE through the view locks the row of the table and nothing else
     coalesce(format(
       $code$
 cross join lateral (
-  select (r.k).wrapped, (r.k).kek_id
-  from (select (select (k.*)::gdpr_internal.subject_key from gdpr_internal.subject_key as k where k.subject_id = t.gdpr_subject_id) as k offset 0) as r
-  offset 0
-) as k
-cross join lateral (
   select
-%s    gdpr_internal.decrypt_iv(
-      substr(k.wrapped, 17, 64),
-      substr((
-        select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
-        from (
-          select case when e.provider = 'table' then e.material else gdpr_internal.given_key(e.ticket_key) end as material
+%s    k.data_key
+  from (
+    select (
+      select gdpr_internal.decrypt_iv(
+        substr(w.wrapped, 17, length(w.wrapped) - 48),
+        (
+          select coalesce(
+            case when e.replaces is null and e.material is not null then array_fill(substr(e.material, 1, 32), array[1], array[e.id::integer]) end,
+            gdpr_internal.given_keys(e.ticket_key),
+            case when gdpr_internal.refuse('key_locked') then null::bytea[] end
+          )
           from gdpr_internal.key_encryption_key as e
           where e.retired_at is null
-        ) as c
-      ), case when k.kek_id = (select e.id from gdpr_internal.key_encryption_key as e where e.retired_at is null) then 1 else 65 end, 32),
-      substr(k.wrapped, 1, 16),
-      'aes-cbc/pad:none'
+        )[w.kek_id],
+        substr(w.wrapped, 1, 16),
+        'aes-cbc/pad:none'
+      )
+      from gdpr_internal.subject_key as w
+      where w.subject_id = t.gdpr_subject_id
     ) as data_key
+  ) as k
   offset 0
-) as x$code$, v_raw
-    ), ''),
-    v_table.relation, v_table.relation
+) as x$code$, v_bodies
+    ), '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,

@@ -206,7 +206,7 @@ begin atomic
   where exists (select from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 and a.privilege_type = 'EXECUTE')
     and f.oid::regprocedure::text <> all (array[
       'gdpr_internal.refuse(text,text)', 'gdpr_internal.error_text(text)', 'gdpr_internal.open_value(bytea,bigint,integer,text)',
-      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
+      'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_keys(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
       'gdpr_policy.kept_since(name,text,interval,anyelement)'

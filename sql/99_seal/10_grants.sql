@@ -347,7 +347,7 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_keys(bytea) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
   gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;

@@ -211,6 +211,56 @@ def test_a_range_of_names_goes_through_an_index(shared: Database, app: psycopg.C
     assert "Index Cond" in plan
 
 
+COUNTED = """
+select f.funcname, f.calls from pg_stat_xact_user_functions as f
+order by f.funcname
+"""
+
+
+def test_a_read_opens_keys_and_values_and_calls_nothing_else(
+    shared: Database, app: psycopg.Connection
+) -> None:
+    """What reading one row costs: its key unwrapped, two values checked and opened, once each."""
+    app.execute("set local plan_cache_mode = force_generic_plan")
+    app.execute("prepare read as select * from customer where id = $1")
+    app.execute("execute read (2)").fetchall()
+    plan = [line for (line,) in app.execute("explain (costs off) execute read (1)")]
+    reads = [line.split(" on ")[1].split()[0] for line in plan if " Scan " in line]
+    assert sorted(reads) == ["customer", "key_encryption_key", "subject_key"]
+    with shared.connect("postgres") as superuser:
+        superuser.execute("set track_functions = 'all'")
+        superuser.execute("set session authorization crm_app")
+        (encrypted,) = superuser.execute(
+            "select count(*) from jsonb_each_text((select to_jsonb(c) from crm.customer as c"
+            " where c.id = 1)) as f where f.value ^@ 'gdpr1:'"
+        ).fetchone() or (0,)
+        assert encrypted > 1
+        with superuser.transaction():
+            superuser.execute("select * from gdpr_clear.customer where id = 1").fetchall()
+            called: dict[str, int] = dict(superuser.execute(COUNTED).fetchall())
+    # the tests' databases are copies, which have to ask where they are
+    whereabouts = {"purpose_mask", "whereabouts", "current_place"}
+    assert {name: calls for name, calls in called.items() if name not in whereabouts} == {
+        "decrypt_iv": encrypted + 1,
+        "hmac": encrypted,
+    }
+
+
+def test_columns_that_are_not_encrypted_ask_for_no_key(app: psycopg.Connection) -> None:
+    for statement in ("select id, last_name from customer", "select count(*) from customer"):
+        plan = "\n".join(line for (line,) in app.execute(f"explain {statement}".encode()))
+        assert "key" not in plan
+
+
+def test_many_roles_are_no_longer_statement(shared: Database) -> None:
+    """What a statement prepares for the gate does not grow with the roles of the policy."""
+    (code,) = shared.rows(
+        "select pg_get_functiondef('gdpr_generated.purpose_mask'::regproc)", user="postgres"
+    )[0]
+    assert code.count("crm_app") == 1
+    assert code.count("gdpr_policy.purpose_mask") == 1
+
+
 def test_what_introspection_sees(app: psycopg.Connection) -> None:
     """Names and types of the table. A view has no keys and no sample: a model names its key."""
     assert app.execute("select 'customer'::regclass::text").fetchone() == ("customer",)

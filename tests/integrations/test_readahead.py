@@ -138,4 +138,7 @@ def test_listeners_that_were_there_are_asked_first(crowd: Database) -> None:
     protect(engine)
     with engine.connect() as connection:
         assert connection.scalar(sa.text("select current_user")) == "crm_app"
+        connection.rollback()
+        # and no statement is compiled, whatever the planner thinks it costs
+        assert connection.scalar(sa.text("select current_setting('jit')")) == "off"
     engine.dispose()

@@ -23,6 +23,7 @@ def protect(engine: sa.Engine | AsyncEngine) -> None:
     - Transactions begin with the context of `acting`.
     - Refusals become the exceptions of this package, without the values that were refused.
     - Results that are streamed (``yield_per``) are decrypted while Python builds objects.
+    - Statements are not compiled by the server (``jit``), which takes longer than it saves here.
 
     Not for the engine of migrations: that one works on the tables themselves.
 
@@ -34,6 +35,7 @@ def protect(engine: sa.Engine | AsyncEngine) -> None:
     inner.hide_parameters = True
     inner.dialect.identifier_preparer = _Names(inner.dialect)
     inner.clear_compiled_cache()
+    event.listen(inner, "connect", _set_up)
     event.listen(inner, "begin", begin)
     event.listen(inner, "begin_twophase", begin_twophase)
     event.listen(inner, "handle_error", translate, retval=True)
@@ -62,6 +64,15 @@ class _Names(PGIdentifierPreparer):
         names: _Names = above._with_schema_translate(schemas)
         names._see_clear_views()
         return names
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    # the planner takes each key of a clear view for a read from disk, and what it thinks that dear
+    # it has compiled, each time anew: a fifth of the time of 10,000 rows
+    cursor = connection.cursor()
+    cursor.execute("set jit = off")
+    cursor.close()
+    connection.commit()
 
 
 def _connect(

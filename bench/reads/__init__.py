@@ -1,0 +1,1 @@
+"""Reading at size: by key and by e-mail, with one client and with four, at two sizes."""
