@@ -52,14 +52,17 @@ def write(db: Database, rows: int = 4) -> None:
     app.execute(UPDATE)
 
 
+_TABLES = ("audit_record", "audit_catalog", "audit_seal", "audit_block")
+
+
 def tamper(db: Database, statement: str, **parameters: Any) -> None:
     """What a superuser does with all triggers off."""
     session = db.connect("postgres")
     session.execute("set session_replication_role = replica")
-    for table in ("audit_record", "audit_seal", "audit_block"):
+    for table in _TABLES:
         session.execute(f"alter table gdpr_internal.{table} disable trigger all".encode())
     assert session.execute(statement.encode(), parameters).rowcount != 0
-    for table in ("audit_record", "audit_seal", "audit_block"):
+    for table in _TABLES:
         session.execute(
             f"alter table gdpr_internal.{table} enable always trigger gdpr_50_append_only".encode()
         )

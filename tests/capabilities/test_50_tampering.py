@@ -56,6 +56,10 @@ EDITS: dict[str, str] = {
     ),
     "cut the records": "delete from gdpr_internal.audit_record where id >= %(record)s",
     "cut the seals": "delete from gdpr_internal.audit_seal where last_id >= %(record)s",
+    "what was in the catalog": (
+        "update gdpr_internal.audit_catalog set objects = objects[2:]"
+        " where fingerprint = (select catalog from gdpr_internal.audit_seal limit 1)"
+    ),
     "replace a seal": (
         "update gdpr_internal.audit_seal set root = sha256(root) where last_id >= %(record)s"
     ),
