@@ -5974,6 +5974,7 @@ begin
   v_registration := gdpr_internal.know_registration(p_token);
   if not gdpr_internal.opted_out(v_registration.mailbox) then
     insert into gdpr_internal.opt_out_record (mailbox, event) values (v_registration.mailbox, 'opted_out');
+    perform gdpr_internal.audit_event('OPT_OUT', null, jsonb_build_object('registration', v_registration.id));
   end if;
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r where r.mailbox = v_registration.mailbox
@@ -6001,6 +6002,7 @@ begin
     return false;
   end if;
   insert into gdpr_internal.opt_out_record (mailbox, event, reason) values (v_mailbox, 'lifted', p_reason);
+  perform gdpr_internal.audit_event('OPT_OUT', null, '{"lifted": true}');
   return true;
 end
 $function$;
@@ -18394,6 +18396,9 @@ begin
   set dead_at = null, attempts = 0, due_at = statement_timestamp()
   where o.dead_at is not null and (p_mails is null or o.id = any (p_mails));
   get diagnostics v_retried = row_count;
+  if v_retried > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('retried', v_retried));
+  end if;
   perform pg_notify('gdpr_outbox', '');
   return v_retried;
 end
@@ -18417,6 +18422,9 @@ begin
   perform gdpr_internal.record_mail(o, 'dropped', p_reason)
   from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) order by x.id for update) as o;
   get diagnostics v_dropped = row_count;
+  if v_dropped > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('dropped', v_dropped));
+  end if;
   return v_dropped;
 end
 $function$;
@@ -20269,7 +20277,7 @@ join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
 comment on view gdpr_internal.ledger_entry is
   'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
-create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+create or replace function gdpr_internal.ledger_lines(p_since timestamptz, p_part integer)
 returns setof jsonb
 language plpgsql
 stable
@@ -20290,9 +20298,6 @@ declare
   v_digest bytea;
   v_line jsonb;
 begin
-  if p_since is null or p_part is null or p_part < 1 then
-    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
-  end if;
   for v_line in
     select v_header || '{"part": 1}'
     union all
@@ -20326,8 +20331,31 @@ begin
   return next gdpr_internal.ledger_seal(v_digest, v_entries, false);
 end
 $function$;
+comment on function gdpr_internal.ledger_lines(timestamptz, integer) is 'The lines of gdpr.ledger(), all as of one moment.';
+
+create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_since is null or p_part is null or p_part < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
+  end if;
+  -- what it says of the registers is how they were before its own record
+  return query select * from gdpr_internal.ledger_lines(p_since, p_part);
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: ledger taken by % in a read-only transaction', gdpr_internal.acting_role();
+  else
+    perform gdpr_internal.audit_event('LEDGER', null, jsonb_build_object('since', p_since));
+  end if;
+end
+$function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. On record; a read-only transaction leaves a line in the server''s log instead. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb
@@ -21818,6 +21846,7 @@ begin
     perform gdpr_internal.refuse('notice_settled');
   end if;
   insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'event', p_event));
   perform gdpr_internal.forget_notice(p_notice);
   perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
 end
@@ -22942,6 +22971,9 @@ begin
   end if;
   update gdpr_internal.erasure_batch_person as b set failure = null where b.batch_id = p_batch and b.failure is not null;
   get diagnostics v_again = row_count;
+  if v_again > 0 then
+    perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', p_batch, 'retried', v_again));
+  end if;
   return v_again;
 end
 $function$;
