@@ -315,6 +315,7 @@ STEPS = (
     step(DPO, "select jsonb_agg(l) from gdpr.ledger() as l", "LEDGER", found="ledger"),
     step(DPO, "select gdpr.replay(%(ledger)s)", "REPLAY"),
     step(DPO, "select gdpr.accept_restore('the original')", "HOME"),
+    step(APP, "delete from gdpr_clear.customer where email = 'i@example.com'", "DELETE"),
     # keys, months, tables
     step(OWNER, "select gdpr.rotate_key()", "KEY"),
     step(OWNER, "select gdpr.rewrap_keys(1000)"),
