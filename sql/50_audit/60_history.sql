@@ -53,7 +53,7 @@ begin atomic
   limit 1;
 end;
 comment on function gdpr_internal.last_owner(smallint, uuid) is
-  'Whose row it was that is no longer there; null if no record tells. No index finds it: every insert would pay for that.';
+  'Whose row it was that is no longer there; null if no record tells. In months that are over an index finds it; this one is read.';
 
 create or replace function gdpr_internal.row_records(p_table smallint, p_row uuid, p_subject bigint)
 returns setof gdpr_internal.audit_record
@@ -174,4 +174,4 @@ begin
 end
 $function$;
 comment on function gdpr.history(regclass, text, bigint) is
-  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in all records. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';

@@ -83,6 +83,9 @@ def test_one_record_the_versions_of_its_row_and_all_of_it_for_elsewhere(
     rows = list(csv.DictReader(io.StringIO(with_values)))
     assert json.loads(rows[0]["old"])["city"] == "Aalen"
     assert run("audit", "export", *chosen, "--until", "2020-01-02").out == ""
+    assert run("audit", "export", *chosen, "--row", "1").out.splitlines() == lines
+    assert run("audit", "export", *chosen, "--row", "-", stdin="2\n").out == ""
+    assert run("audit", "tail", "--row", "1").code == 2
     assert len(run("audit", "export").out.splitlines()) > len(lines)
 
 

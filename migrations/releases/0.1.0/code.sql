@@ -14144,12 +14144,14 @@ select
     when a.table_id is null then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
-  a.row_hash
+  a.row_hash,
+  a.table_id,
+  a.purpose_id
 from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -15344,7 +15346,7 @@ begin atomic
   limit 1;
 end;
 comment on function gdpr_internal.last_owner(smallint, uuid) is
-  'Whose row it was that is no longer there; null if no record tells. No index finds it: every insert would pay for that.';
+  'Whose row it was that is no longer there; null if no record tells. In months that are over an index finds it; this one is read.';
 
 create or replace function gdpr_internal.row_records(p_table smallint, p_row uuid, p_subject bigint)
 returns setof gdpr_internal.audit_record
@@ -15465,7 +15467,98 @@ begin
 end
 $function$;
 comment on function gdpr.history(regclass, text, bigint) is
-  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in all records. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+
+-- 50_audit/62_find.sql
+-- [code] Finding audit records by more than the person: indexes of the months that are over, where nobody writes any more.
+-- GDPR Art. 5(2), Art. 15(1)(c). Called by: gdpr.tidy(); readers of gdpr.audit_log. The month that goes on has none of them: every
+-- write of the application would pay for them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.index_audit_months()
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+-- a transaction that wrote in that month and goes on: another night
+set lock_timeout = '2s'
+as $function$
+declare
+  v_partition name;
+  v_column name;
+  v_indexed integer := 0;
+begin
+  for v_partition in
+    select c.relname
+    from gdpr_internal.droppable_months(date_trunc('month', statement_timestamp())::date) as m
+    join pg_class as c on c.oid = m.partition
+    where to_regclass(format('gdpr_internal.%I', c.relname || '_row_key')) is null
+    order by m.month
+  loop
+    begin
+      foreach v_column in array array['actor', 'table_id', 'purpose_id', 'row_key']::name[] loop
+        execute format(
+          'create index if not exists %1$I on gdpr_internal.%2$I (%3$I) where %3$I is not null',
+          v_partition || '_' || v_column, v_partition, v_column
+        );
+      end loop;
+      execute format('analyze gdpr_internal.%I', v_partition);
+      v_indexed := v_indexed + 1;
+    exception when lock_not_available then
+      null;
+    end;
+  end loop;
+  return v_indexed;
+end
+$function$;
+comment on function gdpr_internal.index_audit_months() is
+  'Indexes the audit records of months that are over by actor, table, purpose and row; returns how many months that were not indexed yet. Nobody waits for it, and it waits for nobody longer than two seconds.';
+
+create or replace function gdpr.audit_table_id(p_table regclass)
+returns smallint
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.id from gdpr_internal.protected_table as t where t.relation = p_table;
+end;
+comment on function gdpr.audit_table_id(regclass) is
+  'The number of a table in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+
+create or replace function gdpr.audit_purpose_id(p_purpose text)
+returns smallint
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p.id from gdpr_internal.purpose as p where p.name = p_purpose;
+end;
+comment on function gdpr.audit_purpose_id(text) is
+  'The number of a purpose in gdpr.audit_log.purpose_id, by which indexes find its records; null if there is none of this name. Art. 5(2).';
+
+create or replace function gdpr.audit_row_key(p_table regclass, p_key text)
+returns uuid
+language sql
+stable
+strict
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.audit_row_key(t.id, p_key) from gdpr_internal.protected_table as t where t.relation = p_table;
+end;
+comment on function gdpr.audit_row_key(regclass, text) is
+  'What gdpr.audit_log.row_key holds of a row, by its primary key as text (several columns: a JSON array of texts), there or deleted. Null if the table has never been protected. Art. 5(2).';
 
 -- 60_subject_rights/20_restrict.sql
 -- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
@@ -23881,10 +23974,12 @@ begin atomic
   union all
   select 'audit_months', gdpr_internal.make_audit_partitions()
   union all
+  select 'audit_indexes', gdpr_internal.index_audit_months()
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 99_seal/10_grants.sql
 -- [code] Security last: everything is revoked, then each grant stands with its reason.
@@ -24097,6 +24192,7 @@ grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.a
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.audit_table_id(regclass), gdpr.audit_purpose_id(text), gdpr.audit_row_key(regclass, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
