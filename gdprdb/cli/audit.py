@@ -59,8 +59,8 @@ where month >= coalesce((select max(before) from gdpr.audit_dropped), '-infinity
 _DROPPED = "select before, dropped_at, login from gdpr.audit_dropped order by record desc limit 1"
 
 #: What the log knows a table, a row and a purpose by.
-_TABLE_ID = "select gdpr.audit_table_id(%s::text::regclass)"
-_ROW_KEY = "select gdpr.audit_row_key(%s::text::regclass, %s)"
+_TABLE_ID = "select gdpr.audit_table_id(%s)"
+_ROW_KEY = "select gdpr.audit_row_key(%s, %s)"
 _PURPOSE_ID = "select gdpr.audit_purpose_id(%s)"
 
 #: Seconds between two looks of --follow.
@@ -142,6 +142,12 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
                 for what, value in chosen.items():
                     if isinstance(value, list):
                         (chosen[what],) = one(connection, value[0], value[1:])
+                        if chosen[what] is None:
+                            raise GdprdbError(
+                                f"the log knows no {what.split('_')[0]} {value[1]}",
+                                hint="A table is named as schema.table; gdprdb policy show"
+                                " has those of the policy.",
+                            )
         options["selected"] = [
             sql.SQL(condition).format(sql.Literal(value)) for condition, value in chosen.items()
         ]

@@ -15518,7 +15518,7 @@ $function$;
 comment on function gdpr_internal.index_audit_months() is
   'Indexes the audit records of months that are over by actor, table, purpose and row; returns how many months that were not indexed yet. Nobody waits for it, and it waits for nobody longer than two seconds.';
 
-create or replace function gdpr.audit_table_id(p_table regclass)
+create or replace function gdpr.audit_table_id(p_table text)
 returns smallint
 language sql
 stable
@@ -15527,10 +15527,16 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select t.id from gdpr_internal.protected_table as t where t.relation = p_table;
+  select t.id
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  -- no regclass: whoever reads the log need not have rights on the table's schema
+  where p_table in (t.relation::text, format('%s.%s', n.nspname, c.relname))
+  limit 1;
 end;
-comment on function gdpr.audit_table_id(regclass) is
-  'The number of a table in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+comment on function gdpr.audit_table_id(text) is
+  'The number of a table (schema.table) in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
 
 create or replace function gdpr.audit_purpose_id(p_purpose text)
 returns smallint
@@ -15546,7 +15552,7 @@ end;
 comment on function gdpr.audit_purpose_id(text) is
   'The number of a purpose in gdpr.audit_log.purpose_id, by which indexes find its records; null if there is none of this name. Art. 5(2).';
 
-create or replace function gdpr.audit_row_key(p_table regclass, p_key text)
+create or replace function gdpr.audit_row_key(p_table text, p_key text)
 returns uuid
 language sql
 stable
@@ -15555,10 +15561,10 @@ parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.audit_row_key(t.id, p_key) from gdpr_internal.protected_table as t where t.relation = p_table;
+  select gdpr_internal.audit_row_key(t.id, p_key) from (select gdpr.audit_table_id(p_table) as id) as t where t.id is not null;
 end;
-comment on function gdpr.audit_row_key(regclass, text) is
-  'What gdpr.audit_log.row_key holds of a row, by its primary key as text (several columns: a JSON array of texts), there or deleted. Null if the table has never been protected. Art. 5(2).';
+comment on function gdpr.audit_row_key(text, text) is
+  'What gdpr.audit_log.row_key holds of a row of a table (schema.table), by its primary key as text (several columns: a JSON array of texts), there or deleted. Null if the table has never been protected. Art. 5(2).';
 
 -- 60_subject_rights/20_restrict.sql
 -- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
@@ -24192,7 +24198,7 @@ grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.a
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
-grant execute on function gdpr.audit_table_id(regclass), gdpr.audit_purpose_id(text), gdpr.audit_row_key(regclass, text) to gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
