@@ -135,6 +135,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 begin atomic
   select a
   from gdpr_internal.audit_record as a
