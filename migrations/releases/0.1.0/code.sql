@@ -24042,6 +24042,9 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
+  -- first: it may take minutes, and holds no rows that somebody waits for
+  select 'audit_indexes', gdpr_internal.index_audit_months()
+  union all
   select 'registrations', gdpr.tidy_registrations(p_limit)
   union all
   select 'tokens', gdpr.tidy_tokens(p_limit)
@@ -24051,8 +24054,6 @@ begin atomic
   select 'blocklist', gdpr.tidy_blocklist(p_limit)
   union all
   select 'audit_months', gdpr_internal.make_audit_partitions()
-  union all
-  select 'audit_indexes', gdpr_internal.index_audit_months()
   union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
