@@ -90,7 +90,7 @@ def measure(cluster: Cluster, records: int, words: Console) -> Iterator[Line]:
         owner.execute("select * from gdpr.tidy()")
         words.print(f"tidied in {time.perf_counter() - start:.0f} s")
     with psycopg.connect(cluster.dsn(AUDIT), autocommit=True) as postgres:
-        postgres.execute("vacuum analyze gdpr_internal.audit_record")
+        postgres.execute("analyze gdpr_internal.audit_record")
         ((size,),) = postgres.execute(
             "select sum(pg_total_relation_size(inhrelid))::bigint / 1048576 from pg_inherits"
             " where inhparent = 'gdpr_internal.audit_record'::regclass"

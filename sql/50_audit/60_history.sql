@@ -139,7 +139,8 @@ set jit = off
 begin atomic
   select a
   from gdpr_internal.audit_record as a
-  where a.id > p_record.id - 1000000 and a.id < p_record.id and a.xid = p_record.xid
+  -- both are recorded one after the other: what comes between are records of other sessions, and few
+  where a.id > p_record.id - 1000 and a.id < p_record.id and a.xid = p_record.xid
     and a.table_id = p_record.table_id and a.operation = 'DELETE' and a.subject_id = p_record.subject_id
   order by a.id desc
   limit 1;
