@@ -21,9 +21,10 @@ test: $(READY) ## run all tests (ARGS="-k consent")
 lint: $(READY) ## check style, types, SQL, migrations and function bodies
 	@tools/lint
 
-bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, PEOPLE=10000000)
+bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, PEOPLE=10000000, RECORDS=50000000)
 	@QUICK=$(QUICK) $(RUN) -m bench
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.rights
+	@QUICK=$(QUICK) RECORDS=$(RECORDS) $(RUN) -m bench.audit
 	@QUICK=$(QUICK) $(RUN) -m bench.orm
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.reads
 

@@ -25,6 +25,9 @@ OWNER = "db_owner"
 #: Logins that hold nothing until a policy or a group gives it to them.
 LOGINS = ("crm_app", "metabase", "portal_app", "mailer", "dpo_login", "auditor_login")
 
+#: Settings of the servers.
+SETTINGS = {"max_connections": "50", "max_prepared_transactions": "4"}
+
 #: Whether the superuser installs gdprdb, and not `OWNER`.
 AS_SUPERUSER = os.environ.get("GDPRDB_TEST_SUPERUSER") == "1"
 
@@ -90,7 +93,7 @@ def serve(**settings: str) -> Iterator[Cluster]:
     Args:
         settings: settings of the server.
     """
-    with Cluster(durable=False, settings={"max_connections": "50", **settings}) as server:
+    with Cluster(durable=False, settings={**SETTINGS, **settings}) as server:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             for login in (OWNER, *LOGINS):
                 connection.execute(sql.SQL("create role {} login").format(sql.Identifier(login)))

@@ -100,7 +100,13 @@ def _protect_plain(connection: psycopg.Connection) -> None:
 
 def _protect_by_hand(connection: psycopg.Connection) -> None:
     connection.execute("select set_config('app.key', %s, false)", [BY_HAND.settings["app.key"]])
+    audit_by_hand(connection)
     _run(connection, "by_hand/protect.sql")
+
+
+def audit_by_hand(connection: psycopg.Connection) -> None:
+    """Make the generic audit trigger function ``audit.record_change()``, and put it on nothing."""
+    _run(connection, "by_hand/audit.sql")
 
 
 def _protect_with_gdprdb(connection: psycopg.Connection) -> None:

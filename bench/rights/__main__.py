@@ -11,12 +11,11 @@ from pathlib import Path
 
 import psycopg
 from rich.console import Console
-from rich.table import Table
 
 from bench.contenders import APP, DPO, OWNER
 from bench.harness import SETTINGS
+from bench.lines import Line, show, write
 from bench.report import about_this_run
-from bench.rights.lines import HEADINGS, Line, write
 from bench.rights.people import make
 from bench.rights.persons import PERSONS, WARM_UP, measure
 from bench.rights.replay import replay
@@ -80,11 +79,9 @@ def main() -> int:
         )
     )
     assert row is not None
-    write(lines, about_this_run(str(row[0]), people, time.perf_counter() - begun), arguments.out)
-    table = Table(*HEADINGS)
-    for line in lines:
-        table.add_row(*line.cells(lines))
-    (Console() if sys.stdout.isatty() else Console(width=160)).print(table)
+    about = about_this_run(str(row[0]), people, time.perf_counter() - begun)
+    write(lines, about, arguments.out, "rights")
+    show(lines)
     return 0
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from bench import clock
 from bench.contenders import DPO
-from bench.rights.lines import Line
+from bench.lines import Line
 from gdprdb.server import Cluster
 
 #: Persons handled one by one, after some that are not counted.

@@ -8,7 +8,7 @@ import psycopg
 
 from bench import clock
 from bench.contenders import OWNER
-from bench.rights.lines import Line
+from bench.lines import Line
 from gdprdb.server import Cluster
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psycopg
 
 from gdprdb.audit.checkpoints import Checkpoint
-from gdprdb.audit.seals import Seal, prepare, read_records, read_seals
+from gdprdb.audit.seals import Seal, prepare, read_records, read_seals, text_hash
 from gdprdb.audit.tree import Tree, leaf_hash
 from gdprdb.dsn import one
 
@@ -17,6 +17,13 @@ from gdprdb.dsn import one
 _SHORT = 8
 
 _LEAVES = "select leaves from gdpr.audit_block where seal = %s order by block"
+
+_CATALOGS = """
+select s.seal, c.objects, s.catalog
+from (select min(id) as seal, catalog from gdpr.audit_seal group by catalog) as s
+left join gdpr.audit_catalog as c on c.catalog = s.catalog
+order by s.seal
+"""
 
 _DROPPED = """
 select coalesce(max(before) filter (where not too_early), '-infinity')::text,
@@ -96,6 +103,7 @@ def verify(
             None,
             "the seal of the checkpoint is missing: seals were cut off, or the database is older",
         )
+    yield from _verify_catalogs(connection)
     for record in early or ():
         yield Finding(None, record, "the record drops months before their time")
     for (record,) in connection.execute(_LEFT_BEHIND, [before]):
@@ -111,6 +119,13 @@ def _seals(connection: psycopg.Connection) -> Iterator[Seal]:
     while portion := read_seals(connection, after):
         yield from portion
         after = portion[-1].id
+
+
+def _verify_catalogs(connection: psycopg.Connection) -> Iterator[Finding]:
+    """Compare what seals found in the catalog with the hash that they hold of it."""
+    for seal, objects, catalog in connection.execute(_CATALOGS):
+        if text_hash("\n".join(objects or ())) != catalog:
+            yield Finding(seal, None, "what the seal found in the catalog was changed")
 
 
 def _verify_seal(connection: psycopg.Connection, seal: Seal) -> Iterator[Finding]:

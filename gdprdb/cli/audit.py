@@ -58,6 +58,11 @@ where month >= coalesce((select max(before) from gdpr.audit_dropped), '-infinity
 """
 _DROPPED = "select before, dropped_at, login from gdpr.audit_dropped order by record desc limit 1"
 
+#: What the log knows a table, a row and a purpose by.
+_TABLE_ID = "select gdpr.audit_table_id(%s)"
+_ROW_KEY = "select gdpr.audit_row_key(%s, %s)"
+_PURPOSE_ID = "select gdpr.audit_purpose_id(%s)"
+
 #: Seconds between two looks of --follow.
 _INTERVAL = 1.0
 
@@ -98,6 +103,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which records, and their conditions as `selected`."""
 
     @click.option("--table", "table_name", help="Only this table, as schema.table.")
+    @click.option("--row", help="Only the row of the table with this primary key; - reads it.")
     @click.option("--subject-id", type=int, help="Only this person.")
     @click.option("--operation", help="Only this operation: INSERT, UPDATE, DELETE, ...")
     @click.option("--actor", help="Only this actor.")
@@ -107,6 +113,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def selecting(
         table_name: str | None,
+        row: str | None,
         since: datetime.datetime | None,
         until: datetime.datetime | None,
         subject_id: int | None,
@@ -115,19 +122,34 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
         purpose: str | None,
         **options: Any,
     ) -> Any:
-        conditions = {
-            "table_name = {}::regclass": table_name,
+        if row is not None and table_name is None:
+            raise click.UsageError("--row takes --table beside it.")
+        key = read_identifier("key") if row == "-" else row
+        conditions: dict[str, Any] = {
+            "table_id = {}": table_name and [_TABLE_ID, table_name],
+            "row_key = {}": key and [_ROW_KEY, table_name, key],
             "at >= {}": since,
             "at < {}": until,
             "subject_id = {}": subject_id,
             "operation = {}": operation,
             "actor = {}": actor,
-            "purpose = {}": purpose,
+            "purpose_id = {}": purpose and [_PURPOSE_ID, purpose],
         }
+        chosen = {what: value for what, value in conditions.items() if value is not None}
+        # as constants, they tell the planner how many records there are
+        if any(isinstance(value, list) for value in chosen.values()):
+            with database(options["dsn"]) as connection:
+                for what, value in chosen.items():
+                    if isinstance(value, list):
+                        (chosen[what],) = one(connection, value[0], value[1:])
+                        if chosen[what] is None:
+                            raise GdprdbError(
+                                f"the log knows no {what.split('_')[0]} {value[1]}",
+                                hint="A table is named as schema.table; gdprdb policy show"
+                                " has those of the policy.",
+                            )
         options["selected"] = [
-            sql.SQL(condition).format(sql.Literal(value))
-            for condition, value in conditions.items()
-            if value is not None
+            sql.SQL(condition).format(sql.Literal(value)) for condition, value in chosen.items()
         ]
         return command(**options)
 

@@ -474,6 +474,7 @@ begin
   v_registration := gdpr_internal.know_registration(p_token);
   if not gdpr_internal.opted_out(v_registration.mailbox) then
     insert into gdpr_internal.opt_out_record (mailbox, event) values (v_registration.mailbox, 'opted_out');
+    perform gdpr_internal.audit_event('OPT_OUT', null, jsonb_build_object('registration', v_registration.id));
   end if;
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r where r.mailbox = v_registration.mailbox
@@ -501,6 +502,7 @@ begin
     return false;
   end if;
   insert into gdpr_internal.opt_out_record (mailbox, event, reason) values (v_mailbox, 'lifted', p_reason);
+  perform gdpr_internal.audit_event('OPT_OUT', null, '{"lifted": true}');
   return true;
 end
 $function$;

@@ -77,12 +77,14 @@ select
     when a.table_id is null then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
-  a.row_hash
+  a.row_hash,
+  a.table_id,
+  a.purpose_id
 from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
 
 create or replace view gdpr.source as
 select

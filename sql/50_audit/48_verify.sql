@@ -30,6 +30,12 @@ from gdpr_internal.audit_block as b;
 comment on view gdpr.audit_block is
   'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
 
+create or replace view gdpr.audit_catalog as
+select encode(c.fingerprint, 'hex') as catalog, c.objects, c.recorded_at
+from gdpr_internal.audit_catalog as c;
+comment on view gdpr.audit_catalog is
+  'What protects personal data in the catalog, as seals found it (gdpr.audit_seal.catalog): each object by name, with the first bytes of the hash of its definition. catalog is SHA-256 over these lines, as UTF-8 with line feeds between them. gdpr.audit_catalog_changes() compares them. Art. 32(1)(d).';
+
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
 from gdpr_internal.audit_leaf as l;
@@ -154,9 +160,16 @@ begin atomic
     case when s.id is null then 'the seal of the checkpoint is missing: seals were cut off, or the database is older' else 'it is not the seal of the checkpoint' end
   from (values (1)) as one
   left join gdpr_internal.audit_seal as s on s.id = (p_checkpoint ->> 'seal')::bigint
-  where p_checkpoint is not null and encode(s.hash, 'hex') is distinct from p_checkpoint ->> 'hash';
+  where p_checkpoint is not null and encode(s.hash, 'hex') is distinct from p_checkpoint ->> 'hash'
+  union all
+  select min(s.id), null, 'what the seal found in the catalog was changed'
+  from gdpr_internal.audit_seal as s
+  left join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
+  where gdpr_internal.objects_fingerprint(c.objects) is distinct from s.catalog
+  group by s.catalog;
 end;
-comment on function gdpr_internal.verify_chain(jsonb) is 'The first seal that does not follow the one before it, and whether the seal of a checkpoint is the one there is.';
+comment on function gdpr_internal.verify_chain(jsonb) is
+  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, and whether what seals found in the catalog is as they found it.';
 
 create or replace function gdpr_internal.verify_seal(p_seal gdpr_internal.audit_seal)
 returns table (seal bigint, record bigint, finding text)

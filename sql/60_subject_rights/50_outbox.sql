@@ -368,6 +368,9 @@ begin
   set dead_at = null, attempts = 0, due_at = statement_timestamp()
   where o.dead_at is not null and (p_mails is null or o.id = any (p_mails));
   get diagnostics v_retried = row_count;
+  if v_retried > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('retried', v_retried));
+  end if;
   perform pg_notify('gdpr_outbox', '');
   return v_retried;
 end
@@ -391,6 +394,9 @@ begin
   perform gdpr_internal.record_mail(o, 'dropped', p_reason)
   from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) order by x.id for update) as o;
   get diagnostics v_dropped = row_count;
+  if v_dropped > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('dropped', v_dropped));
+  end if;
   return v_dropped;
 end
 $function$;

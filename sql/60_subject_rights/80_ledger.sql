@@ -123,7 +123,7 @@ join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
 comment on view gdpr_internal.ledger_entry is
   'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
-create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+create or replace function gdpr_internal.ledger_lines(p_since timestamptz, p_part integer)
 returns setof jsonb
 language plpgsql
 stable
@@ -144,9 +144,6 @@ declare
   v_digest bytea;
   v_line jsonb;
 begin
-  if p_since is null or p_part is null or p_part < 1 then
-    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
-  end if;
   for v_line in
     select v_header || '{"part": 1}'
     union all
@@ -180,8 +177,31 @@ begin
   return next gdpr_internal.ledger_seal(v_digest, v_entries, false);
 end
 $function$;
+comment on function gdpr_internal.ledger_lines(timestamptz, integer) is 'The lines of gdpr.ledger(), all as of one moment.';
+
+create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_since is null or p_part is null or p_part < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
+  end if;
+  -- what it says of the registers is how they were before its own record
+  return query select * from gdpr_internal.ledger_lines(p_since, p_part);
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: ledger taken by % in a read-only transaction', gdpr_internal.acting_role();
+  else
+    perform gdpr_internal.audit_event('LEDGER', null, jsonb_build_object('since', p_since));
+  end if;
+end
+$function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. On record; a read-only transaction leaves a line in the server''s log instead. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb

@@ -231,6 +231,7 @@ begin
     perform gdpr_internal.refuse('notice_settled');
   end if;
   insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'event', p_event));
   perform gdpr_internal.forget_notice(p_notice);
   perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
 end

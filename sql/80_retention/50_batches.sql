@@ -185,6 +185,9 @@ begin
   end if;
   update gdpr_internal.erasure_batch_person as b set failure = null where b.batch_id = p_batch and b.failure is not null;
   get diagnostics v_again = row_count;
+  if v_again > 0 then
+    perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', p_batch, 'retried', v_again));
+  end if;
   return v_again;
 end
 $function$;

@@ -71,17 +71,19 @@ def house() -> Iterator[Database]:
     # not pytest's: another run on the machine would close that again
     directory = Path(tempfile.mkdtemp(prefix="gdprdb-crash-"))
     directory.chmod(0o711)
-    server = Cluster(directory / "server", settings={"restart_after_crash": "off", "fsync": "off"})
+    settings = {"restart_after_crash": "off", "fsync": "off", "max_prepared_transactions": "4"}
+    server = Cluster(directory / "server", settings=settings)
     try:
         server.start()
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            for login in (f"{OWNER} createrole", "crm_app", "dpo_login"):
+            for login in (f"{OWNER} createrole", "crm_app", "dpo_login", "auditor_login"):
                 connection.execute(f"create role {login} login".encode())
             connection.execute(f"create database house owner {OWNER}".encode())
         database = Database(server, "house")
         migrate.init(database.dsn())
         database.rows("select gdpr.create_key('table')")
         database.rows("grant gdpr_dpo to dpo_login")
+        database.rows("grant gdpr_auditor to auditor_login", user="postgres")
         database.rows(TABLES)
         apply(database, POLICY)
         yield database

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.rights import lines
-from bench.rights.lines import Line
+from bench import lines
+from bench.lines import Line
 
 
 def access(people: int, value: float) -> Line:
@@ -51,7 +51,7 @@ def test_a_rate_has_a_floor() -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     run = [access(1_000, 5.4), access(100, 4.0)]
-    lines.write(run, "On this machine.", tmp_path / "out")
+    lines.write(run, "On this machine.", tmp_path / "out", "rights")
     records = json.loads((tmp_path / "out" / "rights.json").read_text())
     assert [(r["people"], r["within"], r["growth"]) for r in records] == [
         (1_000, False, pytest.approx(1.35)),

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.capabilities.crm import apply, policy, refused
+from tests.capabilities.sealing import settled
 from tests.support import Clone, Database
 
 CLUB = """
@@ -200,3 +201,61 @@ def test_records_are_written_in_every_session(club: Database) -> None:
 def test_a_table_that_is_not_there_for_the_caller_leaves_nothing(club: Database) -> None:
     with refused("42501"):
         records(club, "update crm.member set level = 'x'", user="metabase")
+
+
+def test_the_history_of_a_row_that_moved_between_partitions(club: Database) -> None:
+    for level, region in (("b", "south"), ("c", "north"), ("d", "south")):
+        club.rows(
+            "update crm.member set level = %s, region = %s where id = 1",
+            [level, region],
+            user="crm_app",
+        )
+    club.rows("update crm.member set level = 'e' where id = 1", user="crm_app")
+    # another row that has the key which it left
+    club.rows("insert into crm.member values (1, 'north', 'x@x.example', 'x')", user="crm_app")
+    versions = club.rows(
+        "select operation, changed, content ->> 'region', content ->> 'level'"
+        """ from gdpr.history('crm.member', '["1", "south"]')""",
+        user="dpo_login",
+    )
+    assert versions == [
+        ("UPDATE", ["level"], "south", "e"),
+        ("UPDATE", ["level", "region"], "south", "d"),
+        ("UPDATE", ["level", "region"], "north", "c"),
+        ("UPDATE", ["level", "region"], "south", "b"),
+        ("INSERT", None, "north", "a"),
+    ]
+    assert club.rows(
+        """select operation from gdpr.history('crm.member', '["1", "north"]')""", user="dpo_login"
+    ) == [("INSERT",)]
+
+
+def test_what_only_looks_like_a_move_is_none(club: Database) -> None:
+    """Another member of the same transaction: the rest of the key is not the same."""
+    with psycopg.connect(club.dsn("crm_app")) as connection:
+        connection.execute("delete from crm.member where id = 2")
+        connection.execute("insert into crm.member values (3, 'north', 's@x.example', 'a')")
+    versions = club.rows(
+        """select operation from gdpr.history('crm.member', '["3", "north"]')""", user="dpo_login"
+    )
+    assert versions == [("INSERT",)]
+
+
+def test_a_statement_that_touches_many_rows(club: Database) -> None:
+    """One record each, all of one transaction and in one seal."""
+    rows = 700
+    last = club.rows("select max(id) from gdpr.audit_log", user="auditor_login")[0][0]
+    for statement in (
+        f"""insert into crm.member select n + 100, case n % 2 when 0 then 'north' else 'south' end,
+          'm' || n || '@x.example', 'a' from generate_series(1, {rows}) as n""",
+        "update crm.member set level = 'b' where id > 100",
+        "delete from crm.member where id > 100",
+    ):
+        club.rows(statement, user="crm_app")
+    assert club.rows(
+        "select operation, count(*), count(distinct xid), count(distinct subject_id)"
+        " from gdpr.audit_log where id > %s group by operation order by min(id)",
+        [last],
+        user="auditor_login",
+    ) == [(operation, rows, 1, rows) for operation in ("INSERT", "UPDATE", "DELETE")]
+    settled(club)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from tests.capabilities.crm import apply, policy, refused
-from tests.capabilities.test_50_seals import checkpoint, seal, tamper, verified, write
+from tests.capabilities.sealing import checkpoint, seal, tamper, verified, write
 from tests.support import Clone, Database
 
 #: A month three years ago, and one more than a year ago.

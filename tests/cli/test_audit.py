@@ -83,6 +83,12 @@ def test_one_record_the_versions_of_its_row_and_all_of_it_for_elsewhere(
     rows = list(csv.DictReader(io.StringIO(with_values)))
     assert json.loads(rows[0]["old"])["city"] == "Aalen"
     assert run("audit", "export", *chosen, "--until", "2020-01-02").out == ""
+    assert run("audit", "export", *chosen, "--row", "1").out.splitlines() == lines
+    assert run("audit", "export", *chosen, "--row", "-", stdin="2\n").out == ""
+    assert run("audit", "tail", "--row", "1").code == 2
+    for option in (("--table", "crm.none"), ("--purpose", "none")):
+        outcome = run("audit", "tail", *option)
+        assert (outcome.code, option[1] in outcome.err) == (1, True)
     assert len(run("audit", "export").out.splitlines()) > len(lines)
 
 
@@ -94,6 +100,10 @@ def test_an_auditor_reads_no_values(
     exported = run("audit", "export", "--values", "--operation", "UPDATE")
     assert json.loads(exported.out)["old"] is None
     assert "711" not in exported.out
+    of_table = run(
+        "audit", "tail", "--table", "crm.customer", "--row", "1", "--format", "jsonl"
+    ).out
+    assert json.loads(of_table)["operation"] == "UPDATE", "without rights on the schema"
     assert "permission denied" in run("audit", "history", "crm.customer", "1").err
     missing = run("audit", "show", "4711")
     assert missing.code == 1

@@ -19,7 +19,7 @@ from gdprdb.server import Cluster
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply, findings, refused, subject
 from tests.capabilities.test_60_ledger import counts, ledger, officer, seen
 from tests.restore.test_dumps import found
-from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Database, Run, serve
+from tests.support import AS_SUPERUSER, INSTALLER, OWNER, SETTINGS, Database, Run, serve
 
 #: Keeps each WAL file beside the data directory.
 ARCHIVE = "mkdir -p ../archive && cp %p ../archive/%f"
@@ -89,6 +89,8 @@ def recovered(
     (directory / "gdprdb.conf").touch()
     shutil.copytree(base, server.data, symlinks=True)
     (server.data / "recovery.signal").touch()
+    # a standby needs what the primary has at least
+    settings |= SETTINGS
     settings |= {"restore_command": f"cp {archive}/%f %p", "recovery_target_action": "promote"}
     with (server.data / "postgresql.auto.conf").open("a") as conf:
         conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())

@@ -5973,6 +5973,7 @@ begin
   v_registration := gdpr_internal.know_registration(p_token);
   if not gdpr_internal.opted_out(v_registration.mailbox) then
     insert into gdpr_internal.opt_out_record (mailbox, event) values (v_registration.mailbox, 'opted_out');
+    perform gdpr_internal.audit_event('OPT_OUT', null, jsonb_build_object('registration', v_registration.id));
   end if;
   perform gdpr_internal.empty_registrations(array(
     select r.id from gdpr_internal.registration as r where r.mailbox = v_registration.mailbox
@@ -6000,6 +6001,7 @@ begin
     return false;
   end if;
   insert into gdpr_internal.opt_out_record (mailbox, event, reason) values (v_mailbox, 'lifted', p_reason);
+  perform gdpr_internal.audit_event('OPT_OUT', null, '{"lifted": true}');
   return true;
 end
 $function$;
@@ -14296,12 +14298,14 @@ select
     when a.table_id is null then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
-  a.row_hash
+  a.row_hash,
+  a.table_id,
+  a.purpose_id
 from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -15134,6 +15138,12 @@ from gdpr_internal.audit_block as b;
 comment on view gdpr.audit_block is
   'The first 8 bytes of the hash of each record of a seal, in blocks of 65,536: where a root no longer fits, they tell which record it is.';
 
+create or replace view gdpr.audit_catalog as
+select encode(c.fingerprint, 'hex') as catalog, c.objects, c.recorded_at
+from gdpr_internal.audit_catalog as c;
+comment on view gdpr.audit_catalog is
+  'What protects personal data in the catalog, as seals found it (gdpr.audit_seal.catalog): each object by name, with the first bytes of the hash of its definition. catalog is SHA-256 over these lines, as UTF-8 with line feeds between them. gdpr.audit_catalog_changes() compares them. Art. 32(1)(d).';
+
 create or replace view gdpr.audit_leaf as
 select l.place, date_trunc('month', l.at at time zone 'UTC')::date as month, l.at, l.xid, l.id, l.record
 from gdpr_internal.audit_leaf as l;
@@ -15258,9 +15268,16 @@ begin atomic
     case when s.id is null then 'the seal of the checkpoint is missing: seals were cut off, or the database is older' else 'it is not the seal of the checkpoint' end
   from (values (1)) as one
   left join gdpr_internal.audit_seal as s on s.id = (p_checkpoint ->> 'seal')::bigint
-  where p_checkpoint is not null and encode(s.hash, 'hex') is distinct from p_checkpoint ->> 'hash';
+  where p_checkpoint is not null and encode(s.hash, 'hex') is distinct from p_checkpoint ->> 'hash'
+  union all
+  select min(s.id), null, 'what the seal found in the catalog was changed'
+  from gdpr_internal.audit_seal as s
+  left join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
+  where gdpr_internal.objects_fingerprint(c.objects) is distinct from s.catalog
+  group by s.catalog;
 end;
-comment on function gdpr_internal.verify_chain(jsonb) is 'The first seal that does not follow the one before it, and whether the seal of a checkpoint is the one there is.';
+comment on function gdpr_internal.verify_chain(jsonb) is
+  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, and whether what seals found in the catalog is as they found it.';
 
 create or replace function gdpr_internal.verify_seal(p_seal gdpr_internal.audit_seal)
 returns table (seal bigint, record bigint, finding text)
@@ -15490,9 +15507,9 @@ begin atomic
   limit 1;
 end;
 comment on function gdpr_internal.last_owner(smallint, uuid) is
-  'Whose row it was that is no longer there; null if no record tells. No index finds it: every insert would pay for that.';
+  'Whose row it was that is no longer there; null if no record tells. In months that are over an index finds it; this one is read.';
 
-create or replace function gdpr_internal.row_records(p_table smallint, p_row uuid, p_subject bigint)
+create or replace function gdpr_internal.row_records(p_table smallint, p_row uuid, p_subject bigint, p_at timestamptz, p_id bigint)
 returns setof gdpr_internal.audit_record
 language plpgsql
 stable
@@ -15507,8 +15524,8 @@ declare
   v_record gdpr_internal.audit_record;
   v_subject bigint := p_subject;
   v_row uuid := p_row;
-  v_at timestamptz := 'infinity';
-  v_id bigint := 0;
+  v_at timestamptz := p_at;
+  v_id bigint := p_id;
 begin
   loop
     v_record := null;
@@ -15539,8 +15556,51 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.row_records(smallint, uuid, bigint) is
-  'The audit records of a row, latest first: from the person and key it has, or had last, back through those it had before.';
+comment on function gdpr_internal.row_records(smallint, uuid, bigint, timestamptz, bigint) is
+  'The audit records of a row before p_at and p_id, latest first: from the person and key it has, or had last, back through those it had before.';
+
+create or replace function gdpr_internal.lasting_key(p_relation regclass)
+returns name[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array_agg(a.attname order by a.attnum)
+  from pg_class as c
+  join pg_index as x on x.indrelid = c.oid and x.indisprimary
+  join pg_attribute as a on a.attrelid = c.oid and a.attnum = any (x.indkey)
+  where c.oid = p_relation and c.relkind = 'p' and a.attname not in (
+    select b.attname
+    from pg_partition_tree(p_relation) as t
+    join pg_partitioned_table as p on p.partrelid = t.relid
+    join pg_attribute as b on b.attrelid = p.partrelid and b.attnum = any (p.partattrs)
+  );
+end;
+comment on function gdpr_internal.lasting_key(regclass) is
+  'The columns of the primary key of a partitioned table that a row keeps when it moves to another partition; null where there are none.';
+
+create or replace function gdpr_internal.left_behind(p_record gdpr_internal.audit_record)
+returns gdpr_internal.audit_record
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+begin atomic
+  select a
+  from gdpr_internal.audit_record as a
+  -- both are recorded one after the other: what comes between are records of other sessions, and few
+  where a.id > p_record.id - 1000 and a.id < p_record.id and a.xid = p_record.xid
+    and a.table_id = p_record.table_id and a.operation = 'DELETE' and a.subject_id = p_record.subject_id
+  order by a.id desc
+  limit 1;
+end;
+comment on function gdpr_internal.left_behind(gdpr_internal.audit_record) is
+  'The record of the deletion just before an insertion, in its transaction, table and person: to PostgreSQL a row that moves to another partition is deleted there and inserted here.';
 
 create or replace function gdpr.history(p_table regclass, p_key text, p_subject bigint default null)
 returns table (
@@ -15560,6 +15620,12 @@ declare
   v_subject bigint;
   v_content jsonb;
   v_record gdpr_internal.audit_record;
+  v_left gdpr_internal.audit_record;
+  v_old jsonb;
+  v_same name[] := gdpr_internal.lasting_key(p_table);
+  v_row uuid;
+  v_at timestamptz := 'infinity';
+  v_id bigint := 0;
   v_last text;
 begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
@@ -15574,27 +15640,51 @@ begin
     return;
   end if;
   perform gdpr_internal.audit_event('ACCESS', v_subject, jsonb_build_object('document', 'history', 'table', p_table::text));
-  for v_record in select * from gdpr_internal.row_records(v_table, gdpr_internal.audit_row_key(v_table, v_key), v_subject) loop
-    -- another row that once had this key
-    exit when v_last = 'INSERT' and v_record.operation <> 'DELETE';
-    at := v_record.at;
-    operation := v_record.operation;
-    subject_id := v_record.subject_id;
-    purpose := (select p.name from gdpr_internal.purpose as p where p.id = v_record.purpose_id);
-    actor := v_record.actor;
-    login := v_record.login;
-    audit_id := v_record.id;
-    changed := v_record.changed;
-    content := v_content;
-    return next;
-    until := at;
-    v_last := operation;
-    v_content := case
-      when v_record.operation = 'INSERT' or v_record.payload is null then null
-      -- what was lost in between stays lost, but a deleted row was kept whole
-      when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
-    end;
+  v_row := gdpr_internal.audit_row_key(v_table, v_key);
+  loop
+    v_left := null;
+    for v_record in select * from gdpr_internal.row_records(v_table, v_row, v_subject, v_at, v_id) loop
+      -- another row that once had this key
+      exit when v_last = 'INSERT' and v_record.operation <> 'DELETE';
+      at := v_record.at;
+      operation := v_record.operation;
+      subject_id := v_record.subject_id;
+      purpose := (select p.name from gdpr_internal.purpose as p where p.id = v_record.purpose_id);
+      actor := v_record.actor;
+      login := v_record.login;
+      audit_id := v_record.id;
+      changed := v_record.changed;
+      content := v_content;
+      if v_record.operation = 'INSERT' and v_same is not null and v_content is not null then
+        v_left := gdpr_internal.left_behind(v_record);
+        v_old := gdpr_internal.open_version(v_left.subject_id, null, v_left.payload);
+        if v_old is null or exists (select from unnest(v_same) as s (name) where v_old -> s.name is distinct from v_content -> s.name) then
+          v_left := null;
+        else
+          operation := 'UPDATE';
+          changed := array(
+            select k.name from jsonb_object_keys(v_content) with ordinality as k (name, n)
+            where v_old -> k.name is distinct from v_content -> k.name order by k.n
+          );
+        end if;
+      end if;
+      return next;
+      until := at;
+      v_last := operation;
+      exit when v_left.id is not null;
+      v_content := case
+        when v_record.operation = 'INSERT' or v_record.payload is null then null
+        -- what was lost in between stays lost, but a deleted row was kept whole
+        when v_content is null and v_record.operation <> 'DELETE' then null
+        else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
+      end;
+    end loop;
+    exit when v_left.id is null;
+    v_content := v_old;
+    v_row := v_left.row_key;
+    v_subject := v_left.subject_id;
+    v_at := v_left.at;
+    v_id := v_left.id;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then
     at := null;
@@ -15611,7 +15701,104 @@ begin
 end
 $function$;
 comment on function gdpr.history(regclass, text, bigint) is
-  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in all records. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before, or moved between partitions, is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+
+-- 50_audit/62_find.sql
+-- [code] Finding audit records by more than the person: indexes of the months that are over, where nobody writes any more.
+-- GDPR Art. 5(2), Art. 15(1)(c). Called by: gdpr.tidy(); readers of gdpr.audit_log. The month that goes on has none of them: every
+-- write of the application would pay for them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.index_audit_months()
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+-- a transaction that wrote in that month and goes on: another night
+set lock_timeout = '2s'
+as $function$
+declare
+  v_partition name;
+  v_column name;
+  v_indexed integer := 0;
+begin
+  for v_partition in
+    select c.relname
+    from gdpr_internal.droppable_months(date_trunc('month', statement_timestamp())::date) as m
+    join pg_class as c on c.oid = m.partition
+    where to_regclass(format('gdpr_internal.%I', c.relname || '_row_key')) is null
+    order by m.month
+  loop
+    begin
+      foreach v_column in array array['actor', 'table_id', 'purpose_id', 'row_key']::name[] loop
+        execute format(
+          'create index if not exists %1$I on gdpr_internal.%2$I (%3$I) where %3$I is not null',
+          v_partition || '_' || v_column, v_partition, v_column
+        );
+      end loop;
+      execute format('analyze gdpr_internal.%I', v_partition);
+      v_indexed := v_indexed + 1;
+    exception when lock_not_available then
+      null;
+    end;
+  end loop;
+  return v_indexed;
+end
+$function$;
+comment on function gdpr_internal.index_audit_months() is
+  'Indexes the audit records of months that are over by actor, table, purpose and row; returns how many months that were not indexed yet. Nobody waits for it, and it waits for nobody longer than two seconds.';
+
+create or replace function gdpr.audit_table_id(p_table text)
+returns smallint
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.id
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  -- no regclass: whoever reads the log need not have rights on the table's schema
+  where p_table in (t.relation::text, format('%s.%s', n.nspname, c.relname))
+  limit 1;
+end;
+comment on function gdpr.audit_table_id(text) is
+  'The number of a table (schema.table) in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+
+create or replace function gdpr.audit_purpose_id(p_purpose text)
+returns smallint
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p.id from gdpr_internal.purpose as p where p.name = p_purpose;
+end;
+comment on function gdpr.audit_purpose_id(text) is
+  'The number of a purpose in gdpr.audit_log.purpose_id, by which indexes find its records; null if there is none of this name. Art. 5(2).';
+
+create or replace function gdpr.audit_row_key(p_table text, p_key text)
+returns uuid
+language sql
+stable
+strict
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.audit_row_key(t.id, p_key) from (select gdpr.audit_table_id(p_table) as id) as t where t.id is not null;
+end;
+comment on function gdpr.audit_row_key(text, text) is
+  'What gdpr.audit_log.row_key holds of a row of a table (schema.table), by its primary key as text (several columns: a JSON array of texts), there or deleted. Null if the table has never been protected. Art. 5(2).';
 
 -- 60_subject_rights/20_restrict.sql
 -- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
@@ -18542,6 +18729,9 @@ begin
   set dead_at = null, attempts = 0, due_at = statement_timestamp()
   where o.dead_at is not null and (p_mails is null or o.id = any (p_mails));
   get diagnostics v_retried = row_count;
+  if v_retried > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('retried', v_retried));
+  end if;
   perform pg_notify('gdpr_outbox', '');
   return v_retried;
 end
@@ -18565,6 +18755,9 @@ begin
   perform gdpr_internal.record_mail(o, 'dropped', p_reason)
   from (select x.* from gdpr_internal.outbox as x where x.id = any (p_mails) order by x.id for update) as o;
   get diagnostics v_dropped = row_count;
+  if v_dropped > 0 then
+    perform gdpr_internal.audit_event('MAIL', null, jsonb_build_object('dropped', v_dropped));
+  end if;
   return v_dropped;
 end
 $function$;
@@ -20417,7 +20610,7 @@ join gdpr_internal.subject as s on s.id = r.subject_id and s.erased_at is null;
 comment on view gdpr_internal.ledger_entry is
   'What locks, keeps or corrects, and must not come undone by a restore. Reasons are left out: somebody typed them. Bases that the policy ended are left out: it ends them again when it is applied.';
 
-create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+create or replace function gdpr_internal.ledger_lines(p_since timestamptz, p_part integer)
 returns setof jsonb
 language plpgsql
 stable
@@ -20438,9 +20631,6 @@ declare
   v_digest bytea;
   v_line jsonb;
 begin
-  if p_since is null or p_part is null or p_part < 1 then
-    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
-  end if;
   for v_line in
     select v_header || '{"part": 1}'
     union all
@@ -20474,8 +20664,31 @@ begin
   return next gdpr_internal.ledger_seal(v_digest, v_entries, false);
 end
 $function$;
+comment on function gdpr_internal.ledger_lines(timestamptz, integer) is 'The lines of gdpr.ledger(), all as of one moment.';
+
+create or replace function gdpr.ledger(p_since timestamptz default '-infinity', p_part integer default 100000)
+returns setof jsonb
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_since is null or p_part is null or p_part < 1 then
+    perform gdpr_internal.refuse('invalid_argument', 'since is a time, and a part has at least one entry');
+  end if;
+  -- what it says of the registers is how they were before its own record
+  return query select * from gdpr_internal.ledger_lines(p_since, p_part);
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: ledger taken by % in a read-only transaction', gdpr_internal.acting_role();
+  else
+    perform gdpr_internal.audit_event('LEDGER', null, jsonb_build_object('since', p_since));
+  end if;
+end
+$function$;
 comment on function gdpr.ledger(timestamptz, integer) is
-  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
+  'The ledger, one document for each line: a header (which database, when, the last number of each register), then in the order of time erasures, blocked identifiers, mailboxes that opted out, restrictions and their ends, objections and decisions about them, holds and their ends, consents declined and withdrawn, bases that ended, rectifications; and a seal over all of that. Persons are numbers, identifiers keyed digests, corrected values ciphertext under the person''s key. p_since: only what was recorded since, and a day before; infinity: header and seal alone, a checkpoint. More than p_part entries make several such parts. On record; a read-only transaction leaves a line in the server''s log instead. Errors: PR004, PR401 no key. Art. 17, Art. 5(2).';
 
 create or replace function gdpr_internal.ledger_seal(p_digest bytea, p_entries integer, p_more boolean)
 returns jsonb
@@ -21966,6 +22179,7 @@ begin
     perform gdpr_internal.refuse('notice_settled');
   end if;
   insert into gdpr_internal.notice_event (notice_id, event, channel, reason) values (p_notice, p_event, p_channel, p_reason);
+  perform gdpr_internal.audit_event('NOTICE', null, jsonb_build_object('notice', p_notice, 'event', p_event));
   perform gdpr_internal.forget_notice(p_notice);
   perform gdpr_internal.cancel_mails(array(select o.id from gdpr_internal.outbox as o where o.notice_id = p_notice), 'settled otherwise');
 end
@@ -23090,6 +23304,9 @@ begin
   end if;
   update gdpr_internal.erasure_batch_person as b set failure = null where b.batch_id = p_batch and b.failure is not null;
   get diagnostics v_again = row_count;
+  if v_again > 0 then
+    perform gdpr_internal.audit_event('BATCH', null, jsonb_build_object('batch', p_batch, 'retried', v_again));
+  end if;
   return v_again;
 end
 $function$;
@@ -24839,6 +25056,9 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
+  -- first: it may take minutes, and holds no rows that somebody waits for
+  select 'audit_indexes', gdpr_internal.index_audit_months()
+  union all
   select 'registrations', gdpr.tidy_registrations(p_limit)
   union all
   select 'tokens', gdpr.tidy_tokens(p_limit)
@@ -24852,7 +25072,7 @@ begin atomic
   select 'erasures', gdpr_internal.finish_erasures(p_limit);
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 90_accountability/30_processing_record.sql
 -- [code] The record of processing activities, from what the database is: purposes, bases, persons, data, recipients, retention, security.
@@ -25220,10 +25440,11 @@ grant execute on function gdpr.seal_audit() to gdpr_admin, gdpr_dpo;
 grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant select on gdpr.audit_block, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
+grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's

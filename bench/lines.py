@@ -1,13 +1,17 @@
-"""The measurements of the rights of persons, their budgets, and how they are shown."""
+"""Measurements that stand alone, their budgets, and how they are shown."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HEADINGS = ("operation", "people", "measured", "CPU for one", "budget", "verdict")
+from rich.console import Console
+from rich.table import Table
+
+HEADINGS = ("operation", "size", "measured", "CPU for one", "budget", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,7 @@ class Line:
 
     Attributes:
         what: the operation.
-        people: persons in the database.
+        people: persons in the database, or whatever else its size is.
         value: what was measured, on the clock.
         cpu_ms: the server's CPU time for one person, or entry.
         unit: of the value and the budget.
@@ -68,7 +72,8 @@ class Line:
             limit += f", ≤ {self.flat:g} x the smaller size"
             verdict += f", {growth:.2f}x"
         measured = f"{self.value:,.1f} {self.unit}"
-        return (self.what, f"{self.people:,}", measured, f"{self.cpu_ms:.2f} ms", limit, verdict)
+        cpu = f"{self.cpu_ms:.2f} ms" if self.cpu_ms >= 0.1 else f"{self.cpu_ms * 1000:.1f} µs"
+        return (self.what, f"{self.people:,}", measured, cpu, limit, verdict)
 
 
 def markdown(lines: Sequence[Line], about: str) -> str:
@@ -83,18 +88,27 @@ def markdown(lines: Sequence[Line], about: str) -> str:
     return "\n".join([about, "", *head, *(f"| {row} |" for row in rows), ""])
 
 
-def write(lines: Sequence[Line], about: str, directory: Path) -> None:
-    """Write ``rights.json``, a list of records, and ``rights.md`` into a directory.
+def write(lines: Sequence[Line], about: str, directory: Path, name: str) -> None:
+    """Write ``<name>.json``, a list of records, and ``<name>.md`` into a directory.
 
     Args:
         lines: all of the run.
         about: a line that says where it was measured.
         directory: made where it is not there.
+        name: of the files.
     """
     directory.mkdir(parents=True, exist_ok=True)
     records = [
         asdict(line) | {"growth": line.growth(lines), "within": line.within(lines)}
         for line in lines
     ]
-    (directory / "rights.json").write_text(json.dumps(records, indent=2) + "\n")
-    (directory / "rights.md").write_text(markdown(lines, about))
+    (directory / f"{name}.json").write_text(json.dumps(records, indent=2) + "\n")
+    (directory / f"{name}.md").write_text(markdown(lines, about))
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print the table on standard output."""
+    table = Table(*HEADINGS)
+    for line in lines:
+        table.add_row(*line.cells(lines))
+    (Console() if sys.stdout.isatty() else Console(width=160)).print(table)
