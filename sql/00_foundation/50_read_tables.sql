@@ -259,14 +259,9 @@ begin atomic
   from pg_attribute as a
   where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
     and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
-    and gdpr_internal.neutral_value(coalesce(
-      (
-        select c.original_type from gdpr_internal.protected_column as c
-        join gdpr_internal.protected_table as t on t.id = c.table_id
-        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
-      ),
-      format_type(a.atttypid, a.atttypmod)
-    )) is null;
+    and gdpr_internal.neutral_value(
+      gdpr_internal.column_type(p_relation, a.attname, coalesce(p_columns -> a.attname::text ->> 'encrypt', 'no') <> 'no')
+    ) is null;
 end;
 comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
@@ -362,7 +357,7 @@ begin atomic
   with declared as (
     select
       t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
-      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+      coalesce(p.original ->> 'type', p.original_type, format_type(a.atttypid, a.atttypmod)) as type
     from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
     cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
     left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped

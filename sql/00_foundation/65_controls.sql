@@ -199,7 +199,7 @@ select
   c.mask,
   c.erase,
   c.provided,
-  c.original_type as type,
+  coalesce(c.original ->> 'type', c.original_type) as type,
   c.about,
   c.same_as
 from gdpr_internal.protected_column as c

@@ -299,16 +299,18 @@ declare
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
+  v_drop text[];
+  v_create text[];
 begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
   loop
-    if v_column.original ? 'default' then
+    if v_column.original ?| array['default', 'type_default'] then
       v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
     end if;
     v_alter := v_alter || format(
       'alter column %1$I type %2$s%5$s using gdpr_policy.decrypt_for_unprotect(%3$s, %4$s, %1$I)::%2$s',
-      v_column.column_name, v_column.original_type, 'gdpr_subject_id', v_column.id,
+      v_column.column_name, coalesce(v_column.original ->> 'type', v_column.original_type), 'gdpr_subject_id', v_column.id,
       coalesce(' collate ' || (v_column.original ->> 'collation'), '')
     );
     if v_column.original ? 'default' then
@@ -316,7 +318,14 @@ begin
     end if;
   end loop;
   if v_alter <> '{}' then
+    -- triggers that name a column stand in the way of its type; read before the first statement runs
+    select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
+    from gdpr_internal.column_triggers(p_relation, array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no'
+    )) as g;
+    return query select s from unnest(v_drop) as s;
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
+    return query select s from unnest(v_create) as s;
   end if;
   return next format('alter table %s %s', p_relation, (
     select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
@@ -327,7 +336,8 @@ begin
     select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
     cross join lateral (
-      select 'constraint' as kind, value from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]'))
+      select 'constraint' as kind, value
+      from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]') || coalesce(c.original -> 'checks', '[]'))
       union all
       select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
     ) as k
