@@ -41,6 +41,26 @@ end;
 comment on function gdpr_internal.held_checks(smallint) is
   'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
 
+create or replace function gdpr_internal.may_open(p_subject bigint)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  -- the owner of the table chose the functions in a constraint and can exchange them: what a constraint is shown of values that the
+  -- statement does not bring itself, is what its role may read
+  return (gdpr_internal.clear_inherited(v_role) or pg_has_role(v_role, 'gdpr_dpo', 'usage'))
+    and gdpr_internal.still_allowed(p_subject, gdpr_policy.purpose_mask(v_role, current_setting('gdpr.purpose', true)));
+end
+$function$;
+comment on function gdpr_internal.may_open(bigint) is
+  'Whether stored values are opened for the constraints over them: to roles of audience clear and officers, while the person may be processed. p_subject null: of a row that the role was let to already.';
+
 create or replace function gdpr_internal.changed_code(p_columns name[])
 returns text
 language sql
@@ -197,7 +217,7 @@ declare
     if tg_op = 'INSERT' then
       -- a row on its way to another partition, or from a dump; the mark is for the second call, the column is filled after both
       new.gdpr_purposes := null;
-      if %4$s then
+      if (%4$s) and gdpr_internal.may_open(new.gdpr_subject_id) then
 %5$s%6$s        new.gdpr_purposes := -1;
       end if;
 %7$s    end if;
@@ -218,7 +238,7 @@ $code$,
     gdpr_internal.indented(gdpr_internal.keys_code(), '        '),
     gdpr_internal.indented(v_open, '        '),
     case when v_reopen = '' then '' else format(
-      E'    elsif %s then\n%s      v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
+      E'    elsif (%s) and gdpr_internal.may_open(null) then\n%s      v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
       gdpr_internal.changed_code(array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
       gdpr_internal.indented(gdpr_internal.keys_code(), '      '), gdpr_internal.indented(v_reopen, '      ')
     ) end,

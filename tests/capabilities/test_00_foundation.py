@@ -566,7 +566,7 @@ def test_every_problem_is_named_at_once(undone: psycopg.Connection) -> None:
 @pytest.mark.parametrize(
     ("ddl", "reason"),
     [
-        ("alter table crm.customer add check (phone like '+%')", "would test the ciphertext"),
+        ("alter table crm.customer add check (customer is not null)", "the row as a whole"),
         ("create view crm.phones as select phone from crm.customer", "depends on the column"),
         (
             (
@@ -589,22 +589,11 @@ def test_every_problem_is_named_at_once(undone: psycopg.Connection) -> None:
         (
             (
                 "create trigger t before update of phone on crm.customer for each row"
-                " execute function suppress_redundant_updates_trigger()"
+                " when (new.phone like '+%') execute function suppress_redundant_updates_trigger()"
             ),
-            "depends on the column",
+            "in its WHEN",
         ),
-        ("alter table crm.customer alter phone type xml using null", "cannot be encrypted yet"),
-        (
-            (
-                "create type crm.mood as enum ('sad', 'ok'); alter table crm.customer"
-                " alter phone type crm.mood using null"
-            ),
-            "cannot be encrypted yet",
-        ),
-        (
-            "create domain crm.tel as text; alter table crm.customer alter phone type crm.tel",
-            "cannot be encrypted yet",
-        ),
+        ("alter table crm.customer alter phone type xml using null", "cannot be encrypted"),
         (
             (
                 "create collation crm.ci (provider = icu, locale = 'und-u-ks-level2',"
