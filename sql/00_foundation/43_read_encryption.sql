@@ -176,7 +176,7 @@ as $function$
 declare
   v_problems text[] := '{}';
   v_forms record := gdpr_internal.type_forms(p_attribute.atttypid, p_attribute.atttypmod);
-  v_labels regtype;
+  v_labels oid;
   v_original jsonb := (
     select c.original from gdpr_internal.protected_column as c
     join gdpr_internal.protected_table as t on t.id = c.table_id
@@ -193,9 +193,9 @@ begin
   if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
     v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
   end if;
-  v_labels := to_regtype(coalesce(v_original ->> 'labels', v_forms.labels));
+  select y.oid into v_labels from pg_type as y where y.typtype = 'e' and format_type(y.oid, null) = coalesce(v_original ->> 'labels', v_forms.labels);
   if exists (select from pg_cast as c where c.casttarget in (v_labels, (select y.typarray from pg_type as y where y.oid = v_labels))) then
-    v_problems := v_problems || format('%s: there is a cast to type %s, whose function would run for whoever reads the column; drop the cast', p_where, v_labels);
+    v_problems := v_problems || format('%s: there is a cast to type %s, whose function would run for whoever reads the column; drop the cast', p_where, format_type(v_labels, null));
   end if;
   if v_original is not null then
     return v_problems;

@@ -47,6 +47,7 @@ begin atomic
       array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
@@ -211,6 +212,8 @@ begin atomic
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
       'gdpr_policy.kept_since(name,text,interval,anyelement)'
     ])
+    -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
+    and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
   from pg_class as c

@@ -2024,7 +2024,7 @@ as $function$
 declare
   v_problems text[] := '{}';
   v_forms record := gdpr_internal.type_forms(p_attribute.atttypid, p_attribute.atttypmod);
-  v_labels regtype;
+  v_labels oid;
   v_original jsonb := (
     select c.original from gdpr_internal.protected_column as c
     join gdpr_internal.protected_table as t on t.id = c.table_id
@@ -2041,9 +2041,9 @@ begin
   if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
     v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
   end if;
-  v_labels := to_regtype(coalesce(v_original ->> 'labels', v_forms.labels));
+  select y.oid into v_labels from pg_type as y where y.typtype = 'e' and format_type(y.oid, null) = coalesce(v_original ->> 'labels', v_forms.labels);
   if exists (select from pg_cast as c where c.casttarget in (v_labels, (select y.typarray from pg_type as y where y.oid = v_labels))) then
-    v_problems := v_problems || format('%s: there is a cast to type %s, whose function would run for whoever reads the column; drop the cast', p_where, v_labels);
+    v_problems := v_problems || format('%s: there is a cast to type %s, whose function would run for whoever reads the column; drop the cast', p_where, format_type(v_labels, null));
   end if;
   if v_original is not null then
     return v_problems;
@@ -24158,6 +24158,7 @@ begin atomic
       array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
@@ -24322,6 +24323,8 @@ begin atomic
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
       'gdpr_policy.kept_since(name,text,interval,anyelement)'
     ])
+    -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
+    and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
   from pg_class as c
