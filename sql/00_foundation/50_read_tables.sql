@@ -122,7 +122,7 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -207,6 +207,7 @@ begin
     problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
 
+  problems := problems || gdpr_internal.search_problems(v_where, p_relation, p_in -> 'search', v_columns);
   v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
   problems := problems || v_retain.problems;
 
@@ -215,7 +216,8 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
-    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
+    || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';

@@ -496,6 +496,7 @@ begin
     )::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then
     return next row(
       p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false

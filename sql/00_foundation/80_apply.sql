@@ -208,7 +208,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -235,6 +235,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
+  perform gdpr_internal.drop_search(v_id);
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -317,6 +318,13 @@ begin
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
   end loop;
+  return query
+  select format('drop index %s', x.indexrelid::regclass)
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_index as x on x.indrelid = c.oid
+  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
     -- triggers that name a column stand in the way of its type; read before the first statement runs
     select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
@@ -436,7 +444,7 @@ begin
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;
   end loop;
-  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer, gdpr_owner', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;

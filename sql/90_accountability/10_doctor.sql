@@ -210,7 +210,7 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
     ])
     -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
     and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
@@ -376,6 +376,8 @@ begin
     select * from gdpr_internal.doctor_mails()
     union all
     select * from gdpr_internal.doctor_home()
+    union all
+    select * from gdpr_internal.doctor_search()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all

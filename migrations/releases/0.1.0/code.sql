@@ -69,6 +69,7 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
+  ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
@@ -2361,6 +2362,87 @@ begin atomic
 end;
 comment on function gdpr_internal.emptied_columns(regclass) is 'The columns whose values anonymisation may change: all but keys and what the database computes.';
 
+-- 00_foundation/46_read_search.sql
+-- [code] Reading what of a table may be searched for parts of words.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.search_expression(p_columns jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('coalesce(%I::text, '''')', c.name), ' || '' '' || ' order by c.n)
+  from jsonb_array_elements_text(p_columns) with ordinality as c (name, n);
+end;
+comment on function gdpr_internal.search_expression(jsonb) is
+  'The SQL of the text that is searched: the same in index, policy and view.';
+
+create or replace function gdpr_internal.search_name(p_name name)
+returns name
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (left(p_name::text, 56) || '_search')::name;
+end;
+comment on function gdpr_internal.search_name(name) is 'The name of view, function and index by which a table is searched.';
+
+create or replace function gdpr_internal.search_problems(p_where text, p_relation regclass, p_search jsonb, p_columns jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_names text[] := gdpr_internal.text_array(p_search);
+  v_problems text[] := '{}';
+  v_column record;
+begin
+  if p_search is null then
+    return '{}';
+  elsif jsonb_typeof(p_search) <> 'array' or cardinality(v_names) not between 1 and 8 then
+    return array[format('%s.search: a list of one to eight columns', p_where)];
+  end if;
+  for v_column in
+    select u.name, a.attnum, c.collisdeterministic as deterministic, p_columns -> u.name as definition,
+      a.atttypid in ('text'::regtype, 'character varying'::regtype, 'character'::regtype) as is_text
+    from unnest(v_names) as u (name)
+    left join pg_attribute as a on a.attrelid = p_relation and a.attname = u.name and a.attnum > 0 and not a.attisdropped
+    left join pg_collation as c on c.oid = a.attcollation
+  loop
+    v_problems := array_remove(v_problems || case
+      when v_column.attnum is null then format('%s.search: there is no column %s', p_where, to_json(v_column.name))
+      when coalesce(v_column.definition ->> 'encrypt', 'no') <> 'no'
+        then format('%s.search: %s is encrypted, and its parts are nowhere; search it whole by its digest', p_where, to_json(v_column.name))
+      when not v_column.is_text then format('%s.search: %s is not text', p_where, to_json(v_column.name))
+      when not v_column.deterministic then format('%s.search: %s has a nondeterministic collation', p_where, to_json(v_column.name))
+    end, null);
+  end loop;
+  if not exists (select from pg_index as x where x.indrelid = p_relation and x.indisprimary) then
+    v_problems := v_problems || format('%s.search: what is found is named by its primary key, and the table has none', p_where);
+  end if;
+  if exists (
+    select from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = p_relation
+    where t.unprotected_at is null and t.relation <> p_relation and t.view_name = gdpr_internal.search_name(c.relname)
+  ) then
+    v_problems := v_problems || format('%s.search: another protected table has the name of the search', p_where);
+  end if;
+  if not exists (select from pg_extension as e where e.extname = 'pg_trgm') then
+    v_problems := v_problems || format('%s.search: needs pg_trgm: create extension pg_trgm;', p_where);
+  end if;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.search_problems(text, regclass, jsonb, jsonb) is 'Why a table cannot be searched as the policy says.';
+
 -- 00_foundation/50_read_tables.sql
 -- [code] Reading the tables of a policy.
 -- GDPR Art. 25. Called by: gdpr.plan().
@@ -2486,7 +2568,7 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -2571,6 +2653,7 @@ begin
     problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
 
+  problems := problems || gdpr_internal.search_problems(v_where, p_relation, p_in -> 'search', v_columns);
   v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
   problems := problems || v_retain.problems;
 
@@ -2579,7 +2662,8 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
-    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
+    || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -3673,6 +3757,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
+  perform gdpr_internal.generate_search(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
@@ -3806,7 +3891,8 @@ begin atomic
   select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+    and (t.view_name = c.relname or t.definition ? 'search' and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name))
   where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
@@ -4473,6 +4559,7 @@ begin
     )::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then
     return next row(
       p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false
@@ -4801,7 +4888,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -4828,6 +4915,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
+  perform gdpr_internal.drop_search(v_id);
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -4910,6 +4998,13 @@ begin
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
   end loop;
+  return query
+  select format('drop index %s', x.indexrelid::regclass)
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_index as x on x.indrelid = c.oid
+  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
     -- triggers that name a column stand in the way of its type; read before the first statement runs
     select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
@@ -5029,7 +5124,7 @@ begin
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;
   end loop;
-  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer, gdpr_owner', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;
@@ -14567,6 +14662,207 @@ begin
 end
 $function$;
 comment on function gdpr_internal.drop_generated_controls(smallint) is 'Drops the trigger functions of a table.';
+
+-- 40_protection/74_search.sql
+-- [code] Searching plain columns for parts of words, through an index, in a table whose rows are hidden.
+-- GDPR Art. 25, 32. Row security lets no condition reach an index that could tell of a hidden row by an error or a function of the
+-- caller's: LIKE is one. Here the condition is a row policy itself, of a name that sorts before the gate, for one role alone: the owner
+-- of the search view. It reaches the index; what hidden rows meet is this one operator of PostgreSQL's, with a pattern made here, which
+-- raises no error; then the gate decides. Nothing of the caller's is evaluated on a row before that.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.search_pattern(p_word integer)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_words text[] := array(
+    select w from unnest(regexp_split_to_array(coalesce(current_setting('gdpr.search', true), ''), '\s+')) as w where w <> ''
+  );
+begin
+  if v_words = '{}' then
+    return null;
+  elsif cardinality(v_words) > 4 or (select max(length(regexp_replace(w, '[^[:alnum:]]', '', 'g'))) from unnest(v_words) as w) < 3 then
+    perform gdpr_internal.refuse('search_words');
+  end if;
+  -- every sign stands for itself: a pattern that ends in its escape sign is an error in rows that match up to there, and would tell of them
+  return '%' || coalesce(replace(replace(replace(v_words[p_word], '\', '\\'), '%', '\%'), '_', '\_') || '%', '');
+end
+$function$;
+comment on function gdpr_policy.search_pattern(integer) is
+  'The pattern of a word of gdpr.search, anywhere in a text; of a word too many, what fits all; null without any. Error: PR420 more than four words, or none of three letters or digits.';
+
+create or replace function gdpr_internal.search_condition(p_columns jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('(%s) operator(pg_catalog.~~*) (select gdpr_policy.search_pattern(%s))', gdpr_internal.search_expression(p_columns), n), ' and ' order by n)
+  from generate_series(1, 4) as n;
+end;
+comment on function gdpr_internal.search_condition(jsonb) is 'The SQL of whether a row has all words of gdpr.search in its searched columns.';
+
+create or replace function gdpr_internal.search_steps(p_relation regclass, p_definition jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_search jsonb := p_definition -> 'search';
+  v_class pg_class;
+  v_schema name;
+  v_index name;
+  v_comment text := 'gdprdb: ' || gdpr_internal.search_expression(v_search);
+  v_there oid;
+begin
+  select * into v_class from pg_class as c where c.oid = p_relation;
+  select n.nspname into v_schema from pg_namespace as n where n.oid = v_class.relnamespace;
+  v_index := gdpr_internal.search_name(v_class.relname);
+  select c.oid into v_there from pg_class as c join pg_index as x on x.indexrelid = c.oid
+  where x.indrelid = p_relation and c.relname = v_index;
+  if exists (select from pg_policy as p where p.polrelid = p_relation and p.polname = 'gdpr_30_search') then
+    return next row(p_relation::text, 'drop policy gdpr_30_search', format('drop policy if exists gdpr_30_search on %s', p_relation), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end if;
+  if v_there is not null and obj_description(v_there, 'pg_class') is distinct from v_comment then
+    return next row(p_relation::text, format('drop %I', v_index), format('drop index %I.%I', v_schema, v_index), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+    v_there := null;
+  end if;
+  if v_search is null then
+    return;
+  end if;
+  if v_there is null then
+    return next row(
+      p_relation::text, 'index what is searched',
+      format('create index %I on %s using gin ((%s) %I.gin_trgm_ops)', v_index, p_relation, gdpr_internal.search_expression(v_search), (
+        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
+      )), 'SHARE', false
+    )::gdpr_policy.step;
+    return next row(p_relation::text, 'name the index', format('comment on index %I.%I is %L', v_schema, v_index, v_comment), null, false)::gdpr_policy.step;
+  end if;
+  return next row(
+    p_relation::text, 'let the search view read the key',
+    format('grant select (%s) on table %s to gdpr_owner', (
+      select string_agg(format('%I', a.attname), ', ' order by a.attnum)
+      from pg_index as x join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+      where x.indrelid = p_relation and x.indisprimary
+    ) || coalesce((select ', ' || string_agg(format('%I', c.name), ', ') from jsonb_array_elements_text(v_search) as c (name)), ''), p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'policy gdpr_30_search',
+    format('create policy gdpr_30_search on %s as restrictive for select to gdpr_owner using (%s)', p_relation, gdpr_internal.search_condition(v_search)),
+    'ACCESS EXCLUSIVE', false
+  )::gdpr_policy.step;
+end
+$function$;
+comment on function gdpr_internal.search_steps(regclass, jsonb) is 'Steps by which a table can be searched: the index, and the condition as a row policy of the search view''s owner.';
+
+create or replace function gdpr_internal.drop_search(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_name name := (select gdpr_internal.search_name(t.view_name) from gdpr_internal.protected_table as t where t.id = p_table);
+begin
+  if exists (
+    select from pg_class as c
+    where c.relname = v_name and c.relnamespace = 'gdpr_clear'::regnamespace and c.relowner = 'gdpr_owner'::regrole and c.relkind = 'v'
+  ) then
+    execute format('drop function if exists gdpr_clear.%I(text)', v_name);
+    execute format('drop view gdpr_clear.%I', v_name);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.drop_search(smallint) is 'Drops the search view of a table and its function.';
+
+create or replace function gdpr_internal.generate_search(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_name name;
+  v_keys text;
+  v_types text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  perform gdpr_internal.drop_search(p_table);
+  if not v_table.definition ? 'search' then
+    return;
+  end if;
+  v_name := gdpr_internal.search_name(v_table.view_name);
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum), string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+  into v_keys, v_types
+  from pg_index as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+  where x.indrelid = v_table.relation and x.indisprimary;
+  execute format(
+    E'create view gdpr_clear.%I with (security_barrier) as\nselect %s\nfrom %s as t\n'
+    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))\n'
+    -- said again, for a table that is only observed
+    '  and %s',
+    v_name, v_keys, v_table.relation, v_table.relation, v_table.relation, gdpr_internal.search_condition(v_table.definition -> 'search')
+  );
+  execute format('comment on view gdpr_clear.%I is %L', v_name, format(
+    'Keys of the rows of %s that hold all words of gdpr.search, which the function of the same name sets. Generated by gdpr.apply().', v_table.relation
+  ));
+  execute format(
+    E'create function gdpr_clear.%1$I(p_words text)\nreturns table (%2$s)\nlanguage plpgsql\nvolatile\nparallel unsafe\nsecurity invoker\nas %3$L',
+    v_name, v_types, format(
+      E'#variable_conflict use_column\nbegin\n'
+      '  perform pg_catalog.set_config(''gdpr.search'', p_words, true);\n'
+      '  return query select s.* from gdpr_clear.%I as s;\n'
+      '  perform pg_catalog.set_config(''gdpr.search'', '''', true);\n'
+      'end', v_name
+    )
+  );
+  execute format('comment on function gdpr_clear.%I(text) is %L', v_name, format(
+    'Primary keys of the rows of %s that the role may see and that hold every word, in part or whole, in whatever case, in the searched columns. Error: PR420. Generated by gdpr.apply().',
+    v_table.relation
+  ));
+  execute format('revoke all on function gdpr_clear.%I(text) from public', v_name);
+  execute format('grant execute on function gdpr_clear.%I(text) to gdpr_app, gdpr_dpo', v_name);
+  execute format('grant select on gdpr_clear.%I to gdpr_app, gdpr_dpo', v_name);
+end
+$function$;
+comment on function gdpr_internal.generate_search(smallint) is 'Generates gdpr_clear.<table>_search, view and function, for a table that the policy lets be searched.';
+
+create or replace function gdpr_internal.doctor_search()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    'info', 'search', t.relation::text,
+    'parts of words are searched before the gate: who measures the time of a search, or explains one, learns how many hidden rows hold them',
+    'That is the price of the index; take "search" out of the policy where even this must not be known.'
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.definition ? 'search';
+end;
+comment on function gdpr_internal.doctor_search() is 'Findings about tables that can be searched.';
 
 -- 50_audit/15_generate_audit.sql
 -- [code] The generator of audit triggers: one record for each changed row, static SQL.
@@ -24321,7 +24617,7 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
     ])
     -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
     and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
@@ -24487,6 +24783,8 @@ begin
     select * from gdpr_internal.doctor_mails()
     union all
     select * from gdpr_internal.doctor_home()
+    union all
+    select * from gdpr_internal.doctor_search()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all
@@ -24759,6 +25057,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
+  gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
