@@ -495,6 +495,9 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  if not v_new then
+    return query select * from gdpr_internal.partition_steps(p_relation);
+  end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
   return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then

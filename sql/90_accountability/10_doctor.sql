@@ -377,6 +377,8 @@ begin
     union all
     select * from gdpr_internal.doctor_home()
     union all
+    select * from gdpr_internal.doctor_types()
+    union all
     select * from gdpr_internal.doctor_search()
     union all
     select * from gdpr_internal.doctor_sharing()

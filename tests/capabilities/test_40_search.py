@@ -117,7 +117,9 @@ def test_hidden_rows_are_not_found(people: Database, app: psycopg.Connection) ->
     )
     try:
         assert found(app, "müller") == ["Müller-Lüdenscheidt"]
-        assert people.rows("select count(*) from gdpr_clear.person_search('müller')", user="dpo_login") == [(2,)]
+        assert people.rows(
+            "select count(*) from gdpr_clear.person_search('müller')", user="dpo_login"
+        ) == [(2,)]
     finally:
         people.rows(
             "select gdpr.lift_restriction(gdpr.subject_of('public.person', id::text), 'over')"
@@ -174,14 +176,20 @@ def test_nothing_of_the_words_stays(app: psycopg.Connection) -> None:
 
 
 def test_a_table_that_is_only_observed_is_searched_too(people: Database) -> None:
-    observed = {**POLICY, "tables": {"public.person": {**POLICY["tables"]["public.person"], "mode": "observe"}}}
+    observed = {
+        **POLICY,
+        "tables": {"public.person": {**POLICY["tables"]["public.person"], "mode": "observe"}},
+    }
     apply(people, observed)
     assert len(found(people.connect("crm_app", options="-c search_path=gdpr_clear"), "müller")) == 2
     without = {**POLICY, "tables": {"public.person": {**POLICY["tables"]["public.person"]}}}
     del without["tables"]["public.person"]["search"]
     apply(people, without)
     assert plan(people, without) == []
-    assert people.rows("select to_regclass('public.person_search'), to_regclass('gdpr_clear.person_search')", user="postgres") == [(None, None)]
+    assert people.rows(
+        "select to_regclass('public.person_search'), to_regclass('gdpr_clear.person_search')",
+        user="postgres",
+    ) == [(None, None)]
     apply(people, POLICY)
     assert ("search", "public.person") in findings(people, severities=("info",))
 
@@ -197,7 +205,10 @@ def test_a_table_that_is_only_observed_is_searched_too(people: Database) -> None
     ],
 )
 def test_what_cannot_be_searched(people: Database, search: object, reason: str) -> None:
-    new = {**POLICY, "tables": {"public.person": {**POLICY["tables"]["public.person"], "search": search}}}
+    new = {
+        **POLICY,
+        "tables": {"public.person": {**POLICY["tables"]["public.person"], "search": search}},
+    }
     assert any(reason in line for line in problems(people, new))
 
 

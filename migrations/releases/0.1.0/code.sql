@@ -4558,6 +4558,9 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  if not v_new then
+    return query select * from gdpr_internal.partition_steps(p_relation);
+  end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
   return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then
@@ -4676,6 +4679,75 @@ begin
 end
 $function$;
 comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
+
+-- 00_foundation/79_partitions.sql
+-- [code] Partitions that come after the table was protected: what is in them goes through the same door.
+-- GDPR Art. 25. Called by: gdpr.apply(), when it finds a partition without the gate.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.partition_steps(p_relation regclass)
+returns setof gdpr_policy.step
+language sql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    t.relid::regclass::text, 'find the persons in a partition that came later and encrypt its rows',
+    format('select gdpr_policy.backfill_partition(%L, %L)', p_relation, t.relid::regclass), 'ACCESS EXCLUSIVE', true
+  from pg_partition_tree(p_relation) as t
+  where t.isleaf and t.relid <> p_relation
+    and not exists (select from pg_policy as p where p.polrelid = t.relid and p.polname = 'gdpr_40_gate')
+  order by 1;
+end;
+comment on function gdpr_internal.partition_steps(regclass) is 'Steps that take in partitions which were attached to a protected table.';
+
+create or replace function gdpr_policy.backfill_partition(p_relation regclass, p_partition regclass)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_trigger record;
+  v_back text[] := '{}';
+  v_statement text;
+  v_rows bigint;
+begin
+  -- this is no change of the data: the application's triggers must not see it; a row in observe mode has no gate, but its persons
+  for v_trigger in
+    select t.tgname, t.tgenabled from pg_trigger as t where t.tgrelid = p_partition and not t.tgisinternal and t.tgenabled <> 'D'
+  loop
+    execute format('alter table %s disable trigger %I', p_partition, v_trigger.tgname);
+    v_back := v_back || format('alter table %s enable %s trigger %I', p_partition,
+      case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
+  end loop;
+  if v_facts.via is not null then
+    execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+      p_partition, 'subject_' || v_facts.id);
+  end if;
+  execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
+    p_partition, 'protect_' || v_facts.id);
+  execute format('update only %s set gdpr_purposes = gdpr_purposes where gdpr_subject_id is null and gdpr_purposes is null', p_partition);
+  get diagnostics v_rows = row_count;
+  if v_facts.via is not null then
+    execute format('drop trigger zzz_gdpr_10_backfill on %s', p_partition);
+  end if;
+  execute format('drop trigger zzz_gdpr_40_backfill on %s', p_partition);
+  foreach v_statement in array v_back loop
+    execute v_statement;
+  end loop;
+  execute format('analyze %s', p_partition);
+  return v_rows;
+end
+$function$;
+comment on function gdpr_policy.backfill_partition(regclass, regclass) is
+  'Step of apply(): the rows of a partition that was attached after its table was protected find their persons and are encrypted. Returns the rows.';
 
 -- 00_foundation/80_apply.sql
 -- [code] plan() and apply(): the policy becomes the database. They run as the caller, who owns the tables.
@@ -24318,6 +24390,54 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_retention() is 'Findings about retention that does not run, and about persons in batches who could not be erased.';
 
+-- 90_accountability/06_doctor_types.sql
+-- [code] Findings about what stands beside encrypted columns and partitions.
+-- GDPR Art. 24, Art. 32(1)(d). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_types()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with encrypted as (
+    select t.relation, c.column_name, a.attnum
+    from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id and c.encrypt <> 'no'
+    join pg_attribute as a on a.attrelid = t.relation and a.attname = c.column_name
+    where t.unprotected_at is null
+  )
+  select 'error', 'detached', c.oid::regclass::text,
+    'was part of a protected table: it holds personal data that erasure does not reach, and what is written here is neither encrypted nor recorded',
+    'Attach it again and apply the policy; or copy what has to stay from the clear view elsewhere, attached, and drop it.'
+  from pg_class as c
+  join pg_policy as p on p.polrelid = c.oid and p.polname = 'gdpr_40_gate'
+  where not exists (
+    select from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and (t.relation = c.oid or t.relation = pg_partition_root(c.oid))
+  )
+  union all
+  select 'warning', 'tests_ciphertext', e.relation::text,
+    format('constraint %I came after the policy and tests the ciphertext of column %I', k.conname, e.column_name),
+    'Drop it; unprotect the table, add it and apply the policy: then it goes on over plaintext.'
+  from encrypted as e
+  join pg_constraint as k on k.conrelid = e.relation and k.contype in ('c', 'x') and e.attnum = any (k.conkey)
+  union all
+  select 'info', 'trigger_reads', e.relation::text,
+    format('trigger %I runs after the row is stored and reads column %I: it sees ciphertext', g.tgname, e.column_name),
+    'A BEFORE trigger sees the plaintext of what is written; gdpr.reveal() opens a value to those who may read it.'
+  from encrypted as e
+  join pg_trigger as g on g.tgrelid = e.relation and not g.tgisinternal and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 2 = 0
+  join pg_proc as f on f.oid = g.tgfoid
+  where lower(f.prosrc) ~ format('\m(new|old)\.(%1$s|"%1$s")\M', regexp_replace(lower(e.column_name), '([^[:alnum:]_])', '\\\1', 'g'));
+end;
+comment on function gdpr_internal.doctor_types() is
+  'Findings: detached partitions, constraints that came after encryption, triggers that read ciphertext.';
+
 -- 90_accountability/07_doctor_sharing.sql
 -- [code] Findings about recipients and about notices that they did not get.
 -- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
@@ -24783,6 +24903,8 @@ begin
     select * from gdpr_internal.doctor_mails()
     union all
     select * from gdpr_internal.doctor_home()
+    union all
+    select * from gdpr_internal.doctor_types()
     union all
     select * from gdpr_internal.doctor_search()
     union all
