@@ -261,9 +261,18 @@ begin
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
-  from pg_index as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
-  where x.indrelid = v_table.relation and x.indisprimary;
+  from (
+    -- what names one row: the primary key, else the shortest unique one that is never null
+    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
+    from pg_index as x
+    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+      and not exists (
+        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
+      )
+    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
+    limit 1
+  ) as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),

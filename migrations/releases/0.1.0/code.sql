@@ -79,7 +79,7 @@ values
   ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
   ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
-  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table and apply the policy again.', null),
+  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table, or a unique one that is NOT NULL, and apply the policy again.', null),
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
@@ -9610,6 +9610,29 @@ $function$;
 comment on function gdpr.digest(text, text) is
   'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
 
+create or replace function gdpr.digests(p_kind text, p_values text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    from unnest(p_values) with ordinality as u (value, n)
+    order by u.n
+  );
+end
+$function$;
+comment on function gdpr.digests(text, text[]) is
+  'The keyed digests of a list of identifiers, in its order: where email_digest = any (gdpr.digests(''email'', $1)). Art. 32.';
+
 create or replace function gdpr_internal.has_key()
 returns boolean
 language sql
@@ -14637,9 +14660,18 @@ begin
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
-  from pg_index as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
-  where x.indrelid = v_table.relation and x.indisprimary;
+  from (
+    -- what names one row: the primary key, else the shortest unique one that is never null
+    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
+    from pg_index as x
+    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+      and not exists (
+        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
+      )
+    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
+    limit 1
+  ) as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
@@ -25409,7 +25441,7 @@ grant execute on function
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
