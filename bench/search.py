@@ -19,7 +19,8 @@ from bench.harness import SETTINGS
 from gdprdb import migrate
 from gdprdb.server import Cluster
 
-#: What is searched for: a rare name, two words of it, a name, a part of many, one of nobody.
+#: What is searched for: a rare name, two words of it, one of hidden people only, a part of many
+#: names, one of nobody.
 WORDS = ("lüdenscheidt", "hans denscheid", "müllerberg", "bergmann", "xylophon")
 
 POLICY: dict[str, Any] = {

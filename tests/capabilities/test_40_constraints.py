@@ -3,6 +3,7 @@ says why not and what else to do."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import psycopg
@@ -223,7 +224,7 @@ def test_erasure_asks_no_constraint(protected: Database) -> None:
 
 
 def test_correction_is_checked_too(protected: Database) -> None:
-    """gdpr.rectify() writes as gdpr_worker; the constraint sees the officer's value and the rest."""
+    """gdpr.rectify() writes as gdpr_worker; the constraint sees the new value and the rest."""
     person = "gdpr.subject_of('hr.person', '1')"
     change = '[{"table": "hr.person", "key": "1", "column": "died", "value": "1940-01-01"}]'
     dpo = protected.connect("dpo_login")
@@ -236,6 +237,27 @@ def test_correction_is_checked_too(protected: Database) -> None:
     assert protected.rows(
         "select died::text from gdpr_clear.person where id = 1", user="crm_app"
     ) == [("2001-01-01",)]
+
+
+def test_an_import_says_which_lines_violate_one(protected: Database) -> None:
+    """As for every other constraint: line and constraint, never the value."""
+    app = protected.connect("crm_app", autocommit=False)
+    rows = [
+        {"name": "I1", "born": "1980-01-01", "mood": "ok"},
+        {"name": "I2", "born": "1780-01-01"},
+        {"name": "I3", "tel": "secret"},
+        {"name": "I4", "mood": "secret"},
+    ]
+    with refused("PR109", "import_refused") as error, app.transaction():
+        app.execute("select gdpr.import_rows('hr.person', %s)", [json.dumps(rows)])
+    lines = error.value.diag.message_detail or ""
+    assert "born_late" in lines
+    assert "tel_check" in lines
+    assert "secret" not in str(error.value)
+    assert "1780" not in str(error.value)
+    app.execute("select gdpr.import_rows('hr.person', %s)", [json.dumps(rows[:1])])
+    assert app.execute("select count(*) from hr.person where name = 'I1'").fetchone() == (1,)
+    app.rollback()
 
 
 def test_the_report_shows_values_of_own_types(protected: Database) -> None:
@@ -261,7 +283,8 @@ def test_an_owner_who_exchanges_the_function_of_a_check_opens_nothing(
         owner = db.connect()
         owner.execute("""
             create table public.seen (who text, what text); grant all on public.seen to public;
-            create function public.judge(a text, b text) returns boolean language sql as 'select true';
+            create function public.judge(a text, b text) returns boolean language sql as
+              'select true';
             create table public.person (id integer primary key, secret text, plain text,
               check (public.judge(secret, plain)));
             insert into public.person values (1, 'hidden', 'p');
@@ -278,7 +301,8 @@ def test_an_owner_who_exchanges_the_function_of_a_check_opens_nothing(
         )
         owner = db.connect("auditor_login")
         owner.execute("""
-            create or replace function public.judge(a text, b text) returns boolean language plpgsql as $$
+            create or replace function public.judge(a text, b text) returns boolean
+            language plpgsql as $$
             begin
               insert into public.seen values (current_user, a); return true;
             end $$
@@ -304,7 +328,7 @@ def test_an_owner_who_exchanges_the_function_of_a_check_opens_nothing(
 def test_checks_are_evaluated_with_nobody_elses_rights(
     clone: Clone, installed_template: str
 ) -> None:
-    """Neither the key holder nor an owner of gdprdb ever runs an expression of the table's owner."""
+    """No role that holds keys or registers ever runs an expression of the table's owner."""
     with clone(installed_template) as db:
         owner = db.connect()
         owner.execute("""
@@ -314,7 +338,8 @@ def test_checks_are_evaluated_with_nobody_elses_rights(
               insert into public.seen values (current_user); return true;
             end $$;
             create domain public.spied as text check (public.spy(value));
-            create table public.person (id integer primary key, a text check (public.spy(a)), b public.spied);
+            create table public.person (id integer primary key, a text check (public.spy(a)),
+              b public.spied);
             grant all on public.person to crm_app;
         """)
         apply(db, one_table("public.person", columns={c: {"encrypt": True} for c in "ab"}))
@@ -338,7 +363,7 @@ def test_checks_are_evaluated_with_nobody_elses_rights(
         }
 
 
-# ---------------------------------------------------------------- what plan refuses, and the way out
+# ---------------------------------------------------------------- refused, with a way out
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ create table public.person (id bigint generated always as identity primary key, 
 insert into public.person (first_name, last_name, city)
 select 'First' || n, 'Last' || md5(n::text), 'City' from generate_series(1, 3000) as n;
 insert into public.person (first_name, last_name, city) values
-  ('Ada', 'Müller-Lüdenscheidt', 'Ulm'), ('Bela', 'Müllerin', 'Ulm'), ('Chie', '100%_sure\\', 'Ulm'),
-  (null, 'Mueller', 'Ulm');
+  ('Ada', 'Müller-Lüdenscheidt', 'Ulm'), ('Bela', 'Müllerin', 'Ulm'),
+  ('Chie', '100%_sure\\', 'Ulm'), (null, 'Mueller', 'Ulm');
 analyze public.person;
 grant all on public.person to crm_app;
 """
@@ -61,7 +61,8 @@ def found(connection: psycopg.Connection, words: str | None) -> list[str]:
     return [
         name
         for (name,) in connection.execute(
-            "select last_name from person where id in (select id from person_search(%s)) order by 1",
+            "select last_name from person where id in (select id from person_search(%s))"
+            " order by last_name",
             [words],
         )
     ]
@@ -76,7 +77,7 @@ def found(connection: psycopg.Connection, words: str | None) -> list[str]:
         ("ada müllerin", []),
         ("mueller", ["Mueller"]),
         ("100%_sure\\", ["100%_sure\\"]),
-        ("m%r", []),
+        ("m%ller", []),
         ("müll_r", []),
         ("müll' or '1'='1", []),
         ("", []),
@@ -86,10 +87,6 @@ def found(connection: psycopg.Connection, words: str | None) -> list[str]:
 )
 def test_what_is_found(app: psycopg.Connection, words: str | None, names: list[str]) -> None:
     """Every word, anywhere, in whatever case; each sign stands for itself."""
-    if words in ("m%r",):
-        with refused("PR420", "search_words"), app.transaction():
-            found(app, words)
-        return
     assert found(app, words) == names
 
 
@@ -110,7 +107,7 @@ def test_the_search_goes_through_the_index(app: psycopg.Connection) -> None:
 
 def test_hidden_rows_are_not_found(people: Database, app: psycopg.Connection) -> None:
     """The gate decides about each row that has the words, as about every other."""
-    (person,) = people.rows(
+    people.rows(
         "select gdpr.restrict(gdpr.subject_of('public.person', id::text), 'other')"
         " from gdpr_clear.person where last_name = 'Müllerin'",
         user="dpo_login",
@@ -147,9 +144,10 @@ def test_no_function_of_the_caller_meets_a_hidden_row(people: Database) -> None:
         "select * from gdpr_clear.person_search('müller')",
         "select * from gdpr_clear.person_search where public.tell(id)",
     ):
-        with pytest.raises(psycopg.Error), app.transaction():
-            app.execute("set local gdpr.search = 'müller'")
-            app.execute(statement.encode()).fetchall()
+        app.execute("savepoint before; set local gdpr.search = 'müller'")
+        with pytest.raises(psycopg.Error):
+            app.execute(statement.encode())
+        app.execute("rollback to before")
     assert heard == []
 
 

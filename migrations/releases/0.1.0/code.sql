@@ -11343,10 +11343,10 @@ begin atomic
     array_agg(a.attname order by u.position) filter (where c.id is not null)
   from (
     select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
-    from gdpr_internal.protected_column as c
-    cross join lateral jsonb_array_elements(c.original -> 'checks') as e
-    where c.table_id = p_table and c.encrypt <> 'no'
-    order by e.value ->> 'name', c.position
+    from gdpr_internal.protected_column as o
+    cross join lateral jsonb_array_elements(o.original -> 'checks') as e
+    where o.table_id = p_table and o.encrypt <> 'no'
+    order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
   cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
