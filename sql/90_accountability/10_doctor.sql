@@ -118,7 +118,12 @@ begin atomic
   join pg_index as i on i.indrelid = l.relation and (i.indexprs is not null or exists (
     select from pg_class as c join pg_am as m on m.oid = c.relam where c.oid = i.indexrelid and m.amname in ('gin', 'gist', 'spgist')
   ))
-  where l.mode = 'enforce' and l.present;
+  join pg_class as o on o.oid = l.relation
+  where l.mode = 'enforce' and l.present
+    -- the index of a search is reached by its policy
+    and not (l.definition ? 'search' and exists (
+      select from pg_class as c where c.oid = i.indexrelid and c.relname = gdpr_internal.search_name(o.relname)
+    ));
 end;
 comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
 
