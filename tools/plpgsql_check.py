@@ -22,12 +22,14 @@ from gdprdb.errors import GdprdbError, explain
 from gdprdb.server import Binaries, Cluster, find_binaries
 
 SAMPLE = """
+create type public.mood as enum ('sad', 'glad');
 create table public.customer (
   id bigint generated always as identity primary key,
   email varchar(200) not null unique,
   phone text,
-  last_name text not null,
-  birth_date date
+  last_name text not null check (last_name <> phone),
+  birth_date date check (birth_date > '1900-01-01'),
+  mood public.mood
 );
 create table public.invoice (
   id bigint generated always as identity primary key,
@@ -64,6 +66,7 @@ POLICY = {
                 "phone": {"category": "contact", "sensitive": True, "encrypt": True},
                 "last_name": {"category": "identity", "mask": "initial"},
                 "birth_date": {"category": "demographic", "encrypt": True, "mask": "year"},
+                "mood": {"encrypt": True},
             },
         },
         "public.invoice": {
@@ -90,6 +93,11 @@ REVIEWED = {
     ("gdpr_generated.move_children", _RUNS),
     ("gdpr_internal.generate_addresses", _RUNS),
     ("gdpr_internal.generate_purposes", _RUNS),
+    ("gdpr_internal.generate_search", _RUNS),
+    # Writes, and puts into triggers, CHECK constraints as the catalog writes them; they run as
+    # whoever writes the table.
+    ("gdpr_internal.generate_values", _RUNS),
+    ("gdpr_policy.put_checks", _RUNS),
     # Runs CHECK constraints as the catalog writes them, as gdpr_worker, which may be made to
     # run anything by the owner of a table anyway.
     ("gdpr_generated.failed_checks", _RUNS),

@@ -309,15 +309,8 @@ begin
     problems := problems || format('%s: the table has no such column', p_where);
     return;
   end if;
-  v_type := coalesce(
-    (
-      select c.original_type from gdpr_internal.protected_column as c
-      join gdpr_internal.protected_table as t on t.id = c.table_id
-      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_name
-    ),
-    format_type(v_attribute.atttypid, v_attribute.atttypmod)
-  );
   v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  v_type := gdpr_internal.column_type(p_relation, p_name, v_encrypt <> 'no');
   if v_encrypt not in ('no', 'yes', 'searchable') then
     problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
   end if;
@@ -338,6 +331,8 @@ begin
     problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  elsif p_in ->> 'canonical' = 'exact' and gdpr_internal.shows_citext(p_relation, p_name) then
+    problems := problems || format('%s.canonical: citext counts values as equal that differ in case, "exact" would not', p_where);
   end if;
   if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
@@ -405,97 +400,3 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_column(text, regclass, text, jsonb) is 'One column of a policy in normal form, and its problems.';
-
-create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
-returns text[]
-language plpgsql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_problems text[] := '{}';
-  v_protected boolean := exists (
-    select from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
-  );
-  v_dependent record;
-begin
-  if p_attribute.attcollation <> 0 and not (
-    select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
-  ) then
-    v_problems := v_problems || format('%s: has a nondeterministic collation, which ciphertext cannot follow', p_where);
-  end if;
-  if not v_protected and not exists (
-    select from pg_type as y
-    where y.oid = p_attribute.atttypid and y.typtype = 'b' and y.typnamespace = 'pg_catalog'::regnamespace
-      and y.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid', 'regclass'])
-  ) then
-    v_problems := v_problems || format('%s: columns of type %s cannot be encrypted yet', p_where, p_type);
-  end if;
-  if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
-    v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
-  end if;
-  if v_protected then
-    return v_problems;
-  end if;
-  for v_dependent in
-    select
-      d.classid,
-      d.objid,
-      case
-        when d.classid = 'pg_constraint'::regclass then (select k.contype::text from pg_constraint as k where k.oid = d.objid)
-        when d.classid = 'pg_class'::regclass then (select c.relkind::text from pg_class as c where c.oid = d.objid)
-      end as kind,
-      pg_describe_object(d.classid, d.objid, d.objsubid) as name,
-      case when d.classid = 'pg_class'::regclass then d.objid end as index_id,
-      case when d.classid = 'pg_constraint'::regclass then (select k.conindid from pg_constraint as k where k.oid = d.objid) end as constraint_index
-    from pg_depend as d
-    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
-  loop
-    if v_dependent.classid = 'pg_attrdef'::regclass and exists (
-      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_attribute.attnum
-    ) then
-      continue;
-    elsif v_dependent.classid = 'pg_rewrite'::regclass and exists (
-      -- our own views are taken off before
-      select from pg_rewrite as w
-      join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
-    ) then
-      continue;
-    elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
-      if exists (
-        select from pg_index as x
-        where x.indexrelid = coalesce(nullif(v_dependent.constraint_index, 0), v_dependent.index_id) and x.indisunique
-          and (p_encrypt <> 'searchable' or x.indkey::text <> p_attribute.attnum::text or x.indpred is not null or x.indexprs is not null)
-      ) then
-        v_problems := v_problems || format(
-          '%s: %s needs encrypt = "searchable" and to be over this column alone', p_where, v_dependent.name
-        );
-      end if;
-    elsif v_dependent.kind = 'p' then
-      v_problems := v_problems || format('%s: is part of the primary key', p_where);
-    elsif v_dependent.kind = 'f' then
-      v_problems := v_problems || format('%s: is part of a foreign key (%s)', p_where, v_dependent.name);
-    elsif v_dependent.kind = 'c' then
-      v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
-    elsif v_dependent.kind = 'x' then
-      v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
-    elsif coalesce(v_dependent.kind, '') not in ('S', 'n') then
-      -- n: NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
-      v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
-    end if;
-  end loop;
-  if exists (
-    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
-  ) then
-    v_problems := v_problems || format('%s: is part of the partition key', p_where);
-  end if;
-  return v_problems;
-end
-$function$;
-comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
-  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';

@@ -122,7 +122,7 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -207,6 +207,7 @@ begin
     problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
 
+  problems := problems || gdpr_internal.search_problems(v_where, p_relation, p_in -> 'search', v_columns);
   v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
   problems := problems || v_retain.problems;
 
@@ -215,7 +216,8 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
-    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
+    || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -259,14 +261,9 @@ begin atomic
   from pg_attribute as a
   where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
     and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
-    and gdpr_internal.neutral_value(coalesce(
-      (
-        select c.original_type from gdpr_internal.protected_column as c
-        join gdpr_internal.protected_table as t on t.id = c.table_id
-        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
-      ),
-      format_type(a.atttypid, a.atttypmod)
-    )) is null;
+    and gdpr_internal.neutral_value(
+      gdpr_internal.column_type(p_relation, a.attname, coalesce(p_columns -> a.attname::text ->> 'encrypt', 'no') <> 'no')
+    ) is null;
 end;
 comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
@@ -362,7 +359,7 @@ begin atomic
   with declared as (
     select
       t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
-      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+      coalesce(p.original ->> 'type', p.original_type, format_type(a.atttypid, a.atttypmod)) as type
     from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
     cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
     left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped

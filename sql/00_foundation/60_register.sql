@@ -236,6 +236,11 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
     'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+    'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+    'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
+    'shown', nullif(f.shown, f.carrier),
+    'is_domain', nullif(f.is_domain, false),
+    'labels', f.labels,
     'collation', (
       select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
       where l.oid = a.attcollation and l.collname <> 'default'
@@ -245,6 +250,7 @@ begin atomic
       from pg_constraint as k
       where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
     ),
+    'checks', gdpr_internal.checks_over(p_relation, a.attnum),
     'indexes', (
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
       from pg_index as x
@@ -265,12 +271,21 @@ begin atomic
     ),
     'unique_constraint', (
       select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+    ),
+    'unique_timing', (
+      select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
+      order by k.conname
+      limit 1
     )
   )) end
   from pg_attribute as a
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   where a.attrelid = p_relation and a.attname = p_column;
 end;
-comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
+comment on function gdpr_internal.original_column(regclass, name, text) is
+  'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb
@@ -363,10 +378,11 @@ begin
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
-    format_type(a.atttypid, a.atttypmod),
+    coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
@@ -569,6 +585,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
+  perform gdpr_internal.generate_search(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;

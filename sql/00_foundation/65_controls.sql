@@ -40,7 +40,8 @@ begin atomic
   select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+    and (t.view_name = c.relname or t.definition ? 'search' and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name))
   where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
@@ -199,7 +200,7 @@ select
   c.mask,
   c.erase,
   c.provided,
-  c.original_type as type,
+  coalesce(c.original ->> 'type', c.original_type) as type,
   c.about,
   c.same_as
 from gdpr_internal.protected_column as c

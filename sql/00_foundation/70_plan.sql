@@ -88,12 +88,14 @@ begin atomic
         (
           select c.original_type from gdpr_internal.protected_column as c
           join gdpr_internal.protected_table as t on t.id = c.table_id
-          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name
+          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
         ),
+        case when s.encrypt <> 'no' then f.carrier end,
         format_type(a.atttypid, a.atttypmod)
       ), 6
     from gdpr_internal.stored_columns(p_definition) as s
     join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
     where s.masked
   ) as c (column_name, type, n)
   order by c.n, c.column_name;
@@ -112,6 +114,9 @@ declare
   v_column record;
   v_alter text[] := '{}';
   v_object record;
+  v_drop text[];
+  v_create text[];
+  v_statement text;
 begin
   for v_object in
     select distinct
@@ -132,9 +137,34 @@ begin
   loop
     return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
   end loop;
+  for v_object in
+    select distinct k.conname
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    join pg_constraint as k on k.conrelid = p_relation and k.contype = 'c' and a.attnum = any (k.conkey)
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by 1
+  loop
+    return next row(
+      p_relation::text, format('constraint %I goes on in a trigger, which sees plaintext', v_object.conname),
+      format('alter table %s drop constraint %I', p_relation, v_object.conname), 'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+  select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
+  from gdpr_internal.column_triggers(p_relation, array(
+    select s.column_name from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and a.atttypid <> 'text'::regtype
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+  )) as g;
+  foreach v_statement in array coalesce(v_drop, '{}') loop
+    return next row(p_relation::text, 'a trigger makes room for the new type', v_statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
   for v_column in
     select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
-      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum) as expression
+      coalesce(
+        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+        gdpr_internal.type_default(a.atttypid)
+      ) as expression
     from gdpr_internal.stored_columns(p_definition) as s
     join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
@@ -161,6 +191,9 @@ begin
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  foreach v_statement in array coalesce(v_create, '{}') loop
+    return next row(p_relation::text, 'and comes back', v_statement, 'SHARE ROW EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
 end
 $function$;
 comment on function gdpr_internal.encrypt_steps(regclass, jsonb, jsonb) is 'Steps that make room for ciphertext in columns that are encrypted from now on.';
@@ -211,7 +244,9 @@ begin
     return next row(
       p_relation::text, format('index the digest of %I', v_column.column_name),
       case
-        when v_unique ? 'unique_constraint' then format('alter table %s add constraint %I unique (%I)', p_relation, v_name, v_column.digest)
+        when v_unique ? 'unique_constraint' then rtrim(
+          format('alter table %s add constraint %I unique (%I) %s', p_relation, v_name, v_column.digest, v_unique ->> 'unique_timing')
+        )
         when v_name is not null then format('create unique index %I on %s (%I)', v_name, p_relation, v_column.digest)
         else format('create index on %s (%I)', p_relation, v_column.digest)
       end,
@@ -278,6 +313,12 @@ begin
       format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
+  if gdpr_internal.has_held_values(p_relation, p_definition) then
+    return next row(
+      p_relation::text, 'constraints and types of encrypted columns hold', format('select gdpr_policy.put_checks(%L)', p_relation),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
 end
 $function$;
 comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
@@ -454,7 +495,11 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  if not v_new then
+    return query select * from gdpr_internal.partition_steps(p_relation);
+  end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then
     return next row(
       p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false

@@ -208,7 +208,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -235,6 +235,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
+  perform gdpr_internal.drop_search(v_id);
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -299,24 +300,40 @@ declare
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
+  v_drop text[];
+  v_create text[];
 begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
   loop
-    if v_column.original ? 'default' then
+    if v_column.original ?| array['default', 'type_default'] then
       v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
     end if;
     v_alter := v_alter || format(
       'alter column %1$I type %2$s%5$s using gdpr_policy.decrypt_for_unprotect(%3$s, %4$s, %1$I)::%2$s',
-      v_column.column_name, v_column.original_type, 'gdpr_subject_id', v_column.id,
+      v_column.column_name, coalesce(v_column.original ->> 'type', v_column.original_type), 'gdpr_subject_id', v_column.id,
       coalesce(' collate ' || (v_column.original ->> 'collation'), '')
     );
     if v_column.original ? 'default' then
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
   end loop;
+  return query
+  select format('drop index %s', x.indexrelid::regclass)
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_index as x on x.indrelid = c.oid
+  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
+    -- triggers that name a column stand in the way of its type; read before the first statement runs
+    select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
+    from gdpr_internal.column_triggers(p_relation, array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no'
+    )) as g;
+    return query select s from unnest(v_drop) as s;
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
+    return query select s from unnest(v_create) as s;
   end if;
   return next format('alter table %s %s', p_relation, (
     select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
@@ -327,7 +344,8 @@ begin
     select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
     cross join lateral (
-      select 'constraint' as kind, value from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]'))
+      select 'constraint' as kind, value
+      from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]') || coalesce(c.original -> 'checks', '[]'))
       union all
       select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
     ) as k
@@ -426,7 +444,7 @@ begin
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;
   end loop;
-  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer, gdpr_owner', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;

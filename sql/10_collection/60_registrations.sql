@@ -328,6 +328,8 @@ begin atomic
       from (
         select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
         union all select 'gdpr_' || e.name from gdpr.error_code as e
+        -- of encrypted columns, held by triggers
+        union all select k.value ->> 'name' from gdpr_internal.protected_column as c cross join jsonb_array_elements(c.original -> 'checks') as k
       ) as n (name)
       where n.name = p_constraint limit 1
     ),

@@ -296,6 +296,29 @@ $function$;
 comment on function gdpr.digest(text, text) is
   'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
 
+create or replace function gdpr.digests(p_kind text, p_values text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    from unnest(p_values) with ordinality as u (value, n)
+    order by u.n
+  );
+end
+$function$;
+comment on function gdpr.digests(text, text[]) is
+  'The keyed digests of a list of identifiers, in its order: where email_digest = any (gdpr.digests(''email'', $1)). Art. 32.';
+
 create or replace function gdpr_internal.has_key()
 returns boolean
 language sql

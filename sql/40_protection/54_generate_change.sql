@@ -174,6 +174,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
   perform gdpr_internal.generate_audit(p_table);

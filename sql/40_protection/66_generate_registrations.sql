@@ -41,25 +41,40 @@ declare
   v_problems text[] := '{}';
 begin
   for v_check in
-    select k.conname, pg_get_expr(k.conbin, k.conrelid) as expression
-    from pg_constraint as k
-    where k.conrelid = p_relation and k.contype = 'c'
-      -- a column that was not given may have a default, which nobody knows yet
-      and not exists (
-        select from pg_attribute as a
-        where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
-      )
-    order by k.conname
+    select k.name, k.expression, k.source
+    from (
+      select k.conname::text as name, pg_get_expr(k.conbin, k.conrelid) as expression, k.conkey,
+        format('jsonb_populate_record(null::%s, $1)', p_relation) as source
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c'
+      union
+      -- those that encryption took off the table
+      select e.value ->> 'name', e.value ->> 'check', u.keys, format('jsonb_to_record($1) as r (%s)', u.columns)
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id and t.relation = p_relation and t.unprotected_at is null
+      cross join lateral jsonb_array_elements(c.original -> 'checks') as e
+      cross join lateral (
+        select array_agg(r.position) as keys, string_agg(format('%I %s', r.name, r.type), ', ') as columns
+        from jsonb_to_recordset(e.value -> 'columns') as r (position smallint, name text, type text)
+      ) as u
+      where c.encrypt <> 'no'
+    ) as k
+    -- a column that was not given may have a default, which nobody knows yet
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_relation and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
+    )
+    order by k.name
   loop
     begin
-      execute format('select exists (select from jsonb_populate_record(null::%s, $1) where not (%s))', p_relation, v_check.expression)
+      execute format('select exists (select from %s where not (%s))', v_check.source, v_check.expression)
       into v_failed using p_row;
     exception when others then
       -- what cannot be known now is known when the row is inserted
       v_failed := false;
     end;
     if v_failed then
-      v_problems := v_problems || format('constraint %I', v_check.conname);
+      v_problems := v_problems || format('constraint %I', v_check.name);
     end if;
   end loop;
   return v_problems;

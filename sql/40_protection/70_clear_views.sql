@@ -117,7 +117,7 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          c.original_type, a.attname
+          coalesce(c.original ->> 'shown', c.original_type), a.attname
         )
       end, E',\n' order by a.attnum
     )
@@ -183,7 +183,7 @@ cross join lateral (
   );
   for v_column in
     select a.attname,
-      case when c.encrypt <> 'no' then c.original ->> 'default' else pg_get_expr(d.adbin, d.adrelid) end as expression
+      case when c.encrypt <> 'no' then coalesce(c.original ->> 'default', c.original ->> 'type_default') else pg_get_expr(d.adbin, d.adrelid) end as expression
     from pg_attribute as a
     join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
@@ -258,8 +258,8 @@ begin
       case when a.encrypted
         -- no operator that the caller's search_path could replace: it would hear the plaintext
         then format(
-          '%1$I = case when coalesce(pg_catalog.texteq(new.%1$I::pg_catalog.text, old.%1$I::pg_catalog.text), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
-          a.attname, a.value
+          '%1$I = case when coalesce(pg_catalog.texteq(%3$s, %4$s), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
+          a.attname, a.value, a.new_text, a.old_text
         )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
@@ -269,19 +269,35 @@ begin
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
       coalesce(c.encrypt <> 'no', false) as encrypted,
-      case when c.encrypt <> 'no' then gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
-        else format('new.%I', a.attname)
-      end as value
+      case when c.encrypt = 'no' or c.encrypt is null then format('new.%I', a.attname)
+        -- no cast that the owner of a type could have planted
+        when c.original ? 'labels' then format('gdpr.text_of(new.%I)', a.attname)
+        else gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
+      end as value,
+      format(k.code, 'new', a.attname) as new_text,
+      format(k.code, 'old', a.attname) as old_text
     from pg_attribute as a
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+    cross join lateral (
+      select case when c.original ? 'labels' then 'gdpr.text_of(%s.%I)' else '%s.%I::pg_catalog.text' end as code
+    ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
-  from pg_index as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
-  where x.indrelid = v_table.relation and x.indisprimary;
+  from (
+    -- what names one row: the primary key, else the shortest unique one that is never null
+    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
+    from pg_index as x
+    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+      and not exists (
+        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
+      )
+    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
+    limit 1
+  ) as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
@@ -366,7 +382,10 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
-      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table)
+      and (
+        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
+      )
   loop
     execute format('drop function %s', v_function);
   end loop;

@@ -47,6 +47,7 @@ begin atomic
       array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
@@ -117,7 +118,12 @@ begin atomic
   join pg_index as i on i.indrelid = l.relation and (i.indexprs is not null or exists (
     select from pg_class as c join pg_am as m on m.oid = c.relam where c.oid = i.indexrelid and m.amname in ('gin', 'gist', 'spgist')
   ))
-  where l.mode = 'enforce' and l.present;
+  join pg_class as o on o.oid = l.relation
+  where l.mode = 'enforce' and l.present
+    -- the index of a search is reached by its policy
+    and not (l.definition ? 'search' and exists (
+      select from pg_class as c where c.oid = i.indexrelid and c.relname = gdpr_internal.search_name(o.relname)
+    ));
 end;
 comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
 
@@ -209,8 +215,10 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_keys(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
     ])
+    -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
+    and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
   from pg_class as c
@@ -373,6 +381,10 @@ begin
     select * from gdpr_internal.doctor_mails()
     union all
     select * from gdpr_internal.doctor_home()
+    union all
+    select * from gdpr_internal.doctor_types()
+    union all
+    select * from gdpr_internal.doctor_search()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all

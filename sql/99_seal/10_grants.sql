@@ -106,7 +106,7 @@ grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_inter
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
   gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
-  gdpr_internal.purpose_inherited(name, text),
+  gdpr_internal.purpose_inherited(name, text), gdpr_internal.clear_inherited(name),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
@@ -123,6 +123,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
+  gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
@@ -142,7 +143,7 @@ $steps$;
 grant execute on function
   gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
-  gdpr_internal.drop_views(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
+  gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
 
 grant execute on function
@@ -328,7 +329,7 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
@@ -369,7 +370,7 @@ grant execute on function
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;

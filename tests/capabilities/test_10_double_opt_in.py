@@ -254,6 +254,17 @@ def test_a_check_of_the_table_is_asked_at_once(forms: Database) -> None:
     submit(forms)
 
 
+def test_a_check_over_an_encrypted_column_is_asked_at_once(shop: Database) -> None:
+    """Encryption took it off the table; it is one of the table's conditions all the same."""
+    shop.rows("alter table crm.customer add check (birth_date > '1900-01-01')")
+    shop.rows("grant gdpr_portal to portal_app", user="postgres")
+    apply(shop, with_registrations())
+    with refused("PR104", "registration_refused") as error:
+        submit(shop, {**DORA, "birth_date": "1890-05-06"})
+    assert error.value.diag.message_detail == "constraint customer_birth_date_check"
+    submit(shop)
+
+
 def test_what_cannot_be_known_is_said_at_the_confirmation_and_nothing_is_lost(
     forms: Database,
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from tests.capabilities.crm import refused
+from tests.capabilities.crm import apply, one_table, refused
 from tests.support import Clone, Database
 
 
@@ -85,6 +86,121 @@ def test_lists_of_encrypted_values(app: psycopg.Connection) -> None:
     )
     assert "Index Scan using customer_email_key" in plan
     assert "Index Cond: (gdpr_email_digest = ANY" in plan
+
+
+def test_a_list_of_encrypted_values_as_one_parameter(app: psycopg.Connection) -> None:
+    """= ANY of digests that are made of an array: one index condition, duplicates and NULL in it
+    or not."""
+    wanted = ["BELA@example.com", None, "nobody@x.example", "anna@example.com", ""]
+    statement = (
+        "select id from customer where email_digest = any (gdpr.digests('email', %s)) order by id"
+    )
+    assert app.execute(statement, [wanted]).fetchall() == [(1,), (2,)]
+    assert app.execute(statement, [[]]).fetchall() == []
+    assert app.execute(
+        "select gdpr.digests('email', %s) = array(select gdpr.digest('email', v) from"
+        " unnest(%s::text[]) as v)",
+        [wanted, wanted],
+    ).fetchone() == (True,)
+    app.execute("set local enable_seqscan = off")
+    unordered = "explain " + statement.removesuffix(" order by id")
+    lines = app.execute(unordered.encode(), [wanted]).fetchall()
+    plan = "\n".join(line for (line,) in lines)
+    assert "Index Cond: (gdpr_email_digest = ANY" in plan
+    assert "customer_email_key" in plan
+
+
+def test_two_tables_are_joined_by_their_digests(shared: Database, app: psycopg.Connection) -> None:
+    """A lead and a customer of one address, in whatever spelling, through the index."""
+    app.execute("set local gdpr.purpose = 'marketing'")
+    question = (
+        "select l.full_name, c.last_name from lead as l join customer as c using (email_digest)"
+    )
+    shared.rows(
+        "select gdpr.record_consent(gdpr.subject_of('crm.customer', '1'), 'marketing', true,"
+        " 'web_form')",
+        user="dpo_login",
+    )
+    assert app.execute(question).fetchall() == [("Anna Ahrens", "Ahrens")]
+    app.execute(
+        "set local enable_seqscan = off; set local enable_hashjoin = off;"
+        " set local enable_mergejoin = off"
+    )
+    plan = "\n".join(line for (line,) in app.execute("explain " + question))
+    assert "Index Cond: (gdpr_email_digest = " in plan
+
+
+def test_rows_without_a_primary_key(db: Database) -> None:
+    """A unique key that is never null names a row as well; without one, a row cannot be changed
+    through the view."""
+    owner = db.connect()
+    owner.execute("""
+        create table public.one (a integer not null, b text not null, c text, unique (a, b));
+        create table public.two (a integer unique, b text not null, c text);
+        create table public.three (a integer not null, b text, c text);
+        create unique index on public.three (a) where b is null;
+        grant all on public.one, public.two, public.three to crm_app;
+    """)
+    new = one_table("public.one", columns={"c": {"encrypt": True}})
+    for name in ("public.two", "public.three"):
+        new["tables"].update(one_table(name, columns={"c": {"encrypt": True}})["tables"])
+    apply(db, new)
+    app = db.connect("crm_app", options="-c search_path=gdpr_clear")
+    for name in ("one", "two", "three"):
+        app.execute(f"insert into {name} values (1, 'x', 'c1'), (2, 'y', 'c2')".encode())
+    assert app.execute("update one set c = 'new', a = 3 where a = 1 returning c").fetchall() == [
+        ("new",)
+    ]
+    assert app.execute("delete from one where a = 2").rowcount == 1
+    assert app.execute("select * from one").fetchall() == [(3, "x", "new")]
+    for name in ("two", "three"):
+        with refused("PR408", "no_primary_key"):
+            app.execute(f"update {name} set c = 'new' where a = 1".encode())
+        with refused("PR408", "no_primary_key"):
+            app.execute(f"delete from {name} where a = 1".encode())
+
+
+def test_numbers_that_a_sequence_gave(app: psycopg.Connection) -> None:
+    """RETURNING and currval() of the table's own sequence; lastval() meets one of gdprdb's."""
+    (key,) = app.execute(
+        "insert into customer (email, last_name) values ('q@x.example', 'Q') returning id"
+    ).fetchone() or (0,)
+    assert app.execute(
+        "select currval(pg_get_serial_sequence('crm.customer', 'id'))"
+    ).fetchone() == (key,)
+    with refused("42501"):
+        app.execute("select lastval()")
+
+
+def test_many_rows_in_one_statement(app: psycopg.Connection) -> None:
+    """As an ORM inserts them; GDPRDB_TEST_BULK=100000 for as many as an import has."""
+    rows = int(os.environ.get("GDPRDB_TEST_BULK", "2000"))
+    done = app.execute(
+        "insert into customer (email, last_name, phone) select 'bulk' || n || '@x.example', 'Bulk',"
+        " '+49 711 ' || n from generate_series(1, %s) as n",
+        [rows],
+    )
+    assert done.rowcount == rows
+    assert app.execute(
+        "select count(*), count(distinct phone), count(distinct email_digest) from customer"
+        " where last_name = 'Bulk'"
+    ).fetchone() == (rows, rows, rows)
+    done = app.execute("update customer set phone = phone || '0' where last_name = 'Bulk'")
+    assert done.rowcount == rows
+    assert app.execute("delete from customer where last_name = 'Bulk'").rowcount == rows
+
+
+def test_defaults_in_every_way_to_write_them(app: psycopg.Connection) -> None:
+    """DEFAULT as a value, in a list of rows, in an UPDATE, for an identity, and none given."""
+    app.execute(
+        "insert into customer (id, email, last_name, city) values"
+        " (default, 'd1@x.example', 'D', default), (default, 'd2@x.example', 'D', null)"
+    )
+    app.execute("insert into customer (email, last_name) values ('d3@x.example', 'D')")
+    app.execute("update customer set city = default where email = 'd2@x.example'")
+    assert app.execute("select distinct city from customer where last_name = 'D'").fetchall() == [
+        ("Stuttgart",)
+    ]
 
 
 def test_joins_on_equality_of_two_encrypted_columns(app: psycopg.Connection) -> None:

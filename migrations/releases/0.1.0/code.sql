@@ -69,6 +69,7 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
+  ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
@@ -78,7 +79,7 @@ values
   ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
   ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
-  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table and apply the policy again.', null),
+  ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table, or a unique one that is NOT NULL, and apply the policy again.', null),
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
@@ -1028,6 +1029,207 @@ $function$;
 comment on function gdpr_internal.take_token(text, text) is
   'Takes a token of this kind, once: whoever comes second, at the same time too, is refused. Error: PR303, as know_token() raises it.';
 
+-- 00_foundation/39_value_types.sql
+-- [code] What encryption makes of a column's type, and which of its CHECK constraints go on in triggers.
+-- GDPR Art. 32. Called by: gdpr.plan(), the generators. Ciphertext is text: the type of before has to hold elsewhere.
+-- Code with the keys in reach handles PostgreSQL's own types only. Values of the owner's types (enum, domain) travel as a type of
+-- the system, their carrier; what the owner made of the type runs as whoever writes, as it did before.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.type_forms(
+  p_type oid, p_typmod integer, out carrier text, out shown text, out is_domain boolean, out labels text
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_type pg_type;
+begin
+  is_domain := false;
+  select * into v_type from pg_type as y where y.oid = p_type;
+  if v_type.typtype = 'd' then
+    select f.carrier, f.shown, f.labels into carrier, shown, labels from gdpr_internal.type_forms(v_type.typbasetype, v_type.typtypmod) as f;
+    is_domain := true;
+  elsif v_type.typelem <> 0 and v_type.typsubscript = 'array_subscript_handler'::regproc then
+    select f.carrier || '[]', f.shown || '[]', f.is_domain, f.labels into carrier, shown, is_domain, labels
+    from gdpr_internal.type_forms(v_type.typelem, p_typmod) as f;
+  elsif v_type.typtype = 'e' then
+    carrier := 'text';
+    shown := format_type(p_type, null);
+    labels := shown;
+  elsif v_type.typtype in ('b', 'r', 'm') and v_type.typnamespace = 'pg_catalog'::regnamespace
+    and v_type.typname !~ '^reg' and v_type.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid'])
+  then
+    carrier := format_type(p_type, p_typmod);
+    shown := carrier;
+  elsif exists (
+    select from pg_depend as d
+    join pg_extension as e on e.oid = d.refobjid
+    where d.classid = 'pg_type'::regclass and d.objid = p_type and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+      and e.extname = 'citext'
+  ) then
+    carrier := 'text';
+    shown := format_type(p_type, null);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.type_forms(oid, integer) is
+  'A column''s type under encryption. carrier: the type of PostgreSQL''s own as which its values are read and checked, null where they cannot be encrypted; shown: the type in views, a domain''s base type; is_domain: constraints of a domain hold; labels: the enum whose labels alone are values.';
+
+create or replace function gdpr_internal.column_type(p_relation regclass, p_column name, p_encrypted boolean)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select coalesce(c.original ->> 'labels', c.original_type) from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
+    ),
+    (
+      select coalesce(case when p_encrypted then coalesce(f.labels, f.carrier) end, format_type(a.atttypid, a.atttypmod))
+      from pg_attribute as a
+      cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+      where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped
+    )
+  );
+end;
+comment on function gdpr_internal.column_type(regclass, name, boolean) is
+  'The type by which a policy is judged: of a column that is or will be encrypted what its values are, else the column''s own.';
+
+create or replace function gdpr_internal.type_default(p_type oid)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive chain (oid, base, expression, n) as (
+    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), 1 from pg_type as y where y.oid = p_type and y.typtype = 'd'
+    union all
+    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), c.n + 1
+    from chain as c join pg_type as y on y.oid = c.base and y.typtype = 'd'
+  )
+  select c.expression from chain as c where c.expression is not null order by c.n limit 1;
+end;
+comment on function gdpr_internal.type_default(oid) is 'The default of a domain, which its columns have without saying so.';
+
+create or replace function gdpr_internal.checks_over(p_relation regclass, p_attnum smallint)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  -- under this search_path everything outside pg_catalog is written with its schema
+  select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'),
+    'check', pg_get_expr(k.conbin, k.conrelid),
+    'columns', (
+      select jsonb_agg(jsonb_build_object(
+        'position', a.attnum, 'name', a.attname,
+        'type', coalesce(
+          (
+            select coalesce(c.original ->> 'type', c.original_type) from gdpr_internal.protected_column as c
+            join gdpr_internal.protected_table as t on t.id = c.table_id
+            where t.relation = p_relation and t.unprotected_at is null and c.position = a.attnum and c.encrypt <> 'no'
+          ), format_type(a.atttypid, a.atttypmod)
+        )
+      ) order by a.attnum)
+      from pg_attribute as a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)
+    )
+  )) order by k.conname)
+  from pg_constraint as k
+  where k.conrelid = p_relation and k.contype = 'c' and p_attnum = any (k.conkey);
+end;
+comment on function gdpr_internal.checks_over(regclass, smallint) is
+  'The CHECK constraints over a column, as apply() keeps them: what unprotect() puts back, and the expression with its columns for the triggers that test it meanwhile.';
+
+create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
+returns name
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select n.nspname from pg_namespace as n
+  where n.oid = p_namespace and n.oid <> (select c.relnamespace from pg_class as c where c.oid = p_relation)
+    and not (has_schema_privilege('gdpr_keyholder', n.oid, 'usage') and has_schema_privilege('gdpr_viewer', n.oid, 'usage'));
+end;
+comment on function gdpr_internal.closed_schema(oid, regclass) is
+  'The name of a schema that the generators cannot look into; null for one that they can: that of the table will be opened to them.';
+
+create or replace function gdpr_internal.check_problem(p_relation regclass, p_constraint oid)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when exists (
+      select from unnest(k.conkey) as u (attnum)
+      left join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.attnum
+      where u.attnum <= 0 or a.attgenerated <> ''
+    ) then 'looks at the row as a whole, at a system column or at a generated one, which a trigger cannot; write it over plain columns'
+    else (
+      select format('uses something in schema %1$I; grant usage on schema %1$I to gdpr_keyholder, gdpr_viewer', min(c.name))
+      from pg_depend as d
+      cross join lateral (
+        select gdpr_internal.closed_schema(coalesce(
+          (select p.pronamespace from pg_proc as p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid),
+          (select o.oprnamespace from pg_operator as o where d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid),
+          (select y.typnamespace from pg_type as y where d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid),
+          (select l.collnamespace from pg_collation as l where d.refclassid = 'pg_collation'::regclass and l.oid = d.refobjid)
+        ), p_relation) as name
+      ) as c
+      where d.classid = 'pg_constraint'::regclass and d.objid = k.oid and c.name is not null
+      having min(c.name) is not null
+    )
+  end
+  from pg_constraint as k
+  where k.oid = p_constraint;
+end;
+comment on function gdpr_internal.check_problem(regclass, oid) is 'Why a CHECK constraint cannot go on as a trigger; null when it can.';
+
+create or replace function gdpr_internal.publication_problems(p_where text, p_relation regclass, p_column name)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(distinct format(
+    '%s: publication %I sends it to subscribers, who would get ciphertext, and columns that they do not have; %s', p_where, p.pubname,
+    case
+      when p.puballtables then 'FOR ALL TABLES leaves none out: publish the tables by name, without this one; then apply'
+      else 'take the table out of the publication and apply; publish it again with a list of columns'
+    end
+  )), '{}')
+  from pg_publication as p
+  cross join lateral pg_get_publication_tables(p.pubname::text) as g
+  join pg_attribute as a on a.attrelid = g.relid and a.attname = p_column
+  where (g.relid = p_relation or g.relid in (select i.relid from pg_partition_tree(p_relation) as i))
+    and (g.attrs is null or a.attnum = any (g.attrs));
+end;
+comment on function gdpr_internal.publication_problems(text, regclass, name) is 'Publications that would send the ciphertext of a column.';
+
 -- 00_foundation/40_read_policy.sql
 -- [code] Reading a policy: one normal form, every problem named, nothing changed.
 -- GDPR Art. 25. Called by: gdpr.plan().
@@ -1340,15 +1542,8 @@ begin
     problems := problems || format('%s: the table has no such column', p_where);
     return;
   end if;
-  v_type := coalesce(
-    (
-      select c.original_type from gdpr_internal.protected_column as c
-      join gdpr_internal.protected_table as t on t.id = c.table_id
-      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_name
-    ),
-    format_type(v_attribute.atttypid, v_attribute.atttypmod)
-  );
   v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  v_type := gdpr_internal.column_type(p_relation, p_name, v_encrypt <> 'no');
   if v_encrypt not in ('no', 'yes', 'searchable') then
     problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
   end if;
@@ -1369,6 +1564,8 @@ begin
     problems := problems || format('%s.canonical: "identifier" or "exact"', p_where);
   elsif p_in ->> 'canonical' = 'exact' and p_in ? 'identifier' then
     problems := problems || format('%s.canonical: an identifier is compared in its canonical form', p_where);
+  elsif p_in ->> 'canonical' = 'exact' and gdpr_internal.shows_citext(p_relation, p_name) then
+    problems := problems || format('%s.canonical: citext counts values as equal that differ in case, "exact" would not', p_where);
   end if;
   if p_in ->> 'age' = 'true' and gdpr_internal.base_type(v_type) not in ('date', 'timestamp without time zone', 'timestamp with time zone') then
     problems := problems || format('%s.age: is for birth dates, the column is %s', p_where, v_type);
@@ -1436,100 +1633,6 @@ begin
 end
 $function$;
 comment on function gdpr_internal.read_column(text, regclass, text, jsonb) is 'One column of a policy in normal form, and its problems.';
-
-create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
-returns text[]
-language plpgsql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_problems text[] := '{}';
-  v_protected boolean := exists (
-    select from gdpr_internal.protected_column as c
-    join gdpr_internal.protected_table as t on t.id = c.table_id
-    where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
-  );
-  v_dependent record;
-begin
-  if p_attribute.attcollation <> 0 and not (
-    select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
-  ) then
-    v_problems := v_problems || format('%s: has a nondeterministic collation, which ciphertext cannot follow', p_where);
-  end if;
-  if not v_protected and not exists (
-    select from pg_type as y
-    where y.oid = p_attribute.atttypid and y.typtype = 'b' and y.typnamespace = 'pg_catalog'::regnamespace
-      and y.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid', 'regclass'])
-  ) then
-    v_problems := v_problems || format('%s: columns of type %s cannot be encrypted yet', p_where, p_type);
-  end if;
-  if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
-    v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
-  end if;
-  if v_protected then
-    return v_problems;
-  end if;
-  for v_dependent in
-    select
-      d.classid,
-      d.objid,
-      case
-        when d.classid = 'pg_constraint'::regclass then (select k.contype::text from pg_constraint as k where k.oid = d.objid)
-        when d.classid = 'pg_class'::regclass then (select c.relkind::text from pg_class as c where c.oid = d.objid)
-      end as kind,
-      pg_describe_object(d.classid, d.objid, d.objsubid) as name,
-      case when d.classid = 'pg_class'::regclass then d.objid end as index_id,
-      case when d.classid = 'pg_constraint'::regclass then (select k.conindid from pg_constraint as k where k.oid = d.objid) end as constraint_index
-    from pg_depend as d
-    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
-  loop
-    if v_dependent.classid = 'pg_attrdef'::regclass and exists (
-      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_attribute.attnum
-    ) then
-      continue;
-    elsif v_dependent.classid = 'pg_rewrite'::regclass and exists (
-      -- our own views are taken off before
-      select from pg_rewrite as w
-      join pg_class as c on c.oid = w.ev_class
-      where w.oid = v_dependent.objid and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
-    ) then
-      continue;
-    elsif v_dependent.kind = 'u' or v_dependent.kind = 'i' then
-      if exists (
-        select from pg_index as x
-        where x.indexrelid = coalesce(nullif(v_dependent.constraint_index, 0), v_dependent.index_id) and x.indisunique
-          and (p_encrypt <> 'searchable' or x.indkey::text <> p_attribute.attnum::text or x.indpred is not null or x.indexprs is not null)
-      ) then
-        v_problems := v_problems || format(
-          '%s: %s needs encrypt = "searchable" and to be over this column alone', p_where, v_dependent.name
-        );
-      end if;
-    elsif v_dependent.kind = 'p' then
-      v_problems := v_problems || format('%s: is part of the primary key', p_where);
-    elsif v_dependent.kind = 'f' then
-      v_problems := v_problems || format('%s: is part of a foreign key (%s)', p_where, v_dependent.name);
-    elsif v_dependent.kind = 'c' then
-      v_problems := v_problems || format('%s: %s would test the ciphertext; drop it and test in the application or a trigger', p_where, v_dependent.name);
-    elsif v_dependent.kind = 'x' then
-      v_problems := v_problems || format('%s: %s cannot compare ciphertext', p_where, v_dependent.name);
-    elsif coalesce(v_dependent.kind, '') not in ('S', 'n') then
-      -- n: NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
-      v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
-    end if;
-  end loop;
-  if exists (
-    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
-  ) then
-    v_problems := v_problems || format('%s: is part of the partition key', p_where);
-  end if;
-  return v_problems;
-end
-$function$;
-comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
-  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
 -- 00_foundation/41_read_addresses.sql
 -- [code] What a policy says about addresses that mean the same mailbox, and how long the blocklist remembers.
@@ -1741,6 +1844,249 @@ begin atomic
   ], null);
 end;
 comment on function gdpr_internal.settings_problems(jsonb) is 'What is wrong with the settings of a policy.';
+
+-- 00_foundation/43_read_encryption.sql
+-- [code] What stands in the way of encrypting a column, and what of it goes on otherwise.
+-- GDPR Art. 25, 32. Called by: gdpr.plan(). Each refusal says why, and a way out.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.shows_citext(p_relation regclass, p_column name)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select c.original ? 'shown' and not c.original ? 'labels' from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id
+      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
+    ),
+    (
+      select f.shown <> f.carrier and f.labels is null
+      from pg_attribute as a
+      cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+      where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped
+    ),
+    false
+  );
+end;
+comment on function gdpr_internal.shows_citext(regclass, name) is 'Whether the values of a column are citext.';
+
+create or replace function gdpr_internal.column_triggers(p_relation regclass, p_columns text[])
+returns table (name name, drop_statement text, create_statement text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    g.tgname,
+    format('drop trigger %I on %s', g.tgname, p_relation),
+    concat_ws('; ',
+      pg_get_triggerdef(g.oid),
+      case when g.tgenabled <> 'O' then format('alter table %s %s trigger %I', p_relation,
+        case g.tgenabled when 'D' then 'disable' when 'A' then 'enable always' when 'R' then 'enable replica' end, g.tgname) end,
+      format('comment on trigger %I on %s is %L', g.tgname, p_relation, obj_description(g.oid, 'pg_trigger'))
+    )
+  from pg_trigger as g
+  where g.tgrelid = p_relation and not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_'
+    and exists (
+      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (g.tgattr) and a.attname::text = any (p_columns)
+    );
+end;
+comment on function gdpr_internal.column_triggers(regclass, text[]) is
+  'The application''s triggers UPDATE OF one of these columns, whose type cannot change while they are there: how they go and come back.';
+
+create or replace function gdpr_internal.has_held_values(p_relation regclass, p_definition jsonb)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (
+    select from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where s.encrypt <> 'no' and (
+      f.is_domain or f.labels is not null
+      or exists (select from pg_constraint as k where k.conrelid = p_relation and k.contype = 'c' and a.attnum = any (k.conkey))
+      or exists (
+        select from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
+          and c.original ?| array['checks', 'is_domain', 'labels']
+      )
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.has_held_values(regclass, jsonb) is
+  'Whether an encrypted column of a table has a CHECK constraint, a domain or an enum that has to hold for its plaintext.';
+
+create or replace function gdpr_internal.dependent_problem(p_relation regclass, p_attribute pg_attribute, p_encrypt text, p_class oid, p_object oid, p_name text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_constraint pg_constraint;
+  v_index pg_index;
+  v_problem text;
+begin
+  if p_class = 'pg_constraint'::regclass then
+    select * into v_constraint from pg_constraint as k where k.oid = p_object;
+    if v_constraint.contype = 'c' then
+      if v_constraint.conrelid <> p_relation then
+        return case when v_constraint.conislocal and v_constraint.coninhcount = 0
+          then format('%s would test the ciphertext; put it on the partitioned table, where it goes on in a trigger', p_name) end;
+      end if;
+      v_problem := gdpr_internal.check_problem(p_relation, p_object);
+      return case when v_problem is not null then format('%s cannot go on in a trigger: it %s', p_name, v_problem) end;
+    elsif v_constraint.contype = 'p' then
+      return 'is part of the primary key, which erasure keeps and other tables refer to; give the table a key that says nothing, and make this column UNIQUE';
+    elsif v_constraint.contype = 'f' then
+      return format('is part of a foreign key (%s), which would compare ciphertext; refer by a key that says nothing about the person', p_name);
+    elsif v_constraint.contype = 'x' then
+      return format('%s cannot compare ciphertext; leave the column out of it, or let encrypt = "searchable" and UNIQUE compare for equality', p_name);
+    elsif v_constraint.contype <> 'u' then
+      -- NOT NULL, an object since PostgreSQL 18, means the same for ciphertext
+      return null;
+    end if;
+  end if;
+  if p_class = 'pg_constraint'::regclass or p_class = 'pg_class'::regclass and exists (select from pg_index as x where x.indexrelid = p_object) then
+    select * into v_index from pg_index as x where x.indexrelid = coalesce(nullif(v_constraint.conindid, 0), p_object);
+    if v_index.indisreplident then
+      return format('%s is the replica identity; choose another index for that', p_name);
+    elsif not v_index.indisunique or exists (select from pg_inherits as i where i.inhrelid = v_index.indexrelid) then
+      return null;
+    elsif v_index.indrelid <> p_relation then
+      return format('%s would compare ciphertext; put it on the partitioned table', p_name);
+    elsif p_encrypt <> 'searchable' or v_index.indkey::text <> p_attribute.attnum::text or v_index.indpred is not null or v_index.indexprs is not null then
+      return format(
+        '%s needs encrypt = "searchable" and to be over this column alone, as a digest is what can be compared; else drop it', p_name
+      );
+    elsif coalesce((to_jsonb(v_index) ->> 'indnullsnotdistinct')::boolean, false) then
+      return format('%s counts NULLs as equal, which digests do not; make it NULLS DISTINCT', p_name);
+    end if;
+    return null;
+  elsif p_class = 'pg_class'::regclass or p_class = 'pg_statistic_ext'::regclass then
+    -- a sequence that the column owns; statistics, which ANALYZE fills with what is stored
+    return null;
+  elsif p_class = 'pg_attrdef'::regclass then
+    return case when not exists (
+      select from pg_attrdef as d
+      join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+      where d.oid = p_object and a.attname = p_attribute.attname
+    ) then format('%s depends on the column and would keep its plaintext, or be computed from ciphertext; drop it and compute it in a view over gdpr_clear', p_name) end;
+  elsif p_class = 'pg_rewrite'::regclass then
+    -- our own views are taken off before
+    return case when not exists (
+      select from pg_rewrite as w
+      join pg_class as c on c.oid = w.ev_class
+      where w.oid = p_object and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
+    ) then format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name) end;
+  elsif p_class = 'pg_trigger'::regclass then
+    -- one that names the column as what fires it goes on
+    return case when exists (select from pg_trigger as g where g.oid = p_object and g.tgqual is not null and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_')
+      then format('%s depends on the column in its WHEN, which would see ciphertext; test it in the trigger''s function, before the row is stored', p_name) end;
+  elsif p_class = 'pg_policy'::regclass then
+    return format('%s depends on the column and would compare ciphertext; let it look at plain columns', p_name);
+  elsif p_class = 'pg_publication_rel'::regclass then
+    -- named with its reason by publication_problems()
+    return case when exists (select from pg_publication_rel as r where r.oid = p_object and r.prqual is not null)
+      then format('%s depends on the column in its WHERE, which would see ciphertext; take the table out of it', p_name) end;
+  end if;
+  return format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name);
+end
+$function$;
+comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text, oid, oid, text) is
+  'Why an object over a column stands in the way of encrypting it, and a way out; null where it goes on: dropped with the plan (indexes), moved to the digest (UNIQUE), or to a trigger (CHECK).';
+
+create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problems text[] := '{}';
+  v_forms record := gdpr_internal.type_forms(p_attribute.atttypid, p_attribute.atttypmod);
+  v_labels oid;
+  v_original jsonb := (
+    select c.original from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
+  );
+  v_type oid;
+  v_schema name;
+begin
+  if p_attribute.attcollation <> 0 and not (
+    select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
+  ) then
+    v_problems := v_problems || format('%s: has a nondeterministic collation, which ciphertext cannot follow; choose a deterministic one, or citext', p_where);
+  end if;
+  if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
+    v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
+  end if;
+  select y.oid into v_labels from pg_type as y where y.typtype = 'e' and format_type(y.oid, null) = coalesce(v_original ->> 'labels', v_forms.labels);
+  if exists (select from pg_cast as c where c.casttarget in (v_labels, (select y.typarray from pg_type as y where y.oid = v_labels))) then
+    v_problems := v_problems || format('%s: there is a cast to type %s, whose function would run for whoever reads the column; drop the cast', p_where, format_type(v_labels, null));
+  end if;
+  if v_original is not null then
+    return v_problems;
+  end if;
+  if v_forms.carrier is null then
+    v_problems := v_problems || format(
+      '%s: columns of type %s cannot be encrypted: parts of it are outside PostgreSQL''s own types, or it has no text that is the same in every session; keep it as text or jsonb, or a column for each part',
+      p_where, p_type
+    );
+  end if;
+  foreach v_type in array array[p_attribute.atttypid, v_labels] loop
+    v_schema := gdpr_internal.closed_schema((select y.typnamespace from pg_type as y where y.oid = v_type), p_relation);
+    if v_schema is not null then
+      v_problems := v_problems || format('%1$s: its type is in schema %2$I; grant usage on schema %2$I to gdpr_keyholder, gdpr_viewer', p_where, v_schema);
+    end if;
+  end loop;
+  return v_problems || gdpr_internal.publication_problems(p_where, p_relation, p_attribute.attname) || array(
+    select distinct format('%s: %s', p_where, x.problem)
+    from (
+      select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+      from (
+        select p_relation as part
+        union
+        select i.relid from pg_partition_tree(p_relation) as i
+      ) as r
+      join pg_attribute as a on a.attrelid = r.part and a.attname = p_attribute.attname
+      join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
+      union all
+      select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
+      union all
+      select 'is part of the partition key'
+      from pg_partitioned_table as p
+      where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
+    ) as x
+    where x.problem is not null
+    order by 1
+  );
+end
+$function$;
+comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
+  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
 
 -- 00_foundation/45_read_erase.sql
 -- [code] Reading what erasure does with one column: empty, replace, generalise, take parts out, keep for a time.
@@ -2015,6 +2361,87 @@ begin atomic
 end;
 comment on function gdpr_internal.emptied_columns(regclass) is 'The columns whose values anonymisation may change: all but keys and what the database computes.';
 
+-- 00_foundation/46_read_search.sql
+-- [code] Reading what of a table may be searched for parts of words.
+-- GDPR Art. 25. Called by: gdpr.plan().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.search_expression(p_columns jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('coalesce(%I::text, '''')', c.name), ' || '' '' || ' order by c.n)
+  from jsonb_array_elements_text(p_columns) with ordinality as c (name, n);
+end;
+comment on function gdpr_internal.search_expression(jsonb) is
+  'The SQL of the text that is searched: the same in index, policy and view.';
+
+create or replace function gdpr_internal.search_name(p_name name)
+returns name
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (left(p_name::text, 56) || '_search')::name;
+end;
+comment on function gdpr_internal.search_name(name) is 'The name of view, function and index by which a table is searched.';
+
+create or replace function gdpr_internal.search_problems(p_where text, p_relation regclass, p_search jsonb, p_columns jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_names text[] := gdpr_internal.text_array(p_search);
+  v_problems text[] := '{}';
+  v_column record;
+begin
+  if p_search is null then
+    return '{}';
+  elsif jsonb_typeof(p_search) <> 'array' or cardinality(v_names) not between 1 and 8 then
+    return array[format('%s.search: a list of one to eight columns', p_where)];
+  end if;
+  for v_column in
+    select u.name, a.attnum, c.collisdeterministic as deterministic, p_columns -> u.name as definition,
+      a.atttypid in ('text'::regtype, 'character varying'::regtype, 'character'::regtype) as is_text
+    from unnest(v_names) as u (name)
+    left join pg_attribute as a on a.attrelid = p_relation and a.attname = u.name and a.attnum > 0 and not a.attisdropped
+    left join pg_collation as c on c.oid = a.attcollation
+  loop
+    v_problems := array_remove(v_problems || case
+      when v_column.attnum is null then format('%s.search: there is no column %s', p_where, to_json(v_column.name))
+      when coalesce(v_column.definition ->> 'encrypt', 'no') <> 'no'
+        then format('%s.search: %s is encrypted, and its parts are nowhere; search it whole by its digest', p_where, to_json(v_column.name))
+      when not v_column.is_text then format('%s.search: %s is not text', p_where, to_json(v_column.name))
+      when not v_column.deterministic then format('%s.search: %s has a nondeterministic collation', p_where, to_json(v_column.name))
+    end, null);
+  end loop;
+  if not exists (select from pg_index as x where x.indrelid = p_relation and x.indisprimary) then
+    v_problems := v_problems || format('%s.search: what is found is named by its primary key, and the table has none', p_where);
+  end if;
+  if exists (
+    select from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = p_relation
+    where t.unprotected_at is null and t.relation <> p_relation and t.view_name = gdpr_internal.search_name(c.relname)
+  ) then
+    v_problems := v_problems || format('%s.search: another protected table has the name of the search', p_where);
+  end if;
+  if not exists (select from pg_extension as e where e.extname = 'pg_trgm') then
+    v_problems := v_problems || format('%s.search: needs pg_trgm: create extension pg_trgm;', p_where);
+  end if;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.search_problems(text, regclass, jsonb, jsonb) is 'Why a table cannot be searched as the policy says.';
+
 -- 00_foundation/50_read_tables.sql
 -- [code] Reading the tables of a policy.
 -- GDPR Art. 25. Called by: gdpr.plan().
@@ -2140,7 +2567,7 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -2225,6 +2652,7 @@ begin
     problems := problems || gdpr_internal.neutral_problems(v_where, p_relation, v_columns);
   end if;
 
+  problems := problems || gdpr_internal.search_problems(v_where, p_relation, p_in -> 'search', v_columns);
   v_retain := gdpr_internal.read_retention(v_where, p_relation, p_in -> 'retain', v_columns, v_purposes);
   problems := problems || v_retain.problems;
 
@@ -2233,7 +2661,8 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
-    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
+    || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
+    || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end
 $function$;
 comment on function gdpr_internal.read_table(text, regclass, jsonb, jsonb) is 'One table of a policy in normal form, and its problems.';
@@ -2277,14 +2706,9 @@ begin atomic
   from pg_attribute as a
   where a.attrelid = p_relation and a.attname = any (gdpr_internal.emptied_columns(p_relation))
     and gdpr_internal.erase_rule(p_relation, a.attname, p_columns -> a.attname::text) = 'neutral'
-    and gdpr_internal.neutral_value(coalesce(
-      (
-        select c.original_type from gdpr_internal.protected_column as c
-        join gdpr_internal.protected_table as t on t.id = c.table_id
-        where t.relation = p_relation and t.unprotected_at is null and c.column_name = a.attname
-      ),
-      format_type(a.atttypid, a.atttypmod)
-    )) is null;
+    and gdpr_internal.neutral_value(
+      gdpr_internal.column_type(p_relation, a.attname, coalesce(p_columns -> a.attname::text ->> 'encrypt', 'no') <> 'no')
+    ) is null;
 end;
 comment on function gdpr_internal.neutral_problems(text, regclass, jsonb) is 'Columns that anonymisation could not empty.';
 
@@ -2380,7 +2804,7 @@ begin atomic
   with declared as (
     select
       t.key as table_name, c.key as column_name, c.value ->> 'same_as' as same_as, format('%s.%I', t.key, c.key) as name,
-      coalesce(p.original_type, format_type(a.atttypid, a.atttypmod)) as type
+      coalesce(p.original ->> 'type', p.original_type, format_type(a.atttypid, a.atttypmod)) as type
     from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
     cross join lateral jsonb_each(coalesce(t.value -> 'columns', '{}')) as c
     left join pg_attribute as a on a.attrelid = t.relation and a.attname = c.key and a.attnum > 0 and not a.attisdropped
@@ -2983,6 +3407,11 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
     'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+    'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+    'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
+    'shown', nullif(f.shown, f.carrier),
+    'is_domain', nullif(f.is_domain, false),
+    'labels', f.labels,
     'collation', (
       select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
       where l.oid = a.attcollation and l.collname <> 'default'
@@ -2992,6 +3421,7 @@ begin atomic
       from pg_constraint as k
       where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
     ),
+    'checks', gdpr_internal.checks_over(p_relation, a.attnum),
     'indexes', (
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
       from pg_index as x
@@ -3012,12 +3442,21 @@ begin atomic
     ),
     'unique_constraint', (
       select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+    ),
+    'unique_timing', (
+      select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
+      order by k.conname
+      limit 1
     )
   )) end
   from pg_attribute as a
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   where a.attrelid = p_relation and a.attname = p_column;
 end;
-comment on function gdpr_internal.original_column(regclass, name, text) is 'Default, collation, indexes and constraints that encryption takes from a column.';
+comment on function gdpr_internal.original_column(regclass, name, text) is
+  'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb
@@ -3110,10 +3549,11 @@ begin
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
-    format_type(a.atttypid, a.atttypmod),
+    coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
     gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
   join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   on conflict (table_id, column_name) do update
   set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
@@ -3316,6 +3756,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.generate_clear_view(v_id);
+  perform gdpr_internal.generate_search(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
 $function$;
@@ -3449,7 +3890,8 @@ begin atomic
   select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null and t.view_name = c.relname
+  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
+    and (t.view_name = c.relname or t.definition ? 'search' and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name))
   where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
   union all
   select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
@@ -3608,7 +4050,7 @@ select
   c.mask,
   c.erase,
   c.provided,
-  c.original_type as type,
+  coalesce(c.original ->> 'type', c.original_type) as type,
   c.about,
   c.same_as
 from gdpr_internal.protected_column as c
@@ -3708,12 +4150,14 @@ begin atomic
         (
           select c.original_type from gdpr_internal.protected_column as c
           join gdpr_internal.protected_table as t on t.id = c.table_id
-          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name
+          where t.relation = p_relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
         ),
+        case when s.encrypt <> 'no' then f.carrier end,
         format_type(a.atttypid, a.atttypmod)
       ), 6
     from gdpr_internal.stored_columns(p_definition) as s
     join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
     where s.masked
   ) as c (column_name, type, n)
   order by c.n, c.column_name;
@@ -3732,6 +4176,9 @@ declare
   v_column record;
   v_alter text[] := '{}';
   v_object record;
+  v_drop text[];
+  v_create text[];
+  v_statement text;
 begin
   for v_object in
     select distinct
@@ -3752,9 +4199,34 @@ begin
   loop
     return next row(p_relation::text, format('drop %s, which would index ciphertext', v_object.name), v_object.statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
   end loop;
+  for v_object in
+    select distinct k.conname
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+    join pg_constraint as k on k.conrelid = p_relation and k.contype = 'c' and a.attnum = any (k.conkey)
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+    order by 1
+  loop
+    return next row(
+      p_relation::text, format('constraint %I goes on in a trigger, which sees plaintext', v_object.conname),
+      format('alter table %s drop constraint %I', p_relation, v_object.conname), 'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end loop;
+  select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
+  from gdpr_internal.column_triggers(p_relation, array(
+    select s.column_name from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and a.atttypid <> 'text'::regtype
+    where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
+  )) as g;
+  foreach v_statement in array coalesce(v_drop, '{}') loop
+    return next row(p_relation::text, 'a trigger makes room for the new type', v_statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
   for v_column in
     select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
-      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum) as expression
+      coalesce(
+        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+        gdpr_internal.type_default(a.atttypid)
+      ) as expression
     from gdpr_internal.stored_columns(p_definition) as s
     join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
@@ -3781,6 +4253,9 @@ begin
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  foreach v_statement in array coalesce(v_create, '{}') loop
+    return next row(p_relation::text, 'and comes back', v_statement, 'SHARE ROW EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
 end
 $function$;
 comment on function gdpr_internal.encrypt_steps(regclass, jsonb, jsonb) is 'Steps that make room for ciphertext in columns that are encrypted from now on.';
@@ -3831,7 +4306,9 @@ begin
     return next row(
       p_relation::text, format('index the digest of %I', v_column.column_name),
       case
-        when v_unique ? 'unique_constraint' then format('alter table %s add constraint %I unique (%I)', p_relation, v_name, v_column.digest)
+        when v_unique ? 'unique_constraint' then rtrim(
+          format('alter table %s add constraint %I unique (%I) %s', p_relation, v_name, v_column.digest, v_unique ->> 'unique_timing')
+        )
         when v_name is not null then format('create unique index %I on %s (%I)', v_name, p_relation, v_column.digest)
         else format('create index on %s (%I)', p_relation, v_column.digest)
       end,
@@ -3898,6 +4375,12 @@ begin
       format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation), 'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
+  if gdpr_internal.has_held_values(p_relation, p_definition) then
+    return next row(
+      p_relation::text, 'constraints and types of encrypted columns hold', format('select gdpr_policy.put_checks(%L)', p_relation),
+      'SHARE ROW EXCLUSIVE', false
+    )::gdpr_policy.step;
+  end if;
 end
 $function$;
 comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
@@ -4074,7 +4557,11 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
+  if not v_new then
+    return query select * from gdpr_internal.partition_steps(p_relation);
+  end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
+  return query select * from gdpr_internal.search_steps(p_relation, p_definition);
   if v_new or v_rewrite then
     return next row(
       p_relation::text, 'statistics forget the plaintext', format('analyze %s', p_relation), 'SHARE UPDATE EXCLUSIVE', false
@@ -4191,6 +4678,75 @@ begin
 end
 $function$;
 comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
+
+-- 00_foundation/79_partitions.sql
+-- [code] Partitions that come after the table was protected: what is in them goes through the same door.
+-- GDPR Art. 25. Called by: gdpr.apply(), when it finds a partition without the gate.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.partition_steps(p_relation regclass)
+returns setof gdpr_policy.step
+language sql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    t.relid::regclass::text, 'find the persons in a partition that came later and encrypt its rows',
+    format('select gdpr_policy.backfill_partition(%L, %L)', p_relation, t.relid::regclass), 'ACCESS EXCLUSIVE', true
+  from pg_partition_tree(p_relation) as t
+  where t.isleaf and t.relid <> p_relation
+    and not exists (select from pg_policy as p where p.polrelid = t.relid and p.polname = 'gdpr_40_gate')
+  order by 1;
+end;
+comment on function gdpr_internal.partition_steps(regclass) is 'Steps that take in partitions which were attached to a protected table.';
+
+create or replace function gdpr_policy.backfill_partition(p_relation regclass, p_partition regclass)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_trigger record;
+  v_back text[] := '{}';
+  v_statement text;
+  v_rows bigint;
+begin
+  -- this is no change of the data: the application's triggers must not see it; a row in observe mode has no gate, but its persons
+  for v_trigger in
+    select t.tgname, t.tgenabled from pg_trigger as t where t.tgrelid = p_partition and not t.tgisinternal and t.tgenabled <> 'D'
+  loop
+    execute format('alter table %s disable trigger %I', p_partition, v_trigger.tgname);
+    v_back := v_back || format('alter table %s enable %s trigger %I', p_partition,
+      case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
+  end loop;
+  if v_facts.via is not null then
+    execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
+      p_partition, 'subject_' || v_facts.id);
+  end if;
+  execute format('create trigger zzz_gdpr_40_backfill before update on %s for each row execute function gdpr_generated.%I()',
+    p_partition, 'protect_' || v_facts.id);
+  execute format('update only %s set gdpr_purposes = gdpr_purposes where gdpr_subject_id is null and gdpr_purposes is null', p_partition);
+  get diagnostics v_rows = row_count;
+  if v_facts.via is not null then
+    execute format('drop trigger zzz_gdpr_10_backfill on %s', p_partition);
+  end if;
+  execute format('drop trigger zzz_gdpr_40_backfill on %s', p_partition);
+  foreach v_statement in array v_back loop
+    execute v_statement;
+  end loop;
+  execute format('analyze %s', p_partition);
+  return v_rows;
+end
+$function$;
+comment on function gdpr_policy.backfill_partition(regclass, regclass) is
+  'Step of apply(): the rows of a partition that was attached after its table was protected find their persons and are encrypted. Returns the rows.';
 
 -- 00_foundation/80_apply.sql
 -- [code] plan() and apply(): the policy becomes the database. They run as the caller, who owns the tables.
@@ -4403,7 +4959,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -4430,6 +4986,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   perform gdpr_generated.drop_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
+  perform gdpr_internal.drop_search(v_id);
   perform gdpr_generated.drop_clear_view(v_id);
 end
 $function$;
@@ -4494,24 +5051,40 @@ declare
   v_alter text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
+  v_drop text[];
+  v_create text[];
 begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
   loop
-    if v_column.original ? 'default' then
+    if v_column.original ?| array['default', 'type_default'] then
       v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
     end if;
     v_alter := v_alter || format(
       'alter column %1$I type %2$s%5$s using gdpr_policy.decrypt_for_unprotect(%3$s, %4$s, %1$I)::%2$s',
-      v_column.column_name, v_column.original_type, 'gdpr_subject_id', v_column.id,
+      v_column.column_name, coalesce(v_column.original ->> 'type', v_column.original_type), 'gdpr_subject_id', v_column.id,
       coalesce(' collate ' || (v_column.original ->> 'collation'), '')
     );
     if v_column.original ? 'default' then
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
   end loop;
+  return query
+  select format('drop index %s', x.indexrelid::regclass)
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_index as x on x.indrelid = c.oid
+  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
+    -- triggers that name a column stand in the way of its type; read before the first statement runs
+    select array_agg(g.drop_statement order by g.name), array_agg(g.create_statement order by g.name) into v_drop, v_create
+    from gdpr_internal.column_triggers(p_relation, array(
+      select c.column_name::text from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no'
+    )) as g;
+    return query select s from unnest(v_drop) as s;
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
+    return query select s from unnest(v_create) as s;
   end if;
   return next format('alter table %s %s', p_relation, (
     select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
@@ -4522,7 +5095,8 @@ begin
     select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
     cross join lateral (
-      select 'constraint' as kind, value from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]'))
+      select 'constraint' as kind, value
+      from jsonb_array_elements(coalesce(c.original -> 'constraints', '[]') || coalesce(c.original -> 'checks', '[]'))
       union all
       select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
     ) as k
@@ -4621,7 +5195,7 @@ begin
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;
   end loop;
-  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer', p_table);
+  execute format('revoke all on table %s from gdpr_worker, gdpr_viewer, gdpr_owner', p_table);
   if v_facts.last_of_schema then
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;
@@ -5827,6 +6401,8 @@ begin atomic
       from (
         select k.conname from pg_constraint as k union all select c.relname from pg_class as c where c.relkind = 'i'
         union all select 'gdpr_' || e.name from gdpr.error_code as e
+        -- of encrypted columns, held by triggers
+        union all select k.value ->> 'name' from gdpr_internal.protected_column as c cross join jsonb_array_elements(c.original -> 'checks') as k
       ) as n (name)
       where n.name = p_constraint limit 1
     ),
@@ -9096,6 +9672,29 @@ $function$;
 comment on function gdpr.digest(text, text) is
   'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
 
+create or replace function gdpr.digests(p_kind text, p_values text[])
+returns uuid[]
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring;
+begin
+  v_keys := gdpr_internal.keyring();
+  return array(
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    from unnest(p_values) with ordinality as u (value, n)
+    order by u.n
+  );
+end
+$function$;
+comment on function gdpr.digests(text, text[]) is
+  'The keyed digests of a list of identifiers, in its order: where email_digest = any (gdpr.digests(''email'', $1)). Art. 32.';
+
 create or replace function gdpr_internal.has_key()
 returns boolean
 language sql
@@ -10846,6 +11445,373 @@ $function$;
 comment on function gdpr_internal.moved_subject(text, bigint) is
   'The subject of a row that arrives with ciphertext (partition move, data-only restore). Error: PR405 when the ciphertext is not this row''s.';
 
+-- 40_protection/53_generate_values.sql
+-- [code] What a column's type and CHECK constraints said about plaintext goes on holding: the trigger around them, and they themselves.
+-- GDPR Art. 5(1)(d), 32. Called by: gdpr.apply(). Ciphertext is text without a meaning, so a CHECK over an encrypted column is taken
+-- off the table. It is tested between two calls of values_<table>: the first (open) shows it plaintext, the second (close) puts back
+-- what was opened for it. The expressions and casts are the owner's code: they stand in the WHEN of triggers of their own, run as
+-- whoever writes, as before, and never beside a key.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.held_checks(p_table smallint)
+returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    k.name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
+    string_agg(format('%I %s', u.name, u.type), ', ' order by u.position),
+    string_agg(
+      case when c.id is null then format('new.%I', a.attname)
+        else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
+      end, ', ' order by u.position
+    ),
+    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.position) filter (where c.id is not null),
+    array_agg(a.attname order by u.position),
+    array_agg(a.attname order by u.position) filter (where c.id is not null)
+  from (
+    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
+    from gdpr_internal.protected_column as o
+    cross join lateral jsonb_array_elements(o.original -> 'checks') as e
+    where o.table_id = p_table and o.encrypt <> 'no'
+    order by e.value ->> 'name', o.position
+  ) as k
+  join gdpr_internal.protected_table as t on t.id = p_table
+  cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
+  left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
+  group by k.name, k.expression;
+end;
+comment on function gdpr_internal.held_checks(smallint) is
+  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
+
+create or replace function gdpr_internal.may_open(p_subject bigint)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  -- the owner of the table chose the functions in a constraint and can exchange them: what a constraint is shown of values that the
+  -- statement does not bring itself, is what its role may read
+  return (gdpr_internal.clear_inherited(v_role) or pg_has_role(v_role, 'gdpr_dpo', 'usage'))
+    and gdpr_internal.still_allowed(p_subject, gdpr_policy.purpose_mask(v_role, current_setting('gdpr.purpose', true)));
+end
+$function$;
+comment on function gdpr_internal.may_open(bigint) is
+  'Whether stored values are opened for the constraints over them: to roles of audience clear and officers, while the person may be processed. p_subject null: of a row that the role was let to already.';
+
+create or replace function gdpr_internal.changed_code(p_columns name[])
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- the output function of a type: comparing values of the owner's types could run an operator of hers with the keys in reach
+  select string_agg(
+    format('format(''%%s'', new.%1$I) <> format(''%%s'', old.%1$I) or (new.%1$I is null) <> (old.%1$I is null)', u.name), ' or ' order by u.n
+  )
+  from unnest(p_columns) with ordinality as u (name, n);
+end;
+comment on function gdpr_internal.changed_code(name[]) is 'The SQL of whether one of these columns changed.';
+
+create or replace function gdpr_internal.value_check_code(p_column gdpr_internal.protected_column)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_values text := case
+    when p_column.original_type ~ '\[\]$' then format('(select u from unnest(v_typed_%s) as u where u is not null)', p_column.id)
+    else format('(values (new.%I))', p_column.column_name)
+  end;
+begin
+  return concat(
+    case when gdpr_internal.base_type(p_column.original_type) not in ('text', 'character varying', 'character') then format(
+      E'begin\n  v_typed_%1$s := new.%2$I;\nexception when data_exception then\n  perform gdpr_internal.refuse(''invalid_value'', %3$L);\nend;\n',
+      p_column.id, p_column.column_name, format('column %I', p_column.column_name)
+    ) end,
+    case when p_column.original ? 'labels' then format(
+      E'if exists (\n  select from %s as v (value)\n'
+      '  where not exists (select from pg_enum as e where e.enumtypid = %L::regtype and e.enumlabel = v.value)\n) then\n'
+      '  perform gdpr_internal.refuse(''invalid_value'', %L);\nend if;\n',
+      v_values, p_column.original ->> 'labels', format('column %I', p_column.column_name)
+    ) end
+  );
+end
+$function$;
+comment on function gdpr_internal.value_check_code(gdpr_internal.protected_column) is
+  'Code that holds a new plaintext to the type that its column had, before anything of the owner''s casts it: an error of a cast would repeat the value.';
+
+create or replace function gdpr_internal.generate_values(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+-- what is dropped need not have been there
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_relation regclass;
+  v_check record;
+  v_column gdpr_internal.protected_column;
+  v_declare text := '';
+  v_moved text[] := '{}';
+  v_open text := '';
+  v_seal text := '';
+  v_code text;
+  v_test text := '';
+  v_reopen text := '';
+  v_back text := '';
+  v_shared name[];
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  for v_check in select * from gdpr_internal.held_checks(p_table) loop
+    execute format(
+      E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',
+      v_check.function, v_check.arguments, v_check.expression
+    );
+    execute format('comment on function gdpr_generated.%I is %L', v_check.function,
+      format('Constraint %I of %s, over plaintext. Generated by gdpr.apply().', v_check.name, v_relation));
+    -- called by the WHEN of a trigger, as whoever writes; by name it is reached by nobody
+    execute format('grant execute on function gdpr_generated.%I to public', v_check.function);
+    if cardinality(v_check.columns) > 1 then
+      v_shared := v_shared || v_check.encrypted;
+      v_reopen := v_reopen || format(E'if %s then\n', gdpr_internal.changed_code(v_check.columns)) || (
+        select string_agg(format(
+          E'  if new.%1$I is not distinct from old.%1$I then\n'
+          '    new.%1$I := gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I);\n  end if;\n', c.column_name, c.id
+        ), '' order by c.id)
+        from gdpr_internal.protected_column as c
+        where c.table_id = p_table and c.column_name = any (v_check.encrypted)
+      ) || E'end if;\n';
+    end if;
+  end loop;
+  for v_column in
+    select c.* from gdpr_internal.protected_column as c
+    where c.table_id = p_table and c.encrypt <> 'no' and (
+      c.original ?| array['is_domain', 'labels'] or c.column_name in (select unnest(k.encrypted) from gdpr_internal.held_checks(p_table) as k)
+    )
+    order by c.id
+  loop
+    if gdpr_internal.base_type(v_column.original_type) not in ('text', 'character varying', 'character') then
+      v_declare := v_declare || format(E'  v_typed_%s %s;\n', v_column.id, v_column.original_type);
+    end if;
+    v_moved := v_moved || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
+    v_open := v_open || format(
+      E'if starts_with(new.%1$I, ''gdpr1:'') then\n  v_subject := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
+      '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_subject), v_subject, %2$s, new.%1$I);\nend if;\n',
+      v_column.column_name, v_column.id
+    );
+    v_seal := v_seal || format(
+      E'new.%1$I := gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), new.gdpr_subject_id, %2$s, new.%1$I);\n',
+      v_column.column_name, v_column.id
+    );
+    v_code := gdpr_internal.value_check_code(v_column);
+    if v_code <> '' then
+      v_test := v_test || format(
+        E'if new.%1$I is not null and not starts_with(new.%1$I, ''gdpr1:'') then\n%2$send if;\n', v_column.column_name, gdpr_internal.indented(v_code, '  ')
+      );
+    end if;
+    if v_column.column_name = any (v_shared) then
+      v_back := v_back || format(
+        E'if new.%1$I is distinct from old.%1$I and starts_with(old.%1$I, ''gdpr1:'')\n'
+        '  and new.%1$I = gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
+        v_column.column_name, v_column.id
+      );
+    end if;
+  end loop;
+  if v_moved = '{}' then
+    execute format('drop function if exists gdpr_generated.%I()', 'values_' || p_table);
+    return;
+  end if;
+
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $body$
+declare
+  v_keys gdpr_internal.keyring;
+  v_subject bigint;
+  v_key bytea;
+%2$sbegin
+%3$s  if tg_op = 'UPDATE' and new.gdpr_subject_id is null then
+    -- erasure: what is left says nothing, and fulfils nothing
+    return new;
+  end if;
+  if tg_argv[0] = 'open' then
+    if tg_op = 'INSERT' then
+      -- a row on its way to another partition, or from a dump; the mark is for the second call, the column is filled after both
+      new.gdpr_purposes := null;
+      if (%4$s) and gdpr_internal.may_open(new.gdpr_subject_id) then
+%5$s%6$s        new.gdpr_purposes := -1;
+      end if;
+%7$s    end if;
+%8$s  elsif tg_op = 'INSERT' then
+    if new.gdpr_purposes = -1 then
+%5$s        v_key := gdpr_internal.data_key(v_keys, new.gdpr_subject_id);
+%9$s      new.gdpr_purposes := null;
+    end if;
+%10$s  end if;
+  return new;
+end
+$body$
+$code$,
+    'values_' || p_table,
+    v_declare,
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    array_to_string(v_moved, ' or '),
+    gdpr_internal.indented(gdpr_internal.keys_code(), '        '),
+    gdpr_internal.indented(v_open, '        '),
+    case when v_reopen = '' then '' else format(
+      E'    elsif (%s) and gdpr_internal.may_open(null) then\n%s      v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
+      gdpr_internal.changed_code(array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
+      gdpr_internal.indented(gdpr_internal.keys_code(), '      '), gdpr_internal.indented(v_reopen, '      ')
+    ) end,
+    gdpr_internal.indented(v_test, '    '),
+    gdpr_internal.indented(v_seal, '      '),
+    case when v_back = '' then '' else format(
+      E'  elsif %s then\n%s    v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
+      gdpr_internal.changed_code(v_shared), gdpr_internal.indented(gdpr_internal.keys_code(), '    '), gdpr_internal.indented(v_back, '    ')
+    ) end
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'values_' || p_table,
+    format('Before a row of %s is checked (open) and after it (close): plaintext for constraints and types. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'values_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_values(smallint) is
+  'Generates the functions that hold CHECK constraints, domains and enums of encrypted columns; drops them for tables that have none.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.check_statements(p_role name, p_relation regclass)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_trigger record;
+  v_domains text;
+begin
+  select string_agg(format(
+    -- a cast, for what it raises: the domain's own error, which does not repeat the value
+    'when pg_catalog.starts_with(new.%1$I, ''gdpr1:'') then false when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name,
+    c.original_type, c.original ->> 'type'
+  ), E' else false end or case ' order by c.position)
+  into v_domains
+  from gdpr_internal.protected_column as c
+  where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain';
+  v_domains := 'case ' || v_domains || ' else false end';
+  for v_trigger in
+    select *
+    from (
+      select 'zzz_gdpr_30_open' as name, 'insert or update' as event, '' as condition, format('gdpr_generated.%I(''open'')', 'values_' || v_id) as function
+      union all
+      select 'zzz_gdpr_34_domain', 'insert', format('when (%s)', v_domains), 'gdpr_policy.guard_check()' where v_domains is not null
+      union all
+      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_domains), 'gdpr_policy.guard_check()'
+      where v_domains is not null
+      union all
+      select format('zzz_gdpr_35_check_%s', row_number() over (order by k.name)), 'insert or update',
+        format('when (case when %s then gdpr_generated.%I(%s) is false else false end)', k.opened, k.function, k.given),
+        format('gdpr_policy.guard_check(%L)', k.name)
+      from gdpr_internal.held_checks(v_id) as k
+      union all
+      select 'zzz_gdpr_36_close', 'insert or update', '', format('gdpr_generated.%I(''close'')', 'values_' || v_id)
+    ) as t
+    where to_regprocedure(format('gdpr_generated.%I()', 'values_' || v_id)) is not null
+  loop
+    return next format(
+      'create or replace trigger %I before %s on %s for each row %s execute function %s',
+      v_trigger.name, v_trigger.event, p_relation, v_trigger.condition, v_trigger.function
+    );
+    return next format('alter table %s enable always trigger %I', p_relation, v_trigger.name);
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.check_statements(name, regclass) is
+  'See gdpr_policy.check_statements(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.check_statements(p_relation regclass)
+returns setof text
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select s from gdpr_internal.check_statements(current_user, p_relation) as s;
+end;
+comment on function gdpr_policy.check_statements(regclass) is 'The statements that put the triggers on a table by which constraints and types of encrypted columns hold.';
+
+create or replace function gdpr_policy.put_checks(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statement text;
+begin
+  for v_statement in select s from gdpr_policy.check_statements(p_relation) as s loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.put_checks(regclass) is
+  'Step of apply(): CHECK constraints, domains and enums of encrypted columns hold in triggers, which see plaintext.';
+
+create or replace function gdpr_policy.guard_check()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if tg_op = 'UPDATE' and new.gdpr_subject_id is null then
+    -- erasure: what is left says nothing, and fulfils nothing
+    return new;
+  end if;
+  raise exception using errcode = '23514', message = format('new row for relation "%s" violates check constraint "%s"', tg_table_name, tg_argv[0]),
+    schema = tg_table_schema, table = tg_table_name, constraint = tg_argv[0];
+end
+$function$;
+comment on function gdpr_policy.guard_check() is
+  'Says, as PostgreSQL would, which CHECK constraint over an encrypted column a row violates; its trigger fires only then. Error: 23514.';
+
 -- 40_protection/54_generate_change.sql
 -- [code] The generator of the trigger that lets a changed row in: identifiers and ciphertext of the columns that changed.
 -- GDPR Art. 16, 25, 32. Called by: gdpr.apply().
@@ -11023,6 +11989,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
   perform gdpr_internal.generate_audit(p_table);
@@ -11716,25 +12683,40 @@ declare
   v_problems text[] := '{}';
 begin
   for v_check in
-    select k.conname, pg_get_expr(k.conbin, k.conrelid) as expression
-    from pg_constraint as k
-    where k.conrelid = p_relation and k.contype = 'c'
-      -- a column that was not given may have a default, which nobody knows yet
-      and not exists (
-        select from pg_attribute as a
-        where a.attrelid = k.conrelid and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
-      )
-    order by k.conname
+    select k.name, k.expression, k.source
+    from (
+      select k.conname::text as name, pg_get_expr(k.conbin, k.conrelid) as expression, k.conkey,
+        format('jsonb_populate_record(null::%s, $1)', p_relation) as source
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c'
+      union
+      -- those that encryption took off the table
+      select e.value ->> 'name', e.value ->> 'check', u.keys, format('jsonb_to_record($1) as r (%s)', u.columns)
+      from gdpr_internal.protected_column as c
+      join gdpr_internal.protected_table as t on t.id = c.table_id and t.relation = p_relation and t.unprotected_at is null
+      cross join lateral jsonb_array_elements(c.original -> 'checks') as e
+      cross join lateral (
+        select array_agg(r.position) as keys, string_agg(format('%I %s', r.name, r.type), ', ') as columns
+        from jsonb_to_recordset(e.value -> 'columns') as r (position smallint, name text, type text)
+      ) as u
+      where c.encrypt <> 'no'
+    ) as k
+    -- a column that was not given may have a default, which nobody knows yet
+    where not exists (
+      select from pg_attribute as a
+      where a.attrelid = p_relation and a.attnum = any (k.conkey) and (a.atthasdef or a.attidentity <> '') and not p_row ? a.attname::text
+    )
+    order by k.name
   loop
     begin
-      execute format('select exists (select from jsonb_populate_record(null::%s, $1) where not (%s))', p_relation, v_check.expression)
+      execute format('select exists (select from %s where not (%s))', v_check.source, v_check.expression)
       into v_failed using p_row;
     exception when others then
       -- what cannot be known now is known when the row is inserted
       v_failed := false;
     end;
     if v_failed then
-      v_problems := v_problems || format('constraint %I', v_check.conname);
+      v_problems := v_problems || format('constraint %I', v_check.name);
     end if;
   end loop;
   return v_problems;
@@ -13681,7 +14663,7 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          c.original_type, a.attname
+          coalesce(c.original ->> 'shown', c.original_type), a.attname
         )
       end, E',\n' order by a.attnum
     )
@@ -13747,7 +14729,7 @@ cross join lateral (
   );
   for v_column in
     select a.attname,
-      case when c.encrypt <> 'no' then c.original ->> 'default' else pg_get_expr(d.adbin, d.adrelid) end as expression
+      case when c.encrypt <> 'no' then coalesce(c.original ->> 'default', c.original ->> 'type_default') else pg_get_expr(d.adbin, d.adrelid) end as expression
     from pg_attribute as a
     join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
@@ -13822,8 +14804,8 @@ begin
       case when a.encrypted
         -- no operator that the caller's search_path could replace: it would hear the plaintext
         then format(
-          '%1$I = case when coalesce(pg_catalog.texteq(new.%1$I::pg_catalog.text, old.%1$I::pg_catalog.text), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
-          a.attname, a.value
+          '%1$I = case when coalesce(pg_catalog.texteq(%3$s, %4$s), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
+          a.attname, a.value, a.new_text, a.old_text
         )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
@@ -13833,19 +14815,35 @@ begin
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
       coalesce(c.encrypt <> 'no', false) as encrypted,
-      case when c.encrypt <> 'no' then gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
-        else format('new.%I', a.attname)
-      end as value
+      case when c.encrypt = 'no' or c.encrypt is null then format('new.%I', a.attname)
+        -- no cast that the owner of a type could have planted
+        when c.original ? 'labels' then format('gdpr.text_of(new.%I)', a.attname)
+        else gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
+      end as value,
+      format(k.code, 'new', a.attname) as new_text,
+      format(k.code, 'old', a.attname) as old_text
     from pg_attribute as a
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+    cross join lateral (
+      select case when c.original ? 'labels' then 'gdpr.text_of(%s.%I)' else '%s.%I::pg_catalog.text' end as code
+    ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
-  from pg_index as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
-  where x.indrelid = v_table.relation and x.indisprimary;
+  from (
+    -- what names one row: the primary key, else the shortest unique one that is never null
+    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
+    from pg_index as x
+    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+      and not exists (
+        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
+      )
+    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
+    limit 1
+  ) as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
@@ -13930,13 +14928,217 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
-      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table)
+      and (
+        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
+      )
   loop
     execute format('drop function %s', v_function);
   end loop;
 end
 $function$;
 comment on function gdpr_internal.drop_generated_controls(smallint) is 'Drops the trigger functions of a table.';
+
+-- 40_protection/74_search.sql
+-- [code] Searching plain columns for parts of words, through an index, in a table whose rows are hidden.
+-- GDPR Art. 25, 32. Row security lets no condition reach an index that could tell of a hidden row by an error or a function of the
+-- caller's: LIKE is one. Here the condition is a row policy itself, of a name that sorts before the gate, for one role alone: the owner
+-- of the search view. It reaches the index; what hidden rows meet is this one operator of PostgreSQL's, with a pattern made here, which
+-- raises no error; then the gate decides. Nothing of the caller's is evaluated on a row before that.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.search_pattern(p_word integer)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_words text[] := array(
+    select w from unnest(regexp_split_to_array(coalesce(current_setting('gdpr.search', true), ''), '\s+')) as w where w <> ''
+  );
+begin
+  if v_words = '{}' then
+    return null;
+  elsif cardinality(v_words) > 4 or (select max(length(regexp_replace(w, '[^[:alnum:]]', '', 'g'))) from unnest(v_words) as w) < 3 then
+    perform gdpr_internal.refuse('search_words');
+  end if;
+  -- every sign stands for itself: a pattern that ends in its escape sign is an error in rows that match up to there, and would tell of them
+  return '%' || coalesce(replace(replace(replace(v_words[p_word], '\', '\\'), '%', '\%'), '_', '\_') || '%', '');
+end
+$function$;
+comment on function gdpr_policy.search_pattern(integer) is
+  'The pattern of a word of gdpr.search, anywhere in a text; of a word too many, what fits all; null without any. Error: PR420 more than four words, or none of three letters or digits.';
+
+create or replace function gdpr_internal.search_condition(p_columns jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select string_agg(format('(%s) operator(pg_catalog.~~*) (select gdpr_policy.search_pattern(%s))', gdpr_internal.search_expression(p_columns), n), ' and ' order by n)
+  from generate_series(1, 4) as n;
+end;
+comment on function gdpr_internal.search_condition(jsonb) is 'The SQL of whether a row has all words of gdpr.search in its searched columns.';
+
+create or replace function gdpr_internal.search_steps(p_relation regclass, p_definition jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_search jsonb := p_definition -> 'search';
+  v_class pg_class;
+  v_schema name;
+  v_index name;
+  v_comment text := 'gdprdb: ' || gdpr_internal.search_expression(v_search);
+  v_there oid;
+begin
+  select * into v_class from pg_class as c where c.oid = p_relation;
+  select n.nspname into v_schema from pg_namespace as n where n.oid = v_class.relnamespace;
+  v_index := gdpr_internal.search_name(v_class.relname);
+  select c.oid into v_there from pg_class as c join pg_index as x on x.indexrelid = c.oid
+  where x.indrelid = p_relation and c.relname = v_index;
+  if exists (select from pg_policy as p where p.polrelid = p_relation and p.polname = 'gdpr_30_search') then
+    return next row(p_relation::text, 'drop policy gdpr_30_search', format('drop policy if exists gdpr_30_search on %s', p_relation), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end if;
+  if v_there is not null and obj_description(v_there, 'pg_class') is distinct from v_comment then
+    return next row(p_relation::text, format('drop %I', v_index), format('drop index %I.%I', v_schema, v_index), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+    v_there := null;
+  end if;
+  if v_search is null then
+    return;
+  end if;
+  if v_there is null then
+    return next row(
+      p_relation::text, 'index what is searched',
+      format('create index %I on %s using gin ((%s) %I.gin_trgm_ops)', v_index, p_relation, gdpr_internal.search_expression(v_search), (
+        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
+      )), 'SHARE', false
+    )::gdpr_policy.step;
+    return next row(p_relation::text, 'name the index', format('comment on index %I.%I is %L', v_schema, v_index, v_comment), null, false)::gdpr_policy.step;
+  end if;
+  return next row(
+    p_relation::text, 'let the search view read the key',
+    format('grant select (%s) on table %s to gdpr_owner', (
+      select string_agg(format('%I', a.attname), ', ' order by a.attnum)
+      from pg_index as x join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+      where x.indrelid = p_relation and x.indisprimary
+    ) || coalesce((select ', ' || string_agg(format('%I', c.name), ', ') from jsonb_array_elements_text(v_search) as c (name)), ''), p_relation), null, false
+  )::gdpr_policy.step;
+  return next row(
+    p_relation::text, 'policy gdpr_30_search',
+    format('create policy gdpr_30_search on %s as restrictive for select to gdpr_owner using (%s)', p_relation, gdpr_internal.search_condition(v_search)),
+    'ACCESS EXCLUSIVE', false
+  )::gdpr_policy.step;
+end
+$function$;
+comment on function gdpr_internal.search_steps(regclass, jsonb) is 'Steps by which a table can be searched: the index, and the condition as a row policy of the search view''s owner.';
+
+create or replace function gdpr_internal.drop_search(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_name name := (select gdpr_internal.search_name(t.view_name) from gdpr_internal.protected_table as t where t.id = p_table);
+begin
+  if exists (
+    select from pg_class as c
+    where c.relname = v_name and c.relnamespace = 'gdpr_clear'::regnamespace and c.relowner = 'gdpr_owner'::regrole and c.relkind = 'v'
+  ) then
+    execute format('drop function if exists gdpr_clear.%I(text)', v_name);
+    execute format('drop view gdpr_clear.%I', v_name);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.drop_search(smallint) is 'Drops the search view of a table and its function.';
+
+create or replace function gdpr_internal.generate_search(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_name name;
+  v_keys text;
+  v_types text;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  perform gdpr_internal.drop_search(p_table);
+  if not v_table.definition ? 'search' then
+    return;
+  end if;
+  v_name := gdpr_internal.search_name(v_table.view_name);
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum), string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+  into v_keys, v_types
+  from pg_index as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
+  where x.indrelid = v_table.relation and x.indisprimary;
+  execute format(
+    E'create view gdpr_clear.%I with (security_barrier) as\nselect %s\nfrom %s as t\n'
+    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))\n'
+    -- said again, for a table that is only observed
+    '  and %s',
+    v_name, v_keys, v_table.relation, v_table.relation, v_table.relation, gdpr_internal.search_condition(v_table.definition -> 'search')
+  );
+  execute format('comment on view gdpr_clear.%I is %L', v_name, format(
+    'Keys of the rows of %s that hold all words of gdpr.search, which the function of the same name sets. Generated by gdpr.apply().', v_table.relation
+  ));
+  execute format(
+    E'create function gdpr_clear.%1$I(p_words text)\nreturns table (%2$s)\nlanguage plpgsql\nvolatile\nparallel unsafe\nsecurity invoker\nas %3$L',
+    v_name, v_types, format(
+      E'#variable_conflict use_column\nbegin\n'
+      '  perform pg_catalog.set_config(''gdpr.search'', p_words, true);\n'
+      '  return query select s.* from gdpr_clear.%I as s;\n'
+      '  perform pg_catalog.set_config(''gdpr.search'', '''', true);\n'
+      'end', v_name
+    )
+  );
+  execute format('comment on function gdpr_clear.%I(text) is %L', v_name, format(
+    'Primary keys of the rows of %s that the role may see and that hold every word, in part or whole, in whatever case, in the searched columns. Error: PR420. Generated by gdpr.apply().',
+    v_table.relation
+  ));
+  execute format('revoke all on function gdpr_clear.%I(text) from public', v_name);
+  execute format('grant execute on function gdpr_clear.%I(text) to gdpr_app, gdpr_dpo', v_name);
+  execute format('grant select on gdpr_clear.%I to gdpr_app, gdpr_dpo', v_name);
+end
+$function$;
+comment on function gdpr_internal.generate_search(smallint) is 'Generates gdpr_clear.<table>_search, view and function, for a table that the policy lets be searched.';
+
+create or replace function gdpr_internal.doctor_search()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    'info', 'search', t.relation::text,
+    'parts of words are searched before the gate: who measures the time of a search, or explains one, learns how many hidden rows hold them',
+    'That is the price of the index; take "search" out of the policy where even this must not be known.'
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.definition ? 'search';
+end;
+comment on function gdpr_internal.doctor_search() is 'Findings about tables that can be searched.';
 
 -- 50_audit/15_generate_audit.sql
 -- [code] The generator of audit triggers: one record for each changed row, static SQL.
@@ -21282,12 +22484,16 @@ begin
     select string_agg(
       case
         when f.column_name is null then format('  null::%s as %I', format_type(a.atttypid, a.atttypmod), a.attname)
-        when f.masked then format('  t.%I as %I', 'gdpr_' || a.attname || '_mask', a.attname)
-        else format('  %s as %I', gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type), a.attname)
+        else format(
+          '  %s%s as %I',
+          case when f.masked then format('t.%I', 'gdpr_' || a.attname || '_mask') else gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type) end,
+          '::' || s.shown, a.attname
+        )
       end, E',\n' order by a.attnum
     )
     from pg_attribute as a
     left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
+    left join lateral (select c.original ->> 'shown' as shown from gdpr_internal.protected_column as c where c.id = f.column_id) as s on true
     where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
       and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
   );
@@ -24420,6 +25626,54 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_retention() is 'Findings about retention that does not run, and about persons in batches who could not be erased.';
 
+-- 90_accountability/06_doctor_types.sql
+-- [code] Findings about what stands beside encrypted columns and partitions.
+-- GDPR Art. 24, Art. 32(1)(d). Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_types()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with encrypted as (
+    select t.relation, c.column_name, a.attnum
+    from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id and c.encrypt <> 'no'
+    join pg_attribute as a on a.attrelid = t.relation and a.attname = c.column_name
+    where t.unprotected_at is null
+  )
+  select 'error', 'detached', c.oid::regclass::text,
+    'was part of a protected table: it holds personal data that erasure does not reach, and what is written here is neither encrypted nor recorded',
+    'Attach it again and apply the policy; or copy what has to stay from the clear view elsewhere, attached, and drop it.'
+  from pg_class as c
+  join pg_policy as p on p.polrelid = c.oid and p.polname = 'gdpr_40_gate'
+  where not exists (
+    select from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and (t.relation = c.oid or t.relation = pg_partition_root(c.oid))
+  )
+  union all
+  select 'warning', 'tests_ciphertext', e.relation::text,
+    format('constraint %I came after the policy and tests the ciphertext of column %I', k.conname, e.column_name),
+    'Drop it; unprotect the table, add it and apply the policy: then it goes on over plaintext.'
+  from encrypted as e
+  join pg_constraint as k on k.conrelid = e.relation and k.contype in ('c', 'x') and e.attnum = any (k.conkey)
+  union all
+  select 'info', 'trigger_reads', e.relation::text,
+    format('trigger %I runs after the row is stored and reads column %I: it sees ciphertext', g.tgname, e.column_name),
+    'A BEFORE trigger sees the plaintext of what is written; gdpr.reveal() opens a value to those who may read it.'
+  from encrypted as e
+  join pg_trigger as g on g.tgrelid = e.relation and not g.tgisinternal and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 2 = 0
+  join pg_proc as f on f.oid = g.tgfoid
+  where lower(f.prosrc) ~ format('\m(new|old)\.(%1$s|"%1$s")\M', regexp_replace(lower(e.column_name), '([^[:alnum:]_])', '\\\1', 'g'));
+end;
+comment on function gdpr_internal.doctor_types() is
+  'Findings: detached partitions, constraints that came after encryption, triggers that read ciphertext.';
+
 -- 90_accountability/07_doctor_sharing.sql
 -- [code] Findings about recipients and about notices that they did not get.
 -- GDPR Art. 19, 44, 5(2). Called by: gdpr.doctor().
@@ -24597,6 +25851,7 @@ begin atomic
       array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
@@ -24667,7 +25922,12 @@ begin atomic
   join pg_index as i on i.indrelid = l.relation and (i.indexprs is not null or exists (
     select from pg_class as c join pg_am as m on m.oid = c.relam where c.oid = i.indexrelid and m.amname in ('gin', 'gist', 'spgist')
   ))
-  where l.mode = 'enforce' and l.present;
+  join pg_class as o on o.oid = l.relation
+  where l.mode = 'enforce' and l.present
+    -- the index of a search is reached by its policy
+    and not (l.definition ? 'search' and exists (
+      select from pg_class as c where c.oid = i.indexrelid and c.relname = gdpr_internal.search_name(o.relname)
+    ));
 end;
 comment on function gdpr_internal.doctor_tables() is 'Findings about protected tables.';
 
@@ -24759,8 +26019,10 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_keys(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
     ])
+    -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
+    and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
   from pg_class as c
@@ -24923,6 +26185,10 @@ begin
     select * from gdpr_internal.doctor_mails()
     union all
     select * from gdpr_internal.doctor_home()
+    union all
+    select * from gdpr_internal.doctor_types()
+    union all
+    select * from gdpr_internal.doctor_search()
     union all
     select * from gdpr_internal.doctor_sharing()
     union all
@@ -25342,7 +26608,7 @@ grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_inter
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
   gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
-  gdpr_internal.purpose_inherited(name, text),
+  gdpr_internal.purpose_inherited(name, text), gdpr_internal.clear_inherited(name),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
@@ -25359,6 +26625,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
+  gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
@@ -25378,7 +26645,7 @@ $steps$;
 grant execute on function
   gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
-  gdpr_internal.drop_views(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
+  gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
 
 grant execute on function
@@ -25564,7 +26831,7 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
@@ -25605,7 +26872,7 @@ grant execute on function
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
