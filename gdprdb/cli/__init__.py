@@ -18,6 +18,7 @@ from gdprdb.cli import (
     demo,
     doctor,
     form,
+    guard,
     importing,
     keys,
     ledger,
@@ -55,7 +56,7 @@ PANELS: dict[str, tuple[click.Command, ...]] = {
         objection.objection,
     ),
     "Share, keep, forget": (share.share, retention.retention, ledger.ledger),
-    "Prove": (audit.audit, doctor.doctor),
+    "Prove": (audit.audit, guard.guard, doctor.doctor),
     "Try it": (demo.demo, server.server),
 }
 

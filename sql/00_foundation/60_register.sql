@@ -17,7 +17,7 @@ begin
   if v_problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
-  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
+  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name not in ('machinery', 'grants');
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
@@ -483,9 +483,7 @@ begin
       and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
   loop
     perform gdpr_internal.generate_worker(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
   end loop;
 end
 $function$;

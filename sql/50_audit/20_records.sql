@@ -129,12 +129,14 @@ declare
   v_month timestamptz;
   v_name name;
   v_made integer := 0;
+  v_begun boolean;
 begin
   for v_month in
     select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
   loop
     v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('gdpr_internal.' || v_name) is null then
+      v_begun := gdpr_internal.begin_change('audit partitions') or coalesce(v_begun, false);
       -- made apart and attached: writers do not wait
       execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
       execute format(
@@ -146,6 +148,7 @@ begin
       v_made := v_made + 1;
     end if;
   end loop;
+  perform gdpr_internal.end_change(v_begun);
   return v_made;
 end
 $function$;

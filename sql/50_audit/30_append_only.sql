@@ -47,6 +47,8 @@ begin atomic
     'notice_event',
     'hold',
     'hold_end',
+    'maintenance_window',
+    'maintenance_window_end',
     'home_record',
     'replay_record'
   ]::name[];

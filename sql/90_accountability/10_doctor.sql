@@ -52,9 +52,12 @@ begin atomic
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
   where g.oid is null or g.tgenabled <> 'A'
   union all
-  select 'warning', 'drift', l.relation::text, 'the catalog is no longer what apply() left (controls or columns were changed)',
+  select
+    case when w.weaker is null then 'warning' else 'error' end, 'drift', l.relation::text,
+    format('the catalog is no longer what apply() left (%s)', coalesce(w.weaker, 'controls or columns were changed')),
     'gdprdb policy plan shows the steps, gdprdb policy apply takes them.'
   from live as l
+  cross join lateral (select string_agg(x, ', ') from gdpr_internal.weakened(l.id) as x) as w (weaker)
   where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
   union all
   select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
@@ -78,13 +81,12 @@ begin atomic
     and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
   group by v.oid, v.relowner, l.relation
   union all
-  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', l.relation),
+  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', t.relation),
     'Protect it by dropping it, or build it on a redacted view.'
-  from live as l
-  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
-  join pg_rewrite as w on w.oid = d.objid
-  join pg_class as v on v.oid = w.ev_class and v.relkind = 'm'
-  group by v.oid, l.relation
+  from pg_class as v
+  cross join lateral gdpr_internal.read_tables(v.oid) as r (id)
+  join gdpr_internal.protected_table as t on t.id = r.id
+  where v.relkind = 'm'
   union all
   select 'warning', 'statistics', l.relation::text, 'the planner''s statistics may hold values of persons erased since the last ANALYZE',
     format('ANALYZE %s;', l.relation)
@@ -379,6 +381,8 @@ begin
     select * from gdpr_internal.doctor_retention()
     union all
     select * from gdpr_internal.doctor_requests()
+    union all
+    select * from gdpr_internal.doctor_guard()
     union all
     select * from gdpr_internal.doctor_rows()
     union all

@@ -59,12 +59,14 @@ declare
   v_table record;
 begin
   for v_table in
-    select c.oid::regclass as name
+    select c.oid::regclass as name, c.relrowsecurity
     from pg_catalog.pg_class as c
     where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
       and c.relowner = 'gdpr_owner'::regrole
   loop
-    execute format('alter table %s enable row level security', v_table.name);
+    if not v_table.relrowsecurity then
+      execute format('alter table %s enable row level security', v_table.name);
+    end if;
     continue when exists (
       select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
     );
@@ -209,6 +211,11 @@ grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- ca
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
+
+-- maintenance is opened by the officer, for those who do it
+grant execute on function gdpr.open_maintenance(text, timestamptz), gdpr.close_maintenance() to gdpr_dpo;
+grant select on gdpr.guard, gdpr.maintenance to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.guard_stands(), gdpr_internal.open_window() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
