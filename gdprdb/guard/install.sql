@@ -31,14 +31,26 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_ours boolean;
 begin
   if to_regprocedure('gdpr_internal.guard(text)') is not null then
     perform gdpr_internal.guard(p_event);
-  elsif p_event = 'sql_drop' and exists (
-    select from pg_event_trigger_dropped_objects() as d where d.object_identity in ('gdpr_internal', 'gdpr_internal.guard(text)')
-  ) then
+    return;
+  end if;
+  -- the statement has taken the guard itself away
+  if p_event = 'sql_drop' then
+    v_ours := exists (select from pg_event_trigger_dropped_objects() as d where d.object_identity ~ '^gdpr_internal($|\.guard\()');
+  else
+    v_ours := exists (
+      select from pg_event_trigger_ddl_commands() as c
+      join pg_namespace as n on n.nspname = c.schema_name or (c.classid = 'pg_namespace'::regclass and n.oid = c.objid)
+      where n.nspowner = to_regrole('gdpr_owner')
+    );
+  end if;
+  if v_ours then
     raise exception using errcode = 'PR510', constraint = 'gdpr_guarded',
-      message = 'what protects personal data would be weakened', detail = 'gdprdb itself would be dropped',
+      message = 'what protects personal data would be weakened', detail = 'gdprdb itself would go',
       hint = 'A superuser takes the guard away first: gdprdb guard remove.';
   end if;
 end
@@ -72,6 +84,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  if to_regprocedure('gdpr_guard.check_command(text)') is null then
+    raise exception using errcode = 'PR510', constraint = 'gdpr_guarded',
+      message = 'what protects personal data would be weakened', detail = 'the guard itself would go',
+      hint = 'A superuser takes it away, or puts it right: gdprdb guard remove, gdprdb guard install.';
+  end if;
   perform gdpr_guard.check_command(tg_event);
 end
 $function$;

@@ -123,22 +123,24 @@ security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
+  with ours as (
+    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+  )
   select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
   from (
-    select format('%s %s', n.nspname, n.nspacl) as line
-    from pg_namespace as n
-    where n.nspowner::regrole::text = 'gdpr_owner'
+    select format('%s %s', o.nspname, o.nspacl) as line
+    from ours as o
     union all
-    select format('%s %s %s', c.relname, c.relacl, (
+    select format('%s %s %s', c.oid::regclass, c.relacl, (
       select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
     ))
     from pg_class as c
-    where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'S')
-      and c.relname !~ '^audit_record_'
+    join ours as o on o.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
     union all
     select format('%s %s', p.oid::regprocedure, p.proacl)
     from pg_proc as p
-    where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace)
+    join ours as o on o.oid = p.pronamespace
   ) as g;
 end;
 comment on function gdpr_internal.grants() is 'A hash over who may do what with gdprdb''s own schemas, tables, views and functions.';
@@ -164,6 +166,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set jit = off
 as $function$
 declare
   v_weaker text[];

@@ -124,8 +124,11 @@ begin
   with object as materialized (
     select d.object_type, d.object_identity, d.classid, d.objid,
       coalesce(d.schema_name, d.address_names[1]) as schema,
-      to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])) as relation
+      c.oid as relation
     from pg_event_trigger_dropped_objects() as d
+    -- by name, whether gdpr_owner may enter the schema or not
+    left join pg_namespace as n on n.nspname = d.address_names[1]
+    left join pg_class as c on c.relnamespace = n.oid and c.relname = d.address_names[2]
     where not d.is_temporary
   )
   select
@@ -213,6 +216,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
+-- compiling would take longer than all the rest
+set jit = off
 as $function$
 declare
   v_found record;

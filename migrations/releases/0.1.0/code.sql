@@ -14305,22 +14305,24 @@ security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
+  with ours as (
+    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+  )
   select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
   from (
-    select format('%s %s', n.nspname, n.nspacl) as line
-    from pg_namespace as n
-    where n.nspowner::regrole::text = 'gdpr_owner'
+    select format('%s %s', o.nspname, o.nspacl) as line
+    from ours as o
     union all
-    select format('%s %s %s', c.relname, c.relacl, (
+    select format('%s %s %s', c.oid::regclass, c.relacl, (
       select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
     ))
     from pg_class as c
-    where c.relnamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'S')
-      and c.relname !~ '^audit_record_'
+    join ours as o on o.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
     union all
     select format('%s %s', p.oid::regprocedure, p.proacl)
     from pg_proc as p
-    where p.pronamespace in ('gdpr'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr_policy'::regnamespace)
+    join ours as o on o.oid = p.pronamespace
   ) as g;
 end;
 comment on function gdpr_internal.grants() is 'A hash over who may do what with gdprdb''s own schemas, tables, views and functions.';
@@ -14346,6 +14348,8 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set jit = off
 as $function$
 declare
   v_weaker text[];
@@ -15974,8 +15978,11 @@ begin
   with object as materialized (
     select d.object_type, d.object_identity, d.classid, d.objid,
       coalesce(d.schema_name, d.address_names[1]) as schema,
-      to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])) as relation
+      c.oid as relation
     from pg_event_trigger_dropped_objects() as d
+    -- by name, whether gdpr_owner may enter the schema or not
+    left join pg_namespace as n on n.nspname = d.address_names[1]
+    left join pg_class as c on c.relnamespace = n.oid and c.relname = d.address_names[2]
     where not d.is_temporary
   )
   select
@@ -16063,6 +16070,8 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
+-- compiling would take longer than all the rest
+set jit = off
 as $function$
 declare
   v_found record;
