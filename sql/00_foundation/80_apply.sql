@@ -214,7 +214,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(40|50)_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -383,6 +383,7 @@ begin
   where t.id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.drop_read_counters(v_id);
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();

@@ -120,7 +120,7 @@ begin
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
     E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
-    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))%s',
     v_table.view_name, v_columns, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
     -- offset 0: each value is decoded and the key unwrapped once;
@@ -150,7 +150,8 @@ cross join lateral (
   offset 0
 ) as x$code$, v_raw
     ), ''),
-    v_table.relation, v_table.relation
+    v_table.relation, v_table.relation,
+    coalesce(E'\n  and ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,

@@ -211,7 +211,7 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.note_read(smallint,boolean)', 'gdpr_policy.count_read(regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'

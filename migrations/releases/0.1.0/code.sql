@@ -96,6 +96,7 @@ values
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
+  ('read_unrecorded', 'PR503', 'the transaction is read-only, and reads of this table have to be recorded', 'Read in a transaction that may write (BEGIN READ WRITE, on the primary), or let the policy say audit_reads = true.', 'Art. 32(1)(d)'),
   ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply, gdpr.unprotect() and gdpr.reshape() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
   ('window_state', 'PR511', 'there is no such maintenance window to open or close', 'gdpr.maintenance shows them; one is open at a time.', 'Art. 32(1)(b)'),
   ('append_only', '55000', 'evidence can only be added', 'Rows of evidence are never changed or deleted.', 'Art. 5(2)');
@@ -2146,7 +2147,7 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'columns']
+    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'audit_reads', 'erase', 'retain', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -2213,6 +2214,9 @@ begin
   if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
     problems := problems || format('%s.source: "optional" or "required"', v_where);
   end if;
+  if coalesce(p_in -> 'audit_reads', 'false') not in ('true', 'false', '"required"') then
+    problems := problems || format('%s.audit_reads: true, false or "required"', v_where);
+  end if;
   v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
   problems := problems || v_opt_in.problems;
 
@@ -2239,6 +2243,7 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when coalesce(p_in -> 'audit_reads', 'false') = 'false' then '{}' else jsonb_build_object('audit_reads', p_in -> 'audit_reads') end
     || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end;
 end
 $function$;
@@ -3319,6 +3324,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
+  perform gdpr_internal.make_read_counters(t.id) from gdpr_internal.protected_table as t where t.id = v_id and t.definition ? 'audit_reads';
   perform gdpr_generated.generate_clear_view(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
 end
@@ -4043,7 +4049,23 @@ end;
 comment on function gdpr_internal.retention_condition(regclass, jsonb) is
   'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
 
-create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
+create or replace function gdpr_internal.read_condition(p_table smallint, p_definition jsonb, p_counter text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format(
+    'case when (select gdpr_policy.note_read(%s::smallint, %L)) then gdpr_policy.count_read(%L::regclass) else true end',
+    p_table, p_definition ->> 'audit_reads' = 'required', 'gdpr_generated.' || p_counter || p_table
+  )
+  where p_definition ? 'audit_reads';
+end;
+comment on function gdpr_internal.read_condition(smallint, jsonb, text) is
+  'The SQL by which a statement that reads a table is recorded, and its rows counted; null for tables whose reads are not recorded.';
+
+create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb, p_table smallint)
 returns setof gdpr_policy.step
 language plpgsql
 stable
@@ -4074,7 +4096,9 @@ begin
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
           'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
-        ))
+        )),
+        -- the clear view counts for itself: its owner reads the table
+        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.read_condition(p_table, p_definition, 'base_reads_') || ')')
       ) as p (name, definition)
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
@@ -4083,7 +4107,7 @@ begin
           format('drop policy if exists %I on %s', v_policy.name, v_relation), 'ACCESS EXCLUSIVE', false
         )::gdpr_policy.step;
       end if;
-      if v_enforce then
+      if v_enforce and v_policy.definition is not null then
         return next row(
           v_relation::text, 'policy ' || v_policy.name,
           format('create policy %I on %s %s', v_policy.name, v_relation, v_policy.definition), 'ACCESS EXCLUSIVE', false
@@ -4100,7 +4124,7 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb) is
+comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
   'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
 
 create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
@@ -4190,7 +4214,7 @@ begin
   end if;
   return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
   return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
-  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)), coalesce(v_table.id, p_next_id));
   if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
     return next row(
       p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
@@ -4517,7 +4541,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_40_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(40|50)_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -4686,6 +4710,7 @@ begin
   where t.id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.drop_read_counters(v_id);
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
@@ -9103,6 +9128,11 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
+  perform gdpr_policy.note_read(t.id, t.definition ->> 'audit_reads' = 'required')
+    and gdpr_policy.count_read(format('gdpr_generated.reads_%s', t.id)::regclass)
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id and t.definition ? 'audit_reads' and t.unprotected_at is null
+  where c.id = gdpr_internal.value_column(p_value);
   return gdpr_internal.open_value(
     gdpr_internal.data_key(gdpr_internal.keyring(), v_subject), v_subject, gdpr_internal.value_column(p_value), p_value
   );
@@ -13671,7 +13701,7 @@ begin
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
     E'create view gdpr_clear.%I as\nselect\n%s\nfrom %s as t%s\n'
-    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))',
+    'where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(current_user, %L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))%s',
     v_table.view_name, v_columns, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
     -- offset 0: each value is decoded and the key unwrapped once;
@@ -13701,7 +13731,8 @@ cross join lateral (
   offset 0
 ) as x$code$, v_raw
     ), ''),
-    v_table.relation, v_table.relation
+    v_table.relation, v_table.relation,
+    coalesce(E'\n  and ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,
@@ -14530,7 +14561,7 @@ select
   a.request,
   a.changed,
   case
-    when a.table_id is null then a.payload::jsonb
+    when a.table_id is null or a.operation = 'READ' then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
   a.row_hash
@@ -14538,7 +14569,7 @@ from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; READ of a table whose policy says audit_reads: a statement, with about how many rows and when; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -14773,6 +14804,194 @@ begin
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;
+
+-- 50_audit/35_reads.sql
+-- [code] Which statements read a table: one record each, with the purpose, the role and about how many rows.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: clear views and row policies of tables whose policy says audit_reads.
+--
+-- The first row that a statement reads makes a note, each row counts, and the end of the transaction writes the record. Rows are
+-- counted with a sequence whose numbers each session takes by the block: the difference is the session's own, at the most too high.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.make_read_counters(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name name;
+begin
+  foreach v_name in array array['reads_' || p_table, 'base_reads_' || p_table] loop
+    if to_regclass('gdpr_generated.' || v_name) is null then
+      execute format('create sequence gdpr_generated.%I cache 65536', v_name);
+      execute format('comment on sequence gdpr_generated.%I is %L', v_name, 'Counts rows that are read. Generated by gdpr.apply().');
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.make_read_counters(smallint) is 'The counters of a table whose reads are recorded, where they are missing.';
+
+create or replace function gdpr_internal.drop_read_counters(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if to_regclass('gdpr_generated.reads_' || p_table) is not null then
+    execute format('drop sequence gdpr_generated.%I, gdpr_generated.%I', 'reads_' || p_table, 'base_reads_' || p_table);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.drop_read_counters(smallint) is 'Drops the counters of a table.';
+
+create or replace function gdpr_policy.note_read(p_table smallint, p_required boolean)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_name text := (select t.relation::text from gdpr_internal.protected_table as t where t.id = p_table);
+  v_purpose smallint;
+  v_actor text := gdpr_internal.context_setting('actor');
+  v_request text := gdpr_internal.context_setting('request');
+begin
+  if current_setting('transaction_read_only')::boolean then
+    if p_required then
+      perform gdpr_internal.refuse('read_unrecorded', v_name);
+    end if;
+    raise log 'gdprdb: % was read by % in a read-only transaction, without a record', v_name, v_role;
+    raise notice 'that % was read cannot be recorded: the transaction is read-only', v_name;
+    return false;
+  end if;
+  v_purpose := gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose'));
+  if exists (
+    select from gdpr_internal.read_note as r
+    where r.xid = pg_current_xact_id() and r.table_id = p_table and r.at = statement_timestamp() and r.role = v_role
+      and (r.purpose_id, r.actor, r.request) is not distinct from (v_purpose, v_actor, v_request)
+  ) then
+    return true;
+  end if;
+  if p_required then
+    -- a transaction that is rolled back takes its record with it; this line stays
+    raise log 'gdprdb: % is read by %', v_name, v_role;
+  end if;
+  -- otherwise a session could have it counted before it has read
+  set constraints gdpr_internal.gdpr_50_count deferred;
+  insert into gdpr_internal.read_note (table_id, n, base, purpose_id, actor, request, role)
+  values (
+    p_table,
+    nextval(format('gdpr_generated.reads_%s', p_table)::regclass), nextval(format('gdpr_generated.base_reads_%s', p_table)::regclass),
+    v_purpose, v_actor, v_request, v_role
+  );
+  return true;
+end
+$function$;
+comment on function gdpr_policy.note_read(smallint, boolean) is
+  'Notes, once for a statement, that it reads a table whose reads are recorded. False: it cannot be recorded, since the transaction is read-only; the server''s log and the client are told so, or (p_required) the statement is refused. Error: PR503.';
+
+create or replace function gdpr_policy.count_read(p_counter regclass)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+-- dear, so that it is asked last: about rows that pass all other conditions
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform nextval(p_counter);
+  return true;
+end
+$function$;
+comment on function gdpr_policy.count_read(regclass) is 'Counts a row that is read. Always true.';
+
+create or replace function gdpr_internal.row_class(p_rows bigint)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_rows is null then 'not counted'
+    when p_rows <= 1 then p_rows::text
+    when p_rows <= 10 then '2-10'
+    when p_rows <= 100 then '11-100'
+    when p_rows <= 1000 then '101-1000'
+    when p_rows <= 10000 then '1001-10000'
+    else 'more than 10000'
+  end;
+end;
+comment on function gdpr_internal.row_class(bigint) is 'About how many rows: 1, 2-10, 11-100, 101-1000, 1001-10000, more than 10000; not counted for null.';
+
+create or replace function gdpr_internal.record_read()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_stack text;
+  v_next gdpr_internal.read_note;
+  v_rows bigint;
+begin
+  get diagnostics v_stack = pg_context;
+  -- SET CONSTRAINTS from within a statement that still reads, or while a cursor is open; what a cursor WITH HOLD reads, it reads later
+  if strpos(v_stack, E'\n') = 0 and not exists (
+    select from pg_cursors as c
+    where c.creation_time >= transaction_timestamp()
+      -- the portal that COMMIT itself runs in has no name
+      and (c.name <> '' or c.creation_time < statement_timestamp())
+  ) then
+    select * into v_next from gdpr_internal.read_note as r
+    where r.xid = new.xid and r.table_id = new.table_id and r.n > new.n
+    order by r.n
+    limit 1;
+    v_rows := greatest(
+      coalesce(v_next.n, nextval(format('gdpr_generated.reads_%s', new.table_id)::regclass)) - new.n,
+      coalesce(v_next.base, nextval(format('gdpr_generated.base_reads_%s', new.table_id)::regclass)) - new.base
+    ) - 1;
+  end if;
+  insert into gdpr_internal.audit_record (operation, table_id, purpose_id, actor, request, role, application_name, payload)
+  values (
+    'READ', new.table_id, new.purpose_id, new.actor, new.request, new.role, nullif(current_setting('application_name'), ''),
+    jsonb_build_object('rows', gdpr_internal.row_class(v_rows), 'at', new.at)::text
+  );
+  delete from gdpr_internal.read_note as r where r.xid = new.xid and r.table_id = new.table_id and r.n = new.n;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.record_read() is
+  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where the statement may still be reading.';
+
+set local role gdpr_owner;
+
+do $triggers$
+begin
+  if not exists (
+    select from pg_trigger as g where g.tgrelid = 'gdpr_internal.read_note'::regclass and g.tgname = 'gdpr_50_count' and g.tgenabled = 'A'
+  ) then
+    drop trigger if exists gdpr_50_count on gdpr_internal.read_note;
+    create constraint trigger gdpr_50_count after insert on gdpr_internal.read_note deferrable initially deferred
+    for each row execute function gdpr_internal.record_read();
+    alter table gdpr_internal.read_note enable always trigger gdpr_50_count;
+  end if;
+end
+$triggers$;
 
 -- 50_audit/40_tree.sql
 -- [code] The Merkle tree over audit records: how a record becomes a leaf, and leaves one hash (RFC 6962, section 2.1).
@@ -24362,7 +24581,7 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_key(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.note_read(smallint,boolean)', 'gdpr_policy.count_read(regclass)'
     ])
   union all
   select 'error', 'public_relation', c.oid::regclass::text, 'PUBLIC has rights on a relation of gdprdb', 'gdprdb db upgrade revokes them.'
@@ -24763,6 +24982,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select, insert, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -24992,6 +25212,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
   gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
@@ -25006,6 +25227,7 @@ grant execute on function
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function
@@ -25015,7 +25237,8 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea),
+  gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
   gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
