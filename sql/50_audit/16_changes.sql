@@ -82,8 +82,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if p_begun then
-    set constraints gdpr_internal.gdpr_50_whole immediate;
-    set constraints gdpr_internal.gdpr_50_whole deferred;
+    perform gdpr_internal.settle_change(c.what) from gdpr_internal.own_change as c where c.xid = pg_current_xact_id_if_assigned();
   end if;
 end
 $function$;
@@ -159,8 +158,8 @@ begin atomic
 end;
 comment on function gdpr_internal.keep_grants() is 'The rights on gdprdb''s objects as they stand now are those that the guard keeps.';
 
-create or replace function gdpr_internal.require_whole()
-returns trigger
+create or replace function gdpr_internal.settle_change(p_what text)
+returns void
 language plpgsql
 volatile
 parallel unsafe
@@ -189,14 +188,41 @@ begin
     end if;
   end if;
   -- not before: the change may be the one that makes room for this month's records
-  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('change', new.what));
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('change', p_what));
   perform gdpr_internal.keep_grants();
-  delete from gdpr_internal.own_change as c where c.xid = new.xid;
+  delete from gdpr_internal.own_change as c where c.xid = pg_current_xact_id();
+end
+$function$;
+comment on function gdpr_internal.settle_change(text) is
+  'gdprdb''s own change is over: every table has to have the controls that the register demands, and gdprdb''s functions to be those of the release. Error: PR510.';
+
+create or replace function gdpr_internal.require_whole()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_stack text;
+begin
+  if not exists (select from gdpr_internal.own_change as c where c.xid = new.xid) then
+    return null;
+  end if;
+  get diagnostics v_stack = pg_context;
+  if strpos(v_stack, E'\n') = 0 then
+    perform gdpr_internal.settle_change(new.what);
+  else
+    -- SET CONSTRAINTS from within a function, as those of gdpr_worker do: the change may go on, and is looked at in the end
+    set constraints gdpr_internal.gdpr_50_whole deferred;
+    update gdpr_internal.own_change as c set at = clock_timestamp() where c.xid = new.xid;
+  end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.require_whole() is
-  'At the end of gdprdb''s own change: every table has the controls that the register demands, and gdprdb''s functions are those of the release. Error: PR510.';
+  'At the end of a transaction in which gdprdb changed something and did not say that it was done: as end_change(). Error: PR510.';
 
 create or replace function gdpr_internal.record_guard()
 returns trigger
@@ -256,7 +282,7 @@ begin
       ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
       ('protected_table', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('control', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
-      ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
+      ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert or update', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
     ) as t (table_name, name, kind, timing, action)
   loop
     -- an upgrade is a change itself, whose end waits in own_change: it cannot be altered meanwhile, nor need it

@@ -142,13 +142,14 @@ declare
   v_rows bigint;
 begin
   get diagnostics v_stack = pg_context;
-  -- SET CONSTRAINTS from within a statement that still reads, or while a cursor is open; what a cursor WITH HOLD reads, it reads later
-  if strpos(v_stack, E'\n') = 0 and not exists (
-    select from pg_cursors as c
-    where c.creation_time >= transaction_timestamp()
-      -- the portal that COMMIT itself runs in has no name
-      and (c.name <> '' or c.creation_time < statement_timestamp())
-  ) then
+  if strpos(v_stack, E'\n') > 0 then
+    -- SET CONSTRAINTS from within a statement, which may be the one that still reads: again at the end
+    set constraints gdpr_internal.gdpr_50_count deferred;
+    update gdpr_internal.read_note as r set n = r.n where r.xid = new.xid and r.table_id = new.table_id and r.n = new.n;
+    return null;
+  end if;
+  -- one cursor may read on after SET CONSTRAINTS, one WITH HOLD after COMMIT; a portal without a name is over by then
+  if not exists (select from pg_cursors as c where c.creation_time >= transaction_timestamp() and c.name <> '') then
     select * into v_next from gdpr_internal.read_note as r
     where r.xid = new.xid and r.table_id = new.table_id and r.n > new.n
     order by r.n
@@ -168,7 +169,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.record_read() is
-  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where the statement may still be reading.';
+  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where a cursor may still be reading.';
 
 set local role gdpr_owner;
 
@@ -178,7 +179,7 @@ begin
     select from pg_trigger as g where g.tgrelid = 'gdpr_internal.read_note'::regclass and g.tgname = 'gdpr_50_count' and g.tgenabled = 'A'
   ) then
     drop trigger if exists gdpr_50_count on gdpr_internal.read_note;
-    create constraint trigger gdpr_50_count after insert on gdpr_internal.read_note deferrable initially deferred
+    create constraint trigger gdpr_50_count after insert or update on gdpr_internal.read_note deferrable initially deferred
     for each row execute function gdpr_internal.record_read();
     alter table gdpr_internal.read_note enable always trigger gdpr_50_count;
   end if;

@@ -86,7 +86,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
-grant select, insert, delete on gdpr_internal.read_note to gdpr_keyholder;
+grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,

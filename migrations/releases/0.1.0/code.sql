@@ -9707,7 +9707,8 @@ begin
       select distinct g.tgrelid as relation
       from pg_trigger as g
       where g.tgdeferrable and (
-        not g.tgisinternal
+        -- gdprdb's own are no other's code
+        not g.tgisinternal and g.tgrelid <> all (array['gdpr_internal.own_change', 'gdpr_internal.read_note']::regclass[])
         -- foreign keys are checked as the owner of a table, constraints over functions as whoever commits
         or g.tgfoid = 'unique_key_recheck()'::regprocedure and exists (
           -- functions of PostgreSQL itself are no dependencies
@@ -14295,8 +14296,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if p_begun then
-    set constraints gdpr_internal.gdpr_50_whole immediate;
-    set constraints gdpr_internal.gdpr_50_whole deferred;
+    perform gdpr_internal.settle_change(c.what) from gdpr_internal.own_change as c where c.xid = pg_current_xact_id_if_assigned();
   end if;
 end
 $function$;
@@ -14372,8 +14372,8 @@ begin atomic
 end;
 comment on function gdpr_internal.keep_grants() is 'The rights on gdprdb''s objects as they stand now are those that the guard keeps.';
 
-create or replace function gdpr_internal.require_whole()
-returns trigger
+create or replace function gdpr_internal.settle_change(p_what text)
+returns void
 language plpgsql
 volatile
 parallel unsafe
@@ -14402,14 +14402,41 @@ begin
     end if;
   end if;
   -- not before: the change may be the one that makes room for this month's records
-  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('change', new.what));
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('change', p_what));
   perform gdpr_internal.keep_grants();
-  delete from gdpr_internal.own_change as c where c.xid = new.xid;
+  delete from gdpr_internal.own_change as c where c.xid = pg_current_xact_id();
+end
+$function$;
+comment on function gdpr_internal.settle_change(text) is
+  'gdprdb''s own change is over: every table has to have the controls that the register demands, and gdprdb''s functions to be those of the release. Error: PR510.';
+
+create or replace function gdpr_internal.require_whole()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_stack text;
+begin
+  if not exists (select from gdpr_internal.own_change as c where c.xid = new.xid) then
+    return null;
+  end if;
+  get diagnostics v_stack = pg_context;
+  if strpos(v_stack, E'\n') = 0 then
+    perform gdpr_internal.settle_change(new.what);
+  else
+    -- SET CONSTRAINTS from within a function, as those of gdpr_worker do: the change may go on, and is looked at in the end
+    set constraints gdpr_internal.gdpr_50_whole deferred;
+    update gdpr_internal.own_change as c set at = clock_timestamp() where c.xid = new.xid;
+  end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.require_whole() is
-  'At the end of gdprdb''s own change: every table has the controls that the register demands, and gdprdb''s functions are those of the release. Error: PR510.';
+  'At the end of a transaction in which gdprdb changed something and did not say that it was done: as end_change(). Error: PR510.';
 
 create or replace function gdpr_internal.record_guard()
 returns trigger
@@ -14469,7 +14496,7 @@ begin
       ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
       ('protected_table', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('control', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
-      ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
+      ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert or update', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
     ) as t (table_name, name, kind, timing, action)
   loop
     -- an upgrade is a change itself, whose end waits in own_change: it cannot be altered meanwhile, nor need it
@@ -14950,13 +14977,14 @@ declare
   v_rows bigint;
 begin
   get diagnostics v_stack = pg_context;
-  -- SET CONSTRAINTS from within a statement that still reads, or while a cursor is open; what a cursor WITH HOLD reads, it reads later
-  if strpos(v_stack, E'\n') = 0 and not exists (
-    select from pg_cursors as c
-    where c.creation_time >= transaction_timestamp()
-      -- the portal that COMMIT itself runs in has no name
-      and (c.name <> '' or c.creation_time < statement_timestamp())
-  ) then
+  if strpos(v_stack, E'\n') > 0 then
+    -- SET CONSTRAINTS from within a statement, which may be the one that still reads: again at the end
+    set constraints gdpr_internal.gdpr_50_count deferred;
+    update gdpr_internal.read_note as r set n = r.n where r.xid = new.xid and r.table_id = new.table_id and r.n = new.n;
+    return null;
+  end if;
+  -- one cursor may read on after SET CONSTRAINTS, one WITH HOLD after COMMIT; a portal without a name is over by then
+  if not exists (select from pg_cursors as c where c.creation_time >= transaction_timestamp() and c.name <> '') then
     select * into v_next from gdpr_internal.read_note as r
     where r.xid = new.xid and r.table_id = new.table_id and r.n > new.n
     order by r.n
@@ -14976,7 +15004,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.record_read() is
-  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where the statement may still be reading.';
+  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where a cursor may still be reading.';
 
 set local role gdpr_owner;
 
@@ -14986,7 +15014,7 @@ begin
     select from pg_trigger as g where g.tgrelid = 'gdpr_internal.read_note'::regclass and g.tgname = 'gdpr_50_count' and g.tgenabled = 'A'
   ) then
     drop trigger if exists gdpr_50_count on gdpr_internal.read_note;
-    create constraint trigger gdpr_50_count after insert on gdpr_internal.read_note deferrable initially deferred
+    create constraint trigger gdpr_50_count after insert or update on gdpr_internal.read_note deferrable initially deferred
     for each row execute function gdpr_internal.record_read();
     alter table gdpr_internal.read_note enable always trigger gdpr_50_count;
   end if;
@@ -24982,7 +25010,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
-grant select, insert, delete on gdpr_internal.read_note to gdpr_keyholder;
+grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
