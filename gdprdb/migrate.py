@@ -212,9 +212,10 @@ def uninstall_plan(connection: psycopg.Connection) -> list[tuple[str, str]]:
     Raises:
         RefusedError: tables are protected, and would be left unreadable; or the guard stands.
     """
-    if connection.execute(
-        "select from pg_event_trigger where evtname like 'gdpr_guard_%'"
-    ).fetchone():
+    (guarded,) = one(
+        connection, "select count(*) from pg_event_trigger where evtname ~ '^gdpr_guard_'"
+    )
+    if guarded:
         raise RefusedError(
             "the guard stands: gdprdb would be dropped",
             hint="A superuser takes it away first: gdprdb guard remove.",

@@ -1,5 +1,5 @@
 -- [state] The guard's memory: maintenance windows, and which transaction is gdprdb's own change.
--- GDPR Art. 5(2), Art. 32(1)(b). Every row is put on record in the audit log by the trigger of 70_guard.
+-- GDPR Art. 5(2), Art. 32(1)(b). Every row is put on record in the audit log by the triggers of 16_changes.
 
 set local role gdpr_owner;
 

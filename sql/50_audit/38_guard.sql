@@ -75,7 +75,7 @@ begin
       end as relation,
       case c.classid
         when 'pg_namespace'::regclass then c.objid
-        when 'pg_extension'::regclass then (select e.extnamespace from pg_extension as e where e.oid = c.objid)
+        when 'pg_extension'::regclass then (select 'gdpr_internal'::regnamespace::oid from pg_extension as e where e.oid = c.objid and e.extname = 'pgcrypto')
         else to_regnamespace(quote_ident(c.schema_name))
       end as schema,
       c.classid = 'pg_namespace'::regclass as of_schema
