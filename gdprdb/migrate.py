@@ -210,8 +210,16 @@ def uninstall_plan(connection: psycopg.Connection) -> list[tuple[str, str]]:
     they go only when no other database needs them.
 
     Raises:
-        RefusedError: tables are protected; they would be left unreadable.
+        RefusedError: tables are protected, and would be left unreadable; or the guard stands.
     """
+    (guarded,) = one(
+        connection, "select count(*) from pg_event_trigger where evtname ~ '^gdpr_guard_'"
+    )
+    if guarded:
+        raise RefusedError(
+            "the guard stands: gdprdb would be dropped",
+            hint="A superuser takes it away first: gdprdb guard remove.",
+        )
     protected = connection.execute(
         "select format('%I.%I', n.nspname, c.relname) from pg_class c"
         " join pg_namespace n on n.oid = c.relnamespace"

@@ -28,6 +28,7 @@ installs gdprdb, with CREATEROLE and no superuser rights; ``crm_app``,
 ``dpo_login`` is in gdpr_dpo, ``auditor_login`` in gdpr_auditor.
 With GDPRDB_TEST_SUPERUSER=1 the superuser installs, and hands the
 administration to `OWNER`, who then is an ordinary login without CREATEROLE.
+With GDPRDB_TEST_GUARD=1 the guard stands in ``db`` and all that is cloned from its template.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from gdprdb import migrate
+from gdprdb import guard, migrate
 from gdprdb.cli import main
 from gdprdb.server import PORT, Cluster
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
@@ -99,6 +101,9 @@ def installed_template(cluster: Cluster, postgresql_noproc: NoopExecutor) -> Ite
         database.rows("grant gdpr_dpo to dpo_login")
         database.rows("grant gdpr_auditor to auditor_login", user="postgres")
         database.rows("select gdpr.create_key('table')")
+        if os.environ.get("GDPRDB_TEST_GUARD") == "1":
+            with psycopg.connect(database.dsn("postgres")) as connection:
+                guard.install(connection)
         yield database.name
 
 

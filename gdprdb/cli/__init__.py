@@ -19,6 +19,7 @@ from gdprdb.cli import (
     demo,
     doctor,
     form,
+    guard,
     impact,
     importing,
     keys,
@@ -58,7 +59,14 @@ PANELS: dict[str, tuple[click.Command, ...]] = {
         objection.objection,
     ),
     "Share, keep, forget": (share.share, retention.retention, ledger.ledger),
-    "Prove": (audit.audit, report.report, impact.impact, breach.breach, doctor.doctor),
+    "Prove": (
+        audit.audit,
+        guard.guard,
+        report.report,
+        impact.impact,
+        breach.breach,
+        doctor.doctor,
+    ),
     "Try it": (demo.demo, server.server),
 }
 

@@ -142,6 +142,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
+declare
+  v_begun boolean := gdpr_internal.begin_change('home');
 begin
   if p_event <> 'noticed' then
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
@@ -161,6 +163,7 @@ begin
   from gdpr_internal.current_place() as h;
   perform gdpr_internal.generate_home();
   perform gdpr_internal.audit_event('HOME', null, jsonb_build_object('event', p_event, 'reason', p_reason));
+  perform gdpr_internal.end_change(v_begun);
 end
 $function$;
 comment on function gdpr_internal.record_home(text, text) is

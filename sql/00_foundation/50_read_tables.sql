@@ -122,7 +122,8 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
+    v_where, p_in,
+    array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'audit_reads', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -189,6 +190,9 @@ begin
   if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
     problems := problems || format('%s.source: "optional" or "required"', v_where);
   end if;
+  if coalesce(p_in -> 'audit_reads', 'false') not in ('true', 'false', '"required"') then
+    problems := problems || format('%s.audit_reads: true, false or "required"', v_where);
+  end if;
   v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
   problems := problems || v_opt_in.problems;
 
@@ -216,6 +220,7 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when coalesce(p_in -> 'audit_reads', 'false') = 'false' then '{}' else jsonb_build_object('audit_reads', p_in -> 'audit_reads') end
     || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
     || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end

@@ -17,7 +17,7 @@ begin
   if v_problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
-  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
+  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name not in ('machinery', 'grants');
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
@@ -499,9 +499,7 @@ begin
       and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
   loop
     perform gdpr_internal.generate_worker(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
   end loop;
 end
 $function$;
@@ -584,6 +582,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
+  perform gdpr_internal.make_read_counters(t.id) from gdpr_internal.protected_table as t where t.id = v_id and t.definition ? 'audit_reads';
   perform gdpr_generated.generate_clear_view(v_id);
   perform gdpr_internal.generate_search(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;

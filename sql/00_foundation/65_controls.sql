@@ -4,7 +4,7 @@
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.controls(p_relation regclass)
-returns table (control text)
+returns table (kind text, name text, definition text, keeps boolean, opens boolean)
 language sql
 stable
 parallel safe
@@ -18,56 +18,83 @@ set extra_float_digits = 3
 set standard_conforming_strings = on
 set quote_all_identifiers = off
 begin atomic
-  select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
-  from pg_trigger as g
-  where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
-    and not g.tgisinternal
+  with relations as (
+    select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reltype
+    from pg_class as c
+    where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  ),
+  ours as (
+    select t.id, t.view_name, t.definition ? 'search' as searched
+    from gdpr_internal.protected_table as t
+    where t.relation = p_relation and t.unprotected_at is null
+  )
+  select
+    'trigger', format('%s on %s', quote_ident(g.tgname), r.name), format('%s %s', pg_get_triggerdef(g.oid), g.tgenabled),
+    g.tgname ~ '^zzz_gdpr_',
+    -- what runs at commit runs with the rights of whoever commits; what runs after gdprdb's own sees ciphertext, and can undo it
+    g.tgdeferrable or (g.tgtype & 3 = 3 and g.tgname > 'zzz_gdpr_40_protect' and g.tgname !~ '^zzz_gdpr_')
+  from relations as r
+  join pg_trigger as g on g.tgrelid = r.oid and not g.tgisinternal
   union all
-  select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
-    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-  from pg_policy as p
-  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  select
+    'policy', format('%s on %s', quote_ident(p.polname), r.name),
+    format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+    p.polname ~ '^gdpr_' or not p.polpermissive, p.polpermissive
+  from relations as r
+  join pg_policy as p on p.polrelid = r.oid
   union all
-  select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
-  from pg_class as c
-  where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  select s.kind, format('of %s', r.name), '', true, false
+  from relations as r
+  cross join lateral (values ('row security', r.relrowsecurity), ('forced row security', r.relforcerowsecurity)) as s (kind, is_on)
+  where s.is_on
   union all
-  select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
-  from pg_proc as f
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
-  where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
+  select 'owner', format('of %s', r.name), r.relowner::regrole::text, true, false
+  from relations as r
   union all
-  select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
-  from pg_class as c
-  join pg_namespace as n on n.oid = c.relnamespace
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
-    and (t.view_name = c.relname or t.definition ? 'search' and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name))
-  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
+  select
+    'function', f.oid::regprocedure::text,
+    format('%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig, f.proacl, md5(f.prosrc)), true, false
+  from ours as t
+  join pg_proc as f on f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
   union all
-  select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+  select 'view', c.oid::regclass::text, format('%s %s %s %s', c.relowner::regrole, c.relacl, c.reloptions, pg_get_viewdef(c.oid)), true, false
+  from ours as t
+  join pg_class as c on c.relkind = 'v'
+  join pg_namespace as n on n.oid = c.relnamespace and n.nspname = any (gdpr_internal.view_schemas())
+  where c.relname = t.view_name or t.searched and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name)
+  union all
+  select n.kind, format('%s of %s', quote_ident(a.attname), p_relation), n.definition, n.kind = 'column', false
   from pg_attribute as a
-  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  cross join lateral (
+    values ('column', format_type(a.atttypid, a.atttypmod), true), ('not null', '', a.attnotnull)
+  ) as n (kind, definition, present)
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and n.present
   union all
-  select format('rule %s', pg_get_ruledef(w.oid))
+  select 'rule', format('%s on %s', quote_ident(w.rulename), p_relation), pg_get_ruledef(w.oid), false, true
   from pg_rewrite as w
   where w.ev_class = p_relation
   union all
-  select format('child %s', i.inhrelid::regclass)
+  -- a partition gets the row triggers of its table; what inherits otherwise gets nothing
+  select 'child', i.inhrelid::regclass::text, '', true, not c.relispartition
   from pg_inherits as i
   join pg_class as c on c.oid = i.inhrelid
-  where i.inhparent = p_relation
+  where i.inhparent in (select r.oid from relations as r)
   union all
-  select format('cast %s', pg_describe_object('pg_cast'::regclass, k.oid, 0))
+  select 'grant', format('%s to %s on %s', g.privilege, g.grantee, p_relation), '', true, false
+  from (
+    values ('gdpr_worker', 'select'), ('gdpr_worker', 'update'), ('gdpr_worker', 'delete'), ('gdpr_viewer', 'select')
+  ) as g (grantee, privilege)
+  where has_table_privilege(g.grantee, p_relation, g.privilege)
+  union all
+  select 'cast', pg_describe_object('pg_cast'::regclass, k.oid, 0), '', false, true
   from pg_cast as k
-  join pg_class as c on c.oid = p_relation
-  where k.castsource = c.reltype
+  join relations as r on r.oid = p_relation and k.castsource = r.reltype
   union all
-  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
-  from pg_constraint as k
-  where k.contype = 'f' and k.conparentid = 0
-    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  select 'foreign key', format('%s on %s', quote_ident(k.conname), r.name), pg_get_constraintdef(k.oid), false, false
+  from relations as r
+  join pg_constraint as k on k.conrelid = r.oid and k.contype = 'f' and k.conparentid = 0
   union all
-  select format('index %s', pg_get_indexdef(x.indexrelid))
+  select 'index', x.indexrelid::regclass::text, pg_get_indexdef(x.indexrelid), x.indisunique, false
   from pg_index as x
   where x.indrelid = p_relation and exists (
     select from pg_attribute as a
@@ -75,7 +102,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -85,10 +112,91 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(c.control, E'\n' order by c.control collate "C"), ''), 'UTF8'))
-  from gdpr_internal.controls(p_relation) as c;
+  select sha256(convert_to(coalesce(string_agg(f.line, E'\n' order by f.line collate "C"), ''), 'UTF8'))
+  from (select format('%s %s %s', c.kind, c.name, c.definition) as line from gdpr_internal.controls(p_relation) as c) as f;
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
+
+create or replace function gdpr_internal.remember_controls(p_table smallint, p_kind text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
+begin
+  delete from gdpr_internal.control as c where c.table_id = p_table and (p_kind is null or c.kind = p_kind);
+  insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
+  select p_table, c.kind, c.name, md5(c.definition), c.keeps, c.opens
+  from gdpr_internal.controls(v_relation) as c
+  where p_kind is null or c.kind = p_kind;
+  if p_kind is null then
+    update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(v_relation) where t.id = p_table;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.remember_controls(smallint, text) is
+  'The controls of a table as they stand now are those it has to have: what differs later is drift, and what is less is weaker. p_kind: those that were generated anew, in a table that had drifted and stays so.';
+
+create or replace function gdpr_internal.weakened(p_table smallint)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with had as materialized (
+    select c.kind, c.name, c.definition, c.keeps from gdpr_internal.control as c where c.table_id = p_table
+  ),
+  has as materialized (
+    select c.kind, c.name, md5(c.definition) as definition, c.opens
+    from gdpr_internal.protected_table as t
+    join pg_class as r on r.oid = t.relation
+    cross join lateral gdpr_internal.controls(t.relation) as c
+    where t.id = p_table
+  )
+  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end)
+  from had as h
+  left join has as n on n.kind = h.kind and n.name = h.name
+  where h.keeps and n.definition is distinct from h.definition
+  union all
+  select format('%s %s is %s', n.kind, n.name, case when h.name is null then 'new' else 'changed' end)
+  from has as n
+  left join had as h on h.kind = n.kind and h.name = n.name
+  where n.opens and not coalesce(h.keeps, false) and h.definition is distinct from n.definition
+  order by 1;
+end;
+comment on function gdpr_internal.weakened(smallint) is
+  'What protects a table less than when apply() left it: controls that are gone or changed, and what came and opens it. An added column, index, constraint or trigger of the application does not.';
+
+create or replace function gdpr_internal.refuse_opened(p_table smallint)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found text;
+begin
+  if gdpr_internal.guard_stands() and gdpr_internal.change_allowed() is distinct from 'window' then
+    select string_agg(w, E'\n') into v_found
+    from gdpr_internal.weakened(p_table) as w
+    where exists (select from gdpr_internal.control as c where c.table_id = p_table) and w ~ '^(policy|rule|cast|trigger|owner|child) '
+      and w !~ '^(policy gdpr_|trigger zzz_gdpr_)';
+    if v_found is not null then
+      perform gdpr_internal.refuse('guarded', v_found);
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_opened(smallint) is
+  'Where the guard stands, apply() takes nothing for settled that somebody else weakened or opened. Error: PR510.';
 
 create or replace function gdpr_internal.settle_table(p_role name, p_relation regclass)
 returns void
@@ -99,10 +207,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_owner(p_role, p_relation);
-  update gdpr_internal.protected_table as t
-  set fingerprint = gdpr_internal.fingerprint(p_relation)
-  where t.relation = p_relation and t.unprotected_at is null;
+  perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
+  perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
 end
 $function$;
 comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';
@@ -151,7 +257,7 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
   select jsonb_build_object(
-    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name <> 'machinery'),
+    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name not in ('machinery', 'grants')),
     'purposes', (
       select coalesce(jsonb_object_agg(p.name, gdpr_internal.purpose_definition(p)), '{}')
       from gdpr_internal.purpose as p where p.id < 62
@@ -168,7 +274,7 @@ end;
 comment on function gdpr.policy() is 'The policy in force, in normal form: what apply() would take to leave everything as it is.';
 
 create or replace view gdpr.settings as
-select s.name, s.value from gdpr_internal.setting as s where s.name <> 'machinery';
+select s.name, s.value from gdpr_internal.setting as s where s.name not in ('machinery', 'grants');
 comment on view gdpr.settings is 'Settings of the policy.';
 
 create or replace view gdpr.protected_table as

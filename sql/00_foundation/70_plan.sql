@@ -356,7 +356,23 @@ end;
 comment on function gdpr_internal.retention_condition(regclass, jsonb) is
   'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
 
-create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
+create or replace function gdpr_internal.read_condition(p_table smallint, p_definition jsonb, p_counter text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format(
+    'case when (select gdpr_policy.note_read(%s::smallint, %L)) then gdpr_policy.count_read(%L::regclass) else true end',
+    p_table, p_definition ->> 'audit_reads' = 'required', 'gdpr_generated.' || p_counter || p_table
+  )
+  where p_definition ? 'audit_reads';
+end;
+comment on function gdpr_internal.read_condition(smallint, jsonb, text) is
+  'The SQL by which a statement that reads a table is recorded, and its rows counted; null for tables whose reads are not recorded.';
+
+create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb, p_table smallint)
 returns setof gdpr_policy.step
 language plpgsql
 stable
@@ -387,7 +403,9 @@ begin
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
           'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
-        ))
+        )),
+        -- the clear view counts for itself: its owner reads the table
+        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.read_condition(p_table, p_definition, 'base_reads_') || ')')
       ) as p (name, definition)
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
@@ -396,7 +414,7 @@ begin
           format('drop policy if exists %I on %s', v_policy.name, v_relation), 'ACCESS EXCLUSIVE', false
         )::gdpr_policy.step;
       end if;
-      if v_enforce then
+      if v_enforce and v_policy.definition is not null then
         return next row(
           v_relation::text, 'policy ' || v_policy.name,
           format('create policy %I on %s %s', v_policy.name, v_relation, v_policy.definition), 'ACCESS EXCLUSIVE', false
@@ -413,7 +431,7 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb) is
+comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
   'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
 
 create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
@@ -507,7 +525,7 @@ begin
   end if;
   return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
   return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
-  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)), coalesce(v_table.id, p_next_id));
   if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
     return next row(
       p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false

@@ -87,13 +87,19 @@ set search_path = pg_catalog, pg_temp
 set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
+declare
+  v_begun boolean;
 begin
   -- one at a time: two plans made side by side would both be right and together wrong
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
+    if v_begun is null then
+      v_begun := gdpr_policy.begin_change('apply');
+    end if;
     execute statement;
     return next;
   end loop;
+  perform gdpr_policy.end_change(v_begun);
 end
 $function$;
 comment on function gdpr.apply(jsonb) is
@@ -208,7 +214,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(30|40|50)_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -395,6 +401,7 @@ begin
   where t.id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.drop_read_counters(v_id);
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
@@ -428,9 +435,11 @@ declare
   v_facts record := gdpr_policy.table_facts(p_table);
   v_statement text;
   v_relation regclass;
+  v_begun boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
+  v_begun := gdpr_policy.begin_change('unprotect');
   perform gdpr_policy.begin_unprotect(p_table);
   perform gdpr_policy.controls_off(p_table);
   for v_statement in select s from gdpr_policy.restore_statements(p_table) as s loop
@@ -449,6 +458,7 @@ begin
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;
   perform gdpr_policy.finish_unprotect(p_table);
+  perform gdpr_policy.end_change(v_begun);
 end
 $function$;
 comment on function gdpr.unprotect(regclass) is

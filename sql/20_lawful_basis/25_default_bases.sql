@@ -119,6 +119,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table record;
+  v_begun boolean;
 begin
   for v_table in
     select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
@@ -126,13 +127,13 @@ begin
     where t.unprotected_at is null and t.purpose_mask & (1::bigint << p_purpose) <> 0
   loop
     continue when not gdpr_internal.put_table_bases(v_table.id) and not p_all;
+    v_begun := gdpr_internal.begin_change('bases') or coalesce(v_begun, false);
     perform gdpr_internal.generate_triggers(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
     perform gdpr_internal.give_bases(v_table.id);
     perform gdpr_internal.refresh_table(v_table.id);
   end loop;
+  perform gdpr_internal.end_change(v_begun);
 end
 $function$;
 comment on function gdpr_internal.follow_tables(smallint, boolean) is

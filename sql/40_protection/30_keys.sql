@@ -225,6 +225,11 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
+  perform gdpr_policy.note_read(t.id, t.definition ->> 'audit_reads' = 'required')
+    and gdpr_policy.count_read(format('gdpr_generated.reads_%s', t.id)::regclass)
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id and t.definition ? 'audit_reads' and t.unprotected_at is null
+  where c.id = gdpr_internal.value_column(p_value);
   return gdpr_internal.open_value(
     gdpr_internal.data_key(gdpr_internal.keyring(), v_subject), v_subject, gdpr_internal.value_column(p_value), p_value
   );

@@ -194,7 +194,8 @@ begin
       select distinct g.tgrelid as relation
       from pg_trigger as g
       where g.tgdeferrable and (
-        not g.tgisinternal
+        -- gdprdb's own are no other's code
+        not g.tgisinternal and g.tgrelid <> all (array['gdpr_internal.own_change', 'gdpr_internal.read_note']::regclass[])
         -- foreign keys are checked as the owner of a table, constraints over functions as whoever commits
         or g.tgfoid = 'unique_key_recheck()'::regprocedure and exists (
           -- functions of PostgreSQL itself are no dependencies

@@ -176,6 +176,7 @@ cross join lateral (
   offset 0
 ) as x$code$, v_bodies
     ), '')
+    || coalesce(E'\nwhere ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,

@@ -74,7 +74,7 @@ select
   a.request,
   a.changed,
   case
-    when a.table_id is null then a.payload::jsonb
+    when a.table_id is null or a.operation = 'READ' then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
   a.row_hash,
@@ -84,7 +84,7 @@ from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; READ of a table whose policy says audit_reads: a statement, with about how many rows and when; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -131,12 +131,14 @@ declare
   v_month timestamptz;
   v_name name;
   v_made integer := 0;
+  v_begun boolean;
 begin
   for v_month in
     select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
   loop
     v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('gdpr_internal.' || v_name) is null then
+      v_begun := gdpr_internal.begin_change('audit partitions') or coalesce(v_begun, false);
       -- made apart and attached: writers do not wait
       execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
       execute format(
@@ -148,6 +150,7 @@ begin
       v_made := v_made + 1;
     end if;
   end loop;
+  perform gdpr_internal.end_change(v_begun);
   return v_made;
 end
 $function$;

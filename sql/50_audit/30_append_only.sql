@@ -54,6 +54,8 @@ begin atomic
     'breach_event',
     'breach_person',
     'breach_communication',
+    'maintenance_window',
+    'maintenance_window_end',
     'home_record',
     'replay_record'
   ]::name[];

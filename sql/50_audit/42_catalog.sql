@@ -25,7 +25,7 @@ begin atomic
     )
   ),
   guarded as (
-    select t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
+    select t.id, t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
   )
   select array_agg(o.kind || ' ' || left(encode(sha256(convert_to(o.definition, 'UTF8')), 'hex'), 16) order by (o.kind) collate "C", o.definition collate "C")
   from (
@@ -38,7 +38,9 @@ begin atomic
     union all
     select
       format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
-      format('%s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions)
+      format('%s %s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
+        select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+      ))
       || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
     from tables as t
     where t.name !~ '^gdpr_internal\.audit_record_'
@@ -53,9 +55,23 @@ begin atomic
     from tables as t
     join pg_policy as p on p.polrelid = t.oid
     union all
-    select format('protected table %s', g.oid::regclass), format('%s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'))
+    select
+      format('protected table %s', g.oid::regclass),
+      format('%s %s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'), (
+        select md5(string_agg(format('%s %s %s', k.kind, k.name, k.definition), E'\n' order by k.kind collate "C", k.name collate "C"))
+        from gdpr_internal.control as k
+        where k.table_id = g.id and k.keeps
+      ))
     from guarded as g
     join pg_class as c on c.oid = g.oid
+    union all
+    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, n.nspacl)
+    from pg_namespace as n
+    where n.nspowner::regrole::text = 'gdpr_owner'
+    union all
+    select format('materialized view %s', m.oid::regclass), pg_get_viewdef(m.oid)
+    from pg_class as m
+    where m.relkind = 'm' and exists (select from gdpr_internal.read_tables(m.oid))
     union all
     select format('event trigger %s', e.evtname), format('%s %s %s', e.evtevent, e.evtenabled, e.evtfoid::regprocedure)
     from pg_event_trigger as e

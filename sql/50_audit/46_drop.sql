@@ -146,6 +146,7 @@ declare
   v_counts bigint[];
   v_partition regclass;
   v_refusal text;
+  v_begun boolean;
 begin
   -- nobody seals meanwhile, and nobody else drops
   lock table gdpr_internal.audit_seal in share row exclusive mode;
@@ -157,9 +158,11 @@ begin
   if v_months is null then
     return;
   end if;
+  v_begun := gdpr_internal.begin_change('drop audit records');
   for v_partition in select m.partition from gdpr_internal.droppable_months(v_before) as m loop
     execute format('drop table %s', v_partition);
   end loop;
+  perform gdpr_internal.end_change(v_begun);
   perform gdpr_internal.audit_event('AUDIT_DROP', null, jsonb_build_object(
     'before', v_before, 'records', (select sum(u.n) from unnest(v_counts) as u (n)),
     'retain', (select s.value from gdpr_internal.setting as s where s.name = 'audit_retain')

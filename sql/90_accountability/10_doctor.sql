@@ -53,9 +53,12 @@ begin atomic
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
   where g.oid is null or g.tgenabled <> 'A'
   union all
-  select 'warning', 'drift', l.relation::text, 'the catalog is no longer what apply() left (controls or columns were changed)',
+  select
+    case when w.weaker is null then 'warning' else 'error' end, 'drift', l.relation::text,
+    format('the catalog is no longer what apply() left (%s)', coalesce(w.weaker, 'controls or columns were changed')),
     'gdprdb policy plan shows the steps, gdprdb policy apply takes them.'
   from live as l
+  cross join lateral (select string_agg(x, ', ') from gdpr_internal.weakened(l.id) as x) as w (weaker)
   where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
   union all
   select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
@@ -79,13 +82,12 @@ begin atomic
     and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
   group by v.oid, v.relowner, l.relation
   union all
-  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', l.relation),
+  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', t.relation),
     'Protect it by dropping it, or build it on a redacted view.'
-  from live as l
-  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
-  join pg_rewrite as w on w.oid = d.objid
-  join pg_class as v on v.oid = w.ev_class and v.relkind = 'm'
-  group by v.oid, l.relation
+  from pg_class as v
+  cross join lateral gdpr_internal.read_tables(v.oid) as r (id)
+  join gdpr_internal.protected_table as t on t.id = r.id
+  where v.relkind = 'm'
   union all
   select 'warning', 'statistics', l.relation::text, 'the planner''s statistics may hold values of persons erased since the last ANALYZE',
     format('ANALYZE %s;', l.relation)
@@ -215,7 +217,8 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_keys(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)',
+      'gdpr_policy.note_read(smallint,boolean)', 'gdpr_policy.count_read(regclass)'
     ])
     -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
     and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
@@ -393,6 +396,8 @@ begin
     select * from gdpr_internal.doctor_requests()
     union all
     select * from gdpr_internal.doctor_accountability()
+    union all
+    select * from gdpr_internal.doctor_guard()
     union all
     select * from gdpr_internal.doctor_rows()
     union all

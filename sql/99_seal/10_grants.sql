@@ -59,12 +59,14 @@ declare
   v_table record;
 begin
   for v_table in
-    select c.oid::regclass as name
+    select c.oid::regclass as name, c.relrowsecurity
     from pg_catalog.pg_class as c
     where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
       and c.relowner = 'gdpr_owner'::regrole
   loop
-    execute format('alter table %s enable row level security', v_table.name);
+    if not v_table.relrowsecurity then
+      execute format('alter table %s enable row level security', v_table.name);
+    end if;
     continue when exists (
       select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
     );
@@ -84,6 +86,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -212,6 +215,11 @@ grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- maintenance is opened by the officer, for those who do it
+grant execute on function gdpr.open_maintenance(text, timestamptz), gdpr.close_maintenance() to gdpr_dpo;
+grant select on gdpr.guard, gdpr.maintenance to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.guard_stands(), gdpr_internal.open_window() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
+
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;
@@ -326,6 +334,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
   gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
@@ -340,6 +349,7 @@ grant execute on function
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function
@@ -349,7 +359,8 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_keys(bytea) to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_keys(bytea),
+  gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
   gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;

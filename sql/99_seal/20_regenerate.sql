@@ -17,14 +17,14 @@ begin
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
     perform gdpr_internal.generate_worker(v_table.id);
-    if v_settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_settled then 'function' end);
   end loop;
   perform gdpr_internal.generate_worker(null);
   insert into gdpr_internal.setting (name, value)
   values ('machinery', to_jsonb(gdpr_internal.machinery()))
   on conflict (name) do update set value = excluded.value;
+  -- if this load was let pass by the guard, it looks now
+  perform gdpr_internal.end_change();
 end
 $regenerate$;
 

@@ -97,6 +97,9 @@ values
   ('cron_missing', 'PR805', 'there is no pg_cron in this database', 'Run gdprdb retention run and gdpr.tidy() from another scheduler, or let the server''s administrator install it.', null),
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
+  ('read_unrecorded', 'PR503', 'the transaction is read-only, and reads of this table have to be recorded', 'Read in a transaction that may write (BEGIN READ WRITE, on the primary), or let the policy say audit_reads = true.', 'Art. 32(1)(d)'),
+  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply, gdpr.unprotect() and gdpr.reshape() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
+  ('window_state', 'PR511', 'there is no such maintenance window to open or close', 'gdpr.maintenance shows them; one is open at a time.', 'Art. 32(1)(b)'),
   ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
   ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),
   ('unknown_breach', 'PR903', 'there is no such breach', 'gdpr.breach lists them.', 'Art. 33(5)'),
@@ -286,6 +289,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
+declare
+  v_begun boolean := gdpr_internal.begin_change('home');
 begin
   if p_event <> 'noticed' then
     -- a new number, younger than everything here: a dump of this database cannot come to it again by being restored the same way
@@ -305,6 +310,7 @@ begin
   from gdpr_internal.current_place() as h;
   perform gdpr_internal.generate_home();
   perform gdpr_internal.audit_event('HOME', null, jsonb_build_object('event', p_event, 'reason', p_reason));
+  perform gdpr_internal.end_change(v_begun);
 end
 $function$;
 comment on function gdpr_internal.record_home(text, text) is
@@ -2567,7 +2573,8 @@ declare
   v_retain record;
 begin
   problems := gdpr_internal.unknown_keys(
-    v_where, p_in, array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'erase', 'retain', 'search', 'columns']
+    v_where, p_in,
+    array['subject', 'match_on', 'mode', 'blocklist', 'purposes', 'double_opt_in', 'source', 'audit_reads', 'erase', 'retain', 'search', 'columns']
   );
   if jsonb_typeof(p_in) <> 'object' then
     return;
@@ -2634,6 +2641,9 @@ begin
   if coalesce(p_in ->> 'source', 'optional') not in ('optional', 'required') then
     problems := problems || format('%s.source: "optional" or "required"', v_where);
   end if;
+  if coalesce(p_in -> 'audit_reads', 'false') not in ('true', 'false', '"required"') then
+    problems := problems || format('%s.audit_reads: true, false or "required"', v_where);
+  end if;
   v_opt_in := gdpr_internal.read_double_opt_in(v_where || '.double_opt_in', p_in -> 'double_opt_in', v_subject, v_columns);
   problems := problems || v_opt_in.problems;
 
@@ -2661,6 +2671,7 @@ begin
     'blocklist', coalesce(p_in ->> 'blocklist', 'refuse'), 'purposes', to_jsonb(v_purposes),
     'source', coalesce(p_in ->> 'source', 'optional'), 'erase', v_erase, 'columns', v_columns
   ) || case when v_opt_in.definition is null then '{}' else jsonb_build_object('double_opt_in', v_opt_in.definition) end
+    || case when coalesce(p_in -> 'audit_reads', 'false') = 'false' then '{}' else jsonb_build_object('audit_reads', p_in -> 'audit_reads') end
     || case when v_retain.definition is null then '{}' else jsonb_build_object('retain', v_retain.definition) end
     || case when p_in ? 'search' then jsonb_build_object('search', p_in -> 'search') else '{}' end;
 end
@@ -3188,7 +3199,7 @@ begin
   if v_problems <> '{}' then
     perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
   end if;
-  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name <> 'machinery';
+  delete from gdpr_internal.setting as s where not p_settings ? s.name and s.name not in ('machinery', 'grants');
   insert into gdpr_internal.setting (name, value)
   select key, value from jsonb_each(p_settings)
   on conflict (name) do update set value = excluded.value;
@@ -3670,9 +3681,7 @@ begin
       and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
   loop
     perform gdpr_internal.generate_worker(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
   end loop;
 end
 $function$;
@@ -3755,6 +3764,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
+  perform gdpr_internal.make_read_counters(t.id) from gdpr_internal.protected_table as t where t.id = v_id and t.definition ? 'audit_reads';
   perform gdpr_generated.generate_clear_view(v_id);
   perform gdpr_internal.generate_search(v_id);
   perform gdpr_generated.generate_redacted_view(v_id, a) from unnest(gdpr_internal.audiences()) as a;
@@ -3854,7 +3864,7 @@ comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.controls(p_relation regclass)
-returns table (control text)
+returns table (kind text, name text, definition text, keeps boolean, opens boolean)
 language sql
 stable
 parallel safe
@@ -3868,56 +3878,83 @@ set extra_float_digits = 3
 set standard_conforming_strings = on
 set quote_all_identifiers = off
 begin atomic
-  select format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled)
-  from pg_trigger as g
-  where (g.tgrelid = p_relation or g.tgrelid in (select i.relid from pg_partition_tree(p_relation) as i))
-    and not g.tgisinternal
+  with relations as (
+    select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reltype
+    from pg_class as c
+    where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  ),
+  ours as (
+    select t.id, t.view_name, t.definition ? 'search' as searched
+    from gdpr_internal.protected_table as t
+    where t.relation = p_relation and t.unprotected_at is null
+  )
+  select
+    'trigger', format('%s on %s', quote_ident(g.tgname), r.name), format('%s %s', pg_get_triggerdef(g.oid), g.tgenabled),
+    g.tgname ~ '^zzz_gdpr_',
+    -- what runs at commit runs with the rights of whoever commits; what runs after gdprdb's own sees ciphertext, and can undo it
+    g.tgdeferrable or (g.tgtype & 3 = 3 and g.tgname > 'zzz_gdpr_40_protect' and g.tgname !~ '^zzz_gdpr_')
+  from relations as r
+  join pg_trigger as g on g.tgrelid = r.oid and not g.tgisinternal
   union all
-  select format('policy %s %s %s %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
-    pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-  from pg_policy as p
-  where (p.polrelid = p_relation or p.polrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  select
+    'policy', format('%s on %s', quote_ident(p.polname), r.name),
+    format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+    p.polname ~ '^gdpr_' or not p.polpermissive, p.polpermissive
+  from relations as r
+  join pg_policy as p on p.polrelid = r.oid
   union all
-  select format('row security %s %s %s', c.oid::regclass, c.relrowsecurity, c.relforcerowsecurity)
-  from pg_class as c
-  where c.oid = p_relation or c.oid in (select i.relid from pg_partition_tree(p_relation) as i)
+  select s.kind, format('of %s', r.name), '', true, false
+  from relations as r
+  cross join lateral (values ('row security', r.relrowsecurity), ('forced row security', r.relforcerowsecurity)) as s (kind, is_on)
+  where s.is_on
   union all
-  select format('function %s %s %s %s %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef, f.proconfig, md5(f.prosrc))
-  from pg_proc as f
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
-  where f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
+  select 'owner', format('of %s', r.name), r.relowner::regrole::text, true, false
+  from relations as r
   union all
-  select format('view %s %s %s %s', c.oid::regclass, c.relowner::regrole, c.reloptions, pg_get_viewdef(c.oid))
-  from pg_class as c
-  join pg_namespace as n on n.oid = c.relnamespace
-  join gdpr_internal.protected_table as t on t.relation = p_relation and t.unprotected_at is null
-    and (t.view_name = c.relname or t.definition ? 'search' and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name))
-  where c.relkind = 'v' and n.nspname = any (gdpr_internal.view_schemas())
+  select
+    'function', f.oid::regprocedure::text,
+    format('%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig, f.proacl, md5(f.prosrc)), true, false
+  from ours as t
+  join pg_proc as f on f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
   union all
-  select format('column %s %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+  select 'view', c.oid::regclass::text, format('%s %s %s %s', c.relowner::regrole, c.relacl, c.reloptions, pg_get_viewdef(c.oid)), true, false
+  from ours as t
+  join pg_class as c on c.relkind = 'v'
+  join pg_namespace as n on n.oid = c.relnamespace and n.nspname = any (gdpr_internal.view_schemas())
+  where c.relname = t.view_name or t.searched and n.nspname = 'gdpr_clear' and c.relname = gdpr_internal.search_name(t.view_name)
+  union all
+  select n.kind, format('%s of %s', quote_ident(a.attname), p_relation), n.definition, n.kind = 'column', false
   from pg_attribute as a
-  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  cross join lateral (
+    values ('column', format_type(a.atttypid, a.atttypmod), true), ('not null', '', a.attnotnull)
+  ) as n (kind, definition, present)
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and n.present
   union all
-  select format('rule %s', pg_get_ruledef(w.oid))
+  select 'rule', format('%s on %s', quote_ident(w.rulename), p_relation), pg_get_ruledef(w.oid), false, true
   from pg_rewrite as w
   where w.ev_class = p_relation
   union all
-  select format('child %s', i.inhrelid::regclass)
+  -- a partition gets the row triggers of its table; what inherits otherwise gets nothing
+  select 'child', i.inhrelid::regclass::text, '', true, not c.relispartition
   from pg_inherits as i
   join pg_class as c on c.oid = i.inhrelid
-  where i.inhparent = p_relation
+  where i.inhparent in (select r.oid from relations as r)
   union all
-  select format('cast %s', pg_describe_object('pg_cast'::regclass, k.oid, 0))
+  select 'grant', format('%s to %s on %s', g.privilege, g.grantee, p_relation), '', true, false
+  from (
+    values ('gdpr_worker', 'select'), ('gdpr_worker', 'update'), ('gdpr_worker', 'delete'), ('gdpr_viewer', 'select')
+  ) as g (grantee, privilege)
+  where has_table_privilege(g.grantee, p_relation, g.privilege)
+  union all
+  select 'cast', pg_describe_object('pg_cast'::regclass, k.oid, 0), '', false, true
   from pg_cast as k
-  join pg_class as c on c.oid = p_relation
-  where k.castsource = c.reltype
+  join relations as r on r.oid = p_relation and k.castsource = r.reltype
   union all
-  select format('foreign key %s %s', k.conname, pg_get_constraintdef(k.oid))
-  from pg_constraint as k
-  where k.contype = 'f' and k.conparentid = 0
-    and (k.conrelid = p_relation or k.conrelid in (select i.relid from pg_partition_tree(p_relation) as i))
+  select 'foreign key', format('%s on %s', quote_ident(k.conname), r.name), pg_get_constraintdef(k.oid), false, false
+  from relations as r
+  join pg_constraint as k on k.conrelid = r.oid and k.contype = 'f' and k.conparentid = 0
   union all
-  select format('index %s', pg_get_indexdef(x.indexrelid))
+  select 'index', x.indexrelid::regclass::text, pg_get_indexdef(x.indexrelid), x.indisunique, false
   from pg_index as x
   where x.indrelid = p_relation and exists (
     select from pg_attribute as a
@@ -3925,7 +3962,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -3935,10 +3972,91 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(c.control, E'\n' order by c.control collate "C"), ''), 'UTF8'))
-  from gdpr_internal.controls(p_relation) as c;
+  select sha256(convert_to(coalesce(string_agg(f.line, E'\n' order by f.line collate "C"), ''), 'UTF8'))
+  from (select format('%s %s %s', c.kind, c.name, c.definition) as line from gdpr_internal.controls(p_relation) as c) as f;
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
+
+create or replace function gdpr_internal.remember_controls(p_table smallint, p_kind text default null)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
+begin
+  delete from gdpr_internal.control as c where c.table_id = p_table and (p_kind is null or c.kind = p_kind);
+  insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
+  select p_table, c.kind, c.name, md5(c.definition), c.keeps, c.opens
+  from gdpr_internal.controls(v_relation) as c
+  where p_kind is null or c.kind = p_kind;
+  if p_kind is null then
+    update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(v_relation) where t.id = p_table;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.remember_controls(smallint, text) is
+  'The controls of a table as they stand now are those it has to have: what differs later is drift, and what is less is weaker. p_kind: those that were generated anew, in a table that had drifted and stays so.';
+
+create or replace function gdpr_internal.weakened(p_table smallint)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with had as materialized (
+    select c.kind, c.name, c.definition, c.keeps from gdpr_internal.control as c where c.table_id = p_table
+  ),
+  has as materialized (
+    select c.kind, c.name, md5(c.definition) as definition, c.opens
+    from gdpr_internal.protected_table as t
+    join pg_class as r on r.oid = t.relation
+    cross join lateral gdpr_internal.controls(t.relation) as c
+    where t.id = p_table
+  )
+  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end)
+  from had as h
+  left join has as n on n.kind = h.kind and n.name = h.name
+  where h.keeps and n.definition is distinct from h.definition
+  union all
+  select format('%s %s is %s', n.kind, n.name, case when h.name is null then 'new' else 'changed' end)
+  from has as n
+  left join had as h on h.kind = n.kind and h.name = n.name
+  where n.opens and not coalesce(h.keeps, false) and h.definition is distinct from n.definition
+  order by 1;
+end;
+comment on function gdpr_internal.weakened(smallint) is
+  'What protects a table less than when apply() left it: controls that are gone or changed, and what came and opens it. An added column, index, constraint or trigger of the application does not.';
+
+create or replace function gdpr_internal.refuse_opened(p_table smallint)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_found text;
+begin
+  if gdpr_internal.guard_stands() and gdpr_internal.change_allowed() is distinct from 'window' then
+    select string_agg(w, E'\n') into v_found
+    from gdpr_internal.weakened(p_table) as w
+    where exists (select from gdpr_internal.control as c where c.table_id = p_table) and w ~ '^(policy|rule|cast|trigger|owner|child) '
+      and w !~ '^(policy gdpr_|trigger zzz_gdpr_)';
+    if v_found is not null then
+      perform gdpr_internal.refuse('guarded', v_found);
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.refuse_opened(smallint) is
+  'Where the guard stands, apply() takes nothing for settled that somebody else weakened or opened. Error: PR510.';
 
 create or replace function gdpr_internal.settle_table(p_role name, p_relation regclass)
 returns void
@@ -3949,10 +4067,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_owner(p_role, p_relation);
-  update gdpr_internal.protected_table as t
-  set fingerprint = gdpr_internal.fingerprint(p_relation)
-  where t.relation = p_relation and t.unprotected_at is null;
+  perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
+  perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
 end
 $function$;
 comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';
@@ -4001,7 +4117,7 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
   select jsonb_build_object(
-    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name <> 'machinery'),
+    'settings', (select coalesce(jsonb_object_agg(s.name, s.value), '{}') from gdpr_internal.setting as s where s.name not in ('machinery', 'grants')),
     'purposes', (
       select coalesce(jsonb_object_agg(p.name, gdpr_internal.purpose_definition(p)), '{}')
       from gdpr_internal.purpose as p where p.id < 62
@@ -4018,7 +4134,7 @@ end;
 comment on function gdpr.policy() is 'The policy in force, in normal form: what apply() would take to leave everything as it is.';
 
 create or replace view gdpr.settings as
-select s.name, s.value from gdpr_internal.setting as s where s.name <> 'machinery';
+select s.name, s.value from gdpr_internal.setting as s where s.name not in ('machinery', 'grants');
 comment on view gdpr.settings is 'Settings of the policy.';
 
 create or replace view gdpr.protected_table as
@@ -4418,7 +4534,23 @@ end;
 comment on function gdpr_internal.retention_condition(regclass, jsonb) is
   'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
 
-create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb)
+create or replace function gdpr_internal.read_condition(p_table smallint, p_definition jsonb, p_counter text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format(
+    'case when (select gdpr_policy.note_read(%s::smallint, %L)) then gdpr_policy.count_read(%L::regclass) else true end',
+    p_table, p_definition ->> 'audit_reads' = 'required', 'gdpr_generated.' || p_counter || p_table
+  )
+  where p_definition ? 'audit_reads';
+end;
+comment on function gdpr_internal.read_condition(smallint, jsonb, text) is
+  'The SQL by which a statement that reads a table is recorded, and its rows counted; null for tables whose reads are not recorded.';
+
+create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb, p_table smallint)
 returns setof gdpr_policy.step
 language plpgsql
 stable
@@ -4449,7 +4581,9 @@ begin
         ('gdpr_40_gate', format(
           -- the same to see and to write: PostgreSQL drops a check that says it twice; why a write is refused, the trigger says
           'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
-        ))
+        )),
+        -- the clear view counts for itself: its owner reads the table
+        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.read_condition(p_table, p_definition, 'base_reads_') || ')')
       ) as p (name, definition)
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
@@ -4458,7 +4592,7 @@ begin
           format('drop policy if exists %I on %s', v_policy.name, v_relation), 'ACCESS EXCLUSIVE', false
         )::gdpr_policy.step;
       end if;
-      if v_enforce then
+      if v_enforce and v_policy.definition is not null then
         return next row(
           v_relation::text, 'policy ' || v_policy.name,
           format('create policy %I on %s %s', v_policy.name, v_relation, v_policy.definition), 'ACCESS EXCLUSIVE', false
@@ -4475,7 +4609,7 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb) is
+comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
   'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
 
 create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
@@ -4569,7 +4703,7 @@ begin
   end if;
   return query select * from gdpr_internal.trigger_steps(p_relation, p_definition, coalesce(v_table.id, p_next_id));
   return next row(p_relation::text, 'views', format('select gdpr_policy.generate_views(%L)', p_relation), null, false)::gdpr_policy.step;
-  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)));
+  return query select * from gdpr_internal.policy_steps(p_relation, p_definition, coalesce(v_table.original, gdpr_internal.original_state(p_relation)), coalesce(v_table.id, p_next_id));
   if not v_new and v_table.definition -> 'purposes' <> p_definition -> 'purposes' then
     return next row(
       p_relation::text, 'the gate of every row follows the purposes', format('select gdpr_policy.extend_table(%L)', p_relation), 'ROW EXCLUSIVE', false
@@ -4838,13 +4972,19 @@ set search_path = pg_catalog, pg_temp
 set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
+declare
+  v_begun boolean;
 begin
   -- one at a time: two plans made side by side would both be right and together wrong
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
+    if v_begun is null then
+      v_begun := gdpr_policy.begin_change('apply');
+    end if;
     execute statement;
     return next;
   end loop;
+  perform gdpr_policy.end_change(v_begun);
 end
 $function$;
 comment on function gdpr.apply(jsonb) is
@@ -4959,7 +5099,7 @@ declare
   v_name name;
 begin
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
-    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_[34]0_' loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(30|40|50)_' loop
       execute format('drop policy %I on %s', v_name, v_relation);
     end loop;
     for v_name in
@@ -5146,6 +5286,7 @@ begin
   where t.id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
+  perform gdpr_internal.drop_read_counters(v_id);
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
@@ -5179,9 +5320,11 @@ declare
   v_facts record := gdpr_policy.table_facts(p_table);
   v_statement text;
   v_relation regclass;
+  v_begun boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
+  v_begun := gdpr_policy.begin_change('unprotect');
   perform gdpr_policy.begin_unprotect(p_table);
   perform gdpr_policy.controls_off(p_table);
   for v_statement in select s from gdpr_policy.restore_statements(p_table) as s loop
@@ -5200,6 +5343,7 @@ begin
     execute format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_facts.schema_name);
   end if;
   perform gdpr_policy.finish_unprotect(p_table);
+  perform gdpr_policy.end_change(v_begun);
 end
 $function$;
 comment on function gdpr.unprotect(regclass) is
@@ -7269,6 +7413,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_table record;
+  v_begun boolean;
 begin
   for v_table in
     select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
@@ -7276,13 +7421,13 @@ begin
     where t.unprotected_at is null and t.purpose_mask & (1::bigint << p_purpose) <> 0
   loop
     continue when not gdpr_internal.put_table_bases(v_table.id) and not p_all;
+    v_begun := gdpr_internal.begin_change('bases') or coalesce(v_begun, false);
     perform gdpr_internal.generate_triggers(v_table.id);
-    if v_table.settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
     perform gdpr_internal.give_bases(v_table.id);
     perform gdpr_internal.refresh_table(v_table.id);
   end loop;
+  perform gdpr_internal.end_change(v_begun);
 end
 $function$;
 comment on function gdpr_internal.follow_tables(smallint, boolean) is
@@ -9601,6 +9746,11 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
+  perform gdpr_policy.note_read(t.id, t.definition ->> 'audit_reads' = 'required')
+    and gdpr_policy.count_read(format('gdpr_generated.reads_%s', t.id)::regclass)
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.protected_table as t on t.id = c.table_id and t.definition ? 'audit_reads' and t.unprotected_at is null
+  where c.id = gdpr_internal.value_column(p_value);
   return gdpr_internal.open_value(
     gdpr_internal.data_key(gdpr_internal.keyring(), v_subject), v_subject, gdpr_internal.value_column(p_value), p_value
   );
@@ -10219,7 +10369,8 @@ begin
       select distinct g.tgrelid as relation
       from pg_trigger as g
       where g.tgdeferrable and (
-        not g.tgisinternal
+        -- gdprdb's own are no other's code
+        not g.tgisinternal and g.tgrelid <> all (array['gdpr_internal.own_change', 'gdpr_internal.read_note']::regclass[])
         -- foreign keys are checked as the owner of a table, constraints over functions as whoever commits
         or g.tgfoid = 'unique_key_recheck()'::regprocedure and exists (
           -- functions of PostgreSQL itself are no dependencies
@@ -14722,6 +14873,7 @@ cross join lateral (
   offset 0
 ) as x$code$, v_bodies
     ), '')
+    || coalesce(E'\nwhere ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,
@@ -15420,6 +15572,306 @@ end
 $function$;
 comment on function gdpr_internal.generate_audit(smallint) is 'Generates the audit trigger function of a protected table.';
 
+-- 50_audit/16_changes.sql
+-- [code] gdprdb's own changes of its objects and of a table's controls, which the guard lets pass and judges by what they leave.
+-- GDPR Art. 5(2), Art. 32(1)(b). Called by: gdpr.apply(), gdpr.unprotect(), loads and what else defines something; the guard.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.guard_stands()
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select count(*) = 2 from pg_event_trigger as e where e.evtname in ('gdpr_guard_end', 'gdpr_guard_drop') and e.evtenabled <> 'D';
+end;
+comment on function gdpr_internal.guard_stands() is 'Whether the guard''s event triggers are there and enabled.';
+
+create or replace function gdpr_internal.open_window()
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select max(w.id)
+  from gdpr_internal.maintenance_window as w
+  where w.until > clock_timestamp()
+    and not exists (select from gdpr_internal.maintenance_window_end as e where e.window_id = w.id);
+end;
+comment on function gdpr_internal.open_window() is 'The maintenance window that is open now, or null.';
+
+create or replace function gdpr_internal.change_allowed()
+returns text
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select 'change' from gdpr_internal.own_change as c
+      -- numbers of transactions begin anew after a restore
+      where c.xid = pg_current_xact_id_if_assigned() and c.at >= transaction_timestamp()
+    ),
+    (select 'window' from gdpr_internal.open_window() as w where w is not null)
+  );
+end;
+comment on function gdpr_internal.change_allowed() is
+  'Why what protects tables may be changed here and now: change (by gdprdb itself, in this transaction), window (of maintenance), or null.';
+
+create or replace function gdpr_internal.begin_change(p_what text)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_internal.guard_stands() or gdpr_internal.change_allowed() is not distinct from 'change' then
+    return false;
+  end if;
+  set constraints gdpr_internal.gdpr_50_whole deferred;
+  -- the server's log keeps this even when the transaction, and its audit record, is rolled back
+  raise log 'gdprdb: % by %', p_what, gdpr_internal.acting_role();
+  insert into gdpr_internal.own_change (what) values (p_what);
+  return true;
+end
+$function$;
+comment on function gdpr_internal.begin_change(text) is
+  'gdprdb''s own change of its objects or of a table''s controls begins, on record: until end_change(), or the end of the transaction, the guard lets statements pass, and then looks at what they left. Returns whether it began here.';
+
+create or replace function gdpr_internal.end_change(p_begun boolean default true)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_begun then
+    perform gdpr_internal.settle_change(c.what) from gdpr_internal.own_change as c where c.xid = pg_current_xact_id_if_assigned();
+  end if;
+end
+$function$;
+comment on function gdpr_internal.end_change(boolean) is
+  'gdprdb''s own change ends, if it began here: everything that the register demands has to be there again. Error: PR510.';
+
+create or replace function gdpr_policy.begin_change(p_what text)
+returns boolean
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.begin_change(p_what);
+end;
+comment on function gdpr_policy.begin_change(text) is 'Before the first step of apply(), unprotect() or reshape(), where the guard stands: see gdpr_internal.begin_change().';
+
+create or replace function gdpr_policy.end_change(p_begun boolean)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.end_change(p_begun);
+end;
+comment on function gdpr_policy.end_change(boolean) is 'After the last step of apply(), unprotect() or reshape(): see gdpr_internal.end_change(). Error: PR510.';
+
+create or replace function gdpr_internal.grants()
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with ours as (
+    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+  )
+  select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
+  from (
+    select format('%s %s', o.nspname, o.nspacl) as line
+    from ours as o
+    union all
+    select format('%s %s %s', c.oid::regclass, c.relacl, (
+      select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
+    ))
+    from pg_class as c
+    join ours as o on o.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
+    union all
+    select format('%s %s', p.oid::regprocedure, p.proacl)
+    from pg_proc as p
+    join ours as o on o.oid = p.pronamespace
+  ) as g;
+end;
+comment on function gdpr_internal.grants() is 'A hash over who may do what with gdprdb''s own schemas, tables, views and functions.';
+
+create or replace function gdpr_internal.keep_grants()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  insert into gdpr_internal.setting (name, value)
+  values ('grants', to_jsonb(gdpr_internal.grants()))
+  on conflict (name) do update set value = excluded.value;
+end;
+comment on function gdpr_internal.keep_grants() is 'The rights on gdprdb''s objects as they stand now are those that the guard keeps.';
+
+create or replace function gdpr_internal.settle_change(p_what text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set jit = off
+as $function$
+declare
+  v_weaker text[];
+begin
+  if gdpr_internal.open_window() is null then
+    v_weaker := array(
+      select w
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.weakened(t.id) as w
+      where t.unprotected_at is null
+    ) || array(
+      select d.finding || ': ' || d.object from gdpr_internal.doctor_machinery() as d where d.severity = 'error'
+      union all
+      select 'functions of gdprdb are not those of the release'
+      where gdpr_internal.machinery() is distinct from (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'machinery')
+    );
+    if v_weaker <> '{}' then
+      perform gdpr_internal.refuse('guarded', array_to_string(v_weaker, E'\n'));
+    end if;
+  end if;
+  -- not before: the change may be the one that makes room for this month's records
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('change', p_what));
+  perform gdpr_internal.keep_grants();
+  delete from gdpr_internal.own_change as c where c.xid = pg_current_xact_id();
+end
+$function$;
+comment on function gdpr_internal.settle_change(text) is
+  'gdprdb''s own change is over: every table has to have the controls that the register demands, and gdprdb''s functions to be those of the release. Error: PR510.';
+
+create or replace function gdpr_internal.require_whole()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_stack text;
+begin
+  if not exists (select from gdpr_internal.own_change as c where c.xid = new.xid) then
+    return null;
+  end if;
+  get diagnostics v_stack = pg_context;
+  if strpos(v_stack, E'\n') = 0 then
+    perform gdpr_internal.settle_change(new.what);
+  else
+    -- SET CONSTRAINTS from within a function, as those of gdpr_worker do: the change may go on, and is looked at in the end
+    set constraints gdpr_internal.gdpr_50_whole deferred;
+    update gdpr_internal.own_change as c set at = clock_timestamp() where c.xid = new.xid;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.require_whole() is
+  'At the end of a transaction in which gdprdb changed something and did not say that it was done: as end_change(). Error: PR510.';
+
+create or replace function gdpr_internal.record_guard()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- facts, whoever wrote the row and whatever it said
+  case tg_table_name
+    when 'own_change' then
+      new.xid := pg_current_xact_id();
+      new.at := clock_timestamp();
+    when 'maintenance_window' then
+      new.opened_at := clock_timestamp();
+      new.login := session_user;
+      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.id, 'until', new.until));
+    else
+      new.ended_at := clock_timestamp();
+      new.login := session_user;
+      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.window_id, 'closed', true));
+  end case;
+  return new;
+end
+$function$;
+comment on function gdpr_internal.record_guard() is 'What the guard is told to let pass is on record, whoever told it.';
+
+create or replace function gdpr_internal.keep_register()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if gdpr_internal.guard_stands() and gdpr_internal.change_allowed() is null then
+    perform gdpr_internal.refuse('guarded', format('table gdpr_internal.%I', tg_table_name));
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.keep_register() is
+  'Where the guard stands, what it demands changes with gdprdb''s own changes alone. Error: PR510.';
+
+do $triggers$
+declare
+  v_trigger record;
+begin
+  for v_trigger in
+    select *
+    from (values
+      ('own_change', 'gdpr_50_record', 'trigger', 'before insert or update', 'for each row execute function gdpr_internal.record_guard()'),
+      ('maintenance_window', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
+      ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
+      ('protected_table', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
+      ('control', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
+      ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert or update', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
+    ) as t (table_name, name, kind, timing, action)
+  loop
+    -- an upgrade is a change itself, whose end waits in own_change: it cannot be altered meanwhile, nor need it
+    continue when exists (
+      select from pg_trigger as g
+      where g.tgrelid = format('gdpr_internal.%I', v_trigger.table_name)::regclass and g.tgname = v_trigger.name and g.tgenabled = 'A'
+    );
+    execute format('drop trigger if exists %I on gdpr_internal.%I', v_trigger.name, v_trigger.table_name);
+    execute format('create %s %I %s on gdpr_internal.%I %s', v_trigger.kind, v_trigger.name, v_trigger.timing, v_trigger.table_name, v_trigger.action);
+    execute format('alter table gdpr_internal.%I enable always trigger %I', v_trigger.table_name, v_trigger.name);
+  end loop;
+end
+$triggers$;
+
 -- 50_audit/20_records.sql
 -- [code] Writing and reading audit records.
 -- GDPR Art. 5(2), Art. 32(1)(d). Written by the generated triggers and by gdprdb's own functions; read by gdpr_dpo, gdpr_auditor.
@@ -15497,7 +15949,7 @@ select
   a.request,
   a.changed,
   case
-    when a.table_id is null then a.payload::jsonb
+    when a.table_id is null or a.operation = 'READ' then a.payload::jsonb
     when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_changes(a.subject_id, a.payload)
   end as old,
   a.row_hash,
@@ -15507,7 +15959,7 @@ from gdpr_internal.audit_record as a
 left join gdpr_internal.protected_table as t on t.id = a.table_id
 left join gdpr_internal.purpose as p on p.id = a.purpose_id;
 comment on view gdpr.audit_log is
-  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
+  'Audit records. operation: INSERT, UPDATE, DELETE of a protected row; MOVE beside an UPDATE that gave the row another primary key or person: the same change, under what it has now; READ of a table whose policy says audit_reads: a statement, with about how many rows and when; or an event of gdprdb (POLICY, KEY, BASIS, CONSENT, ERASE, ...). old: what the changed columns held before (for gdpr_dpo, until the person is erased), or the details of an event. row_key: keyed digest of the primary key. Records are found fast by subject_id, by id, and in months that are over by actor, row_key (select gdpr.audit_row_key(table, key)), table_id and purpose_id (gdpr.audit_table_id(), gdpr.audit_purpose_id()), best given as constants; a condition on at leaves out other months. Art. 5(2).';
 
 create or replace view gdpr.source as
 select
@@ -15554,12 +16006,14 @@ declare
   v_month timestamptz;
   v_name name;
   v_made integer := 0;
+  v_begun boolean;
 begin
   for v_month in
     select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
   loop
     v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
     if to_regclass('gdpr_internal.' || v_name) is null then
+      v_begun := gdpr_internal.begin_change('audit partitions') or coalesce(v_begun, false);
       -- made apart and attached: writers do not wait
       execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
       execute format(
@@ -15571,6 +16025,7 @@ begin
       v_made := v_made + 1;
     end if;
   end loop;
+  perform gdpr_internal.end_change(v_begun);
   return v_made;
 end
 $function$;
@@ -15699,6 +16154,8 @@ begin atomic
     'breach_event',
     'breach_person',
     'breach_communication',
+    'maintenance_window',
+    'maintenance_window_end',
     'home_record',
     'replay_record'
   ]::name[];
@@ -15744,6 +16201,569 @@ begin
   perform gdpr_internal.make_audit_partitions();
 end
 $evidence$;
+
+-- 50_audit/35_reads.sql
+-- [code] Which statements read a table: one record each, with the purpose, the role and about how many rows.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: clear views and row policies of tables whose policy says audit_reads.
+--
+-- The first row that a statement reads makes a note, each row counts, and the end of the transaction writes the record. Rows are
+-- counted with a sequence whose numbers each session takes by the block: the difference is the session's own, at the most too high.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.make_read_counters(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name name;
+begin
+  foreach v_name in array array['reads_' || p_table, 'base_reads_' || p_table] loop
+    if to_regclass('gdpr_generated.' || v_name) is null then
+      execute format('create sequence gdpr_generated.%I cache 65536', v_name);
+      execute format('comment on sequence gdpr_generated.%I is %L', v_name, 'Counts rows that are read. Generated by gdpr.apply().');
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.make_read_counters(smallint) is 'The counters of a table whose reads are recorded, where they are missing.';
+
+create or replace function gdpr_internal.drop_read_counters(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if to_regclass('gdpr_generated.reads_' || p_table) is not null then
+    execute format('drop sequence gdpr_generated.%I, gdpr_generated.%I', 'reads_' || p_table, 'base_reads_' || p_table);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.drop_read_counters(smallint) is 'Drops the counters of a table.';
+
+create or replace function gdpr_policy.note_read(p_table smallint, p_required boolean)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_role name := gdpr_internal.acting_role();
+  v_name text := (select t.relation::text from gdpr_internal.protected_table as t where t.id = p_table);
+  v_purpose smallint;
+  v_actor text := gdpr_internal.context_setting('actor');
+  v_request text := gdpr_internal.context_setting('request');
+begin
+  if current_setting('transaction_read_only')::boolean then
+    if p_required then
+      perform gdpr_internal.refuse('read_unrecorded', v_name);
+    end if;
+    raise log 'gdprdb: % was read by % in a read-only transaction, without a record', v_name, v_role;
+    raise notice 'that % was read cannot be recorded: the transaction is read-only', v_name;
+    return false;
+  end if;
+  v_purpose := gdpr_generated.purpose_held(v_role, gdpr_internal.context_setting('purpose'));
+  if exists (
+    select from gdpr_internal.read_note as r
+    where r.xid = pg_current_xact_id() and r.table_id = p_table and r.at = statement_timestamp() and r.role = v_role
+      and (r.purpose_id, r.actor, r.request) is not distinct from (v_purpose, v_actor, v_request)
+  ) then
+    return true;
+  end if;
+  if p_required then
+    -- a transaction that is rolled back takes its record with it; this line stays
+    raise log 'gdprdb: % is read by %', v_name, v_role;
+  end if;
+  -- otherwise a session could have it counted before it has read
+  set constraints gdpr_internal.gdpr_50_count deferred;
+  insert into gdpr_internal.read_note (table_id, n, base, purpose_id, actor, request, role)
+  values (
+    p_table,
+    nextval(format('gdpr_generated.reads_%s', p_table)::regclass), nextval(format('gdpr_generated.base_reads_%s', p_table)::regclass),
+    v_purpose, v_actor, v_request, v_role
+  );
+  return true;
+end
+$function$;
+comment on function gdpr_policy.note_read(smallint, boolean) is
+  'Notes, once for a statement, that it reads a table whose reads are recorded. False: it cannot be recorded, since the transaction is read-only; the server''s log and the client are told so, or (p_required) the statement is refused. Error: PR503.';
+
+create or replace function gdpr_policy.count_read(p_counter regclass)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+-- dear, so that it is asked last: about rows that pass all other conditions
+cost 1000
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform nextval(p_counter);
+  return true;
+end
+$function$;
+comment on function gdpr_policy.count_read(regclass) is 'Counts a row that is read. Always true.';
+
+create or replace function gdpr_internal.row_class(p_rows bigint)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_rows is null then 'not counted'
+    when p_rows <= 1 then p_rows::text
+    when p_rows <= 10 then '2-10'
+    when p_rows <= 100 then '11-100'
+    when p_rows <= 1000 then '101-1000'
+    when p_rows <= 10000 then '1001-10000'
+    else 'more than 10000'
+  end;
+end;
+comment on function gdpr_internal.row_class(bigint) is 'About how many rows: 1, 2-10, 11-100, 101-1000, 1001-10000, more than 10000; not counted for null.';
+
+create or replace function gdpr_internal.record_read()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_stack text;
+  v_next gdpr_internal.read_note;
+  v_rows bigint;
+begin
+  get diagnostics v_stack = pg_context;
+  if strpos(v_stack, E'\n') > 0 then
+    -- SET CONSTRAINTS from within a statement, which may be the one that still reads: again at the end
+    set constraints gdpr_internal.gdpr_50_count deferred;
+    update gdpr_internal.read_note as r set n = r.n where r.xid = new.xid and r.table_id = new.table_id and r.n = new.n;
+    return null;
+  end if;
+  -- one cursor may read on after SET CONSTRAINTS, one WITH HOLD after COMMIT; a portal without a name is over by then
+  if not exists (select from pg_cursors as c where c.creation_time >= transaction_timestamp() and c.name <> '') then
+    select * into v_next from gdpr_internal.read_note as r
+    where r.xid = new.xid and r.table_id = new.table_id and r.n > new.n
+    order by r.n
+    limit 1;
+    v_rows := greatest(
+      coalesce(v_next.n, nextval(format('gdpr_generated.reads_%s', new.table_id)::regclass)) - new.n,
+      coalesce(v_next.base, nextval(format('gdpr_generated.base_reads_%s', new.table_id)::regclass)) - new.base
+    ) - 1;
+  end if;
+  insert into gdpr_internal.audit_record (operation, table_id, purpose_id, actor, request, role, application_name, payload)
+  values (
+    'READ', new.table_id, new.purpose_id, new.actor, new.request, new.role, nullif(current_setting('application_name'), ''),
+    jsonb_build_object('rows', gdpr_internal.row_class(v_rows), 'at', new.at)::text
+  );
+  delete from gdpr_internal.read_note as r where r.xid = new.xid and r.table_id = new.table_id and r.n = new.n;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.record_read() is
+  'At the end of the transaction: the note of a read becomes a record. Rows are not counted where a cursor may still be reading.';
+
+set local role gdpr_owner;
+
+do $triggers$
+begin
+  if not exists (
+    select from pg_trigger as g where g.tgrelid = 'gdpr_internal.read_note'::regclass and g.tgname = 'gdpr_50_count' and g.tgenabled = 'A'
+  ) then
+    drop trigger if exists gdpr_50_count on gdpr_internal.read_note;
+    create constraint trigger gdpr_50_count after insert or update on gdpr_internal.read_note deferrable initially deferred
+    for each row execute function gdpr_internal.record_read();
+    alter table gdpr_internal.read_note enable always trigger gdpr_50_count;
+  end if;
+end
+$triggers$;
+
+-- 50_audit/38_guard.sql
+-- [code] The guard: refuses statements after which a table is protected less, whatever the statement was.
+-- GDPR Art. 25, Art. 32(1)(b), (d). Called by: the event triggers that a superuser installs (gdprdb guard install).
+-- It looks at the catalog as a statement left it. gdprdb's own changes are judged by what they leave at their end.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.tables_above(p_relation oid)
+returns setof smallint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive above (oid) as (
+    select p_relation
+    union
+    select i.inhparent from above as a join pg_inherits as i on i.inhrelid = a.oid
+  )
+  select t.id
+  from above as a
+  join gdpr_internal.protected_table as t on t.relation = a.oid and t.unprotected_at is null;
+end;
+comment on function gdpr_internal.tables_above(oid) is 'The protected table that a relation is or is part of.';
+
+create or replace function gdpr_internal.read_tables(p_view oid)
+returns setof smallint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive tree (oid) as (
+    select p_view
+    union
+    select d.refobjid
+    from tree as t
+    join pg_rewrite as w on w.ev_class = t.oid
+    join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass and d.refobjid <> t.oid
+    join pg_class as c on c.oid = d.refobjid
+    join pg_namespace as n on n.oid = c.relnamespace
+    -- what a redacted view shows may be copied
+    where n.nspname <> all (array(select 'gdpr_' || a from unnest(gdpr_internal.audiences()) as a))
+  )
+  select p.id
+  from tree as t
+  cross join lateral gdpr_internal.tables_above(t.oid) as p (id);
+end;
+comment on function gdpr_internal.read_tables(oid) is
+  'The protected tables that a view or materialized view reads, through other views and through clear views, but not through redacted ones.';
+
+create or replace function gdpr_internal.guarded_objects(out machinery text[], out tables smallint[], out grants boolean, out made oid[], out copies oid[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_ours oid[] := array(
+    select n.oid from pg_namespace as n
+    where n.nspowner::regrole::text = 'gdpr_owner' or n.nspname = 'gdpr_guard'
+  );
+begin
+  with command as materialized (
+    select
+      c.command_tag, c.object_type, c.object_identity, c.objid,
+      case c.classid
+        when 'pg_class'::regclass then c.objid
+        when 'pg_trigger'::regclass then (select g.tgrelid from pg_trigger as g where g.oid = c.objid)
+        when 'pg_policy'::regclass then (select p.polrelid from pg_policy as p where p.oid = c.objid)
+        when 'pg_rewrite'::regclass then (select w.ev_class from pg_rewrite as w where w.oid = c.objid)
+        when 'pg_cast'::regclass then (select t.typrelid from pg_cast as k join pg_type as t on t.oid = k.castsource where k.oid = c.objid)
+      end as relation,
+      case c.classid
+        when 'pg_namespace'::regclass then c.objid
+        when 'pg_extension'::regclass then (select 'gdpr_internal'::regnamespace::oid from pg_extension as e where e.oid = c.objid and e.extname = 'pgcrypto')
+        else to_regnamespace(quote_ident(c.schema_name))
+      end as schema,
+      c.classid = 'pg_namespace'::regclass as of_schema
+    from pg_event_trigger_ddl_commands() as c
+    -- words and statistics protect nothing; nor do indexes, but for those that are unique, which are looked at when they go
+    where c.command_tag <> 'COMMENT' and c.object_type not in ('index', 'statistics object')
+  ),
+  object as (
+    select o.*, coalesce((select r.relnamespace from pg_class as r where r.oid = o.relation), o.schema) as namespace
+    from command as o
+  )
+  select
+    array_agg(distinct format('%s %s', o.object_type, o.object_identity)) filter (where o.namespace = any (v_ours)),
+    array_agg(distinct t.id) filter (where t.id is not null),
+    coalesce(bool_or(o.command_tag in ('GRANT', 'REVOKE', 'DROP OWNED', 'REASSIGN OWNED')), false),
+    array_agg(distinct o.objid) filter (where o.object_type in ('view', 'materialized view')),
+    array_agg(distinct o.objid) filter (where o.command_tag in ('CREATE TABLE AS', 'SELECT INTO'))
+  into machinery, tables, grants, made, copies
+  from object as o
+  left join lateral (
+    select a as id from gdpr_internal.tables_above(o.relation) as a
+    union
+    select p.id
+    from gdpr_internal.protected_table as p
+    join pg_class as r on r.oid = p.relation and r.relnamespace = o.objid
+    where o.of_schema and p.unprotected_at is null
+  ) as t on true;
+end
+$function$;
+comment on function gdpr_internal.guarded_objects() is
+  'What the statement of an event trigger touched: objects of gdprdb, protected tables, grants (which name no object), views that were made, tables that were made by a query.';
+
+create or replace function gdpr_internal.dropped_objects(out machinery text[], out tables smallint[])
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_ours name[] := array(
+    select n.nspname from pg_namespace as n
+    where n.nspowner::regrole::text = 'gdpr_owner'
+  ) || array['gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated', 'gdpr_guard']::name[] || gdpr_internal.view_schemas()::name[];
+begin
+  with object as materialized (
+    select d.object_type, d.object_identity, d.classid, d.objid,
+      coalesce(d.schema_name, d.address_names[1]) as schema,
+      c.oid as relation
+    from pg_event_trigger_dropped_objects() as d
+    -- by name, whether gdpr_owner may enter the schema or not
+    left join pg_namespace as n on n.nspname = d.address_names[1]
+    left join pg_class as c on c.relnamespace = n.oid and c.relname = d.address_names[2]
+    where not d.is_temporary
+  )
+  select
+    array_agg(distinct format('%s %s', o.object_type, o.object_identity)) filter (where o.schema = any (v_ours)),
+    array_agg(distinct t.id) filter (where t.id is not null)
+  into machinery, tables
+  from object as o
+  left join lateral (
+    select a as id from gdpr_internal.tables_above(o.relation) as a
+    union
+    select p.id from gdpr_internal.protected_table as p
+    where o.classid = 'pg_class'::regclass and p.relation = o.objid and p.unprotected_at is null
+    union
+    -- partitions and indexes are no longer there to be asked whose they were
+    select c.table_id
+    from gdpr_internal.control as c
+    join gdpr_internal.protected_table as p on p.id = c.table_id and p.unprotected_at is null
+    where c.kind in ('child', 'index') and c.name = o.object_identity
+  ) as t on true;
+end
+$function$;
+comment on function gdpr_internal.dropped_objects() is 'What the statement of an event trigger dropped: objects of gdprdb, and from which protected tables.';
+
+create or replace function gdpr_internal.view_findings(p_views oid[])
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select distinct case v.relkind
+    when 'm' then format('materialized view %s would copy rows of %s', v.oid::regclass, t.relation)
+    else format('view %s over %s belongs to %s, who passes row security', v.oid::regclass, t.relation, o.rolname)
+  end
+  from pg_class as v
+  join pg_roles as o on o.oid = v.relowner
+  cross join lateral gdpr_internal.read_tables(v.oid) as r (id)
+  join gdpr_internal.protected_table as t on t.id = r.id
+  where v.oid = any (p_views) and (v.relkind = 'm' or (
+    (o.rolsuper or o.rolbypassrls) and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
+  ))
+  order by 1;
+end;
+comment on function gdpr_internal.view_findings(oid[]) is 'Which of these views copy or show rows of protected tables past their gate.';
+
+create or replace function gdpr_internal.note_copies(p_relations oid[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_tables text[] := array(
+    select distinct t.relation::text
+    from pg_locks as l
+    cross join lateral gdpr_internal.tables_above(l.relation) as a (id)
+    join gdpr_internal.protected_table as t on t.id = a.id
+    where l.pid = pg_backend_pid() and l.locktype = 'relation'
+    order by 1
+  );
+  v_relation regclass;
+begin
+  if v_tables = '{}' then
+    return;
+  end if;
+  foreach v_relation in array p_relations loop
+    insert into gdpr_internal.copy_record (relation, of_tables) values (v_relation, v_tables);
+    perform gdpr_internal.audit_event('COPY', null, jsonb_build_object('table', v_relation::text, 'of', to_jsonb(v_tables)));
+    raise warning '% may hold a copy of rows of %, which nothing protects', v_relation, array_to_string(v_tables, ', ')
+      using hint = 'Drop it, or protect it: gdprdb policy apply.';
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.note_copies(oid[]) is
+  'Reports tables that a query filled, in a transaction that has read protected tables (whose locks tell): a warning, an audit record, and a finding of doctor() while they exist.';
+
+create or replace function gdpr_internal.guard(p_event text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+-- compiling would take longer than all the rest
+set jit = off
+as $function$
+declare
+  v_found record;
+  v_weaker text[];
+  v_allowed text;
+  v_new text[];
+begin
+  if p_event = 'sql_drop' then
+    select d.machinery, d.tables, false as grants, null::oid[] as made, null::oid[] as copies into v_found from gdpr_internal.dropped_objects() as d;
+  else
+    v_found := gdpr_internal.guarded_objects();
+  end if;
+  if v_found.copies is not null then
+    perform gdpr_internal.note_copies(v_found.copies);
+  end if;
+  if v_found.machinery is null and v_found.tables is null and not v_found.grants and v_found.made is null then
+    return;
+  end if;
+  v_allowed := gdpr_internal.change_allowed();
+  if v_allowed = 'change' then
+    return;
+  end if;
+  v_weaker := coalesce(v_found.machinery, '{}') || array(
+    select w from unnest(v_found.tables) as t (id) cross join lateral gdpr_internal.weakened(t.id) as w
+  ) || array(select f from gdpr_internal.view_findings(v_found.made) as f);
+  if v_found.grants then
+    v_weaker := v_weaker || array(
+      select 'rights on objects of gdprdb are changed'
+      where gdpr_internal.grants() is distinct from (select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'grants')
+      union all
+      select format('%s can no longer read or write %s', g.role, t.relation)
+      from gdpr_internal.protected_table as t
+      join pg_class as c on c.oid = t.relation
+      cross join (values ('gdpr_worker', 'select'), ('gdpr_worker', 'update'), ('gdpr_worker', 'delete'), ('gdpr_viewer', 'select')) as g (role, privilege)
+      where t.unprotected_at is null and not has_table_privilege(g.role, c.oid, g.privilege)
+    );
+  end if;
+  if v_weaker = '{}' then
+    v_new := array(
+      select distinct format('%s', p.relid::regclass)
+      from unnest(v_found.tables) as t (id)
+      join gdpr_internal.protected_table as o on o.id = t.id
+      cross join lateral pg_partition_tree(o.relation) as p
+      where not exists (
+        select from gdpr_internal.control as c where c.table_id = t.id and c.kind = 'child' and c.name = p.relid::regclass::text
+      ) and p.relid <> o.relation
+      order by 1
+    );
+    if v_new <> '{}' then
+      raise warning 'partitions without row security of their own: %', array_to_string(v_new, ', ')
+        using hint = 'gdprdb policy apply covers them; until then only their table does.';
+    end if;
+  elsif v_allowed = 'window' then
+    perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', gdpr_internal.open_window(), 'weaker', to_jsonb(v_weaker)));
+  else
+    perform gdpr_internal.refuse('guarded', array_to_string(v_weaker, E'\n'));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.guard(text) is
+  'Asked by the guard''s event triggers at the end of each statement that defines something (p_event: ddl_command_end, sql_drop): refuses what leaves a protected table weaker than apply() did, and what changes gdprdb''s own objects, unless gdprdb does it itself or a maintenance window is open. Error: PR510. Art. 32(1)(b).';
+
+create or replace function gdpr_internal.note_guard(p_what text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  raise log 'gdprdb: the guard is %, by %', p_what, gdpr_internal.acting_role();
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('guard', p_what));
+  perform gdpr_internal.keep_grants();
+end
+$function$;
+comment on function gdpr_internal.note_guard(text) is 'Puts on record that the guard was installed or removed; the rights there are now are those that it keeps.';
+
+-- 50_audit/39_maintenance.sql
+-- [code] Maintenance windows: the time in which the guard lets controls be weakened, and who opened it.
+-- GDPR Art. 5(2), Art. 32(1)(b). Called by: gdpr_dpo, gdprdb guard open|close.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.open_maintenance(p_reason text, p_until timestamptz)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id bigint;
+begin
+  if coalesce(p_reason, '') !~ '\S' or length(p_reason) > 1000 then
+    perform gdpr_internal.refuse('invalid_argument', 'a maintenance window needs a reason, of at most 1,000 characters');
+  elsif p_until is null or p_until <= clock_timestamp() or p_until > clock_timestamp() + interval '1 day' then
+    perform gdpr_internal.refuse('invalid_argument', 'a maintenance window ends in the future, within a day');
+  end if;
+  -- one at a time
+  lock table gdpr_internal.maintenance_window in share row exclusive mode;
+  if gdpr_internal.open_window() is not null then
+    perform gdpr_internal.refuse('window_state', 'one is open');
+  end if;
+  insert into gdpr_internal.maintenance_window (reason, until) values (p_reason, p_until) returning id into v_id;
+  return v_id;
+end
+$function$;
+comment on function gdpr.open_maintenance(text, timestamptz) is
+  'Opens a maintenance window until a time within a day: meanwhile the guard lets what protects tables be changed, and puts each weakening on record. It ends by itself. p_reason: no personal data. For officers, so that who changes things does not give himself leave. Errors: PR004 no reason or no such time, PR511 one is open. Art. 32(1)(b).';
+
+create or replace function gdpr.close_maintenance()
+returns table (table_name regclass, finding text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id bigint := gdpr_internal.open_window();
+begin
+  if v_id is null then
+    perform gdpr_internal.refuse('window_state', 'none is open');
+  end if;
+  insert into gdpr_internal.maintenance_window_end (window_id) values (v_id);
+  return query
+  select t.relation, w
+  from gdpr_internal.protected_table as t
+  cross join lateral gdpr_internal.weakened(t.id) as w
+  where t.unprotected_at is null
+  order by t.relation::text, w;
+end
+$function$;
+comment on function gdpr.close_maintenance() is
+  'Closes the maintenance window before its time, and returns what is weaker than apply() left it: gdprdb policy apply mends it. Error: PR511 none is open. Art. 32(1)(b).';
+
+create or replace view gdpr.guard as
+select
+  gdpr_internal.guard_stands() as stands,
+  w.id as maintenance,
+  w.until as maintenance_until
+from (values (gdpr_internal.open_window())) as o (id)
+left join gdpr_internal.maintenance_window as w on w.id = o.id;
+comment on view gdpr.guard is 'Whether the guard stands, and the maintenance window that is open, if one is.';
+
+create or replace view gdpr.maintenance as
+select w.id, w.reason, w.opened_at, w.login as opened_by, w.until, e.ended_at, e.login as ended_by
+from gdpr_internal.maintenance_window as w
+left join gdpr_internal.maintenance_window_end as e on e.window_id = w.id;
+comment on view gdpr.maintenance is 'Maintenance windows: why, from when, by whom, until when, and when and by whom they were closed before their time. What was weakened in them stands in gdpr.audit_log, operation GUARD.';
 
 -- 50_audit/40_tree.sql
 -- [code] The Merkle tree over audit records: how a record becomes a leaf, and leaves one hash (RFC 6962, section 2.1).
@@ -15891,7 +16911,7 @@ begin atomic
     )
   ),
   guarded as (
-    select t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
+    select t.id, t.relation as oid from gdpr_internal.protected_table as t where t.unprotected_at is null
   )
   select array_agg(o.kind || ' ' || left(encode(sha256(convert_to(o.definition, 'UTF8')), 'hex'), 16) order by (o.kind) collate "C", o.definition collate "C")
   from (
@@ -15904,7 +16924,9 @@ begin atomic
     union all
     select
       format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
-      format('%s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions)
+      format('%s %s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
+        select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+      ))
       || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
     from tables as t
     where t.name !~ '^gdpr_internal\.audit_record_'
@@ -15919,9 +16941,23 @@ begin atomic
     from tables as t
     join pg_policy as p on p.polrelid = t.oid
     union all
-    select format('protected table %s', g.oid::regclass), format('%s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'))
+    select
+      format('protected table %s', g.oid::regclass),
+      format('%s %s %s', c.relowner::regrole, encode(gdpr_internal.fingerprint(g.oid), 'hex'), (
+        select md5(string_agg(format('%s %s %s', k.kind, k.name, k.definition), E'\n' order by k.kind collate "C", k.name collate "C"))
+        from gdpr_internal.control as k
+        where k.table_id = g.id and k.keeps
+      ))
     from guarded as g
     join pg_class as c on c.oid = g.oid
+    union all
+    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, n.nspacl)
+    from pg_namespace as n
+    where n.nspowner::regrole::text = 'gdpr_owner'
+    union all
+    select format('materialized view %s', m.oid::regclass), pg_get_viewdef(m.oid)
+    from pg_class as m
+    where m.relkind = 'm' and exists (select from gdpr_internal.read_tables(m.oid))
     union all
     select format('event trigger %s', e.evtname), format('%s %s %s', e.evtevent, e.evtenabled, e.evtfoid::regprocedure)
     from pg_event_trigger as e
@@ -16283,6 +17319,7 @@ declare
   v_counts bigint[];
   v_partition regclass;
   v_refusal text;
+  v_begun boolean;
 begin
   -- nobody seals meanwhile, and nobody else drops
   lock table gdpr_internal.audit_seal in share row exclusive mode;
@@ -16294,9 +17331,11 @@ begin
   if v_months is null then
     return;
   end if;
+  v_begun := gdpr_internal.begin_change('drop audit records');
   for v_partition in select m.partition from gdpr_internal.droppable_months(v_before) as m loop
     execute format('drop table %s', v_partition);
   end loop;
+  perform gdpr_internal.end_change(v_begun);
   perform gdpr_internal.audit_event('AUDIT_DROP', null, jsonb_build_object(
     'before', v_before, 'records', (select sum(u.n) from unnest(v_counts) as u (n)),
     'retain', (select s.value from gdpr_internal.setting as s where s.name = 'audit_retain')
@@ -25801,6 +26840,62 @@ end;
 comment on function gdpr_internal.doctor_accountability() is
   'Findings about breaches that are open, purposes without the impact assessment that they call for, reviews that are due, and a controller that nobody names.';
 
+-- 90_accountability/09_doctor_guard.sql
+-- [code] What doctor() finds about the guard and about copies of protected rows.
+-- GDPR Art. 5(2), Art. 32(1)(d).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_guard()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with guard as (
+    select e.evtname, e.evtenabled, e.evtevent, o.rolsuper and f.prosecdef and n.nspname = 'gdpr_guard' as sound
+    from pg_event_trigger as e
+    join pg_proc as f on f.oid = e.evtfoid
+    join pg_namespace as n on n.oid = f.pronamespace
+    join pg_roles as o on o.oid = f.proowner
+    where e.evtname in ('gdpr_guard_end', 'gdpr_guard_drop')
+  )
+  select 'info', 'guard', 'event triggers', 'no guard keeps controls from being weakened: what is weakened is found here and by the next seal',
+    'A superuser runs gdprdb guard install.'
+  where not exists (select from guard)
+  union all
+  select 'error', 'guard', 'event triggers', 'the guard is not whole: an event trigger is missing, disabled or another one than gdprdb installs',
+    'A superuser runs gdprdb guard install, or gdprdb guard remove.'
+  where exists (select from guard) and (select count(*) filter (where g.evtenabled = 'A' and g.sound) from guard as g) <> 2
+  union all
+  select 'error', 'guard', 'event_triggers', 'event triggers are switched off (setting event_triggers)', 'alter system reset event_triggers, and look at ALTER ROLE ... SET.'
+  where exists (select from guard) and (current_setting('event_triggers', true) = 'off' or exists (
+    select from pg_db_role_setting as s cross join lateral unnest(s.setconfig) as c where c = 'event_triggers=off'
+  ))
+  union all
+  select 'warning', 'maintenance', format('window %s', w.id), format('a maintenance window is open until %s: controls may be weakened', w.until),
+    'gdprdb guard close.'
+  from gdpr_internal.maintenance_window as w
+  where w.id = (select o from gdpr_internal.open_window() as o)
+  union all
+  select 'warning', 'copy_of_rows', c.oid::regclass::text, format('the table may hold a copy of rows of %s that nothing protects', array_to_string(r.of_tables, ', ')),
+    'Drop it, or protect it by the policy.'
+  from gdpr_internal.copy_record as r
+  join pg_class as c on c.oid = r.relation
+  where not exists (select from gdpr_internal.tables_above(c.oid))
+  union all
+  select 'warning', 'copy_of_rows', c.oid::regclass::text, 'the table has the columns of a protected one, and is none: a copy, or a partition that was detached',
+    'Drop it, or attach it again.'
+  from pg_attribute as a
+  join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p')
+  where a.attname = 'gdpr_subject_id' and not a.attisdropped
+    and not exists (select from gdpr_internal.tables_above(c.oid)) and not exists (select from gdpr_internal.copy_record as r where r.relation = c.oid)
+    and c.relnamespace not in (select n.oid from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner');
+end;
+comment on function gdpr_internal.doctor_guard() is 'Findings about the guard, maintenance windows, and tables that hold copies of protected rows.';
+
 -- 90_accountability/10_doctor.sql
 -- [code] doctor(): a claim is only made where it is checked.
 -- GDPR Art. 5(2), Art. 24, Art. 32(1)(d). Called by: DBAs, officers, auditors, gdprdb doctor (exit code 3 on errors and warnings).
@@ -25857,9 +26952,12 @@ begin atomic
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
   where g.oid is null or g.tgenabled <> 'A'
   union all
-  select 'warning', 'drift', l.relation::text, 'the catalog is no longer what apply() left (controls or columns were changed)',
+  select
+    case when w.weaker is null then 'warning' else 'error' end, 'drift', l.relation::text,
+    format('the catalog is no longer what apply() left (%s)', coalesce(w.weaker, 'controls or columns were changed')),
     'gdprdb policy plan shows the steps, gdprdb policy apply takes them.'
   from live as l
+  cross join lateral (select string_agg(x, ', ') from gdpr_internal.weakened(l.id) as x) as w (weaker)
   where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
   union all
   select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
@@ -25883,13 +26981,12 @@ begin atomic
     and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions), false)
   group by v.oid, v.relowner, l.relation
   union all
-  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', l.relation),
+  select 'warning', 'copy_of_rows', v.oid::regclass::text, format('a materialized view keeps a copy of %s that no gate protects', t.relation),
     'Protect it by dropping it, or build it on a redacted view.'
-  from live as l
-  join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.relation and d.classid = 'pg_rewrite'::regclass
-  join pg_rewrite as w on w.oid = d.objid
-  join pg_class as v on v.oid = w.ev_class and v.relkind = 'm'
-  group by v.oid, l.relation
+  from pg_class as v
+  cross join lateral gdpr_internal.read_tables(v.oid) as r (id)
+  join gdpr_internal.protected_table as t on t.id = r.id
+  where v.relkind = 'm'
   union all
   select 'warning', 'statistics', l.relation::text, 'the planner''s statistics may hold values of persons erased since the last ANALYZE',
     format('ANALYZE %s;', l.relation)
@@ -26019,7 +27116,8 @@ begin atomic
       'gdpr_generated.is_clear(name)', 'gdpr_generated.is_home()', 'gdpr_policy.is_here(oid,text)', 'gdpr_generated.purpose_mask(name,text)', 'gdpr_internal.given_keys(bytea)',
       'gdpr_policy.purpose_mask(name,text)', 'gdpr_policy.still_allowed(bigint,bigint,name,text)', 'gdpr_policy.refuse_base(name)',
       'gdpr_policy.special_allowed(bigint,name,text)', 'gdpr_policy.refuse_clear(name,regclass)',
-      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)'
+      'gdpr_policy.kept_since(name,text,interval,anyelement)', 'gdpr_policy.search_pattern(integer)',
+      'gdpr_policy.note_read(smallint,boolean)', 'gdpr_policy.count_read(regclass)'
     ])
     -- constraints of encrypted columns: expressions of the tables' owners, with nobody's rights
     and not (f.proname ~ '^holds_[0-9a-f]{8}_[0-9]+$' and not f.prosecdef and f.pronamespace = 'gdpr_generated'::regnamespace)
@@ -26197,6 +27295,8 @@ begin
     select * from gdpr_internal.doctor_requests()
     union all
     select * from gdpr_internal.doctor_accountability()
+    union all
+    select * from gdpr_internal.doctor_guard()
     union all
     select * from gdpr_internal.doctor_rows()
     union all
@@ -26561,12 +27661,14 @@ declare
   v_table record;
 begin
   for v_table in
-    select c.oid::regclass as name
+    select c.oid::regclass as name, c.relrowsecurity
     from pg_catalog.pg_class as c
     where c.relnamespace = 'gdpr_internal'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
       and c.relowner = 'gdpr_owner'::regrole
   loop
-    execute format('alter table %s enable row level security', v_table.name);
+    if not v_table.relrowsecurity then
+      execute format('alter table %s enable row level security', v_table.name);
+    end if;
     continue when exists (
       select from pg_catalog.pg_policy as p where p.polrelid = v_table.name and p.polname = 'gdpr_machinery'
     );
@@ -26586,6 +27688,7 @@ grant select, insert, update on gdpr_internal.registration to gdpr_keyholder; --
 grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_id_seq to gdpr_keyholder;
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
+grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
@@ -26714,6 +27817,11 @@ grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
+-- maintenance is opened by the officer, for those who do it
+grant execute on function gdpr.open_maintenance(text, timestamptz), gdpr.close_maintenance() to gdpr_dpo;
+grant select on gdpr.guard, gdpr.maintenance to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.guard_stands(), gdpr_internal.open_window() to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
+
 -- 8c. the ledger holds numbers and digests: auditors may take it away; what it locks, and what unlocks, is the officer's
 grant execute on function gdpr.ledger(timestamptz, integer) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.check_ledger(jsonb), gdpr.replay(jsonb), gdpr.accept_restore(text) to gdpr_dpo;
@@ -26828,6 +27936,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
+  gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
   gdpr_internal.ledger_mac(bytea, boolean),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
@@ -26842,6 +27951,7 @@ grant execute on function
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
+grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function
@@ -26851,7 +27961,8 @@ alter default privileges revoke execute on functions from public;
 set local role gdpr_keyholder;
 -- clear views call them as whoever reads; without a key, which no role can get, they open nothing
 grant execute on function
-  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_keys(bytea) to public;
+  gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_keys(bytea),
+  gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
   gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
@@ -26909,14 +28020,14 @@ begin
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
     perform gdpr_internal.generate_worker(v_table.id);
-    if v_settled then
-      update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(t.relation) where t.id = v_table.id;
-    end if;
+    perform gdpr_internal.remember_controls(v_table.id, case when not v_settled then 'function' end);
   end loop;
   perform gdpr_internal.generate_worker(null);
   insert into gdpr_internal.setting (name, value)
   values ('machinery', to_jsonb(gdpr_internal.machinery()))
   on conflict (name) do update set value = excluded.value;
+  -- if this load was let pass by the guard, it looks now
+  perform gdpr_internal.end_change();
 end
 $regenerate$;
 

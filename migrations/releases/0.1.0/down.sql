@@ -1,6 +1,6 @@
 -- Takes release 0.1.0 back. Evidence is never dropped: every register moves, rows and all, to a schema of its own,
 -- gdpr_evidence_<time>, which only the members of gdpr_owner can enter; a later install finds nothing in its way.
--- Refused while tables are protected: their triggers, policies and ciphertexts need the code.
+-- Refused while tables are protected: their triggers, policies and ciphertexts need the code; and while the guard stands.
 
 set local client_min_messages = warning;
 
@@ -26,6 +26,11 @@ begin
         where t.unprotected_at is null
       ),
       hint = 'Call gdpr.unprotect() for each table first.';
+  end if;
+  if exists (select from pg_catalog.pg_event_trigger where evtname in ('gdpr_guard_end', 'gdpr_guard_drop')) then
+    raise exception using errcode = 'PR011',
+      message = 'gdprdb cannot be taken away while its guard stands',
+      hint = 'A superuser takes the guard away first: gdprdb guard remove.';
   end if;
   execute pg_catalog.format('create schema %I', v_evidence);
   execute pg_catalog.format('comment on schema %I is %L', v_evidence, 'Registers that gdprdb 0.1.0 left behind when it was taken away.');
