@@ -276,6 +276,47 @@ STEPS = (
     step(PORTAL, "select gdpr.portal_restrict(%(session)s, 'accuracy_contested')", "REQUEST"),
     step(PORTAL, "select gdpr.portal_erase(%(session)s)", "REQUEST", found="request"),
     step(PORTAL, "select gdpr.portal_withdraw_request(%(session)s, %(request)s)", "REQUEST"),
+    # accountability
+    step(
+        DPO,
+        "select gdpr.record_party('representative', 'R', 'r@example.org', 'FR')",
+        "PARTY",
+    ),
+    step(
+        OWNER,
+        "select gdpr.record_impact_assessment('X', '{marketing}', 'a', 'b', 'c', 'd', '2099-12-31')",
+        "IMPACT_ASSESSMENT",
+        found="impact",
+    ),
+    step(
+        DPO, "select gdpr.approve_impact_assessment(%(impact)s, 'low', 'ok')", "IMPACT_ASSESSMENT"
+    ),
+    step(DPO, "select gdpr.reject_impact_assessment(%(impact)s, 'no')", "IMPACT_ASSESSMENT"),
+    step(
+        DPO,
+        """select gdpr.record_breach('{"nature": "x", "kinds": ["integrity"]}')""",
+        "BREACH",
+        found="breach",
+    ),
+    step(
+        DPO,
+        """select gdpr.amend_breach(%(breach)s, '{"measures": "x", "consequences": "y"}')""",
+        "BREACH",
+    ),
+    step(DPO, "select gdpr.assess_breach(%(breach)s, 'high', 'x')", "BREACH"),
+    step(DPO, "select gdpr.notify_breach(%(breach)s, 'LfDI', '7')", "BREACH"),
+    step(
+        DPO,
+        "select gdpr.add_breach_persons(%(breach)s, array[%(anna)s, %(bela)s]::bigint[])",
+        "BREACH",
+    ),
+    step(DPO, f"select gdpr.breach_told(%(breach)s, %(anna)s, 'post', '{EVIDENCE}')", "BREACH"),
+    step(DPO, """select queued from gdpr.tell_breach(%(breach)s, '{"en": "x"}')""", "BREACH"),
+    step(DPO, "select gdpr.excuse_breach(%(breach)s, 'risk_averted', 'x')", "BREACH"),
+    step(DPO, "select gdpr.close_breach(%(breach)s, 'x')", "BREACH"),
+    # the guard
+    step(DPO, "select gdpr.open_maintenance('x', now() + interval '1 hour')", "GUARD"),
+    step(DPO, "select gdpr.close_maintenance()", "GUARD"),
     # holds, erasure, retention
     step(
         DPO, "select gdpr.place_hold(%(dora)s, 'legal_claims', '3 O 17/26')", "HOLD", found="hold"
