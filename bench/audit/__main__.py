@@ -58,8 +58,7 @@ def main() -> int:
             lines += writing.measure(cluster, 10_000 if quick else 100_000, 0 if quick else 10**6)
             words.print("writing: measured")
         if "sealing" in parts:
-            for size in (arguments.sealed // 10, arguments.sealed):
-                lines += sealing.measure(cluster, size)
+            lines += sealing.measure(cluster, arguments.sealed)
             words.print("sealing: measured")
         if "reading" in parts:
             lines += reading.measure(cluster, arguments.records, words)
