@@ -189,6 +189,12 @@ begin
     or (p_erase ? 'then' and not p_erase ? 'keep_until')
   then
     return format('%s.erase: "keep", "null" or a table of value, generalise, paths, keep_paths, elements, keep_until', p_where);
+  elsif p_erase ? 'value' and exists (
+    select from pg_type as y
+    where y.typtype = 'e' and format_type(y.oid, null) = p_type
+      and not exists (select from pg_enum as e where e.enumtypid = y.oid and e.enumlabel = p_erase ->> 'value')
+  ) then
+    return format('%s.erase.value: is no label of %s', p_where, p_type);
   elsif p_erase ? 'generalise' then
     return p_where || '.erase.generalise: ' || gdpr_internal.generalise_problem(p_type, p_encrypt, p_mask, p_erase -> 'generalise');
   elsif p_erase ?| array['paths', 'keep_paths'] then

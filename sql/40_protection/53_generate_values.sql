@@ -36,7 +36,9 @@ begin atomic
   cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
-  group by k.name, k.expression;
+  group by k.name, k.expression
+  -- a column that is dropped takes its constraints along
+  having bool_and(not a.attisdropped);
 end;
 comment on function gdpr_internal.held_checks(smallint) is
   'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';

@@ -199,6 +199,30 @@ def test_types_in_the_views(protected: Database, app: psycopg.Connection) -> Non
     ]
 
 
+def test_a_column_that_is_dropped_takes_its_constraints_along(
+    clone: Clone, installed_template: str
+) -> None:
+    """As in PostgreSQL; the constraints over what is left hold."""
+    with clone(installed_template) as db:
+        owner = db.connect()
+        owner.execute("""
+            create table public.person (id integer primary key, a integer check (a > 0), b integer,
+              constraint ordered check (a < b));
+            grant all on public.person to crm_app;
+        """)
+        new = one_table("public.person", columns={"a": {"encrypt": True}})
+        apply(db, new)
+        app = db.connect("crm_app")
+        with refused("23514"):
+            app.execute("insert into public.person values (1, 3, 2)")
+        owner.execute("alter table public.person drop column b cascade")
+        apply(db, new)
+        assert plan(db, new) == []
+        app.execute("insert into public.person values (1, 3)")
+        with refused("23514"):
+            app.execute("update public.person set a = 0")
+
+
 def test_unique_moves_with_its_timing(app: psycopg.Connection) -> None:
     """Deferrable stays deferrable: two persons change nicknames in one transaction."""
     app.execute("insert into person (name, nick) values ('B', 'B')")
@@ -517,6 +541,32 @@ def test_what_cannot_go_on_is_refused_with_a_way_out(
     undone.execute(ddl.encode())
     lines = problems(undone, one_table("hr.other", columns={column: {"encrypt": True}}))
     assert any(reason in line and way_out in line for line in lines), lines
+
+
+def test_a_temporary_table(undone: psycopg.Connection) -> None:
+    """It is one session's, and nobody else's to protect."""
+    undone.execute("create temporary table visitor (id integer primary key, t text)")
+    (schema,) = undone.execute(
+        "select nspname from pg_namespace where oid = pg_my_temp_schema()"
+    ).fetchone() or ("",)
+    lines = problems(undone, one_table(f"{schema}.visitor", columns={"t": {"encrypt": True}}))
+    assert any("is a temporary table" in line for line in lines), lines
+
+
+def test_an_enum_is_emptied_to_one_of_its_labels(undone: psycopg.Connection) -> None:
+    undone.execute("create table hr.other (id integer primary key, m hr.mood not null)")
+    for value, refusal in (
+        ({"value": "gone"}, "no label"),
+        ({"value": "ok"}, None),
+        (None, "no neutral"),
+    ):
+        erase = {"erase": value} if value else {}
+        new = one_table("hr.other", erase="anonymise", columns={"m": {"encrypt": True, **erase}})
+        if refusal is None:
+            assert plan(undone, new)
+        else:
+            with undone.transaction(force_rollback=True):
+                assert any(refusal in line for line in problems(undone, new))
 
 
 def test_nulls_that_count_as_equal(undone: psycopg.Connection) -> None:

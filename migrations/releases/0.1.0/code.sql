@@ -2286,6 +2286,12 @@ begin
     or (p_erase ? 'then' and not p_erase ? 'keep_until')
   then
     return format('%s.erase: "keep", "null" or a table of value, generalise, paths, keep_paths, elements, keep_until', p_where);
+  elsif p_erase ? 'value' and exists (
+    select from pg_type as y
+    where y.typtype = 'e' and format_type(y.oid, null) = p_type
+      and not exists (select from pg_enum as e where e.enumtypid = y.oid and e.enumlabel = p_erase ->> 'value')
+  ) then
+    return format('%s.erase.value: is no label of %s', p_where, p_type);
   elsif p_erase ? 'generalise' then
     return p_where || '.erase.generalise: ' || gdpr_internal.generalise_problem(p_type, p_encrypt, p_mask, p_erase -> 'generalise');
   elsif p_erase ?| array['paths', 'keep_paths'] then
@@ -11635,7 +11641,9 @@ begin atomic
   cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
-  group by k.name, k.expression;
+  group by k.name, k.expression
+  -- a column that is dropped takes its constraints along
+  having bool_and(not a.attisdropped);
 end;
 comment on function gdpr_internal.held_checks(smallint) is
   'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
