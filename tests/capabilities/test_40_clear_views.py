@@ -362,6 +362,21 @@ def test_a_read_opens_keys_and_values_and_calls_nothing_else(
     }
 
 
+def test_values_of_every_length(app: psycopg.Connection) -> None:
+    """The view tells the length of a ciphertext from that of its text: all remainders of both."""
+    app.execute(
+        "insert into customer (email, last_name, phone)"
+        " select n || '@length.example', 'Length', repeat('é', n / 2) || repeat('x', n % 2)"
+        " from generate_series(0, 100) as n"
+    )
+    assert app.execute(
+        "select count(*), count(distinct octet_length(c.phone)) from customer as c"
+        " join generate_series(0, 100) as n on c.email = n || '@length.example'"
+        " and c.phone = repeat('é', n / 2) || repeat('x', n % 2)"
+        " where c.last_name = 'Length'"
+    ).fetchone() == (101, 101)
+
+
 def test_columns_that_are_not_encrypted_ask_for_no_key(app: psycopg.Connection) -> None:
     for statement in ("select id, last_name from customer", "select count(*) from customer"):
         plan = "\n".join(line for (line,) in app.execute(f"explain {statement}".encode()))
