@@ -58,11 +58,12 @@ begin atomic
       and right(t.%1$I, 4) = encode(substr(x.raw_%3$s, (length(x.raw_%3$s) - 1) / 3 * 3 + 1), 'base64')
       and substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
       and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
-        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
+        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33, 32), 'sha256')
       then convert_from(gdpr_internal.decrypt_iv(
         substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
       ), 'UTF8')
-    else case when gdpr_internal.refuse(case when t.%1$I is not null then 'tampered' end, %2$L) then null end
+    -- made by a key that was replaced, or altered: the exact way says which
+    else gdpr_internal.open_value(x.data_key, t.gdpr_subject_id, %3$s, t.%1$I)
   end$code$,
     p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
   );
@@ -135,7 +136,7 @@ cross join lateral (
 cross join lateral (
   select
 %s    gdpr_internal.decrypt_iv(
-      substr(k.wrapped, 17, 64),
+      substr(k.wrapped, 17, length(k.wrapped) - 48),
       substr((
         select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
         from (

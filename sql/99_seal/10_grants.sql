@@ -85,6 +85,14 @@ grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
+-- a renewal encrypts evidence anew: their triggers let nothing else through
+grant update (details) on gdpr_internal.source to gdpr_keyholder;
+grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
+grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
+grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
+  gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -114,7 +122,8 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
-  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
+  gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
@@ -287,6 +296,7 @@ alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
 alter table gdpr_internal.notice_key enable row level security;
+alter table gdpr_internal.key_renewal enable row level security;
 do $keys$
 begin
   if not exists (
@@ -308,7 +318,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
@@ -334,7 +344,8 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
-  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys(),
+  gdpr.renew_key(bigint), gdpr.renew_keys(integer, timestamptz) to gdpr_admin;
 grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
 grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
 grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
@@ -351,7 +362,7 @@ grant execute on function
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
-grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 

@@ -69,6 +69,7 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
+  ('renewal_open', 'PR414', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
@@ -8288,7 +8289,19 @@ comment on function gdpr.consent_receipt(bigint, text) is
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.value_header(p_subject bigint, p_column integer)
+create or replace function gdpr_internal.key_version(p_key bytea)
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- 64 bytes: a key that was never replaced
+  select case when length(p_key) = 64 then '\x00000001'::bytea else substr(p_key, 65, 4) end;
+end;
+comment on function gdpr_internal.key_version(bytea) is 'The version (4 bytes) of the data key with which a key ring encrypts.';
+
+create or replace function gdpr_internal.ring_key(p_ring bytea, p_version bytea)
 returns bytea
 language sql
 immutable
@@ -8296,10 +8309,30 @@ strict
 parallel safe
 security invoker
 begin atomic
-  select '\x0100000001'::bytea || int8send(p_subject) || int4send(p_column);
+  -- the key in force, before all those that it replaced
+  select case
+    when length(p_ring) = 64 then case when p_version = '\x00000001' then p_ring end
+    else (
+      select substr(p_ring, e.n * 80 + 1, 64)
+      from generate_series(0, length(p_ring) / 80 - 1) as e (n)
+      where substr(p_ring, e.n * 80 + 65, 4) = p_version
+    )
+  end;
 end;
-comment on function gdpr_internal.value_header(bigint, integer) is
-  'The 17 bytes before every ciphertext: version 1, key version 1 (4 bytes), subject (8), column id (4), big-endian.';
+comment on function gdpr_internal.ring_key(bytea, bytea) is 'The key of a version in a person''s key ring; null when it has none of that version.';
+
+create or replace function gdpr_internal.value_header(p_version bytea, p_subject bigint, p_column integer)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select '\x01'::bytea || p_version || int8send(p_subject) || int4send(p_column);
+end;
+comment on function gdpr_internal.value_header(bytea, bigint, integer) is
+  'The 17 bytes before every ciphertext: version 1 of the format, version of the key (4 bytes), subject (8), column id (4), big-endian.';
 
 create or replace function gdpr_internal.seal_value(p_key bytea, p_iv bytea, p_subject bigint, p_column integer, p_value text)
 returns text
@@ -8311,14 +8344,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
+  v_body bytea := gdpr_internal.value_header(gdpr_internal.key_version(p_key), p_subject, p_column) || p_iv
     || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
 begin
-  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33, 32), 'sha256'), 'base64'), E'\n', '');
 end
 $function$;
 comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
-  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), or a key ring that begins with them; p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
 
 create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
 returns text
@@ -8331,6 +8364,7 @@ as $function$
 declare
   v_raw bytea;
   v_length integer;
+  v_key bytea := p_key;
 begin
   if p_value is null or not starts_with(p_value, 'gdpr1:') then
     return p_value;
@@ -8342,11 +8376,14 @@ begin
   if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     v_raw := decode(substr(p_value, 7), 'base64');
     v_length := length(v_raw);
+    if length(p_key) > 64 then
+      v_key := gdpr_internal.ring_key(p_key, substr(v_raw, 2, 4));
+    end if;
   end if;
   if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
     or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || coalesce(int4send(p_column), substr(v_raw, 14, 4))
     or substr(v_raw, v_length - 31) is distinct from
-      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
+      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(v_key, 33, 32), 'sha256')
   then
     if p_column is null then
       return null;
@@ -8354,13 +8391,13 @@ begin
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   return convert_from(
-    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(p_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
+    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(v_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
     'UTF8'
   );
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -8464,7 +8501,7 @@ begin
   return gdpr_internal.unwrap_key(p_keys.kek, int8send(p_subject), v_wrapped);
 end
 $function$;
-comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';
+comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key with those that it replaced, checked; null when they were destroyed.';
 
 create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
 returns text
@@ -8481,6 +8518,8 @@ begin
   if p_value is null then
     return null;
   end if;
+  -- who renews the key waits, and finds what is sealed here
+  perform from gdpr_internal.subject_key as k where k.subject_id = p_subject for share;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
   return gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, p_value);
 end
@@ -8937,10 +8976,19 @@ select
   k.provider,
   k.created_at,
   k.retired_at is null and gdpr_internal.is_unlocked() as unlocked,
-  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys,
-  gdpr_internal.key_state(k) as state
-from gdpr_internal.key_encryption_key as k;
-comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired). No key material.';
+  s.data_keys,
+  gdpr_internal.key_state(k) as state,
+  k.retired_at,
+  s.oldest_data_key,
+  s.renewed
+from gdpr_internal.key_encryption_key as k
+cross join lateral (
+  -- an unrenewed ring is one key of 64 bytes, in 48 of wrapping
+  select count(*) as data_keys, min(s.created_at) as oldest_data_key, count(*) filter (where length(s.wrapped) > 112) as renewed
+  from gdpr_internal.subject_key as s
+  where s.kek_id = k.id
+) as s;
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text
@@ -9304,6 +9352,429 @@ end
 $function$;
 comment on function gdpr.finish_rotation() is
   'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. Errors: PR413 data keys are still wrapped by the old key, or older transactions are going on, or there is no rotation; PR402. Art. 32(1)(a).';
+
+-- 40_protection/34_renewal.sql
+-- [code] A new data key for persons: everything under the old one is encrypted anew, while applications work on.
+-- GDPR Art. 32(1)(a). Called by: gdpr_admin, gdprdb keys renew. A person is renewed in one transaction: key, rows, evidence, mails.
+-- Old values in the audit log are sealed as they are; for them the old key stays in the person's key ring, until erasure destroys
+-- all of it, or until a later renewal finds that the months which it served were dropped.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.renewing(p_subject bigint)
+returns boolean
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (
+    select from gdpr_internal.subject_key as k
+    where k.subject_id = p_subject and k.renewing_xid = pg_current_xact_id_if_assigned()
+  );
+end
+$function$;
+comment on function gdpr_internal.renewing(bigint) is 'Whether this transaction has given the person a new data key.';
+
+create or replace function gdpr_internal.ring_entry(p_key bytea, p_version integer, p_made_at timestamptz)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select p_key || int4send(p_version) || int8send(floor(extract(epoch from p_made_at))::bigint) || '\x00000000'::bytea;
+end;
+comment on function gdpr_internal.ring_entry(bytea, integer, timestamptz) is
+  'An entry of a key ring, 80 bytes: key (64), version (4), when it was made (seconds since 1970, 8), zeros (4).';
+
+create or replace function gdpr_internal.renewed_ring(p_ring bytea, p_made_at timestamptz, p_key bytea)
+returns bytea
+language sql
+stable
+strict
+parallel safe
+security invoker
+begin atomic
+  select
+    gdpr_internal.ring_entry(
+      p_key, ('x' || encode(gdpr_internal.key_version(p_ring), 'hex'))::bit(32)::integer + 1, statement_timestamp()
+    )
+    || case when length(p_ring) = 64 then gdpr_internal.ring_entry(p_ring, 1, p_made_at) else p_ring end;
+end;
+comment on function gdpr_internal.renewed_ring(bytea, timestamptz, bytea) is
+  'A key ring with a new data key in front. p_made_at: when the key was made, of a ring of that one alone.';
+
+create or replace function gdpr_internal.pruned_ring(p_ring bytea, p_kept_since timestamptz)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  -- a key served until the one before it in the ring was made
+  select string_agg(substr(p_ring, e.n * 80 + 1, 80), ''::bytea order by e.n)
+  from generate_series(0, length(p_ring) / 80 - 1) as e (n)
+  where e.n < 2
+    or to_timestamp(('x' || encode(substr(p_ring, e.n * 80 - 11, 8), 'hex'))::bit(64)::bigint) + interval '1 day' >= p_kept_since;
+end;
+comment on function gdpr_internal.pruned_ring(bytea, timestamptz) is
+  'A key ring without the keys that served no longer than until p_kept_since; the first two always stay.';
+
+create or replace function gdpr_internal.renewed_value(p_ring bytea, p_subject bigint, p_value text)
+returns text
+language plpgsql
+volatile
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.seal_value(
+    p_ring, gdpr_internal.gen_random_bytes(16), p_subject, 0, gdpr_internal.open_value(p_ring, p_subject, 0, p_value)
+  );
+end
+$function$;
+comment on function gdpr_internal.renewed_value(bytea, bigint, text) is
+  'A value of evidence (column 0) under the key in force of the ring. Error: PR404.';
+
+create or replace function gdpr_internal.is_renewed(p_old jsonb, p_new jsonb)
+returns boolean
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_old text;
+  v_new text;
+  v_subject bigint;
+  v_ring bytea;
+begin
+  if exists (select from jsonb_object_keys(p_old) as k (name) where not p_new ? k.name)
+    or exists (select from jsonb_object_keys(p_new) as k (name) where not p_old ? k.name)
+  then
+    return false;
+  end if;
+  for v_old, v_new in
+    select o.value, n.value from jsonb_each_text(p_old) as o join jsonb_each_text(p_new) as n using (key)
+    where o.value is distinct from n.value
+  loop
+    if not coalesce(starts_with(v_old, 'gdpr1:') and starts_with(v_new, 'gdpr1:'), false) then
+      return false;
+    end if;
+    v_subject := gdpr_internal.value_subject(v_old);
+    if not gdpr_internal.renewing(v_subject) then
+      return false;
+    end if;
+    v_ring := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
+    if gdpr_internal.open_value(v_ring, v_subject, 0, v_old) <> gdpr_internal.open_value(v_ring, v_subject, 0, v_new) then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.is_renewed(jsonb, jsonb) is
+  'Whether two states of a row of evidence say the same, and differ in nothing but ciphertext of persons whose key this transaction renews. Error: PR404.';
+
+create or replace function gdpr_internal.renew_evidence(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_rings bytea[];
+begin
+  -- the same order as p_subjects: unnested side by side below
+  select array_agg(gdpr_internal.unwrap_key(v_kek, int8send(k.subject_id), k.wrapped) order by s.n)
+  into v_rings
+  from unnest(p_subjects) with ordinality as s (id, n)
+  join gdpr_internal.subject_key as k on k.subject_id = s.id;
+  update gdpr_internal.source as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.basis_record as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.consent_record as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.request as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  -- whose request it is may have turned out later: the header says whose key it is
+  update gdpr_internal.request_event as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  where x.request_id in (
+    select q.id from gdpr_internal.request as q where q.subject_id = any (p_subjects)
+    union all
+    select e.request_id from gdpr_internal.request_event as e where e.subject_id = any (p_subjects)
+  ) and x.details is not null and gdpr_internal.value_subject(x.details) = r.id;
+  update gdpr_internal.rectification as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+  update gdpr_internal.rectification_record as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+  update gdpr_internal.restriction_exception as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.objection_record as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.objection_decision as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.objection_record as o on o.subject_id = r.id
+  where x.objection_id = o.id and x.details is not null;
+  update gdpr_internal.lifting_notice as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.disclosure_person as x set reference = gdpr_internal.renewed_value(r.ring, r.id, x.reference)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.reference is not null;
+  update gdpr_internal.outbox as x set message = gdpr_internal.renewed_value(r.ring, r.id, x.message)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+end
+$function$;
+comment on function gdpr_internal.renew_evidence(bigint[]) is
+  'Encrypts evidence and mails of persons anew: all that stands in gdprdb''s own tables under their key, but for the audit log. Error: PR404 a value is damaged.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.renew_rows(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  perform gdpr_generated.renew_rows(p_subjects);
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.renew_rows(bigint[]) is 'Writes the rows of persons anew, under their new keys, in every protected table.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.renew_persons(p_subjects bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring := gdpr_internal.keyring();
+  v_subjects bigint[];
+  v_kept_since timestamptz := gdpr_internal.dropped_before()::timestamp at time zone 'UTC';
+  v_too_long bigint;
+begin
+  -- who is writing a row of somebody holds a share lock on the person: that one comes later; who comes now waits
+  v_subjects := array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update skip locked
+  );
+  -- a version of its own: sessions with an older snapshot have to fail here, they would use the key that they see
+  update gdpr_internal.subject as s set ref = s.ref where s.id = any (v_subjects);
+  with batch as materialized (
+    select k.subject_id, k.created_at, gdpr_internal.unwrap_key(v_keys.kek, int8send(k.subject_id), k.wrapped) as ring
+    from gdpr_internal.subject_key as k
+    where k.subject_id = any (v_subjects)
+    for update
+  ), renewed as (
+    update gdpr_internal.subject_key as k
+    set kek_id = v_keys.kek_id,
+      wrapped = gdpr_internal.wrap_key(
+        v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+        gdpr_internal.renewed_ring(b.ring, b.created_at, gdpr_internal.gen_random_bytes(64))
+      ),
+      created_at = statement_timestamp(),
+      renewing_xid = pg_current_xact_id()
+    from batch as b
+    where k.subject_id = b.subject_id
+    returning k.subject_id, length(k.wrapped) as size
+  )
+  select array_agg(r.subject_id order by r.subject_id), min(r.subject_id) filter (where r.size > 7600)
+  into v_subjects, v_too_long
+  from renewed as r;
+  if v_too_long is not null then
+    -- a page holds no more
+    perform gdpr_internal.refuse('invalid_argument', format(
+      'the data key of person %s was renewed more often than can be kept: drop months of the audit log first', v_too_long
+    ));
+  elsif v_subjects is not null then
+    perform set_config('gdpr.renewing', 'on', true);
+    perform gdpr_internal.renew_rows(v_subjects);
+    perform gdpr_internal.renew_evidence(v_subjects);
+    perform set_config('gdpr.renewing', '', true);
+    -- now that nothing else is under them: keys of audit records that were dropped
+    update gdpr_internal.subject_key as k
+    set wrapped = gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(k.subject_id), p.pruned)
+    from gdpr_internal.subject_key as o
+    cross join lateral (select gdpr_internal.unwrap_key(v_keys.kek, int8send(o.subject_id), o.wrapped) as ring offset 0) as r
+    cross join lateral (select gdpr_internal.pruned_ring(r.ring, v_kept_since) as pruned offset 0) as p
+    where v_kept_since > '-infinity' and o.subject_id = any (v_subjects) and length(o.wrapped) > 48 + 2 * 80
+      and k.subject_id = o.subject_id and length(p.pruned) < length(r.ring);
+  end if;
+  return coalesce(cardinality(v_subjects), 0);
+end
+$function$;
+comment on function gdpr_internal.renew_persons(bigint[]) is
+  'Gives persons a new data key and encrypts anew what is under the old one; returns how many. Persons of whom somebody is writing a row are left out.';
+
+create or replace function gdpr.renew_key(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_read_committed();
+  -- here one waits for whoever is writing
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif gdpr_internal.renew_persons(array[p_subject]) = 0 then
+    perform gdpr_internal.refuse(case
+      when exists (select from gdpr_internal.subject as s where s.id = p_subject and s.erased_at is not null) then 'erased' else 'data_key_missing'
+    end);
+  end if;
+  perform gdpr_internal.audit_event('KEY', p_subject, '{"renewed": 1}');
+end
+$function$;
+comment on function gdpr.renew_key(bigint) is
+  'Gives a person a new data key and encrypts anew, in this transaction, every value that is under the old one: rows, evidence, mails. Old values in the audit log stay as they were sealed, and readable: the old key is kept for them, beside the new one, until erasure destroys both. Errors: PR101 unknown person, PR603 erased, PR402, PR404 a value is damaged, PR410, PR004 too often, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+
+create or replace function gdpr_internal.renew_batch(p_subjects bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_done bigint := 0;
+begin
+  begin
+    return gdpr_internal.renew_persons(p_subjects);
+  exception when others then
+    perform gdpr_internal.keyring();
+  end;
+  -- one of them stands in the way of the others: somebody writes its rows, a value is damaged, a trigger refuses
+  foreach v_subject in array p_subjects loop
+    begin
+      v_done := v_done + gdpr_internal.renew_persons(array[v_subject]);
+    exception
+      when lock_not_available or deadlock_detected then
+        null;
+      when others then
+        -- its words could be those of the application, with a value in them
+        raise warning using
+          message = format('the data key of person %s is not renewed: SQLSTATE %s', v_subject, sqlstate), errcode = '01000',
+          hint = 'gdpr.renew_key() of this person gives the error.';
+    end;
+  end loop;
+  return v_done;
+end
+$function$;
+comment on function gdpr_internal.renew_batch(bigint[]) is
+  'Renews persons together, or one by one where somebody stands in the way; who cannot be renewed keeps the key, with a warning unless it is only a lock.';
+
+create or replace function gdpr.renew_keys(p_limit integer default 500, p_made_before timestamptz default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+-- rather this gives up than an application: less than deadlock_timeout
+set lock_timeout = '500ms'
+set debug_print_plan = off
+as $function$
+declare
+  v_renewal gdpr_internal.key_renewal;
+  v_subjects bigint[];
+  v_done bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_limit < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'the limit is a positive number');
+  elsif p_made_before > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'keys that are older than a time in the future are never all renewed');
+  end if;
+  perform gdpr_internal.keyring();
+  -- a second caller waits and goes on where the first one came to
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.renew_keys', 0));
+  select * into v_renewal from gdpr_internal.key_renewal as r where r.finished_at is null;
+  if v_renewal.id is null then
+    insert into gdpr_internal.key_renewal (made_before, persons)
+    select t.made_before, (select count(*) from gdpr_internal.subject_key as k where k.created_at < t.made_before)
+    from (select coalesce(p_made_before, statement_timestamp())) as t (made_before)
+    returning * into v_renewal;
+    perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('renewing', v_renewal.persons, 'made_before', v_renewal.made_before));
+  elsif p_made_before <> v_renewal.made_before then
+    perform gdpr_internal.refuse('renewal_open', format('of keys made before %s', v_renewal.made_before));
+  end if;
+  v_subjects := array(
+    select k.subject_id from gdpr_internal.subject_key as k
+    where k.subject_id > v_renewal.renewed_to and k.created_at < v_renewal.made_before
+    order by k.subject_id
+    limit p_limit
+  );
+  if v_subjects <> '{}' then
+    v_done := gdpr_internal.renew_batch(v_subjects);
+    update gdpr_internal.key_renewal as r
+    set renewed = r.renewed + v_done, renewed_to = v_subjects[cardinality(v_subjects)]
+    where r.id = v_renewal.id;
+    -- a batch may find all of its persons locked: the next one goes on
+    return greatest(v_done, 1);
+  end if;
+  -- the end is reached: now those who were left out
+  v_subjects := array(
+    select k.subject_id from gdpr_internal.subject_key as k where k.created_at < v_renewal.made_before order by k.subject_id limit p_limit
+  );
+  v_done := case when v_subjects = '{}' then 0 else gdpr_internal.renew_batch(v_subjects) end;
+  update gdpr_internal.key_renewal as r
+  set renewed = r.renewed + v_done, finished_at = case when v_subjects = '{}' then clock_timestamp() end
+  where r.id = v_renewal.id;
+  if v_subjects = '{}' then
+    perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('renewed', v_renewal.renewed));
+  end if;
+  return v_done;
+end
+$function$;
+comment on function gdpr.renew_keys(integer, timestamptz) is
+  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR414 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+
+create or replace view gdpr.key_renewal as
+select
+  r.id,
+  r.made_before,
+  r.started_at,
+  r.persons,
+  r.renewed,
+  case when r.finished_at is null
+    then (select count(*) from gdpr_internal.subject_key as k where k.created_at < r.made_before) else 0 end as remaining,
+  r.finished_at
+from gdpr_internal.key_renewal as r;
+comment on view gdpr.key_renewal is
+  'Renewals of data keys and how far they are: of persons whose key was made before made_before, how many there were, how many have a new one, how many are still to come. Who was erased meanwhile is in neither.';
 
 -- 40_protection/38_standing.sql
 -- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
@@ -9946,7 +10417,7 @@ comment on view gdpr.would_lock is
 -- 40_protection/50_value_code.sql
 -- [code] The pieces of code from which the triggers of a protected table are generated.
 -- GDPR Art. 25, 32. From names in the catalog and the register only: a caller that could hand in text would run it with the keys.
--- In the pieces v_<n> is the plaintext of a column, v_key the person's data key, v_keys the keys of the statement.
+-- In the pieces v_<n> is the plaintext of a column, v_key the person's data key (with those it replaced behind it), v_keys the keys of the statement.
 -- Few and large expressions: plpgsql prepares each one anew in every transaction.
 
 set local role gdpr_keyholder;
@@ -10096,9 +10567,9 @@ security invoker
 begin atomic
   -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
   select format(
-    E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
+    E'v_body := ''\\x01''::bytea || gdpr_internal.key_version(v_key) || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
     '  || gdpr_internal.encrypt_iv(convert_to(%4$s, ''UTF8''), substr(v_key, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
-    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33, 32), ''sha256''), ''base64''), chr(10), '''');\n',
     p_subject, p_column, p_random, p_value, p_target
   );
 end;
@@ -10757,13 +11228,14 @@ begin
     );
   end if;
   return format(
-    E'if v_moved or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
-    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
+    E'if %3$s or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
+    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  '),
+    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end
   );
 end
 $function$;
 comment on function gdpr_internal.change_value_code(gdpr_internal.column_fact, gdpr_internal.protected_table, integer) is
-  'Code that stores a column anew when its value changed, or when the row went to another person. v_old_key: the data key of the person the row belonged to.';
+  'Code that stores a column anew when its value changed, when the row went to another person, or when the person has a new key. v_old_key: the data key of the person the row belonged to.';
 
 create or replace function gdpr_internal.generate_change(p_table smallint)
 returns void
@@ -10820,12 +11292,14 @@ declare
   v_keys gdpr_internal.keyring;
   v_claim gdpr_internal.claim;
   v_moved boolean;
+  v_renewing boolean;
   v_wrapped bytea;
   v_key bytea;
 %2$sbegin
 %3$s  -- an argument: apply() rewrites the row because the policy of a column changed
   v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
-  if not v_moved%4$s then
+  v_renewing := coalesce(current_setting('gdpr.renewing', true), '') <> '' and gdpr_internal.renewing(new.gdpr_subject_id);
+  if not v_moved and not v_renewing%4$s then
     return new;
   end if;
   if new.gdpr_subject_id is null then
@@ -11105,6 +11579,7 @@ $code$,
   perform gdpr_generated.generate_versions(p_table);
   perform gdpr_generated.generate_retention(p_table);
   perform gdpr_generated.generate_rectify(p_table);
+  perform gdpr_generated.generate_renewal(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -11219,6 +11694,7 @@ begin
   );
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
+  perform gdpr_generated.generate_renewal_dispatch();
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
   perform gdpr_generated.generate_erasures();
@@ -11307,6 +11783,94 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/63_generate_renewals.sql
+-- [code] The generator of functions that write a person's rows anew under a new data key.
+-- GDPR Art. 32(1)(a). Called by: gdpr.renew_keys(). They only touch the rows, as gdpr_worker, which has no key: the table's own
+-- trigger opens and seals, as gdpr_keyholder.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_renewal(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+-- what is not there need not be dropped, nor spoken of
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_relation regclass;
+  v_schema name;
+  v_function name := 'renew_' || p_table;
+begin
+  if not exists (select from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no') then
+    execute format('drop function if exists gdpr_generated.%I(bigint[])', v_function);
+    return;
+  end if;
+  -- the application's own triggers run inside this function and may rely on their schema
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %3$I, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+as $body$
+begin
+  perform gdpr_internal.refuse_deferred(%4$L);
+  -- rows without a value, too: who writes one at this moment, with the key that was, has to wait or to be waited for
+  update %2$s as t set gdpr_purposes = t.gdpr_purposes where t.gdpr_subject_id = any (p_subjects);
+  set constraints all immediate;
+end
+$body$
+$code$,
+    v_function, v_relation, v_schema, v_relation
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint[]) is %L', v_function,
+    format('Writes the rows of persons in %s anew, under their new keys. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', v_function);
+end
+$function$;
+comment on function gdpr_generated.generate_renewal(smallint) is
+  'Generates the function that touches the rows of persons whose data key was renewed; none for a table without an encrypted column.';
+
+create or replace function gdpr_generated.generate_renewal_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_generated.define_dispatch(
+    'renew_rows(p_subjects bigint[])', 'void',
+    (
+      select string_agg(format(E'  perform gdpr_generated.%I(p_subjects);\n', 'renew_' || t.id), '' order by t.id)
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+        and exists (select from gdpr_internal.protected_column as c where c.table_id = t.id and c.encrypt <> 'no')
+    )
+  );
+  comment on function gdpr_generated.renew_rows(bigint[]) is
+    'Writes the rows of persons anew, under their new keys, in every protected table. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.renew_rows(bigint[]) to gdpr_owner;
+end
+$function$;
+comment on function gdpr_generated.generate_renewal_dispatch() is 'Generates gdpr_generated.renew_rows().';
 
 -- 40_protection/64_generate_keys.sql
 -- [code] The generator of the function that lists the primary keys of rows and whose they are.
@@ -13492,11 +14056,12 @@ begin atomic
       and right(t.%1$I, 4) = encode(substr(x.raw_%3$s, (length(x.raw_%3$s) - 1) / 3 * 3 + 1), 'base64')
       and substr(x.raw_%3$s, 6, 12) = int8send(t.gdpr_subject_id) || %4$L::bytea
       and substr(x.raw_%3$s, length(x.raw_%3$s) - 31)
-        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33), 'sha256')
+        = gdpr_internal.hmac(substr(x.raw_%3$s, 1, length(x.raw_%3$s) - 32), substr(x.data_key, 33, 32), 'sha256')
       then convert_from(gdpr_internal.decrypt_iv(
         substr(x.raw_%3$s, 34, length(x.raw_%3$s) - 65), substr(x.data_key, 1, 32), substr(x.raw_%3$s, 18, 16), 'aes-cbc/pad:pkcs'
       ), 'UTF8')
-    else case when gdpr_internal.refuse(case when t.%1$I is not null then 'tampered' end, %2$L) then null end
+    -- made by a key that was replaced, or altered: the exact way says which
+    else gdpr_internal.open_value(x.data_key, t.gdpr_subject_id, %3$s, t.%1$I)
   end$code$,
     p_column, format('column id %s', p_column_id), p_column_id, int4send(p_column_id)
   );
@@ -13569,7 +14134,7 @@ cross join lateral (
 cross join lateral (
   select
 %s    gdpr_internal.decrypt_iv(
-      substr(k.wrapped, 17, 64),
+      substr(k.wrapped, 17, length(k.wrapped) - 48),
       substr((
         select case when c.material is null and gdpr_internal.refuse('key_locked') then null else c.material end
         from (
@@ -13929,6 +14494,7 @@ declare
   v_relation regclass;
   v_changed text;
   v_same text;
+  v_renewed text;
   v_all text[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
@@ -13953,6 +14519,22 @@ begin
   ) as c
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
 
+  -- the same value under a new key is no change
+  select coalesce(format(
+    E'    if coalesce(current_setting(''gdpr.renewing'', true), '''') <> '''' and gdpr_internal.renewing(old.gdpr_subject_id) then\n'
+    '      v_key := gdpr_internal.data_key(gdpr_internal.keyring(), old.gdpr_subject_id);\n'
+    '      v_renewed := array_remove(array[\n%s\n      ], null);\n'
+    '      v_changed := array(select c.name from unnest(v_changed) with ordinality as c (name, n) where c.name <> all (v_renewed) order by c.n);\n'
+    '    end if;\n',
+    string_agg(format(
+      E'        case when new.gdpr_subject_id = old.gdpr_subject_id and gdpr_internal.open_value(v_key, new.gdpr_subject_id, %1$s, new.%2$I)\n'
+      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) then %2$L end', c.id, c.column_name
+    ), E',\n' order by c.position)
+  ), '')
+  into v_renewed
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt <> 'no';
+
   perform gdpr_generated.define(format(
     $code$
 create or replace function gdpr_generated.%1$I()
@@ -13975,6 +14557,7 @@ declare
   v_random bytea;
   v_body bytea;
   v_payload text;
+  v_renewed text[] := '{}';
 begin
   if tg_op = 'INSERT' then
 %3$s%4$s    return null;
@@ -13983,7 +14566,7 @@ begin
 %5$s,
       case when new.gdpr_subject_id is distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
     ], null);
-    if v_changed = '{}' then
+%17$s    if v_changed = '{}' then
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
@@ -14010,7 +14593,7 @@ begin
       v_payload := (%7$s) - array_remove(array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
-      ], null);
+      ], null) - v_renewed;
     else
       v_payload := %14$s;
     end if;
@@ -14051,7 +14634,8 @@ $code$,
     ) || 'gdpr_subject_id'::name,
     -- under the person and the key that it has now, the row would have no beginning
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      ')
+      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
+    v_renewed
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
@@ -14175,11 +14759,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- the same evidence under the person's new key is no change; what is sealed stays as it is
+  if tg_op = 'UPDATE' and coalesce(current_setting('gdpr.renewing', true), '') <> ''
+    and not starts_with(tg_table_name, 'audit_') and gdpr_internal.is_renewed(to_jsonb(old), to_jsonb(new))
+  then
+    return new;
+  end if;
   perform gdpr_internal.refuse('append_only', tg_table_name);
   return null;
 end
 $function$;
-comment on function gdpr_internal.append_only() is 'Refuses every change of evidence. Error: 55000.';
+comment on function gdpr_internal.append_only() is
+  'Refuses every change of evidence but one: the same text, encrypted under the key that the person has been given in this transaction. Error: 55000.';
 
 create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
 returns integer
@@ -23929,6 +24520,14 @@ grant usage on sequence gdpr_internal.outbox_id_seq, gdpr_internal.registration_
 grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; -- it seals notices, opens and deletes them
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
+-- a renewal encrypts evidence anew: their triggers let nothing else through
+grant update (details) on gdpr_internal.source to gdpr_keyholder;
+grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
+grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
+grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
+  gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -23958,7 +24557,8 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
-  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
+  gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
@@ -24131,6 +24731,7 @@ alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
 alter table gdpr_internal.notice_key enable row level security;
+alter table gdpr_internal.key_renewal enable row level security;
 do $keys$
 begin
   if not exists (
@@ -24152,7 +24753,7 @@ grant execute on function
   gdpr_internal.opened_history(bigint, timestamptz, bigint, timestamptz, bigint), gdpr_internal.row_pages(bigint, integer),
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
-  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint),
@@ -24178,7 +24779,8 @@ grant execute on function
   gdpr_internal.open_value(bytea, bigint, integer, text), gdpr_internal.given_key(bytea) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
-  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys(),
+  gdpr.renew_key(bigint), gdpr.renew_keys(integer, timestamptz) to gdpr_admin;
 grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
 grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
 grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
@@ -24195,7 +24797,7 @@ grant execute on function
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
-grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
