@@ -1,4 +1,4 @@
-"""The power goes: the server is killed at any point of an erasure, and of a batch."""
+"""The power goes: the server is killed at any point of an erasure, of a batch, of a renewal of keys."""
 
 from __future__ import annotations
 
@@ -142,12 +142,17 @@ def _runs(process: int) -> bool:
         return False
 
 
-def interrupted(db: Database, work: Callable[[psycopg.Connection], None], delay: float) -> None:
-    """Let an officer work, kill the server after a while, and start it again."""
+def interrupted(
+    db: Database,
+    work: Callable[[psycopg.Connection], None],
+    delay: float,
+    user: str = "dpo_login",
+) -> None:
+    """Let an officer, or somebody else, work, kill the server after a while, and start it again."""
     began = threading.Event()
 
     def body() -> None:
-        with psycopg.connect(db.dsn("dpo_login"), autocommit=True) as connection:
+        with psycopg.connect(db.dsn(user), autocommit=True) as connection:
             began.set()
             try:
                 work(connection)
@@ -224,3 +229,49 @@ def test_a_batch_goes_on_after_a_crash(house: Database, n: int) -> None:
     with psycopg.connect(house.dsn("dpo_login"), autocommit=True) as officer:
         work(officer)
     assert set(standing(house, persons).values()) == {FINISHED}
+
+
+#: Of each person: the version of the key in force, and those that made what is stored.
+KEYS = """
+select k.subject_id, (length(k.wrapped) - 48 + 16) / 80,
+  array(
+    select distinct get_byte(decode(substr(v.value, 7), 'base64'), 4)
+    from (
+      select p.email from public.person as p where p.gdpr_subject_id = k.subject_id
+      union all
+      select p.name from public.person as p where p.gdpr_subject_id = k.subject_id
+      union all
+      select s.remark from public.sale as s where s.gdpr_subject_id = k.subject_id
+    ) as v (value)
+  )
+from gdpr_internal.subject_key as k
+"""
+
+
+@pytest.mark.parametrize("n", range(KILLS))
+def test_a_renewal_of_keys_goes_on_after_a_crash(house: Database, n: int) -> None:
+    """Each person has one key and values under that, before and after the crash."""
+    persons = move_in(house)
+    done = []
+
+    def work(admin: psycopg.Connection) -> None:
+        while True:
+            (renewed,) = admin.execute("select gdpr.renew_keys(7)").fetchone() or (0,)
+            if not renewed:
+                return
+            done.append(renewed)
+
+    interrupted(house, work, random.Random(2000 + n).uniform(0.05, 0.6), user=OWNER)
+    for _ in range(2):
+        mine = [row for row in house.rows(KEYS, user="postgres") if row[0] in set(persons)]
+        assert len(mine) == PERSONS
+        assert all(made == [max(version, 1)] for _, version, made in mine)
+        assert house.rows(
+            "select count(*) from gdpr_clear.person"
+            " where name = 'name' and email = 'p' || id || '@example.com'",
+            user="crm_app",
+        ) == house.rows("select count(*) from public.person", user="postgres")
+        while house.rows("select gdpr.renew_keys(50)") != [(0,)]:
+            pass
+    assert {version for _, version, _ in mine} <= {2, 3}
+    assert house.rows("select count(*) from gdpr.key_renewal where finished_at is null") == [(0,)]
