@@ -4633,6 +4633,1049 @@ $function$;
 comment on function gdpr.unprotect(regclass) is
   'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
 
+-- 00_foundation/90_discover_words.sql
+-- [code] What names of columns and tables say about persons, in ten languages.
+-- GDPR Art. 4(1), 9(1). Called by: gdpr.discover(). Words, not statements: what a column holds, its values confirm or deny.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.name_words(p_name text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- customerEMail2 -> _customer_e_mail_; letters outside of ASCII that European languages write in two ways, in one
+  select '_' || btrim(regexp_replace(regexp_replace(
+    replace(replace(replace(replace(replace(replace(replace(translate(
+      lower(regexp_replace(regexp_replace(p_name, '([a-z0-9])([A-Z])', '\1_\2', 'g'), '([A-Z])([A-Z][a-z])', '\1_\2', 'g')),
+      'àáâãåçèéêëìíîïñòóôõùúûýÿąćęłńśźżÀÁÂÃÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÙÚÛÝĄĆĘŁŃŚŹŻ',
+      'aaaaaceeeeiiiinoooouuuyyacelnszzaaaaaceeeeiiiinoooouuuyacelnszz'
+    ), 'ß', 'ss'), 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue'), 'Ä', 'ae'), 'Ö', 'oe'), 'Ü', 'ue'),
+    '[\s!-/:-@\[-`{-~]+', '_', 'g'
+  ), '([a-z])[0-9]+(_|$)', '\1\2', 'g'), '_') || '_';
+end;
+comment on function gdpr_policy.name_words(text) is
+  'A name as lower-case words between underscores: camel case parted, accents and digits at the end gone.';
+
+create or replace function gdpr_policy.discovery_words()
+returns table (rank integer, kind text, types text, words text, veto text)
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- types: t text, d dates, n numbers, i addresses of the net, b booleans, y bytes, j documents
+  values
+  (1, 'credential', 'ty', '_(passwords?|passwd|pwd|pass_?(word|phrase|hash)|(hash(ed)?|encrypted)_pass(word)?|passwort|kennwort|mot_de_passe|motdepasse|mdp|contrasena|clave_acceso|wachtwoord|palavra_passe|senha|haslo|parola_chiave|salt|secret|client_secret|api_?key|(access|refresh|auth|reset|remember|session|api|bearer|confirmation|activation)_token|token_hash|private_key|otp_secret|totp_secret|security_answer|pin_?code|pass_?waado)_|パスワード|暗証番号|密码', '_(policy|hint|type|length|url|name)_'),
+  (2, 'sexual_orientation', 'tnbj', '_(sexual_orientation|sexuelle_orientierung|orientation_sexuelle|orientacion_sexual|orientamento_sessuale|seksuele_geaardheid|seksuele_voorkeur|orientacao_sexual|orientacja_seksualna|seiteki_shikou?)_|性的指向', null),
+  (2, 'sex_life', 'tnbj', '_(sex_?life|sexual_(life|partners?|history|behaviou?r)|sexualleben|vie_sexuelle|vida_sexual|vita_sessuale|seksleven|zycie_seksualne)_|性生活', null),
+  (2, 'trade_union_membership', 'tnbjd', '_(trade_?unions?|labou?r_union|union_(member(ship)?|dues|no|number|id)|gewerkschaft(en|lich)?|gewerkschaftsmitglied(schaft)?|syndicat|syndicale?|affiliation_syndicale|afiliacion_sindical|sindicato|sindacato|iscrizione_sindacale|vakbond(slidmaatschap)?|filiacao_sindical|zwiazek_zawodowy|zwiazki_zawodowe|roudou?_?kumiai|rodo_?kumiai)_|労働組合', null),
+  (2, 'religious_or_philosophical_belief', 'tnbj', '_(religions?|religious(_(belief|affiliation))?|faith|denomination|confession|konfession|konfessionszugehoerigkeit|kirchensteuer(merkmal)?|kirchenzugehoerigkeit|glaube|religionszugehoerigkeit|croyances?|culte|confesion|religione|credo_religioso|confessione|geloof(sovertuiging)?|godsdienst|religiao|wyznanie|religia|shuukyou|shukyo|shuukyo)_|宗教|信仰', null),
+  (2, 'racial_or_ethnic_origin', 'tnbj', '_(ethnic(ity|_origin|_group)?|race|racial_origin|skin_colou?r|ethnie|ethnische?(_(herkunft|zugehoerigkeit))?|rasse|herkunftsethnie|origine_ethnique|origen_etnico|etnia|etnicidad|raza|origine_etnica|razza|etniciteit|etnische_afkomst|origem_etnica|raca|pochodzenie_etniczne|rasa|jinshu|minzoku)_|人種|民族', '_(condition|track|result|time)_'),
+  (2, 'political_opinion', 'tnbj', '_(politic(s|al)(_(opinion|view|affiliation|party)s?)?|party_membership|parteizugehoerigkeit|parteimitglied(schaft)?|politische_(meinung|einstellung|gesinnung)|opinions?_politiques?|parti_politique|opinion_politica|afiliacion_politica|partido_politico|opinione_politica|partito(_politico)?|politieke_(voorkeur|gezindheid|partij)|opiniao_politica|poglady_polityczne|partia_polityczna|seiji_shinjou)_|政治', null),
+  (2, 'genetic', 'tnbjy', '_(genetic(s|_(data|test|profile))?|genome|genotype|dna(_(profile|sample|test))?|genetisch\w*|genetik|genetique|genetic[oa]|donnees_genetiques|genetyczn[aey]|idenshi)_|遺伝', null),
+  (2, 'biometric', 'tnbjy', '_(biometr(ic|ics|y)(_\w+)?|finger_?prints?(_template)?|iris_scan|retina(_scan)?|voice_?print|face_?(template|id|embedding|encoding|print)|fingerabdr(uck|uecke)|gesichtserkennung|biometrisch\w*|empreintes?_digitales?|biometrique|huellas?_(dactilar(es)?|digital(es)?)|biometric[oa]|impront[ae]_digital[ei]|vingerafdruk(ken)?|biometrisch|impress(ao|oes)_digita(l|is)|odcisk(i)?_palc(a|ow)|biometryczn[aey]|shimon)_|指紋|生体|顔認証', '_(key|cert(ificate)?|ssh|gpg|sha|file|browser|device)_'),
+  (2, 'health', 'tnbjd', '_(health(_(status|condition|data|record|notes?|insurance_no))?|medical(_\w+)?|diagnos(is|es|e|en|tic|tico|tica|i)|disease|illness|sickness|sick_(leave|days?|note)|symptoms?|disabilit(y|ies)|disabled_person|handicap(ped)?|medications?|prescriptions?|treatment|therapy|allerg(y|ies|ie|ien|ia|ias|ique|eni)|blood_(type|group|pressure|sugar)|pregnan(t|cy)|vaccin(e|es|ation|ated|ations)|icd_?(9|10|11)?|hiv(_status)?|bmi|body_weight|gesundheit\w*|krankheit(en)?|krankmeldung(en)?|krankheitstage|krank|befund|behinderung(en)?|schwerbehindert|schwerbehinderung|schwanger(schaft)?|blutgruppe|medikament(e|ation)?|impf(ung|status|ungen)|therapie|sante|maladies?|etat_de_sante|handicape|enceinte|groupe_sanguin|medicaments?|vaccinations?|arret_maladie|salud|enfermedad(es)?|discapacidad|embarazo|grupo_sanguineo|medicacion|medicamentos?|vacunas?|baja_medica|salute|malatti[ae]|disabilita|gravidanza|gruppo_sanguigno|farmac[oi]|stato_di_salute|gezondheid\w*|ziektes?|ziekte(verzuim|melding)|beperking|zwanger(schap)?|bloedgroep|medicatie|medicijn(en)?|handicap|saude|doencas?|deficiencia|gravidez|grupo_sanguineo|medicacao|zdrowie|stan_zdrowia|chorob[ay]|niepelnospraw\w*|ciaza|grupa_krwi|leki|byouki|byoki|kenkou?|shougai|shindan|ketsuekigata|ninshin)_|健康|病歴|病気|障害|診断|血液型|妊娠|服薬', '_(check|score|probe|endpoint|url|service|server|system|bar)_'),
+  (3, 'national_id', 'tn', '_(ssn|social_security(_(no|number|nr))?|nin|nino|national_(id|identity|insurance)(_(no|number|nr|card))?|identity_(card|number|document)(_(no|number))?|id_card(_(no|number))?|personal_(id|identity)_(no|number)|tax_?(id|no|number|identification)(_(no|number))?|tin|passport(_(no|number|nr|id))?|driv(ing|er|ers)_?licen[cs]e(_(no|number))?|steuer_?id(nr|entifikationsnummer)?|steuer_?nummer|steuer_?nr|identifikationsnummer|sozialversicherungs_?(nummer|nr)|sv_?(nummer|nr)|rentenversicherungsnummer|personalausweis(_?(nummer|nr))?|ausweis_?(nummer|nr)|pass_?(nummer|nr)|reisepass(_?(nummer|nr))?|fuehrerschein(_?(nummer|nr))?|numero_(de_)?securite_sociale|num_?secu|insee|nir|numero_fiscal|numero_passeport|carte_identite|permis_conduire|dni|nie|nif|numero_seguridad_social|pasaporte|cedula|codice_fiscale|cod_?fisc|carta_identita|passaporto|patente(_guida)?|bsn|burger_?service_?nummer|sofi_?nummer|paspoort(_?nummer)?|rijbewijs(_?nummer)?|cpf|numero_contribuinte|cartao_cidadao|passaporte|pesel|numer_dowodu|dowod_osobisty|paszport|my_?number|kojin_?bangou?|personnummer|cpr(_?nr|_?nummer)?|kennitala|fodselsnummer|henkilotunnus|rijksregisternummer|ahv(_?nr|_?nummer)?)_|マイナンバー|個人番号|旅券番号|免許証番号|身份证', '_(type|country|expir\w*|valid\w*|issue\w*|date|format)_'),
+  (4, 'email', 'tj', '_(e_?mails?|e_?mail_?(address(es)?|addr|adr|adresse)|mail|mail_?(address|addr|adresse)|courriel|adresse_(e_?)?mail|adresse_electronique|correo(_electronico)?|posta_elettronica|indirizzo_(e_?)?mail|pec|e_?mail_?adres|endereco_(e_?)?mail|correio_eletronico|adres_(e_?)?mail|poczta_elektroniczna|meeru(_?adoresu)?|meru_adoresu)_|メール|電子メール|邮箱', '_(template|subject|status|type|kind|format|domain|provider|count|server|host|port|folder|body|text|settings?|label|title|queue|frequency|preference|options?|betreff|vorlage|verified|confirmed|sent|opt)_'),
+  (5, 'fax', 'tn', '_(tele)?fax(_?(no|number|nr|nummer))?_|ファックス|ＦＡＸ', '_(type|status|sent|template)_'),
+  (5, 'phone', 'tn', '_(phones?|phone_?(no|number|nr|home|work|mobile)|telephones?(_(no|number))?|tel|tel_?(no|nr|number|nummer)|mobiles?(_?(no|number|phone|nr))?|cell(_?phone|ular)?|msisdn|telefon(e|o|s|nummer|nr|szam)?|tel_nr|handy(_?(nummer|nr))?|handynummer|mobil(e|nummer|nr|telefon|funk)?|rufnummer|numero_(de_)?(telephone|telefono|telefone|tel)|portable|telephone_portable|gsm|movil|celular|cellulare|numero_cellulare|telefoon(_?nummer)?|telefoonnummer|mobiel(_?nummer)?|telemovel|numer_telefonu|komorka|komorkowy|denwa(_?bangou?)?|keitai(_?bangou?)?)_|電話|携帯|ファックス|手机', '_(type|model|brand|os|country_code|verified|prefix)_'),
+  (6, 'iban', 'tn', '_(iban|bank_?account(_(no|number|nr))?|account_?(iban|holder_iban)|konto_?(nummer|nr)|bankverbindung|bankkonto|numero_(de_)?(compte|cuenta|conto|conta)(_bancari[oa])?|rib|cuenta_(bancaria|corriente)|conto_corrente|rekening_?nummer|bankrekening|conta_bancaria|nib|numer_(konta|rachunku)|rachunek_bankowy|koza_?bangou?|kouza_?bangou?)_|口座番号|银行账号', null),
+  (6, 'card', 'tn', '_(credit_?card(_(no|number|nr))?|card_?(no|number|nr)|cc_?(no|num|number)|kreditkarte(n_?(nummer|nr))?|kartennummer|carte_(bancaire|de_credit)|numero_carte|tarjeta(_(credito|numero))?|numero_tarjeta|carta_(di_)?credito|kredietkaart|creditcard(_?nummer)?|cartao_(de_)?credito|karta_kredytowa|numer_karty|cvv|cvc)_|クレジットカード|カード番号', '_(type|brand|last|expir\w*)_'),
+  (7, 'birth_date', 'dt', '_(birth_?dates?|birth_?days?|date_?of_?birth|dob|born(_on)?|dt_?nasc|geburts_?(datum|tag)|geb_?(dat|datum)|gebdat|date_(de_)?naissance|ne_le|fecha_(de_)?nac(imiento)?|data_(di_)?nascita|geboorte_?(datum|dag)|data_(de_)?nascimento|data_urodzenia|tanjou?bi|seinen_?gappi|fodselsdato|syntymaaika)_|生年月日|誕生日|出生日期', null),
+  (7, 'birth_place', 't', '_(birth_?place|place_of_birth|geburts_?ort|lieu_(de_)?naissance|lugar_(de_)?nacimiento|luogo_(di_)?nascita|geboorteplaats|local_(de_)?nascimento|miejsce_urodzenia|shusshinchi)_|出生地', null),
+  (8, 'given_name', 't', '_(first_?names?|f_?name|given_?names?|fore_?names?|christian_name|middle_?(name|initial)s?|vornamen?|rufname|zweiter_vorname|prenoms?|nombre_(de_)?pila|primer_nombre|segundo_nombre|nome_proprio|primeiro_nome|voor_?na(am|men)|roepnaam|voorletters|imi(e|ona)|pierwsze_imie|drugie_imie|first_kana|mei(_?kana)?)_|^_名_$|名カナ', null),
+  (8, 'family_name', 't', '_(last_?names?|l_?name|sur_?names?|family_?names?|maiden_?name|birth_?name|nachnamen?|familienname|zuname|geburtsname|maedchenname|nom_(de_)?(famille|naissance|jeune_fille)|apellidos?|primer_apellido|segundo_apellido|apellido_(paterno|materno)|cognome|achter_?naam|tussenvoegsel|geboortenaam|meisjesnaam|sobrenome|apelido|ultimo_nome|nazwisko|nazwisko_(rodowe|panienskie)|last_kana|sei(_?kana)?|myou?ji)_|^_姓_$|^_氏_$|苗字|姓カナ', null),
+  (9, 'full_name', 't', '_(full_?name|person_?name|customer_?name|client_?name|contact_?(name|person)|patient_?name|employee_?name|guest_?name|applicant_?name|recipient_?name|cardholder(_name)?|account_?holder|display_?name|real_?name|vollstaendiger_name|kunden_?name|ansprechpartner|kontakt_?person|empfaenger_?name|kontoinhaber|vor_und_nachname|mitarbeiter_?name|nom_(complet|client|prenom|et_prenom)|nom_du_client|titulaire|nombre_(completo|cliente|y_apellidos)|apellidos_y_nombre|titular|nome_(completo|cliente|cognome|e_cognome)|nominativo|intestatario|volledige_naam|klant_?naam|contactpersoon|nome_do_cliente|imie_i_nazwisko|imie_nazwisko|nazwisko_i_imie|shimei|namae|simei|full_kana)_|氏名|名前|お名前|姓名', '_(template|type)_'),
+  (10, 'name', 't', '^_(name|names|nom|nombre|nome|naam|nazwa_osoby|kana|furigana)_$|フリガナ|ふりがな', null),
+  (11, 'username', 't', '_(user_?names?|login(_?name)?|user_?login|nick_?names?|screen_?name|account_?name|benutzer_?name|anmelde_?name|nom_(d_)?utilisateur|identifiant|pseudo|usuario|nombre_usuario|nome_utente|gebruikers_?naam|nome_(de_)?(utilizador|usuario)|nazwa_uzytkownika)_|ユーザー名', '_(attempts?|count|type|at|date|time|url)_'),
+  (12, 'street', 'tj', '_(street(_?(address|name|no|number))?|address(_?line)?|addresses|addr|mailing_address|postal_address|(home|billing|shipping|delivery)_address|strasse|str|strasse_(und_)?(nr|hausnummer)|haus_?(nummer|nr)|anschrift|adresse|wohnadresse|lieferadresse|rechnungsadresse|(ligne_)?adresse(_ligne)?|rue|voie|adresse_postale|direccion|calle|domicilio|indirizzo|residenza|straat(naam)?|huis_?nummer|adres|endereco|rua|logradouro|morada|ulica|adres_(zamieszkania|korespondencyjny)|nr_domu|juu?sho|jyuusho|banchi)_|住所|番地|地址', '_(type|id|ip|mac|e_?mail|mail|web|url|server|city|state|country|zip|code|verified|status|register)_'),
+  (13, 'postcode', 'tn', '_(zip(_?code)?|postal_?code|post_?code|plz|postleitzahl|code_?postal|codigo_?postal|cod_?postal|cap|postcode|cep|kod_?pocztowy|yuu?bin(_?bangou?)?)_|郵便番号|邮编', null),
+  (14, 'city', 't', '_(city|town|locality|suburb|district|stadt|wohnort|ort|ortsname|gemeinde|ville|commune|localite|ciudad|localidad|poblacion|municipio|citta|comune|localita|stad|woonplaats|plaats|gemeente|cidade|localidade|freguesia|miasto|miejscowosc|gmina|shikuchou?son|shi)_|市区町村|^_市_$|城市', null),
+  (15, 'region', 't', '_(state|province|region|county|bundesland|kanton|departement|provincia|regione|comunidad_autonoma|provincie|estado|wojewodztwo|prefecture|todou?fuken|ken)_|都道府県', null),
+  (16, 'country', 't', '_(country(_?code)?|nation|land|laendercode|pays|code_pays|pais|paese|nazione|kraj|kuni)_|^_国_$|国名', null),
+  (17, 'nationality', 't', '_(nationality|citizenship|nationalitaet|staatsangehoerigkeit|staatsbuergerschaft|nationalite|citoyennete|nacionalidad|nazionalita|cittadinanza|nationaliteit|nacionalidade|narodowosc|obywatelstwo|kokuseki)_|国籍', null),
+  (17, 'gender', 'tnb', '_(gender|sex|salutation|geschlecht|anrede|sexe|civilite|genre|genero|sexo|tratamiento|sesso|genere|geslacht|aanhef|plec|seibetsu)_|性別', null),
+  (17, 'family', 'tnb', '_(marital_status|family_status|number_of_children|familienstand|kinderzahl|anzahl_kinder|situation_(familiale|matrimoniale)|etat_civil|estado_civil|numero_de_hijos|stato_civile|burgerlijke_staat|stan_cywilny|kekkon)_|配偶者|婚姻', null),
+  (18, 'ip_address', 'ti', '_(ip|ip_?(address|addr|adresse|adres)|(remote|client|last|login|source|src|user|visitor|sign_in|current_sign_in|last_sign_in|created|registration)_(ip|addr|host)|adresse_ip|direccion_ip|indirizzo_ip|endereco_ip|adres_ip)_|ＩＰアドレス|IPアドレス', '_(pool|range|whitelist|blacklist|allowed|server)_'),
+  (18, 'device', 'tj', '_(device_?(id|token|uuid|fingerprint)|advertising_?id|idfa|gaid|imei|imsi|mac_?addr(ess)?|push_token|cookie(_?id)?|session_?id|visitor_?id|user_?agent|browser_fingerprint|geraete_?(id|kennung))_|端末', null),
+  (18, 'location', 'tnj', '_(latitude|longitude|lat|lng|lon|geo_?(location|point|code)|gps(_\w+)?|coordinates|breitengrad|laengengrad|koordinaten)_|緯度|経度', null),
+  (18, 'social', 't', '_(facebook|twitter|linkedin|instagram|skype|whatsapp|telegram|xing|tiktok|github|line_id)(_?(id|url|handle|name|profile))?_', '_(enabled|share|count|api)_'),
+  (19, 'photo', 'ty', '_(photo|portrait|avatar|profile_?(picture|image|photo)|passbild|lichtbild|foto|signature_image|zdjecie|kaojashin)_|顔写真', '_(type|width|height|mime)_'),
+  (20, 'salary', 'tn', '_(salary|wages?|income|annual_income|gross_pay|net_pay|gehalt|lohn|bruttogehalt|einkommen|jahreseinkommen|salaires?|revenus?|salario|sueldo|ingresos|stipendio|reddito|retribuzione|salaris|loon|inkomen|rendimento|vencimento|pensja|wynagrodzenie|dochod|kyuu?yo|nenshuu|credit_score|schufa(_score)?|bonitaet)_|給与|年収', null),
+  (21, 'occupation', 't', '_(job_?title|occupation|profession|employer|company|company_?name|organi[sz]ation|beruf|position|stelle|arbeitgeber|firma|abteilung|metier|poste|entreprise|societe|employeur|profesion|ocupacion|puesto|empresa|professione|mansione|azienda|ditta|beroep|functie|werkgever|bedrijf|profissao|cargo|zawod|stanowisko|shokugyou?|kinmusaki)_|職業|会社名|勤務先', null),
+  (21, 'title', 't', '^_(title|titel|titre|titulo|titolo|tytul)_$', null),
+  (22, 'language', 't', '_(language|locale|preferred_language|sprache|korrespondenzsprache|langue|idioma|lingua|taal|jezyk|gengo)_|言語', null),
+  (23, 'free_text', 'tj', '_(comments?|notes?|remarks?|memo|annotations?|free_?text|message(_text)?|bio(graphy)?|about_me|description|reason_text|feedback|complaint|bemerkung(en)?|notiz(en)?|kommentar(e|y|ze)?|anmerkung(en)?|freitext|nachricht|beschreibung|hinweis(e)?|beschwerde|commentaires?|remarques?|observations?|messages?|comentarios?|observacion(es)?|notas?|mensaje|observac(ao|oes)|mensagem|commento|commenti|komentarz(e)?|osservazion[ei]|messaggio|opmerking(en)?|aantekening(en)?|notitie(s)?|bericht|uwagi|uwaga|notatk[ai]|wiadomosc|opis|bikou?|biko|komento|memo_?ran)_|備考|メモ|コメント|備註|摘要|特記', null);
+end;
+comment on function gdpr_policy.discovery_words() is
+  'What names of columns mean: kind, types it can have, patterns over gdpr_policy.name_words(), patterns that speak against it. English, German, French, Spanish, Italian, Dutch, Portuguese, Polish, Japanese (in Latin letters and in kanji), and some Nordic and Chinese words.';
+
+create or replace function gdpr_policy.person_words(p_words text)
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_words ~ '_(companies|company|organi[sz]ations?|firm(a|en)?|vendors?|suppliers?|lieferant(en)?|shops?|stores?|filiale?n?|branch(es)?|entreprises?|societes?|fournisseurs?|empresas?|proveedor(es)?|aziend[ae]|fornitor[ei]|bedrijven|leveranciers?|fornecedor(es)?|firm[ay]|dostawc[ay])_$' then -1
+    when p_words ~ '_(types?|groups?|roles?|status(es)?|settings?|categor(y|ies)|permissions?|templates?|typen?|gruppen?|rollen?)_$' then 0
+    when p_words ~ '_(customers?|clients?|users?|persons?|people|contacts?|employees?|staff|members?|patients?|students?|pupils?|subscribers?|leads?|guests?|applicants?|candidates?|visitors?|participants?|attendees?|donors?|tenants?|passengers?|drivers?|teachers?|players?|prospects?|individuals?|accounts?|profiles?|voters?|residents?|authors?|kunden?|kundin|kundenstamm|kundendaten|benutzer|nutzer|mitarbeiter(in|innen)?|angestellter?|person(en|al)?|personendaten|kontakte?|mitglied(er)?|patient(en|in)|schueler|studierende|studenten|bewerber|teilnehmer|interessent(en)?|ansprechpartner|mieter|spender|empfaenger|fahrer|gaeste|clients?|clientes?|utilisateurs?|employes?|salaries?|personnes?|adherents?|membres?|eleves?|etudiants?|abonnes?|candidats?|usuari[oa]s?|emplead[oa]s?|personas?|soci[oa]s?|pacientes?|alumn[oa]s?|contactos?|clienti|utent[ei]|dipendent[ei]|person[ae]|pazient[ei]|student[ei]|iscritt[oi]|membr[oi]|contatt[oi]|klant(en)?|gebruikers?|medewerkers?|werknemers?|personen|persoon|leden|lid|patienten|leerlingen|contactpersonen|utilizador(es)?|funcionari[oa]s?|pesso?as?|membros?|contatos?|klien(t|ci)|klientow|uzytkowni(k|cy)|pracowni(k|cy)|osob[ay]|osoby|pacjen(t|ci)|czlon(ek|kowie)|uczniowie|kontakty|kokyaku|shain|juugyouin|jugyoin|kaiin|kanja|okyakusama|yuuza|gakusei)_$'
+      or p_words ~ '(顧客|社員|会員|患者|従業員|ユーザー|お客様|学生|利用者|個人|氏名|客户|用户)' then 2
+    when p_words ~ '_(customer|client|user|person|contact|employee|member|patient|student|subscriber|lead|guest|applicant|kunde|kunden|benutzer|mitarbeiter|person|utilisateur|employe|cliente|usuario|empleado|utente|dipendente|klant|gebruiker|medewerker|funcionario|klient|uzytkownik|pracownik|osoba|kokyaku|shain|kaiin)_' then 1
+    else 0
+  end;
+end;
+comment on function gdpr_policy.person_words(text) is
+  'What the words of a table''s name say: 2 its rows are persons, 1 it has to do with persons, 0 nothing, -1 its rows are organisations.';
+
+create or replace function gdpr_policy.is_actor(p_words text)
+returns boolean
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  -- who did something with the row, not whom it is about
+  select p_words ~ '_(by|created_by\w*|updated_by\w*|creator|modifier|editor|approver|reviewer|assigne[ed]|assigned|handler|clerk|operator|manager|supervisor|rep|sales_?rep|support_?rep|agent|admin|moderator|processor|von|angelegt|erstellt|erstellt_von|geaendert|geaendert_von|bearbeiter|sachbearbeiter|betreuer|vertreter|par|cree_par|modifie_par|gestionnaire|creado|modificado|por|gestor|creato|creato_da|modificato|da|referente|door|aangemaakt|behandelaar|criado|alterado|utworzy\w*|zmodyfikow\w*|opiekun|tantou(sha)?)_|担当|作成者|更新者';
+end;
+comment on function gdpr_policy.is_actor(text) is
+  'Whether a link column says who handled a row (created_by, sales_rep) and not whom it is about.';
+
+-- 00_foundation/91_discover_values.sql
+-- [code] What values look like: addresses, numbers with check digits, hashes. No value leaves these functions.
+-- GDPR Art. 4(1). Called by: gdpr.discover(), with the values of a sample. They raise no errors, which could show one.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.remainder(p_digits text, p_modulus integer)
+returns integer
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rest bigint := 0;
+begin
+  for i in 0 .. (length(p_digits) - 1) / 9 loop
+    v_rest := (v_rest * power(10, length(substr(p_digits, i * 9 + 1, 9)))::bigint + substr(p_digits, i * 9 + 1, 9)::bigint) % p_modulus;
+  end loop;
+  return v_rest;
+end
+$function$;
+comment on function gdpr_policy.remainder(text, integer) is 'A number of any length, given as its digits, modulo another.';
+
+create or replace function gdpr_policy.weighted(p_digits text, p_weights integer[])
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select sum(substr(p_digits, w.n::integer, 1)::integer * w.weight)::integer from unnest(p_weights) with ordinality as w (weight, n);
+end;
+comment on function gdpr_policy.weighted(text, integer[]) is 'The sum of digits times weights, of which check digits are made.';
+
+create or replace function gdpr_policy.numbers_like(p_value text)
+returns text[]
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v text := regexp_replace(upper(p_value), '[ ./-]', '', 'g');
+  v_kinds text[] := '{}';
+  v_sum integer;
+  v_rest integer;
+begin
+  if length(v) not between 9 and 34 or p_value !~ '^[A-Za-z0-9]([A-Za-z0-9 ./-]*[A-Za-z0-9])?$' then
+    return v_kinds;
+  end if;
+  if v ~ '^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$' then
+    v_rest := gdpr_policy.remainder((
+      select string_agg(case when c.c ~ '[0-9]' then c.c else (ascii(c.c) - 55)::text end, '' order by c.n)
+      from regexp_split_to_table(substr(v, 5) || left(v, 4), '') with ordinality as c (c, n)
+    ), 97);
+    return case when v_rest = 1 then array['iban'] else v_kinds end;
+  elsif v ~ '^[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z]$' then
+    select sum(case
+      when c.n % 2 = 0 then case when c.c ~ '[0-9]' then c.c::integer else ascii(c.c) - 65 end
+      else (array[1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23])[
+        1 + case when c.c ~ '[0-9]' then c.c::integer else ascii(c.c) - 65 end
+      ]
+    end)::integer % 26
+    into v_rest
+    from regexp_split_to_table(left(v, 15), '') with ordinality as c (c, n);
+    return case when chr(65 + v_rest) = right(v, 1) then array['codice_fiscale'] else v_kinds end;
+  elsif v ~ '^[XYZ]?[0-9]{7,8}[A-Z]$' and length(v) = 9 then
+    v_rest := (translate(left(v, 1), 'XYZ', '012') || substr(v, 2, 7))::integer % 23;
+    return case when substr('TRWAGMYFPDXBNJZSQVHLCKE', v_rest + 1, 1) = right(v, 1) then array['dni'] else v_kinds end;
+  elsif v ~ '^[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][0-9]{6}[A-D]$' then
+    return array['nino'];
+  elsif v ~ '^[12][0-9]{2}(0[1-9]|1[0-2]|[2-9][0-9])(2[AB]|[0-9]{2})[0-9]{6}[0-9]{2}$' then
+    v_rest := 97 - gdpr_policy.remainder(
+      case substr(v, 6, 2) when '2A' then overlay(left(v, 13) placing '19' from 6 for 2) when '2B' then overlay(left(v, 13) placing '18' from 6 for 2) else left(v, 13) end,
+      97
+    );
+    if v_rest = right(v, 2)::integer then
+      v_kinds := v_kinds || 'nir'::text;
+    end if;
+  end if;
+  if v !~ '^[0-9]+$' then
+    return v_kinds;
+  end if;
+  case length(v)
+    when 9 then
+      if p_value ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$' and left(v, 3) not in ('000', '666') and v !~ '^9' then
+        v_kinds := v_kinds || 'ssn'::text;
+      end if;
+      if gdpr_policy.weighted(v, array[9, 8, 7, 6, 5, 4, 3, 2, -1]) % 11 = 0 and v <> '000000000' then
+        v_kinds := v_kinds || 'bsn'::text;
+      end if;
+      v_rest := 11 - gdpr_policy.weighted(v, array[9, 8, 7, 6, 5, 4, 3, 2]) % 11;
+      if v ~ '^[1-3]' and (case when v_rest > 9 then 0 else v_rest end) = right(v, 1)::integer then
+        v_kinds := v_kinds || 'nif'::text;
+      end if;
+    when 11 then
+      if v ~ '^[0-9]{2}([02468][1-9]|[13579][0-2])(0[1-9]|[12][0-9]|3[01])'
+        and (10 - gdpr_policy.weighted(v, array[1, 3, 7, 9, 1, 3, 7, 9, 1, 3]) % 10) % 10 = right(v, 1)::integer
+      then
+        v_kinds := v_kinds || 'pesel'::text;
+      end if;
+      v_sum := (gdpr_policy.weighted(v, array[10, 9, 8, 7, 6, 5, 4, 3, 2]) * 10) % 11 % 10;
+      if v_sum = substr(v, 10, 1)::integer and v !~ '^([0-9])\1{10}$'
+        and (gdpr_policy.weighted(v, array[11, 10, 9, 8, 7, 6, 5, 4, 3, 2]) * 10) % 11 % 10 = right(v, 1)::integer
+      then
+        v_kinds := v_kinds || 'cpf'::text;
+      end if;
+      -- one digit of the first ten stands there twice or three times, and at least one not at all
+      if v ~ '^[1-9]' and (select count(distinct c) from regexp_split_to_table(left(v, 10), '') as c) in (8, 9) then
+        v_rest := 10;
+        for i in 1 .. 10 loop
+          v_sum := (substr(v, i, 1)::integer + v_rest) % 10;
+          v_rest := (case v_sum when 0 then 10 else v_sum end * 2) % 11;
+        end loop;
+        if (11 - v_rest) % 10 = right(v, 1)::integer then
+          v_kinds := v_kinds || 'steuer_id'::text;
+        end if;
+      end if;
+    when 12 then
+      v_rest := gdpr_policy.weighted(v, array[6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2]) % 11;
+      if (case when v_rest <= 1 then 0 else 11 - v_rest end) = right(v, 1)::integer and v <> '000000000000' then
+        v_kinds := v_kinds || 'my_number'::text;
+      end if;
+    else
+      if length(v) between 14 and 19 and v ~ '^(4|5[1-5]|2[2-7]|3[47]|3[068]|35|6011|65|62)' then
+        select sum(case when c.n % 2 = 0 then c.d * 2 - case when c.d > 4 then 9 else 0 end else c.d end)::integer
+        into v_sum
+        from (select d::integer as d, n from regexp_split_to_table(reverse(v), '') with ordinality as x (d, n)) as c;
+        if v_sum % 10 = 0 then
+          v_kinds := v_kinds || 'card'::text;
+        end if;
+      end if;
+  end case;
+  return v_kinds;
+end
+$function$;
+comment on function gdpr_policy.numbers_like(text) is
+  'Which numbers a value can be, by its check digits: iban, card, and numbers of persons: codice_fiscale (IT), dni (ES), nino (UK), nir (FR), ssn (US, its form), bsn (NL), nif (PT), pesel (PL), cpf (BR), steuer_id (DE), my_number (JP).';
+
+create or replace function gdpr_policy.values_like(p_value text)
+returns text[]
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_policy.numbers_like(p_value) || array_remove(array[
+    case
+      when p_value ~ '^\s*[^\s@,;<>"]+@[^\s@,;<>"]+\.[[:alpha:]][^\s@.]+\s*$' then 'email'
+      when p_value ~ '[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z]{2,}' then 'email_inside'
+    end,
+    case
+      when p_value ~ '^\s*(\+|00|\(\+?)[0-9(][0-9 ()./-]{5,22}(\s*(x|ext\.?|app\.?)\s*[0-9]+)?\s*$' then 'phone'
+      when p_value ~ '^\s*[(0-9][0-9 ()./-]{4,22}\s*$' then 'phone_like'
+    end,
+    case
+      when p_value ~ '^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/[0-9]{1,2})?$' then 'ip_address'
+      when p_value ~ '^[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7}(/[0-9]{1,3})?$' and p_value !~ '^[0-9]{1,2}(:[0-9]{2}){2}$' then 'ip_address'
+    end,
+    case when p_value ~ '^(\$2[abxy]\$|\$argon2|\$scrypt\$|\$[156y]\$|pbkdf2[_:]|scrypt:|bcrypt|argon2|\{(S?SHA(256|512)?|S?MD5|CRYPT|PBKDF2)\}|SCRAM-SHA-256\$)' then 'hash' end,
+    case when p_value ~ '^(19|20)[0-9]{2}[-./](0?[1-9]|1[0-2])[-./](0?[1-9]|[12][0-9]|3[01])|^(0?[1-9]|[12][0-9]|3[01])[-./](0?[1-9]|1[0-2])[-./](19|20)[0-9]{2}$' then 'date' end
+  ], null);
+end
+$function$;
+comment on function gdpr_policy.values_like(text) is
+  'What a value looks like: email, email_inside (a text that holds one), phone, phone_like, ip_address, hash (of a password), date, and gdpr_policy.numbers_like().';
+
+-- 00_foundation/92_discover_columns.sql
+-- [code] Looking at the columns of a table: their names, types, comments, and a sample of their values.
+-- GDPR Art. 4(1), 25, 30. Called by: gdpr.discover(). Reads with the rights of the caller; only counts leave.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.relation_problem(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select substr(string_agg(p.problem, ';'), 2) from unnest(gdpr_internal.relation_problems('', p_relation)) as p (problem);
+end;
+comment on function gdpr_policy.relation_problem(regclass) is 'Why a table cannot be protected, or null.';
+
+create or replace function gdpr_policy.is_protected(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
+end;
+comment on function gdpr_policy.is_protected(regclass) is 'Whether a policy protects the table.';
+
+create or replace function gdpr_policy.column_problems(p_relation regclass, p_column text, p_definition jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(regexp_replace(p.problem, '^[^:]*: ', '')), '{}')
+  from unnest((gdpr_internal.read_column('', p_relation, p_column, p_definition)).problems) as p (problem);
+end;
+comment on function gdpr_policy.column_problems(regclass, text, jsonb) is 'What apply() would have against this classification of a column.';
+
+create or replace function gdpr_policy.discover_tables()
+returns table (relation regclass, name text, words text, problem text, tuples real, pages bigint, readable boolean)
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select c.oid::regclass, format('%s.%s', n.nspname, c.relname), gdpr_policy.name_words(c.relname),
+    gdpr_policy.relation_problem(c.oid::regclass),
+    case when c.relkind = 'p' then -1 else c.reltuples end,
+    case when c.relkind = 'p' then (select sum(pg_relation_size(t.relid)) from pg_partition_tree(c.oid) as t where t.isleaf) else pg_relation_size(c.oid) end
+      / current_setting('block_size')::bigint,
+    -- a row policy of somebody else would run code of somebody else, with the rights of who looks
+    has_any_column_privilege(c.oid, 'select') and (pg_has_role(c.relowner, 'usage') or not row_security_active(c.oid))
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and n.nspname !~ '^gdpr(_(internal|policy|generated|clear|bi|export|api|integration))?$'
+    and (pg_has_role(c.relowner, 'usage') or has_any_column_privilege(c.oid, 'select'))
+    and not exists (select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+    and not gdpr_policy.is_protected(c.oid::regclass)
+  order by n.nspname, c.relname;
+end;
+comment on function gdpr_policy.discover_tables() is
+  'The tables that the caller may look at and that no policy protects yet. readable: whether their values may be sampled.';
+
+create or replace function gdpr_policy.discover_columns(p_relation regclass)
+returns table (attnum smallint, name text, words text, comment text, class text, system_type boolean, is_key boolean, is_unique boolean)
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.attnum, a.attname::text, gdpr_policy.name_words(a.attname), gdpr_policy.name_words(col_description(a.attrelid, a.attnum)),
+    case
+      when y.oid = 'bytea'::regtype then 'y'
+      when y.typname in ('json', 'jsonb') or y.typcategory = 'A' then 'j'
+      when y.typcategory in ('S', 'E') or y.typname = 'citext' then 't'
+      when y.typcategory in ('D', 'N', 'I', 'B') then lower(y.typcategory::text)
+      else '-'
+    end,
+    a.atttypid < 16384,
+    exists (select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey))
+      or a.attidentity <> '',
+    exists (
+      select from pg_index as x
+      where x.indrelid = a.attrelid and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null and x.indexprs is null
+    )
+  from pg_attribute as a
+  join pg_type as y on y.oid = a.atttypid
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  order by a.attnum;
+end;
+comment on function gdpr_policy.discover_columns(regclass) is
+  'The columns of a table. class: t text, d dates and times, n numbers, i addresses of the net, b boolean, y bytes, j documents and arrays.';
+
+create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer, p_tuples real, p_pages bigint)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+set jit = off
+as $function$
+declare
+  v_columns text;
+  v_values text;
+  v_sampling text := '';
+  v_facts jsonb;
+begin
+  -- types of the system only: an output function of somebody else would run with the rights of who looks
+  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
+    string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
+  into v_columns, v_values
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+    and format_type(a.atttypid, null) in ('text', 'character varying', 'character', 'bigint', 'numeric', 'json', 'jsonb')
+    and has_column_privilege(a.attrelid, a.attnum, 'select')
+    and not exists (
+      select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        and a.atttypid in ('bigint'::regtype, 'numeric'::regtype)
+    );
+  if v_columns is null or p_sample < 1 then
+    return '{}';
+  end if;
+  if p_pages > 200 and p_pages > p_sample / 5 then
+    -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
+    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / p_pages));
+  end if;
+  execute format(
+    $sample$
+with s as materialized (
+  select %s from %s as t%s limit %s
+), v as materialized (
+  select c.attnum, c.value, gdpr_policy.values_like(c.value) as kinds
+  from s
+  cross join lateral (values %s) as c (attnum, value)
+  where c.value <> ''
+)
+select jsonb_object_agg(f.attnum, f.facts || coalesce(k.kinds, '{}'))
+from (
+  select v.attnum, jsonb_build_object(
+    'filled', count(*), 'distinct', count(distinct v.value), 'length', avg(length(v.value)),
+    'spaced', avg(case when v.value ~ '\S\s+\S' then 1 else 0 end)
+  ) as facts
+  from v
+  group by v.attnum
+) as f
+left join (
+  select x.attnum, jsonb_object_agg(x.kind, x.hits) as kinds
+  from (select v.attnum, u.kind, count(*) as hits from v cross join lateral unnest(v.kinds) as u (kind) group by v.attnum, u.kind) as x
+  group by x.attnum
+) as k on k.attnum = f.attnum
+$sample$,
+    v_columns, p_relation, v_sampling, p_sample, v_values
+  ) into v_facts;
+  return coalesce(v_facts, '{}');
+exception when others then
+  -- locked, not to be read, damaged: what it says could hold a value
+  return jsonb_build_object('error', sqlstate);
+end
+$function$;
+comment on function gdpr_policy.sample_columns(regclass, integer, real, bigint) is
+  'What a sample of a table''s values looks like, by the number of the column: how many are there (filled, distinct), how long, how many with spaces in them, how many of each kind of gdpr_policy.values_like(). error: the SQLSTATE for which nothing was read.';
+
+create or replace function gdpr_policy.recognise(
+  p_words text, p_comment text, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
+)
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_filled numeric := coalesce((p_facts ->> 'filled')::numeric, 0);
+  v_distinct numeric := coalesce((p_facts ->> 'distinct')::numeric, 0);
+  v_named text;
+  v_by text := 'name';
+  v_seen text;
+  v_hits numeric;
+  v_expected text[];
+begin
+  select w.kind into v_named
+  from gdpr_policy.discovery_words() as w
+  where strpos(w.types, p_class) > 0 and p_words ~ w.words and not coalesce(p_words ~ w.veto, false)
+  order by w.rank
+  limit 1;
+  if v_named is null then
+    -- prose speaks of many things: only what has a name of its own
+    select w.kind, 'comment' into v_named, v_by
+    from gdpr_policy.discovery_words() as w
+    where w.rank between 1 and 9 and strpos(w.types, p_class) > 0 and p_comment ~ w.words and not coalesce(p_comment ~ w.veto, false)
+    order by w.rank
+    limit 1;
+  end if;
+  -- what nine of ten values are; numbers of which every tenth has the check digit by chance have to be many
+  select f.kind, f.hits into v_seen, v_hits
+  from (
+    select k.key as kind, k.value::text::numeric as hits
+    from jsonb_each(p_facts) as k
+    where k.key <> all (array['filled', 'distinct', 'length', 'spaced', 'email_inside', 'phone_like', 'date'])
+  ) as f
+  where f.hits >= v_filled * case when f.kind in ('email', 'ip_address', 'phone') then 0.8 when f.kind = 'hash' then 0.5 else 0.9 end
+    and (f.kind in ('email', 'ip_address', 'phone', 'hash') and v_filled >= 3 or v_distinct >= 8 or v_named in ('national_id', 'iban', 'card') and v_filled >= 3)
+    and (f.kind not in ('bsn', 'nif') or v_named = 'national_id' or v_distinct >= 20 and f.hits >= v_filled * 0.98)
+  order by f.hits desc, f.kind in ('bsn', 'nif', 'my_number')
+  limit 1;
+  if v_seen is not null and coalesce(v_named, '') <> 'credential' and not coalesce(v_named = any (gdpr_policy.special_kinds()), false) then
+    kind := case v_seen
+      when 'hash' then 'credential'
+      when 'email' then 'email' when 'phone' then case v_named when 'fax' then 'fax' else 'phone' end when 'ip_address' then 'ip_address' when 'iban' then 'iban' when 'card' then 'card'
+      else 'national_id'
+    end;
+    confidence := case when kind = v_named or v_filled >= 20 then 'high' else 'medium' end;
+    reason := format('%s of %s sampled values are %s%s', v_hits, v_filled, gdpr_policy.kind_words(v_seen),
+      case when kind = v_named then format(', as the %s says', v_by) else '' end);
+    return;
+  end if;
+  if v_named is null then
+    v_hits := coalesce((p_facts ->> 'email_inside')::numeric, 0);
+    if p_class in ('t', 'j') and v_hits > 0 then
+      kind := 'free_text';
+      confidence := 'high';
+      reason := format('%s of %s sampled values hold an e-mail address inside other text', v_hits, v_filled);
+    elsif p_class = 't' and v_filled >= 5 and (p_facts ->> 'length')::numeric >= 30 and (p_facts ->> 'spaced')::numeric >= 0.7
+      and v_distinct >= v_filled * 0.5
+    then
+      kind := 'free_text';
+      confidence := 'medium';
+      reason := format('long texts, of %s sampled hardly two alike', v_filled);
+    end if;
+    return;
+  end if;
+  kind := v_named;
+  reason := format('%s says %s', v_by, gdpr_policy.kind_words(v_named));
+  v_expected := case v_named
+    when 'email' then array['email', 'email_inside'] when 'phone' then array['phone', 'phone_like'] when 'fax' then array['phone', 'phone_like'] when 'ip_address' then array['ip_address']
+    when 'birth_date' then array['date']
+  end;
+  if v_expected is not null and p_class in ('t', 'n') and v_filled >= 3 then
+    select coalesce(sum(k.value::text::numeric), 0) into v_hits from jsonb_each(p_facts) as k where k.key = any (v_expected);
+    if v_filled >= 5 and v_hits < v_filled * 0.3 then
+      confidence := 'low';
+      reason := format('%s, but only %s of %s sampled values look like it', reason, v_hits, v_filled);
+    else
+      confidence := case when v_hits >= v_filled * 0.8 and v_by = 'name' then 'high' else 'medium' end;
+      reason := format('%s; so do %s of %s sampled values', reason, v_hits, v_filled);
+    end if;
+  else
+    confidence := case
+      when v_by = 'name' and v_named in ('credential', 'birth_date', 'given_name', 'family_name', 'full_name') then 'high'
+      else 'medium'
+    end;
+    if v_named = 'free_text' and coalesce((p_facts ->> 'email_inside')::numeric, 0) > 0 then
+      confidence := 'high';
+      reason := format('%s; %s of %s sampled values hold an e-mail address', reason, p_facts ->> 'email_inside', v_filled);
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_policy.recognise(text, text, text, jsonb) is
+  'What a column holds, as its name, comment and sampled values say; values win over names. Null: nothing that tells of a person.';
+
+create or replace function gdpr_policy.special_kinds()
+returns text[]
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.special_kinds();
+end;
+comment on function gdpr_policy.special_kinds() is 'The special categories of Art. 9(1).';
+
+create or replace function gdpr_policy.kind_words(p_kind text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select coalesce(
+    (
+      select w.words
+      from (values
+        ('email', 'e-mail addresses'), ('phone', 'telephone numbers'), ('fax', 'fax numbers'), ('ip_address', 'IP addresses'), ('iban', 'IBANs (by check digits)'),
+        ('card', 'card numbers (by check digits)'), ('hash', 'hashes of passwords'), ('codice_fiscale', 'Italian codici fiscali (by check letter)'),
+        ('dni', 'Spanish DNI or NIE (by check letter)'), ('nino', 'British national insurance numbers'), ('nir', 'French NIR (by check digits)'),
+        ('ssn', 'American social security numbers'), ('bsn', 'Dutch BSN (by check digit)'), ('nif', 'Portuguese NIF (by check digit)'),
+        ('pesel', 'Polish PESEL (by check digit)'), ('cpf', 'Brazilian CPF (by check digits)'), ('steuer_id', 'German tax numbers (by check digit)'),
+        ('my_number', 'Japanese My Numbers (by check digit)'), ('national_id', 'a number of a person'), ('credential', 'credentials'),
+        ('name', 'a name, in a table of persons'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
+        ('street', 'an address'), ('device', 'a device or browser'), ('social', 'an account elsewhere')
+      ) as w (kind, words)
+      where w.kind = p_kind
+    ),
+    replace(p_kind, '_', ' ')
+  );
+end;
+comment on function gdpr_policy.kind_words(text) is 'What was recognised, in words.';
+
+create or replace function gdpr_policy.classify(p_relation regclass, p_column text, p_class text, p_unique boolean, p_kind text, out definition jsonb, out obstacle text)
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_wanted jsonb;
+  v_try jsonb;
+  v_problems text[];
+begin
+  v_wanted := case
+    when p_kind = any (gdpr_policy.special_kinds())
+      then jsonb_build_object('category', 'special', 'special', p_kind, 'sensitive', true, 'encrypt', true, 'mask', 'hide')
+    else case p_kind
+      when 'credential' then '{"category": "credential", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'email' then case when p_class = 't'
+        then '{"category": "contact", "identifier": "email", "sensitive": true, "encrypt": "searchable", "mask": "email"}'
+        else '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}' end
+      when 'phone' then '{"category": "contact", "identifier": "phone", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'national_id' then '{"category": "identity", "identifier": "text", "sensitive": true, "encrypt": "searchable", "mask": "hide"}'
+      -- a house has one, and many people
+      when 'fax' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'iban' then '{"category": "financial", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'card' then '{"category": "financial", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'salary' then '{"category": "financial", "sensitive": true, "mask": "hide"}'
+      when 'birth_date' then case when p_class = 'd'
+        then '{"category": "demographic", "age": true, "sensitive": true, "encrypt": true, "mask": "year"}'
+        else '{"category": "demographic", "sensitive": true, "encrypt": true, "mask": "hide"}' end
+      when 'given_name' then '{"category": "identity", "mask": "initial"}'
+      when 'family_name' then '{"category": "identity", "mask": "initial"}'
+      when 'full_name' then '{"category": "identity", "mask": "initial"}'
+      when 'name' then '{"category": "identity", "mask": "initial"}'
+      when 'username' then '{"category": "online", "mask": "pseudonym"}'
+      when 'street' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'postcode' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'city' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'region' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'country' then '{"category": "contact", "mask": "show"}'
+      when 'ip_address' then '{"category": "online", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'device' then '{"category": "online", "sensitive": true, "mask": "hide"}'
+      when 'location' then '{"category": "online", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'social' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'photo' then '{"category": "identity", "sensitive": true, "mask": "hide"}'
+      when 'language' then case when p_class = 't' then '{"category": "demographic", "language": true, "mask": "show"}' else '{"category": "demographic"}' end
+      when 'free_text' then '{"category": "free_text", "review": true, "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'key' then '{"category": "key"}'
+      when 'other' then '{"category": "other"}'
+      else '{"category": "demographic", "sensitive": true, "mask": "hide"}'
+    end::jsonb
+  end;
+  -- as it is wanted; with a digest that keeps it unique; without ciphertext; without what its type has no room for
+  for v_try in
+    select t.definition
+    from (values
+      (1, v_wanted),
+      (2, case when p_unique and v_wanted -> 'encrypt' = 'true' and p_kind not in ('credential') and not v_wanted ? 'special'
+        then v_wanted || '{"encrypt": "searchable"}' end),
+      (3, v_wanted - 'encrypt' - 'special' || case when v_wanted ->> 'mask' = 'show' then '{}' else '{"sensitive": true}'::jsonb end),
+      (4, v_wanted - 'encrypt' - 'special' - 'identifier' - 'age' - 'language' - 'mask' || '{"sensitive": true, "mask": "hide"}')
+    ) as t (n, definition)
+    where t.definition is not null
+    order by t.n
+  loop
+    v_problems := gdpr_policy.column_problems(p_relation, p_column, v_try);
+    definition := v_try;
+    exit when v_problems = '{}';
+    obstacle := coalesce(obstacle, v_problems[1]);
+  end loop;
+  if definition = v_wanted then
+    obstacle := null;
+  end if;
+end
+$function$;
+comment on function gdpr_policy.classify(regclass, text, text, boolean, text) is
+  'How a policy would classify a column of this kind: the strictest way that apply() takes. obstacle: why not stricter.';
+
+-- 00_foundation/94_discover.sql
+-- [code] discover(): which tables hold persons, which rows belong to them, what their columns are. A proposal, with reasons.
+-- GDPR Art. 4(1), 25, 30. Called by: DBAs, gdprdb discover. Writes nothing, on a standby neither; no value leaves the database,
+-- not in results, errors, logs or the text of statements.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.person_points(p_words text, p_columns jsonb)
+returns integer
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- a name of a person in a table with other names than that of a row's (billing_first_name) says less
+  select coalesce(sum(case
+    when c.value ->> 'confidence' = 'low' then 0
+    when c.value ->> 'kind' in ('given_name', 'family_name') then case when c.value ->> 'words' ~ '^_[^_]+(_na?a?me?n?)?_$' or c.value ->> 'words' !~ '_.*_.*_.*_' then 2 else 1 end
+    when c.value ->> 'kind' in ('birth_date', 'national_id') then 3
+    when c.value ->> 'kind' in ('email', 'full_name') then 2
+    when c.value ->> 'kind' in ('name', 'phone', 'gender', 'street', 'username', 'credential', 'family', 'nationality', 'salary', 'photo') then 1
+    when c.value ->> 'kind' = any (gdpr_policy.special_kinds()) then 1
+    else 0
+  end), 0)::integer + greatest(gdpr_policy.person_words(p_words), 0)
+  from jsonb_array_elements(p_columns) as c;
+end;
+comment on function gdpr_policy.person_points(text, jsonb) is 'How much speaks for each row of a table being a person: what its columns hold, and its name.';
+
+create or replace function gdpr_policy.identifies(p_columns jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from jsonb_array_elements(p_columns) as c
+    where c.value ->> 'confidence' <> 'low'
+      and c.value ->> 'kind' in ('email', 'full_name', 'name', 'given_name', 'family_name', 'national_id', 'username', 'phone')
+  );
+end;
+comment on function gdpr_policy.identifies(jsonb) is 'Whether a table has a column by which a person can be told.';
+
+create or replace function gdpr_policy.look_at_tables(p_sample integer)
+returns table (relation regclass, name text, words text, problem text, rows_seen integer, failed text, columns jsonb)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_facts jsonb;
+begin
+  for v_table in select * from gdpr_policy.discover_tables() loop
+    relation := v_table.relation;
+    name := v_table.name;
+    words := v_table.words;
+    problem := v_table.problem;
+    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample, v_table.tuples, v_table.pages) else '{}' end;
+    failed := case when not v_table.readable then 'not readable' else v_facts ->> 'error' end;
+    v_facts := v_facts - 'error';
+    select max((f.value ->> 'filled')::integer) into rows_seen from jsonb_each(v_facts) as f;
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'column', c.name, 'n', c.attnum, 'words', c.words, 'class', c.class, 'key', c.is_key, 'unique', c.is_unique,
+      'kind', r.kind, 'confidence', r.confidence, 'reason', r.reason,
+      'distinct', v_facts -> c.attnum::text -> 'distinct', 'filled', v_facts -> c.attnum::text -> 'filled'
+    ) order by c.attnum), '[]')
+    into columns
+    from gdpr_policy.discover_columns(v_table.relation) as c
+    cross join lateral gdpr_policy.recognise(c.words, c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.look_at_tables(integer) is 'What the columns of each table hold, by themselves: not yet whose they are.';
+
+create or replace function gdpr_policy.links(p_relations regclass[])
+returns table (child regclass, parent regclass, via text[], words text, required boolean, one_to_one boolean)
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select k.conrelid::regclass, k.confrelid::regclass,
+    array_agg(a.attname::text order by u.n), gdpr_policy.name_words(string_agg(a.attname, '_' order by u.n)), bool_and(a.attnotnull),
+    exists (
+      select from pg_constraint as p
+      where p.conrelid = k.conrelid and p.contype in ('p', 'u') and p.conkey @> k.conkey and p.conkey <@ k.conkey
+    )
+  from pg_constraint as k
+  cross join lateral unnest(k.conkey) with ordinality as u (attnum, n)
+  join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.attnum
+  where k.contype = 'f' and k.conparentid = 0 and k.conrelid <> k.confrelid
+    and k.conrelid = any (p_relations) and k.confrelid = any (p_relations)
+  group by k.oid, k.conrelid, k.confrelid, k.conkey;
+end;
+comment on function gdpr_policy.links(regclass[]) is 'Foreign keys between these tables.';
+
+create or replace function gdpr_policy.place_tables(p_tables jsonb)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_placed jsonb := '{}';
+  v_table record;
+  v_link record;
+  v_found integer;
+begin
+  -- persons, the clearest first
+  for v_table in
+    select t.key as name, t.value, (t.value ->> 'relation')::regclass as relation, (t.value ->> 'points')::integer as points,
+      gdpr_policy.person_words(t.value ->> 'words') as person_words
+    from jsonb_each(p_tables) as t
+    where (t.value ->> 'identifies')::boolean
+    order by (t.value ->> 'points')::integer desc, t.key
+  loop
+    continue when v_table.points < 2 or v_table.points < 4 and v_table.person_words < 1 and not exists (
+      select from jsonb_array_elements(v_table.value -> 'columns') as c
+      where c.value ->> 'kind' in ('email', 'national_id') and c.value ->> 'confidence' <> 'low'
+    );
+    -- a copy of somebody's name or address in a row that belongs to her
+    select l.* into v_link
+    from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(p_tables) as t)) as l
+    join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent
+    where l.child = v_table.relation and not gdpr_policy.is_actor(l.words)
+      and (l.one_to_one or l.required and v_table.person_words < 2 or v_table.points < 4)
+    order by l.one_to_one desc, l.required desc
+    limit 1;
+    continue when v_link.child is not null;
+    v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(
+      'place', 'persons',
+      'confidence', case when v_table.person_words < 0 then 'low' when v_table.points >= 5 then 'high' else 'medium' end
+    ));
+  end loop;
+  -- their rows, and the rows of those
+  loop
+    v_found := 0;
+    for v_table in
+      select t.key as name, t.value, (t.value ->> 'relation')::regclass as relation
+      from jsonb_each(p_tables) as t
+      where not v_placed ? t.key and t.value ->> 'problem' is null
+      order by t.key
+    loop
+      select l.*, p.key as parent_name, p.value ->> 'confidence' as parent_confidence, gdpr_policy.is_actor(l.words) as by_actor
+      into v_link
+      from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(p_tables) as t)) as l
+      join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent
+      where l.child = v_table.relation and p.value ->> 'confidence' <> 'low'
+      -- whom a row is about, rather than who handled it; a link that is always there; persons rather than rows of theirs
+      order by gdpr_policy.is_actor(l.words), p.value ->> 'place' = 'persons' desc, l.required desc, gdpr_policy.person_words(l.words) desc, l.via
+      limit 1;
+      continue when v_link.child is null or v_link.by_actor and not exists (
+        select from jsonb_array_elements(v_table.value -> 'columns') as c
+        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address', 'free_text') and not (c.value ->> 'key')::boolean
+      );
+      v_found := v_found + 1;
+      v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(
+        'place', 'rows', 'via', to_jsonb(v_link.via), 'parent', v_link.parent_name,
+        'confidence', case when v_link.by_actor then 'low' when v_link.required then 'high' else 'medium' end
+      ));
+    end loop;
+    exit when v_found = 0;
+  end loop;
+  return v_placed;
+end
+$function$;
+comment on function gdpr_policy.place_tables(jsonb) is
+  'Which tables hold persons (place persons) and which hold rows of theirs (place rows, via a foreign key of parent), with how much confidence.';
+
+create or replace function gdpr.discover(p_sample integer default 1000)
+returns table (
+  table_name text, column_name text, category text, identifier text, special text, sensitive boolean, encrypt text, mask text,
+  confidence text, reason text, definition jsonb
+)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+#variable_conflict use_column
+declare
+  v_tables jsonb;
+  v_placed jsonb;
+  v_table record;
+  v_column record;
+  v_kind text;
+  v_class record;
+  v_unique text[];
+  v_rows text;
+begin
+  if coalesce(p_sample < 0 or p_sample > 100000, true) then
+    perform gdpr_policy.refuse_sample();
+  end if;
+  select coalesce(jsonb_object_agg(t.name, jsonb_build_object(
+    'relation', t.relation, 'words', t.words, 'problem', t.problem, 'failed', t.failed, 'seen', t.rows_seen, 'columns', t.columns,
+    'points', gdpr_policy.person_points(t.words, t.columns), 'identifies', gdpr_policy.identifies(t.columns)
+  )), '{}')
+  into v_tables
+  from gdpr_policy.look_at_tables(p_sample) as t;
+  v_placed := gdpr_policy.place_tables(v_tables);
+
+  for v_table in
+    select t.key as name, t.value || coalesce(v_placed -> t.key, '{}') as facts, (t.value ->> 'relation')::regclass as relation,
+      v_placed -> t.key ->> 'place' as place,
+      case when t.value ->> 'problem' is not null and v_placed ? t.key then 'low' else v_placed -> t.key ->> 'confidence' end as confidence
+    from jsonb_each(v_tables) as t
+    -- persons, then their rows, as a policy is read
+    order by case v_placed -> t.key ->> 'place' when 'persons' then 1 when 'rows' then 2 else 3 end, t.key
+  loop
+    continue when v_table.place is null and not exists (
+      select from jsonb_array_elements(v_table.facts -> 'columns') as c
+      where c.value ->> 'confidence' <> 'low' and (
+        c.value ->> 'kind' = any (gdpr_policy.special_kinds())
+        or c.value ->> 'kind' in ('email', 'phone', 'national_id', 'iban', 'card', 'credential', 'birth_date', 'ip_address', 'given_name', 'family_name', 'full_name')
+      )
+    );
+    v_rows := case
+      when v_table.facts ->> 'failed' is not null then format(' (values not looked at: %s)', v_table.facts ->> 'failed')
+      when v_table.facts ->> 'seen' is null then ' (no values to look at)'
+      else ''
+    end;
+    v_unique := array(
+      select c.value ->> 'column' from jsonb_array_elements(v_table.facts -> 'columns') as c
+      where c.value ->> 'kind' = 'email' and c.value ->> 'confidence' <> 'low' and c.value ->> 'class' = 't'
+        and ((c.value ->> 'unique')::boolean or coalesce((c.value ->> 'distinct')::numeric >= (c.value ->> 'filled')::numeric * 0.9, true))
+      order by (c.value ->> 'unique')::boolean desc, (c.value ->> 'n')::integer
+      limit 1
+    );
+    table_name := v_table.name;
+    column_name := null;
+    category := v_table.place;
+    identifier := null; special := null; sensitive := null; encrypt := null; mask := null;
+    confidence := coalesce(v_table.confidence, 'low');
+    reason := case v_table.place
+      when 'persons' then format('a row is a person: %s%s', coalesce((
+        select string_agg(format('%s (%s)', c.value ->> 'column', gdpr_policy.kind_words(c.value ->> 'kind')), ', ' order by (c.value ->> 'n')::integer)
+        from (
+          select c.value from jsonb_array_elements(v_table.facts -> 'columns') as c
+          where c.value ->> 'confidence' <> 'low' and c.value ->> 'kind' in ('email', 'full_name', 'name', 'given_name', 'family_name', 'national_id', 'username', 'phone', 'birth_date')
+          order by (c.value ->> 'n')::integer
+          limit 4
+        ) as c
+      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end)
+      when 'rows' then format('a row belongs to the person of %s, through %s', v_table.facts ->> 'parent', (select string_agg(u.name, ', ') from jsonb_array_elements_text(v_table.facts -> 'via') as u (name)))
+      else 'columns like those of persons, and no foreign key to a table of persons: link it, or say subject = "self" where each row is a person'
+    end || coalesce('; it cannot be protected: it' || (v_table.facts ->> 'problem'), '') || v_rows;
+    definition := case v_table.place
+      when 'persons' then jsonb_build_object('subject', 'self', 'purposes', array['service'])
+        || case when v_unique <> '{}' then jsonb_build_object('match_on', v_unique) else '{}' end
+      when 'rows' then jsonb_build_object('subject', jsonb_build_object('via', case
+          when jsonb_array_length(v_table.facts -> 'via') = 1 then v_table.facts -> 'via' -> 0 else v_table.facts -> 'via' end), 'purposes', array['service'])
+    end;
+    return next;
+
+    for v_column in
+      select c.value ->> 'column' as name, c.value ->> 'words' as words, c.value ->> 'class' as class, (c.value ->> 'key')::boolean as is_key,
+        (c.value ->> 'unique')::boolean as is_unique, c.value ->> 'kind' as kind, c.value ->> 'confidence' as confidence, c.value ->> 'reason' as reason
+      from jsonb_array_elements(v_table.facts -> 'columns') as c
+      order by (c.value ->> 'n')::integer
+    loop
+      v_kind := case
+        -- an address of a place, where no other part of one is, is a state of affairs
+        when v_column.kind = 'region' and not exists (
+          select from jsonb_array_elements(v_table.facts -> 'columns') as o where o.value ->> 'kind' in ('city', 'postcode')
+        ) then null
+        when v_column.confidence = 'low' then null
+        when v_table.place = 'rows' and v_column.kind in ('name', 'title', 'language', 'occupation') then null
+        else v_column.kind
+      end;
+      category := null; identifier := null; special := null; sensitive := null; encrypt := null; mask := null; definition := null;
+      column_name := v_column.name;
+      confidence := v_column.confidence;
+      reason := v_column.reason;
+      if v_table.place is null then
+        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'free_text', 'occupation', 'device', 'location', 'username');
+        confidence := 'low';
+      elsif v_kind is null and v_column.is_key then
+        v_kind := 'key';
+        confidence := 'high';
+        reason := 'part of a key';
+      elsif v_kind is null and v_column.class in ('n', 'b', 'd') and v_column.confidence is null then
+        v_kind := 'other';
+        confidence := 'medium';
+        reason := 'neither name nor type tell of a person';
+      elsif v_kind is null then
+        confidence := 'low';
+        reason := coalesce(v_column.reason || ': ', '') || 'not recognised; hidden from redacted views until it is classified';
+        return next;
+        continue;
+      end if;
+      v_class := gdpr_policy.classify(v_table.relation, v_column.name, v_column.class, v_column.is_unique, v_kind);
+      definition := v_class.definition;
+      category := definition ->> 'category';
+      identifier := definition ->> 'identifier';
+      special := definition ->> 'special';
+      sensitive := coalesce((definition ->> 'sensitive')::boolean, false);
+      encrypt := case definition ->> 'encrypt' when 'true' then 'yes' else coalesce(definition ->> 'encrypt', 'no') end;
+      mask := coalesce(definition ->> 'mask', 'show');
+      reason := reason || case
+        when v_class.obstacle is null then ''
+        when v_kind = any (gdpr_policy.special_kinds()) then format('; as it is it cannot be protected as a special category: %s', v_class.obstacle)
+        when v_class.definition ->> 'encrypt' = 'searchable' then '; unique, so with a digest'
+        else format('; not encrypted: %s', v_class.obstacle)
+      end;
+      return next;
+    end loop;
+  end loop;
+end
+$function$;
+comment on function gdpr.discover(integer) is
+  'Looks at names, types, comments and a sample of p_sample values of every table that the caller may read and no policy protects, and proposes how to classify them, with reasons: a line for each table (column_name null; category: persons, rows of persons, or null where that is not known) and for each of its columns. definition: what a policy would say. confidence: high, medium, or low, which is for people to decide. Never a value: counts and words only. Reads only. Error: PR004 p_sample is not between 0 (names only) and 100000. Art. 4(1), 25, 30.';
+
+create or replace function gdpr_policy.refuse_sample()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('invalid_argument', 'the sample has 0 to 100000 rows of each table');
+end;
+comment on function gdpr_policy.refuse_sample() is 'Error: PR004.';
+
+create or replace function gdpr.draft_policy(p_sample integer default 1000)
+returns jsonb
+language sql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with found as materialized (
+    select * from gdpr.discover(p_sample)
+  )
+  select jsonb_build_object(
+    'purposes', jsonb_build_object('service', jsonb_build_object('description', 'What these data are for: say it, and part it into purposes', 'basis', 'contract')),
+    'tables', coalesce(jsonb_object_agg(t.table_name, t.definition || jsonb_build_object('columns', (
+      select coalesce(jsonb_object_agg(c.column_name, c.definition), '{}')
+      from found as c
+      where c.table_name = t.table_name and c.column_name is not null and c.confidence <> 'low' and c.definition is not null
+    ))), '{}')
+  )
+  from found as t
+  where t.column_name is null and t.confidence <> 'low' and t.definition is not null;
+end;
+comment on function gdpr.draft_policy(integer) is
+  'What gdpr.discover() finds, but for what it is not sure of, as a policy that gdpr.plan() takes: a beginning, with one purpose that says nothing yet and no roles. Art. 25.';
+
 -- 10_collection/30_canonical.sql
 -- [code] Canonical forms: when two spellings are the same identifier.
 -- GDPR Art. 5(1)(d), Art. 17: who was erased under one spelling must not come back under another.
@@ -5140,7 +6183,8 @@ declare
   v_claimed integer;
 begin
   insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
-  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
+  -- a row may hold one number twice: as telephone and as mobile
+  select distinct on (d.digest) d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
   on conflict (digest) do update
@@ -24591,6 +25635,7 @@ grant execute on function
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
