@@ -16,6 +16,7 @@ from gdprdb.cli import (
     consent,
     db,
     demo,
+    discover,
     doctor,
     form,
     importing,
@@ -37,7 +38,7 @@ from gdprdb.cli.options import Commands
 
 #: What there is, in the order of the journey of a datum.
 PANELS: dict[str, tuple[click.Command, ...]] = {
-    "Install and declare": (db.db, keys.keys, policy.policy),
+    "Install and declare": (db.db, keys.keys, discover.discover, policy.policy),
     "Collect on a lawful basis": (
         importing.import_,
         source.source,

@@ -79,6 +79,39 @@ end;
 comment on function gdpr_policy.discovery_words() is
   'What names of columns mean: kind, types it can have, patterns over gdpr_policy.name_words(), patterns that speak against it. English, German, French, Spanish, Italian, Dutch, Portuguese, Polish, Japanese (in Latin letters and in kanji), and some Nordic and Chinese words.';
 
+create or replace function gdpr_policy.name_kinds(p_words text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rule record;
+  v_found jsonb := '[]';
+begin
+  -- rule by rule, not name by name: PostgreSQL keeps some thirty patterns compiled, and to compile one is what costs
+  for v_rule in select * from gdpr_policy.discovery_words() as w order by w.rank loop
+    v_found := v_found || coalesce((
+      select jsonb_agg(jsonb_build_object('words', u.word, 'kind', v_rule.kind, 'types', v_rule.types, 'rank', v_rule.rank))
+      from unnest(p_words) as u (word)
+      where u.word ~ v_rule.words and not coalesce(u.word ~ v_rule.veto, false)
+    ), '[]');
+  end loop;
+  return (
+    select coalesce(jsonb_object_agg(k.words, k.kinds), '{}')
+    from (
+      select f.value ->> 'words' as words, jsonb_agg(f.value - 'words' order by f.n) as kinds
+      from jsonb_array_elements(v_found) with ordinality as f (value, n)
+      group by f.value ->> 'words'
+    ) as k
+  );
+end
+$function$;
+comment on function gdpr_policy.name_kinds(text[]) is
+  'What each of these names (as gdpr_policy.name_words() writes them) can mean, the likeliest first: {words: [{kind, types, rank}]}.';
+
 create or replace function gdpr_policy.person_words(p_words text)
 returns integer
 language sql

@@ -41,7 +41,7 @@ end;
 comment on function gdpr_policy.column_problems(regclass, text, jsonb) is 'What apply() would have against this classification of a column.';
 
 create or replace function gdpr_policy.discover_tables()
-returns table (relation regclass, name text, words text, problem text, tuples real, pages bigint, readable boolean)
+returns table (relation regclass, name text, words text, problem text, readable boolean)
 language sql
 stable
 parallel restricted
@@ -51,9 +51,6 @@ set quote_all_identifiers = off
 begin atomic
   select c.oid::regclass, format('%s.%s', n.nspname, c.relname), gdpr_policy.name_words(c.relname),
     gdpr_policy.relation_problem(c.oid::regclass),
-    case when c.relkind = 'p' then -1 else c.reltuples end,
-    case when c.relkind = 'p' then (select sum(pg_relation_size(t.relid)) from pg_partition_tree(c.oid) as t where t.isleaf) else pg_relation_size(c.oid) end
-      / current_setting('block_size')::bigint,
     -- a row policy of somebody else would run code of somebody else, with the rights of who looks
     has_any_column_privilege(c.oid, 'select') and (pg_has_role(c.relowner, 'usage') or not row_security_active(c.oid))
   from pg_class as c
@@ -100,7 +97,7 @@ end;
 comment on function gdpr_policy.discover_columns(regclass) is
   'The columns of a table. class: t text, d dates and times, n numbers, i addresses of the net, b boolean, y bytes, j documents and arrays.';
 
-create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer, p_tuples real, p_pages bigint)
+create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer)
 returns jsonb
 language plpgsql
 stable
@@ -114,8 +111,10 @@ declare
   v_columns text;
   v_values text;
   v_sampling text := '';
+  v_pages bigint;
   v_facts jsonb;
 begin
+  select sum(pg_relation_size(t.relid)) / current_setting('block_size')::bigint into v_pages from pg_partition_tree(p_relation) as t where t.isleaf;
   -- types of the system only: an output function of somebody else would run with the rights of who looks
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
     string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
@@ -131,9 +130,9 @@ begin
   if v_columns is null or p_sample < 1 then
     return '{}';
   end if;
-  if p_pages > 200 and p_pages > p_sample / 5 then
+  if v_pages > 200 and v_pages > p_sample / 5 then
     -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
-    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / p_pages));
+    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / v_pages));
   end if;
   execute format(
     $sample$
@@ -168,11 +167,11 @@ exception when others then
   return jsonb_build_object('error', sqlstate);
 end
 $function$;
-comment on function gdpr_policy.sample_columns(regclass, integer, real, bigint) is
+comment on function gdpr_policy.sample_columns(regclass, integer) is
   'What a sample of a table''s values looks like, by the number of the column: how many are there (filled, distinct), how long, how many with spaces in them, how many of each kind of gdpr_policy.values_like(). error: the SQLSTATE for which nothing was read.';
 
 create or replace function gdpr_policy.recognise(
-  p_words text, p_comment text, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
+  p_named jsonb, p_commented jsonb, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
 )
 language plpgsql
 immutable
@@ -189,18 +188,19 @@ declare
   v_hits numeric;
   v_expected text[];
 begin
-  select w.kind into v_named
-  from gdpr_policy.discovery_words() as w
-  where strpos(w.types, p_class) > 0 and p_words ~ w.words and not coalesce(p_words ~ w.veto, false)
-  order by w.rank
+  select w.value ->> 'kind' into v_named
+  from jsonb_array_elements(p_named) with ordinality as w (value, n)
+  where strpos(w.value ->> 'types', p_class) > 0
+  order by w.n
   limit 1;
   if v_named is null then
     -- prose speaks of many things: only what has a name of its own
-    select w.kind, 'comment' into v_named, v_by
-    from gdpr_policy.discovery_words() as w
-    where w.rank between 1 and 9 and strpos(w.types, p_class) > 0 and p_comment ~ w.words and not coalesce(p_comment ~ w.veto, false)
-    order by w.rank
+    select w.value ->> 'kind' into v_named
+    from jsonb_array_elements(p_commented) with ordinality as w (value, n)
+    where (w.value ->> 'rank')::integer < 10 and strpos(w.value ->> 'types', p_class) > 0
+    order by w.n
     limit 1;
+    v_by := 'comment';
   end if;
   -- what nine of ten values are; numbers of which every tenth has the check digit by chance have to be many
   select f.kind, f.hits into v_seen, v_hits
@@ -267,8 +267,8 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_policy.recognise(text, text, text, jsonb) is
-  'What a column holds, as its name, comment and sampled values say; values win over names. Null: nothing that tells of a person.';
+comment on function gdpr_policy.recognise(jsonb, jsonb, text, jsonb) is
+  'What a column holds, as its name and comment (what gdpr_policy.name_kinds() says of them) and sampled values say; values win over names. Null: nothing that tells of a person.';
 
 create or replace function gdpr_policy.special_kinds()
 returns text[]

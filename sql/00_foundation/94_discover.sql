@@ -53,13 +53,20 @@ as $function$
 declare
   v_table record;
   v_facts jsonb;
+  v_known jsonb := gdpr_policy.name_kinds(array(
+    select distinct w.words
+    from gdpr_policy.discover_tables() as t
+    cross join lateral gdpr_policy.discover_columns(t.relation) as c
+    cross join lateral (values (c.words), (c.comment)) as w (words)
+    where w.words is not null
+  ));
 begin
   for v_table in select * from gdpr_policy.discover_tables() loop
     relation := v_table.relation;
     name := v_table.name;
     words := v_table.words;
     problem := v_table.problem;
-    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample, v_table.tuples, v_table.pages) else '{}' end;
+    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample) else '{}' end;
     failed := case when not v_table.readable then 'not readable' else v_facts ->> 'error' end;
     v_facts := v_facts - 'error';
     select max((f.value ->> 'filled')::integer) into rows_seen from jsonb_each(v_facts) as f;
@@ -70,7 +77,7 @@ begin
     ) order by c.attnum), '[]')
     into columns
     from gdpr_policy.discover_columns(v_table.relation) as c
-    cross join lateral gdpr_policy.recognise(c.words, c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
+    cross join lateral gdpr_policy.recognise(v_known -> c.words, v_known -> c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
     return next;
   end loop;
 end
@@ -159,7 +166,7 @@ begin
       limit 1;
       continue when v_link.child is null or v_link.by_actor and not exists (
         select from jsonb_array_elements(v_table.value -> 'columns') as c
-        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address', 'free_text') and not (c.value ->> 'key')::boolean
+        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address') and not (c.value ->> 'key')::boolean
       );
       v_found := v_found + 1;
       v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(

@@ -4715,6 +4715,39 @@ end;
 comment on function gdpr_policy.discovery_words() is
   'What names of columns mean: kind, types it can have, patterns over gdpr_policy.name_words(), patterns that speak against it. English, German, French, Spanish, Italian, Dutch, Portuguese, Polish, Japanese (in Latin letters and in kanji), and some Nordic and Chinese words.';
 
+create or replace function gdpr_policy.name_kinds(p_words text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rule record;
+  v_found jsonb := '[]';
+begin
+  -- rule by rule, not name by name: PostgreSQL keeps some thirty patterns compiled, and to compile one is what costs
+  for v_rule in select * from gdpr_policy.discovery_words() as w order by w.rank loop
+    v_found := v_found || coalesce((
+      select jsonb_agg(jsonb_build_object('words', u.word, 'kind', v_rule.kind, 'types', v_rule.types, 'rank', v_rule.rank))
+      from unnest(p_words) as u (word)
+      where u.word ~ v_rule.words and not coalesce(u.word ~ v_rule.veto, false)
+    ), '[]');
+  end loop;
+  return (
+    select coalesce(jsonb_object_agg(k.words, k.kinds), '{}')
+    from (
+      select f.value ->> 'words' as words, jsonb_agg(f.value - 'words' order by f.n) as kinds
+      from jsonb_array_elements(v_found) with ordinality as f (value, n)
+      group by f.value ->> 'words'
+    ) as k
+  );
+end
+$function$;
+comment on function gdpr_policy.name_kinds(text[]) is
+  'What each of these names (as gdpr_policy.name_words() writes them) can mean, the likeliest first: {words: [{kind, types, rank}]}.';
+
 create or replace function gdpr_policy.person_words(p_words text)
 returns integer
 language sql
@@ -4969,7 +5002,7 @@ end;
 comment on function gdpr_policy.column_problems(regclass, text, jsonb) is 'What apply() would have against this classification of a column.';
 
 create or replace function gdpr_policy.discover_tables()
-returns table (relation regclass, name text, words text, problem text, tuples real, pages bigint, readable boolean)
+returns table (relation regclass, name text, words text, problem text, readable boolean)
 language sql
 stable
 parallel restricted
@@ -4979,9 +5012,6 @@ set quote_all_identifiers = off
 begin atomic
   select c.oid::regclass, format('%s.%s', n.nspname, c.relname), gdpr_policy.name_words(c.relname),
     gdpr_policy.relation_problem(c.oid::regclass),
-    case when c.relkind = 'p' then -1 else c.reltuples end,
-    case when c.relkind = 'p' then (select sum(pg_relation_size(t.relid)) from pg_partition_tree(c.oid) as t where t.isleaf) else pg_relation_size(c.oid) end
-      / current_setting('block_size')::bigint,
     -- a row policy of somebody else would run code of somebody else, with the rights of who looks
     has_any_column_privilege(c.oid, 'select') and (pg_has_role(c.relowner, 'usage') or not row_security_active(c.oid))
   from pg_class as c
@@ -5028,7 +5058,7 @@ end;
 comment on function gdpr_policy.discover_columns(regclass) is
   'The columns of a table. class: t text, d dates and times, n numbers, i addresses of the net, b boolean, y bytes, j documents and arrays.';
 
-create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer, p_tuples real, p_pages bigint)
+create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer)
 returns jsonb
 language plpgsql
 stable
@@ -5042,8 +5072,10 @@ declare
   v_columns text;
   v_values text;
   v_sampling text := '';
+  v_pages bigint;
   v_facts jsonb;
 begin
+  select sum(pg_relation_size(t.relid)) / current_setting('block_size')::bigint into v_pages from pg_partition_tree(p_relation) as t where t.isleaf;
   -- types of the system only: an output function of somebody else would run with the rights of who looks
   select string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
     string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
@@ -5059,9 +5091,9 @@ begin
   if v_columns is null or p_sample < 1 then
     return '{}';
   end if;
-  if p_pages > 200 and p_pages > p_sample / 5 then
+  if v_pages > 200 and v_pages > p_sample / 5 then
     -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
-    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / p_pages));
+    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / v_pages));
   end if;
   execute format(
     $sample$
@@ -5096,11 +5128,11 @@ exception when others then
   return jsonb_build_object('error', sqlstate);
 end
 $function$;
-comment on function gdpr_policy.sample_columns(regclass, integer, real, bigint) is
+comment on function gdpr_policy.sample_columns(regclass, integer) is
   'What a sample of a table''s values looks like, by the number of the column: how many are there (filled, distinct), how long, how many with spaces in them, how many of each kind of gdpr_policy.values_like(). error: the SQLSTATE for which nothing was read.';
 
 create or replace function gdpr_policy.recognise(
-  p_words text, p_comment text, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
+  p_named jsonb, p_commented jsonb, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
 )
 language plpgsql
 immutable
@@ -5117,18 +5149,19 @@ declare
   v_hits numeric;
   v_expected text[];
 begin
-  select w.kind into v_named
-  from gdpr_policy.discovery_words() as w
-  where strpos(w.types, p_class) > 0 and p_words ~ w.words and not coalesce(p_words ~ w.veto, false)
-  order by w.rank
+  select w.value ->> 'kind' into v_named
+  from jsonb_array_elements(p_named) with ordinality as w (value, n)
+  where strpos(w.value ->> 'types', p_class) > 0
+  order by w.n
   limit 1;
   if v_named is null then
     -- prose speaks of many things: only what has a name of its own
-    select w.kind, 'comment' into v_named, v_by
-    from gdpr_policy.discovery_words() as w
-    where w.rank between 1 and 9 and strpos(w.types, p_class) > 0 and p_comment ~ w.words and not coalesce(p_comment ~ w.veto, false)
-    order by w.rank
+    select w.value ->> 'kind' into v_named
+    from jsonb_array_elements(p_commented) with ordinality as w (value, n)
+    where (w.value ->> 'rank')::integer < 10 and strpos(w.value ->> 'types', p_class) > 0
+    order by w.n
     limit 1;
+    v_by := 'comment';
   end if;
   -- what nine of ten values are; numbers of which every tenth has the check digit by chance have to be many
   select f.kind, f.hits into v_seen, v_hits
@@ -5195,8 +5228,8 @@ begin
   end if;
 end
 $function$;
-comment on function gdpr_policy.recognise(text, text, text, jsonb) is
-  'What a column holds, as its name, comment and sampled values say; values win over names. Null: nothing that tells of a person.';
+comment on function gdpr_policy.recognise(jsonb, jsonb, text, jsonb) is
+  'What a column holds, as its name and comment (what gdpr_policy.name_kinds() says of them) and sampled values say; values win over names. Null: nothing that tells of a person.';
 
 create or replace function gdpr_policy.special_kinds()
 returns text[]
@@ -5372,13 +5405,20 @@ as $function$
 declare
   v_table record;
   v_facts jsonb;
+  v_known jsonb := gdpr_policy.name_kinds(array(
+    select distinct w.words
+    from gdpr_policy.discover_tables() as t
+    cross join lateral gdpr_policy.discover_columns(t.relation) as c
+    cross join lateral (values (c.words), (c.comment)) as w (words)
+    where w.words is not null
+  ));
 begin
   for v_table in select * from gdpr_policy.discover_tables() loop
     relation := v_table.relation;
     name := v_table.name;
     words := v_table.words;
     problem := v_table.problem;
-    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample, v_table.tuples, v_table.pages) else '{}' end;
+    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample) else '{}' end;
     failed := case when not v_table.readable then 'not readable' else v_facts ->> 'error' end;
     v_facts := v_facts - 'error';
     select max((f.value ->> 'filled')::integer) into rows_seen from jsonb_each(v_facts) as f;
@@ -5389,7 +5429,7 @@ begin
     ) order by c.attnum), '[]')
     into columns
     from gdpr_policy.discover_columns(v_table.relation) as c
-    cross join lateral gdpr_policy.recognise(c.words, c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
+    cross join lateral gdpr_policy.recognise(v_known -> c.words, v_known -> c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
     return next;
   end loop;
 end
@@ -5478,7 +5518,7 @@ begin
       limit 1;
       continue when v_link.child is null or v_link.by_actor and not exists (
         select from jsonb_array_elements(v_table.value -> 'columns') as c
-        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address', 'free_text') and not (c.value ->> 'key')::boolean
+        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address') and not (c.value ->> 'key')::boolean
       );
       v_found := v_found + 1;
       v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(
