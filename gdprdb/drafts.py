@@ -19,6 +19,14 @@ HEAD = """\
 #  - see what it would change: gdprdb policy plan FILE
 """
 
+#: In which order the settings of a column are read.
+_ORDER = {
+    key: place
+    for place, key in enumerate(
+        ("category", "identifier", "special", "sensitive", "encrypt", "mask", "age", "review")
+    )
+}
+
 #: What no look at tables can tell.
 PURPOSES = """\
 [purposes.service]
@@ -108,7 +116,8 @@ def _text(text: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
+        ordered = sorted(value.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER)))
+        pairs = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in ordered)
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
