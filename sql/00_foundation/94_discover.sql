@@ -193,6 +193,7 @@ parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
+set jit = off
 as $function$
 #variable_conflict use_column
 declare

@@ -349,6 +349,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- rather this gives up than an application: less than deadlock_timeout
 set lock_timeout = '500ms'
+set jit = off
 set debug_print_plan = off
 as $function$
 declare

@@ -286,7 +286,7 @@ def test_a_renewal_of_keys_goes_on_after_a_crash(house: Database, n: int) -> Non
 
 
 #: Records of a file that is imported.
-RECORDS = 1200
+RECORDS = 600
 
 
 def file_of(directory: Path, n: int, part: str) -> Path:
@@ -340,7 +340,7 @@ def test_an_import_goes_on_after_a_crash(
     """Nothing is doubled, nothing lost, whoever dies half way."""
     file = file_of(tmp_path, n, victim)
     ((before,),) = house.rows("select coalesce(sum(last_row), 0)::integer from gdpr.import")
-    process = importer(house, file, "--skip", "--batch", "40")
+    process = importer(house, file, "--skip", "--batch", "20")
     in_the_middle(house, process, before)
     time.sleep(random.Random(3000 + n).uniform(0, 0.2))
     if victim == "server":
@@ -350,8 +350,8 @@ def test_an_import_goes_on_after_a_crash(
     process.communicate(timeout=60)
     # a server whose client died notices with its next word; until then the file is locked to others
     ((half, _),) = came(house, victim, n)
-    assert half % 40 == 0
-    again = importer(house, file, "--skip", "--batch", "40")
+    assert half % 20 == 0
+    again = importer(house, file, "--skip", "--batch", "20")
     (_, said) = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert came(house, victim, n) == [(RECORDS, RECORDS)]
@@ -363,7 +363,7 @@ def test_an_import_goes_on_after_a_crash(
 
 def test_an_import_as_a_whole_is_whole_or_nothing(house: Database, tmp_path: Path) -> None:
     file = file_of(tmp_path, 0, "whole")
-    process = importer(house, file, "--batch", "40")
+    process = importer(house, file, "--batch", "20")
     deadline = time.monotonic() + 60
     busy = "select count(*) from pg_stat_activity where usename = 'crm_app' and backend_xid is not null"
     while house.rows(busy, user="postgres") == [(0,)]:
@@ -374,7 +374,7 @@ def test_an_import_as_a_whole_is_whole_or_nothing(house: Database, tmp_path: Pat
     process.communicate(timeout=60)
     assert process.returncode == 1
     assert came(house, "whole", 0) == [(0, 0)]
-    again = importer(house, file, "--batch", "40")
+    again = importer(house, file, "--batch", "20")
     again.communicate(timeout=120)
     assert again.returncode == 0
     assert came(house, "whole", 0) == [(RECORDS, RECORDS)]

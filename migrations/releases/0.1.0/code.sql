@@ -5545,6 +5545,7 @@ parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
+set jit = off
 as $function$
 #variable_conflict use_column
 declare
@@ -7413,6 +7414,8 @@ language sql
 volatile
 parallel unsafe
 security invoker
+-- the guesses about json add up to a plan that counts as dear: to compile it took fifteen times as long as a hundred rows
+set jit = off
 begin atomic
   with part as materialized (
     select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file, p_lines)
@@ -10835,6 +10838,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- rather this gives up than an application: less than deadlock_timeout
 set lock_timeout = '500ms'
+set jit = off
 set debug_print_plan = off
 as $function$
 declare
