@@ -119,10 +119,13 @@ def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Rec
             raise ValueError(f"{len(values)} fields where the header has {len(header)}")
         # a record may have line breaks in it
         place.line = reader.line_num + 1
-        yield line, {
-            name: None if value == layout.null else value
-            for name, value in zip(header, values, strict=True)
-        }
+        yield (
+            line,
+            {
+                name: None if value == layout.null else value
+                for name, value in zip(header, values, strict=True)
+            },
+        )
 
 
 def _jsonl(file: TextIO, place: _Place) -> Iterator[tuple[int, Record]]:

@@ -1,5 +1,5 @@
-"""The power goes: the server is killed at any point of an erasure, of a batch, of a renewal of keys,
-of an import; the importer itself is killed, too."""
+"""The power goes: the server is killed at any point of an erasure, of a batch, of a renewal of
+keys, of an import; the importer itself is killed, too."""
 
 from __future__ import annotations
 
@@ -313,8 +313,7 @@ def importer(house: Database, file: Path, *how: str) -> subprocess.Popen[str]:
 def came(house: Database, part: str, n: int) -> list[tuple[Any, ...]]:
     """How many guests of a file are there, and how many different ones."""
     return house.rows(
-        "select count(*), count(distinct email) from gdpr_clear.guest"
-        " where starts_with(email, %s)",
+        "select count(*), count(distinct email) from gdpr_clear.guest where starts_with(email, %s)",
         [f"{part}{n}-"],
         user="crm_app",
     )
@@ -365,7 +364,10 @@ def test_an_import_as_a_whole_is_whole_or_nothing(house: Database, tmp_path: Pat
     file = file_of(tmp_path, 0, "whole")
     process = importer(house, file, "--batch", "20")
     deadline = time.monotonic() + 60
-    busy = "select count(*) from pg_stat_activity where usename = 'crm_app' and backend_xid is not null"
+    busy = (
+        "select count(*) from pg_stat_activity"
+        " where usename = 'crm_app' and backend_xid is not null"
+    )
     while house.rows(busy, user="postgres") == [(0,)]:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.capabilities.crm import apply, plan, refused
 from tests.support import OWNER, Database
@@ -38,7 +37,7 @@ def kinds(found: Found, table: str, *, low: bool = False) -> dict[str, str]:
     }
 
 
-# ---------------------------------------------------------------- the application of the other tests
+# ---------------------------------------------------------------- the usual application
 
 
 def test_a_shop_is_understood(unchanged: Database) -> None:
@@ -214,7 +213,8 @@ def create(connection: psycopg.Connection, table: str, columns: dict[str, str]) 
     )
     connection.execute(f"create schema if not exists {schema}".encode())
     connection.execute(
-        f"create table {table} (id bigint generated always as identity primary key, {named})".encode()
+        f"create table {table} (id bigint generated always as identity primary key,"
+        f" {named})".encode()
     )
 
 
@@ -255,7 +255,11 @@ def test_comments_tell_what_names_do_not(db: Database) -> None:
 
 #: Numbers that exist in documentation, with right check digits, and what they are.
 NUMBERS = {
-    "iban": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606"],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00",
+        "GB29NWBK60161331926819",
+        "FR1420041010050500013M02606",
+    ],
     "steuer_id": ["86095742719", "47036892816", "65929970489"],
     "nir": ["255081416802538", "2 55 08 14 168 025 38"],
     "dni": ["12345678Z", "X1234567L", "00000000-T"],
@@ -273,9 +277,7 @@ NUMBERS = {
 
 def test_numbers_with_check_digits(same: Database) -> None:
     def looks(value: str) -> set[str]:
-        return set(
-            same.rows("select gdpr_policy.numbers_like(%s)", [value], user="postgres")[0][0]
-        )
+        return set(same.rows("select gdpr_policy.numbers_like(%s)", [value], user="postgres")[0][0])
 
     for kind, values in NUMBERS.items():
         for value in values:
@@ -344,8 +346,10 @@ def test_things_are_not_persons(db: Database) -> None:
               id int primary key, name text not null, description text, sku text, ean bigint,
               created_by int references app_user, price numeric, weight numeric, title text
             );
-            create table category (id int primary key, name text, parent_id int references category);
-            create table country (code char(2) primary key, name text, phone_prefix text, region text);
+            create table category (id int primary key, name text,
+              parent_id int references category);
+            create table country (code char(2) primary key, name text, phone_prefix text,
+              region text);
             create table mail_template (
               id int primary key, name text, email_subject text, body text, mail_type text
             );
@@ -354,17 +358,22 @@ def test_things_are_not_persons(db: Database) -> None:
               product_id int references product, user_id int not null references app_user
             );
             create table setting (key text primary key, value text, description text);
-            create table race (id int primary key, race_time interval, track_condition text, state text);
-            create table migration (version text primary key, applied_at timestamptz, checksum text);
-            insert into app_user select n, n || '@example.com', 'A', 'B' from generate_series(1, 50) n;
+            create table race (id int primary key, race_time interval, track_condition text,
+              state text);
+            create table migration (version text primary key, applied_at timestamptz,
+              checksum text);
+            insert into app_user select n,
+              n || '@example.com', 'A', 'B' from generate_series(1, 50) n;
             insert into product (id, name, description, sku, ean, price)
               select n, 'Espresso Machine ' || n, 'A machine that makes coffee, number ' || n,
                 '2024-' || lpad((n * 7919)::text, 8, '0'), 4006381333931 + n, n
               from generate_series(1, 300) as n;
             insert into purchase
-              select n, '2026-' || lpad((n * 104729)::text, 9, '0'), 10000000000 + n * 99991, 'open', n, 1 + n % 50
+              select n, '2026-' || lpad((n * 104729)::text, 9, '0'), 10000000000 + n * 99991,
+                'open', n, 1 + n % 50
               from generate_series(1, 300) as n;
-            insert into country select chr(65 + n / 26) || chr(65 + n % 26), 'Land ' || n, '+' || n, 'Europe'
+            insert into country
+              select chr(65 + n / 26) || chr(65 + n % 26), 'Land ' || n, '+' || n, 'Europe'
               from generate_series(1, 200) as n;
             """
         )
@@ -448,7 +457,8 @@ def test_what_cannot_be_encrypted_is_not_proposed_so(db: Database) -> None:
               first_name text
             );
             create view young as select birth_date from member;
-            create table part (id int, email text, first_name text, last_name text, primary key (id))
+            create table part (id int, email text, first_name text, last_name text,
+              primary key (id))
               partition by range (id);
             create table part_1 partition of part for values from (1) to (1000);
             create table base (email text, full_name text);
@@ -484,7 +494,7 @@ def test_no_value_leaves(db: Database) -> None:
     """Not in what is returned, nor in the text of statements, nor in errors."""
     db.rows("create table lead (id int primary key, email text, note text, phone numeric)")
     db.rows(
-        "insert into lead select n, %s, 'call ' || %s || ' about the contract of ' || n, 1234567 + n"
+        "insert into lead select n, %s, 'call ' || %s || ' about contract ' || n, 1234567 + n"
         " from generate_series(1, 40) as n",
         [SECRET, SECRET],
     )
@@ -511,8 +521,10 @@ def test_it_reads_only_and_only_what_the_caller_may(db: Database) -> None:
             """
             create schema theirs;
             create table theirs.person (id int primary key, email text, first_name text);
-            insert into theirs.person select n, n || '@example.com', 'A' from generate_series(1, 9) n;
-            create table theirs.half (id int primary key, a text, b text, first_name text, last_name text);
+            insert into theirs.person select n,
+              n || '@example.com', 'A' from generate_series(1, 9) n;
+            create table theirs.half (id int primary key, a text, b text, first_name text,
+              last_name text);
             insert into theirs.half select n, n || '@example.com', n || '@example.com', 'A', 'B'
               from generate_series(1, 9) n;
             """
@@ -547,17 +559,20 @@ def test_planted_code_does_not_run(db: Database) -> None:
                 """
                 create function m.steal() returns boolean language plpgsql as $$
                 begin raise exception 'planted code runs as %', current_user; end $$;
-                create table m.person (id int primary key, email text, first_name text, last_name text);
+                create table m.person (id int primary key, email text, first_name text,
+                  last_name text);
                 alter table m.person enable row level security;
                 create policy p on m.person using (m.steal());
                 create domain m.email as text;
-                create function m.cast_it(m.email) returns text language sql as 'select m.steal()::text';
+                create function m.cast_it(m.email) returns text language sql
+                  as 'select m.steal()::text';
                 create table m."x'; drop table y; --" (
                   id int primary key, "a'; select m.steal(); --" text, "b"" || m.steal() || '" text,
                   first_name text, last_name text, email m.email
                 );
                 insert into m."x'; drop table y; --" values (1, 'a@b.example', 'b', 'c', 'd', 'e');
-                create function m.left(text, integer) returns text language sql as 'select m.steal()::text';
+                create function m.left(text, integer) returns text language sql
+                  as 'select m.steal()::text';
                 grant usage on schema m to public;
                 grant select on all tables in schema m to public;
                 """

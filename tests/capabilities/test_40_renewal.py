@@ -76,8 +76,10 @@ def words(db: Database, person: int) -> Any:
             "select details from gdpr.restriction_exception where subject_id = %s order by 1",
             "select * from gdpr.rectification where subject_id = %s order by 1",
             "select details from gdpr.source where subject_id = %s order by id",
-            "select id, old from gdpr.audit_log where subject_id = %s and table_name is not null"
-            " order by id",
+            (
+                "select id, old from gdpr.audit_log where subject_id = %s"
+                " and table_name is not null order by id"
+            ),
         )
     ]
 
@@ -127,7 +129,7 @@ def test_everything_of_a_person_is_encrypted_anew(crm: Database, anna: int) -> N
 
     after = versions(crm, anna)
     assert after.pop("audit") == before.pop("audit") == {1}
-    assert after == dict.fromkeys(before, {2})
+    assert after == {key: {2} for key in before}
     assert words(crm, anna) == read
     assert crm.rows("select * from gdpr_clear.customer order by id", user="crm_app") == rows
     assert versions(crm, subject(crm, "crm.customer", 2)) == others
@@ -213,7 +215,7 @@ def test_a_value_of_before_opens_and_no_other(crm: Database, anna: int) -> None:
 def test_evidence_changes_in_nothing_else(crm: Database, anna: int) -> None:
     """Who may write everything, and renews a key, can still not rewrite what happened."""
     with psycopg.connect(crm.dsn("postgres")) as superuser:
-        forged = "gdpr_internal.seal_evidence(subject_id, '{\"text\": \"forged\"}')"
+        forged = 'gdpr_internal.seal_evidence(subject_id, \'{"text": "forged"}\')'
         for setting in ("", "on"):
             for change in (
                 f"gdpr_internal.source set details = {forged}",
@@ -338,12 +340,16 @@ def old_values(db: Database) -> int:
 
 def test_batches_resume_where_they_stopped(people: Database) -> None:
     assert people.rows("select gdpr.renew_keys(15)") == [(15,)]
-    (started,) = people.rows("select made_before, persons, renewed, remaining from gdpr.key_renewal")
+    (started,) = people.rows(
+        "select made_before, persons, renewed, remaining from gdpr.key_renewal"
+    )
     assert started[1:] == (40, 15, 25)
     with refused("PR414", "renewal_open"):
         people.rows("select gdpr.renew_keys(15, now() - interval '1 day')")
     # who comes now has a new key already
-    people.rows("insert into public.person values (41, '41@example.com', 'Name 41')", user="crm_app")
+    people.rows(
+        "insert into public.person values (41, '41@example.com', 'Name 41')", user="crm_app"
+    )
     dead = people.connect(autocommit=False)
     dead.execute("select gdpr.renew_keys(15)")
     dead.close()
@@ -402,8 +408,10 @@ def test_nothing_is_lost_beside_writers(people: Database, isolation: str) -> Non
                         "update public.person set name = 'Name ' || id where id = %(n)s",
                         "update public.person set email = %(n)s || '@Example.com' where id = %(n)s",
                         "delete from public.person where id = %(new)s",
-                        "insert into public.person values (%(new)s, %(n)s || '@example.com',"
-                        " 'Name ' || %(new)s) on conflict do nothing",
+                        (
+                            "insert into public.person values (%(new)s, %(n)s || '@example.com',"
+                            " 'Name ' || %(new)s) on conflict do nothing"
+                        ),
                         "update public.person set name = null where id = %(n)s;",
                     )
                 )
@@ -478,9 +486,8 @@ def test_keys_that_nothing_needs_any_more_are_dropped(people: Database) -> None:
         " as $$ select '-infinity'::date $$",
         user="postgres",
     )
-    with people.connect(autocommit=False) as session:
-        with refused("PR004", "invalid_argument"):
-            session.execute(
-                "do $$ begin for n in 1..100 loop perform gdpr.renew_key(1); end loop; end $$"
-            )
+    with people.connect(autocommit=False) as session, refused("PR004", "invalid_argument"):
+        session.execute(
+            "do $$ begin for n in 1..100 loop perform gdpr.renew_key(1); end loop; end $$"
+        )
     assert people.rows(size, user="postgres") == [(48 + 2 * 80,)]

@@ -11,20 +11,22 @@ from gdprdb.drafts import Finding, draft
 from tests.support import Database, Run
 
 
-@pytest.fixture(autouse=True)
-def dsn(run: Run, monkeypatch: pytest.MonkeyPatch, chinook: Database) -> Database:
-    """The sample shop, and the environment variable that names it."""
+@pytest.fixture
+def look(run: Run, monkeypatch: pytest.MonkeyPatch, chinook: Database) -> Run:
+    """The command line, which finds the sample shop."""
     monkeypatch.setenv("GDPRDB_DSN", chinook.dsn())
-    return chinook
+    return run
 
 
-def test_a_policy_is_written_planned_and_applied(run: Run, dsn: Database, tmp_path: Path) -> None:
+def test_a_policy_is_written_planned_and_applied(
+    look: Run, chinook: Database, tmp_path: Path
+) -> None:
     file = tmp_path / "policy.toml"
-    written = run("discover", "--write", str(file))
+    written = look("discover", "--write", str(file))
     assert (written.code, written.out) == (0, "")
     assert "4 tables" in written.err
     text = file.read_text()
-    assert '# high: a row is a person: first_name (given name)' in text
+    assert "# high: a row is a person: first_name (given name)" in text
     policy = tomllib.loads(text)
     assert policy["tables"]["public.customer"]["match_on"] == ["email"]
     assert policy["tables"]["public.customer"]["columns"]["email"] == {
@@ -36,31 +38,31 @@ def test_a_policy_is_written_planned_and_applied(run: Run, dsn: Database, tmp_pa
     }
     assert policy["tables"]["public.invoice_line"]["subject"] == {"via": "invoice_id"}
     # what stands in the file is what the database says that it would plan
-    (drafted,) = dsn.rows("select gdpr.draft_policy()")[0]
+    (drafted,) = chinook.rows("select gdpr.draft_policy()")[0]
     assert drafted["tables"] == policy["tables"]
     assert "leonekohler" not in text
     assert "Köhler" not in text
-    assert run("policy", "plan", str(file)).code == 0
-    applied = run("policy", "apply", str(file), "--yes")
+    assert look("policy", "plan", str(file)).code == 0
+    applied = look("policy", "apply", str(file), "--yes")
     assert applied.code == 0, applied.err
-    assert run("policy", "check", str(file)).code == 0
+    assert look("policy", "check", str(file)).code == 0
     # nothing is left to find, and a file is never written over
-    assert run("discover", "--format", "json").data == []
-    again = run("discover", "--write", str(file))
+    assert look("discover", "--format", "json").data == []
+    again = look("discover", "--write", str(file))
     assert again.code == 1
     assert "exists" in again.err
-    added = run("discover", "--write", "-")
+    added = look("discover", "--write", "-")
     assert "A policy is in force" in added.out
 
 
-def test_it_is_shown(run: Run) -> None:
-    shown = run("discover", "--format", "json")
+def test_it_is_shown(look: Run) -> None:
+    shown = look("discover", "--format", "json")
     assert shown.code == 0
     found = {(row["table_name"], row["column_name"]): row for row in shown.data}
     assert found["public.customer", "phone"]["reason"].startswith("58 of 58 sampled values")
-    names = run("discover", "--sample", "0", "--format", "json").data
+    names = look("discover", "--sample", "0", "--format", "json").data
     assert {row["column_name"] for row in names if row["identifier"] == "email"} == {"email"}
-    assert run("discover", "--sample", "-1").code == 2
+    assert look("discover", "--sample", "-1").code == 2
 
 
 def test_names_do_not_write_the_file() -> None:

@@ -107,7 +107,7 @@ def test_a_mapping_has_two_sides(importer: Run, tmp_path: Path) -> None:
     assert "FIELD=COLUMN" in outcome.err
 
 
-def test_lines_are_those_of_the_file(crm: Database, importer: Run, tmp_path: Path) -> None:
+def test_lines_are_those_of_the_file(importer: Run, tmp_path: Path) -> None:
     """Line breaks in fields, empty lines, and batches that part anywhere."""
     file = tmp_path / "fair.csv"
     file.write_text(

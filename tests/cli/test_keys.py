@@ -68,9 +68,7 @@ def test_all_sessions_are_locked(run: Run, key: str, empty_db: Database) -> None
     assert session.execute(status).fetchall() == [(False,)]
 
 
-def test_persons_get_new_keys(
-    run: Run, db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_persons_get_new_keys(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDPRDB_DSN", db.dsn())
     monkeypatch.setattr("gdprdb.cli.keys.TRIES", 2)
     db.rows(

@@ -38,7 +38,10 @@ def open_value(data_key: bytes, subject: int, column: int, value: str, version: 
     assert value.startswith("gdpr1:")
     raw = base64.b64decode(value.removeprefix("gdpr1:"), validate=True)
     header = (
-        b"\x01" + version.to_bytes(4, "big") + subject.to_bytes(8, "big") + column.to_bytes(4, "big")
+        b"\x01"
+        + version.to_bytes(4, "big")
+        + subject.to_bytes(8, "big")
+        + column.to_bytes(4, "big")
     )
     assert raw[:17] == header
     assert hmac.compare_digest(raw[-32:], mac(data_key[32:], raw[:-32]))
@@ -71,7 +74,10 @@ def test_a_key_ring_opens_values_of_each_of_its_keys() -> None:
     assert list(keys) == [2, 1]
     for value in vector["values"]:
         opened = open_value(
-            keys[value["version"]], vector["subject"], vector["column"], value["value"],
+            keys[value["version"]],
+            vector["subject"],
+            vector["column"],
+            value["value"],
             value["version"],
         )
         assert opened == value["plaintext"]

@@ -5058,44 +5058,15 @@ end;
 comment on function gdpr_policy.discover_columns(regclass) is
   'The columns of a table. class: t text, d dates and times, n numbers, i addresses of the net, b boolean, y bytes, j documents and arrays.';
 
-create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer)
-returns jsonb
-language plpgsql
+create or replace function gdpr_policy.sample_code(p_relation regclass, p_sample integer)
+returns text
+language sql
 stable
-parallel unsafe
+parallel restricted
 security invoker
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
-set jit = off
-as $function$
-declare
-  v_columns text;
-  v_values text;
-  v_sampling text := '';
-  v_pages bigint;
-  v_facts jsonb;
-begin
-  select sum(pg_relation_size(t.relid)) / current_setting('block_size')::bigint into v_pages from pg_partition_tree(p_relation) as t where t.isleaf;
-  -- types of the system only: an output function of somebody else would run with the rights of who looks
-  select string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
-    string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
-  into v_columns, v_values
-  from pg_attribute as a
-  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
-    and format_type(a.atttypid, null) in ('text', 'character varying', 'character', 'bigint', 'numeric', 'json', 'jsonb')
-    and has_column_privilege(a.attrelid, a.attnum, 'select')
-    and not exists (
-      select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-        and a.atttypid in ('bigint'::regtype, 'numeric'::regtype)
-    );
-  if v_columns is null or p_sample < 1 then
-    return '{}';
-  end if;
-  if v_pages > 200 and v_pages > p_sample / 5 then
-    -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
-    v_sampling := format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / v_pages));
-  end if;
-  execute format(
+begin atomic
+  select format(
     $sample$
 with s as materialized (
   select %s from %s as t%s limit %s
@@ -5120,8 +5091,52 @@ left join (
   group by x.attnum
 ) as k on k.attnum = f.attnum
 $sample$,
-    v_columns, p_relation, v_sampling, p_sample, v_values
-  ) into v_facts;
+    string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
+    p_relation,
+    -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
+    case when p.pages > greatest(200, p_sample / 5)
+      then format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / p.pages)) else '' end,
+    p_sample,
+    string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
+  )
+  from pg_attribute as a
+  cross join (
+    select sum(pg_relation_size(t.relid)) / current_setting('block_size')::bigint as pages
+    from pg_partition_tree(p_relation) as t
+    where t.isleaf
+  ) as p
+  -- types of the system only: an output function of somebody else would run with the rights of who looks
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+    and format_type(a.atttypid, null) in ('text', 'character varying', 'character', 'bigint', 'numeric', 'json', 'jsonb')
+    and has_column_privilege(a.attrelid, a.attnum, 'select')
+    and not exists (
+      select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        and a.atttypid in ('bigint'::regtype, 'numeric'::regtype)
+    )
+  group by p.pages
+  having p_sample > 0;
+end;
+comment on function gdpr_policy.sample_code(regclass, integer) is
+  'The query that looks at a sample of a table''s values: those columns that the caller may read and that are of types of the system. Null: there are none.';
+
+create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+set jit = off
+as $function$
+declare
+  v_code text;
+  v_facts jsonb;
+begin
+  v_code := gdpr_policy.sample_code(p_relation, p_sample);
+  if v_code is not null then
+    execute v_code into v_facts;
+  end if;
   return coalesce(v_facts, '{}');
 exception when others then
   -- locked, not to be read, damaged: what it says could hold a value
