@@ -69,10 +69,40 @@ $function$;
 comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
   'Encrypts a value: p_key 64 bytes (AES-256, HMAC), or a key ring that begins with them; p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
 
+create or replace function gdpr_internal.ring_now(p_key bytea, p_subject bigint)
+returns bytea
+language plpgsql
+-- volatile, to see what was committed after the statement began
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+  v_wrapped bytea;
+  v_ring bytea;
+begin
+  select coalesce(e.material, gdpr_internal.given_key(e.ticket_key)) into v_kek
+  from gdpr_internal.key_encryption_key as e
+  where e.retired_at is null;
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  v_ring := gdpr_internal.unwrap_key(v_kek, int8send(p_subject), v_wrapped);
+  -- for those alone who have the key that was
+  if gdpr_internal.ring_key(v_ring, gdpr_internal.key_version(p_key)) = substr(p_key, 1, 64) then
+    return v_ring;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.ring_now(bytea, bigint) is
+  'The key ring of a person as it is now, for whoever holds the one that it was a moment ago: a row that was locked can be younger than the statement, and so than the key that this has read.';
+
 create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
 returns text
 language plpgsql
-immutable
+stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -92,8 +122,11 @@ begin
   if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     v_raw := decode(substr(p_value, 7), 'base64');
     v_length := length(v_raw);
-    if length(p_key) > 64 then
-      v_key := gdpr_internal.ring_key(p_key, substr(v_raw, 2, 4));
+    if substr(v_raw, 2, 4) <> gdpr_internal.key_version(p_key) then
+      v_key := coalesce(
+        gdpr_internal.ring_key(p_key, substr(v_raw, 2, 4)),
+        gdpr_internal.ring_key(gdpr_internal.ring_now(p_key, p_subject), substr(v_raw, 2, 4))
+      );
     end if;
   end if;
   if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
@@ -234,8 +267,6 @@ begin
   if p_value is null then
     return null;
   end if;
-  -- who renews the key waits, and finds what is sealed here
-  perform from gdpr_internal.subject_key as k where k.subject_id = p_subject for share;
   v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
   return gdpr_internal.seal_value(v_key, gdpr_internal.gen_random_bytes(16), p_subject, 0, p_value);
 end

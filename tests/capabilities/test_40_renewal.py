@@ -389,6 +389,32 @@ def test_an_older_snapshot_does_not_write_with_the_old_key(people: Database) -> 
     late.rollback()
 
 
+def test_a_row_that_was_waited_for_opens_with_the_new_key(people: Database) -> None:
+    """A locking read that meets a renewal has read the old key, and gets the new row."""
+    renewer = people.connect(autocommit=False)
+    renewer.execute("select gdpr.renew_key(3)")
+    got: list[Any] = []
+
+    def read() -> None:
+        with psycopg.connect(people.dsn("crm_app")) as app:
+            got.extend(
+                app.execute(
+                    "select name, email from gdpr_clear.person where id = 3 for update"
+                ).fetchall()
+            )
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 20
+    while people.rows(waiting, user="postgres") == [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    renewer.commit()
+    reader.join(20)
+    assert got == [("Name 3", "3@example.com")]
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 def test_nothing_is_lost_beside_writers(people: Database, isolation: str) -> None:
     """Sessions insert, change and erase persons while all their keys are renewed, over and over."""
@@ -406,6 +432,7 @@ def test_nothing_is_lost_beside_writers(people: Database, isolation: str) -> Non
                     (
                         "update gdpr_clear.person set name = name where id = %(n)s",
                         "update public.person set name = 'Name ' || id where id = %(n)s",
+                        "select name, email from gdpr_clear.person where id = %(n)s for update",
                         "update public.person set email = %(n)s || '@Example.com' where id = %(n)s",
                         "delete from public.person where id = %(new)s",
                         (
