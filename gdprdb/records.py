@@ -47,7 +47,18 @@ def fingerprint(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), lines
 
 
-def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[int, list[Record]]]:
+@dataclass(slots=True)
+class _Place:
+    """Where in a file reading has come to.
+
+    Attributes:
+        line: on which the next record begins, or the one that cannot be read.
+    """
+
+    line: int = 1
+
+
+def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[list[int], list[Record]]]:
     """The records of a file, so many at a time.
 
     Args:
@@ -56,69 +67,77 @@ def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[int, list[Re
         size: records of a chunk.
 
     Yields:
-        The number of the first record of the chunk, as a line if none has line breaks in
-        it (the header of CSV is line 1), and the records.
+        The line on which each record of the chunk begins, and the records.
 
     Raises:
-        GdprdbError: a record cannot be read; it is named by its number, never shown.
+        GdprdbError: a record cannot be read; it is named by its line, never shown.
     """
     with path.open(encoding=layout.encoding, newline="") as file:
-        first = 2 if layout.style == "csv" else 1
-        records = _numbered(_csv(file, layout) if layout.style == "csv" else _jsonl(file), first)
+        place = _Place()
+        records = _told(
+            _csv(file, layout, place) if layout.style == "csv" else _jsonl(file, place), place
+        )
         while chunk := list(islice(records, size)):
-            yield first, [_renamed(record, layout.columns) for record in chunk]
-            first += len(chunk)
+            lines = [line for line, _ in chunk]
+            yield lines, [_renamed(record, layout.columns) for _, record in chunk]
 
 
-def _numbered(records: Iterator[Record], first: int) -> Iterator[Record]:
-    """The same records; what cannot be read is told by its number."""
-    number = first
+def _told(records: Iterator[tuple[int, Record]], place: _Place) -> Iterator[tuple[int, Record]]:
+    """The same records; what cannot be read is told by its line."""
     while True:
         try:
             record = next(records, None)
         except UnicodeDecodeError as error:
             raise GdprdbError(
-                f"the file is not in {error.encoding}, near line {number}",
+                f"the file is not in {error.encoding}, near line {place.line}",
                 hint="--encoding says what it is in.",
             ) from None
         except (csv.Error, json.JSONDecodeError, ValueError) as error:
             said = str(error) if type(error) is ValueError else "it is not in the format"
             raise GdprdbError(
-                f"line {number} cannot be read: {said}",
+                f"line {place.line} cannot be read: {said}",
                 hint="--delimiter and --input say how the file is written.",
             ) from None
         if record is None:
             return
         yield record
-        number += 1
 
 
-def _csv(file: TextIO, layout: Layout) -> Iterator[Record]:
+def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record]]:
     """Records of CSV, as RFC 4180 has it; the first names the columns."""
     reader = csv.reader(file, delimiter=layout.delimiter, strict=True)
     header = next(reader, [])
     if len(set(header)) != len(header) or not all(header):
         raise ValueError("the header has no name, or the same twice")
+    place.line = reader.line_num + 1
     for values in reader:
+        line = place.line
         if not values:
+            place.line = reader.line_num + 1
             continue
         if len(values) != len(header):
             raise ValueError(f"{len(values)} fields where the header has {len(header)}")
-        yield {
-            name: None if value == layout.null else value
-            for name, value in zip(header, values, strict=True)
-        }
+        # a record may have line breaks in it
+        place.line = reader.line_num + 1
+        yield (
+            line,
+            {
+                name: None if value == layout.null else value
+                for name, value in zip(header, values, strict=True)
+            },
+        )
 
 
-def _jsonl(file: TextIO) -> Iterator[Record]:
+def _jsonl(file: TextIO, place: _Place) -> Iterator[tuple[int, Record]]:
     """Records of JSON lines; numbers stay as they are written."""
-    for line in file:
+    for number, line in enumerate(file, 1):
+        place.line = number
         if not line.strip():
             continue
         record = json.loads(line, parse_float=str)
         if not isinstance(record, dict):
             raise ValueError("it is no JSON object")
-        yield record
+        yield number, record
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, LiteralString
 
 import psycopg
@@ -14,6 +15,7 @@ from gdprdb.dsn import one
 #: The text that gdpr.create_key('session') would have returned, and fixed random bytes.
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 DATA_KEY = bytes(range(0x40, 0x80))
+RENEWED_KEY = bytes(range(0xA0, 0xE0))
 DIGEST_KEY = bytes(range(0x80, 0xA0))
 IV = bytes(range(0xF0, 0x100))
 
@@ -44,6 +46,29 @@ def generate() -> str:
         migrate.init(cluster.dsn(DATABASE, OWNER))
         with psycopg.connect(cluster.dsn(DATABASE)) as superuser:
             return json.dumps(_vectors(superuser), ensure_ascii=False, indent=2) + "\n"
+
+
+def _ring(ask: Callable[..., Any]) -> dict[str, Any]:
+    """A person's key ring after one renewal, and a value under each of its keys."""
+    ring = ask(
+        "select gdpr_internal.ring_entry(%s, 2, '2026-10-01 00:00:00+00')"
+        " || gdpr_internal.ring_entry(%s, 1, '2026-02-03 04:05:06+00')",
+        RENEWED_KEY,
+        DATA_KEY,
+    )
+    seal = "select gdpr_internal.seal_value(%s, %s, 1, 3, %s)"
+    return {
+        "ring": ring,
+        "subject": 1,
+        "column": 3,
+        "values": [
+            {"version": version, "plaintext": plaintext, "value": ask(seal, key, IV, plaintext)}
+            for version, key, plaintext in (
+                (2, bytes.fromhex(ring), "Ada Larsen"),
+                (1, DATA_KEY, "Ada Byron"),
+            )
+        ],
+    }
 
 
 def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
@@ -91,6 +116,7 @@ def _vectors(superuser: psycopg.Connection) -> dict[str, Any]:
             }
             for subject, column, plaintext in VALUES
         ],
+        "key_ring": _ring(ask),
         "digests": [
             {
                 "digest_key": DIGEST_KEY.hex(),

@@ -17,6 +17,7 @@ from gdprdb.cli import (
     consent,
     db,
     demo,
+    discover,
     doctor,
     form,
     guard,
@@ -41,7 +42,7 @@ from gdprdb.cli.options import Commands
 
 #: What there is, in the order of the journey of a datum.
 PANELS: dict[str, tuple[click.Command, ...]] = {
-    "Install and declare": (db.db, keys.keys, policy.policy),
+    "Install and declare": (db.db, keys.keys, discover.discover, policy.policy),
     "Collect on a lawful basis": (
         importing.import_,
         source.source,

@@ -16,15 +16,15 @@ from gdprdb.cli.output import Rows, advancing, output, say
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS
 
-#: How much of a file goes to the database at a time.
-_CHUNK = 5_000
+#: Records of a file that go to the database at a time.
+BATCH = 5_000
 
 _IMPORT = (
-    "select line, problem from"
-    " gdpr.import_rows(%s::text::regclass, %s, %s, p_skip => %s, p_first => %s, p_file => %s)"
+    "select line, problem, taken from gdpr.import_rows(%s::text::regclass, %s, %s,"
+    " p_skip => %s, p_first => %s, p_file => %s, p_lines => %s)"
 )
 _DONE = (
-    "select coalesce(max(last_line), 0) from gdpr.import"
+    "select coalesce(max(last_row), 0) from gdpr.import"
     " where table_name = %s::text::regclass and file = %s"
 )
 
@@ -64,6 +64,13 @@ def _mapping(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
     is_flag=True,
     help="Take the other rows when some are refused, some thousands at a time.",
 )
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=BATCH,
+    show_default=True,
+    help="Records that go to the database at a time; with --skip, each time a transaction.",
+)
 @dry_run_option
 @output
 def import_(
@@ -73,15 +80,18 @@ def import_(
     written: str | None,
     note: str | None,
     skip: bool,
+    batch: int,
     dry_run: bool,
     **layout: Any,
 ) -> Rows:
     """Import FILE, CSV or JSON lines, into a protected TABLE, and list the lines that were refused.
 
+    And, where the policy only warns of blocked identifiers, the lines that have one.
+
     COPY FROM is refused by PostgreSQL where row security is on. Rows are inserted with your
     own rights; their source is the import and the name of the file. Either all of the file
     is taken or nothing; with --skip all that can be, and if that stops in between, the same
-    command goes on after the last line that was done.
+    command goes on after the last record that was done.
 
     Example:
 
@@ -91,33 +101,44 @@ def import_(
     wanted = records.Layout(style, **layout)
     digest, lines = records.fingerprint(file)
     source = {"file": file.name} | ({"note": note} if note else {})
-    refused: list[tuple[Any, ...]] = []
-    taken = 0
+    told: list[tuple[Any, ...]] = []
+    first, taken, refused = 1, 0, 0
     warnings = Counter[str]()
     with database(dsn, dry_run=dry_run) as connection:
         connection.add_notice_handler(lambda said: _count(warnings, said))
         (done,) = one(connection, _DONE, [table, digest])
         with advancing("importing", lines, done) as advance:
-            for first, rows in records.chunks(file, wanted, _CHUNK):
-                if first + len(rows) - 1 <= done:
-                    continue
-                answer = connection.execute(
-                    _IMPORT, [table, Jsonb(rows), Jsonb(source), skip, first, digest]
-                ).fetchall()
-                if skip and not dry_run:
-                    connection.commit()
-                refused += answer
-                taken += len(rows) - max(0, done - first + 1) - len(answer)
-                advance(len(rows))
+            for places, rows in records.chunks(file, wanted, batch):
+                if first + len(rows) - 1 > done:
+                    answer = connection.execute(
+                        _IMPORT, [table, Jsonb(rows), Jsonb(source), skip, first, digest, places]
+                    ).fetchall()
+                    if skip and not dry_run:
+                        connection.commit()
+                    told += answer
+                    failed = sum(not came for *_, came in answer)
+                    refused += failed
+                    taken += len(rows) - max(0, done - first + 1) - failed
+                    advance(len(rows))
+                first += len(rows)
     if done:
-        say(f"Lines up to {done} had been imported before.")
+        say(f"The first {done} records of the file had been imported before.")
     for words, count in warnings.items():
         say(f"Warning, {count} times: {words}")
-    say(f"{taken} rows {'would be ' * dry_run}imported, {len(refused)} refused.")
-    return Rows(("line", "problem"), refused, exit_code=FINDINGS if refused else 0)
+    warned = len(told) - refused
+    say(
+        f"{taken} rows {'would be ' * dry_run}imported"
+        + f", {warned} of them with a blocked identifier" * bool(warned)
+        + f", {refused} refused."
+    )
+    return Rows(("line", "problem", "taken"), told, exit_code=FINDINGS if told else 0)
 
 
 def _count(warnings: Counter[str], said: psycopg.errors.Diagnostic) -> None:
-    """Count a warning of the database by its words."""
-    if said.severity_nonlocalized == "WARNING" and said.message_primary:
+    """Count a warning of the database by its words; blocked identifiers are named by line."""
+    if (
+        said.severity_nonlocalized == "WARNING"
+        and said.message_primary
+        and said.constraint_name != "gdpr_blocked_identifier"
+    ):
         warnings[said.message_primary] += 1

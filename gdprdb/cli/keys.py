@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,12 @@ INHERITANCE_PER_GRANT = 160000
 
 #: Seconds between two looks at what keeps a rotation from its end.
 PAUSE = 0.2
+
+#: Persons given a new data key by one transaction.
+RENEWAL_BATCH = 200
+
+#: How often a renewal looks again for persons whom somebody was writing, before it gives up.
+TRIES = 25
 
 provider_option = click.option(
     "--provider",
@@ -46,7 +53,7 @@ key_file_option = click.option(
 
 @click.group()
 def keys() -> None:
-    """Create, see, replace, lock and prove the key-encryption key.
+    """Create, see, replace, lock and prove the key-encryption key; renew the keys of persons.
 
     Keys are never arguments: those stand in the shell's history and in the list of processes.
 
@@ -214,6 +221,126 @@ def _finish(connection: psycopg.Connection) -> None:
             time.sleep(PAUSE)
         else:
             return
+
+
+@keys.command()
+@dsn_option
+@click.option("--subject-id", type=int, help="This person alone.")
+@click.option(
+    "--older-than",
+    metavar="INTERVAL",
+    help="Persons whose key was made longer ago than this ('2 years'); all by default.",
+)
+@click.option(
+    "--made-under",
+    type=int,
+    metavar="ID",
+    help="Persons whose key was made while this key-encryption key was in force, or before:"
+    " the id that keys status shows of a retired one.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=RENEWAL_BATCH,
+    show_default=True,
+    help="Persons renewed by one transaction.",
+)
+def renew(
+    dsn: str | None,
+    subject_id: int | None,
+    older_than: str | None,
+    made_under: int | None,
+    batch: int,
+) -> None:
+    """Give persons new data keys, and encrypt anew all that is under the old ones.
+
+    Rows, evidence and mails are written anew, in batches, while applications work; called
+    again after it was stopped, it goes on. Old values in the audit log stay under the old
+    key, which is kept for them until the person is erased.
+
+    Example:
+
+        gdprdb keys renew --older-than '2 years'
+
+        gdprdb keys renew --subject-id 42
+    """
+    if sum(given is not None for given in (subject_id, older_than, made_under)) > 1:
+        raise click.UsageError("one of --subject-id, --older-than and --made-under")
+    with database(dsn) as connection:
+        if subject_id is not None:
+            connection.execute("select gdpr.renew_key(%s)", [subject_id])
+            say("The person has a new data key.")
+            return
+        connection.commit()
+        connection.autocommit = True
+        current = connection.execute(
+            "select made_before, persons - remaining, persons from gdpr.key_renewal"
+            " where finished_at is null"
+        ).fetchone()
+        if current is not None and (older_than or made_under is not None):
+            raise GdprdbError(
+                f"a renewal of the keys made before {current[0]:%Y-%m-%d %H:%M} is going on:"
+                " call it without options to finish that first"
+            )
+        if current is not None:
+            say("A renewal is going on: it is resumed.")
+        before = _made_before(connection, older_than, made_under)
+        left = _renew(connection, before, batch)
+        if left:
+            raise GdprdbError(
+                f"{left} persons keep their old key for now: others are writing their rows, or"
+                " something stands in the way, as gdpr.renew_key() of each says"
+            )
+        say("Everybody has a new data key.")
+
+
+def _made_before(
+    connection: psycopg.Connection, older_than: str | None, made_under: int | None
+) -> datetime.datetime | None:
+    """Up to which time keys were made that are to be renewed; None for all there are."""
+    if older_than is not None:
+        (before,) = one(connection, "select statement_timestamp() - %s::interval", [older_than])
+        assert isinstance(before, datetime.datetime)
+        return before
+    if made_under is not None:
+        found = connection.execute(
+            "select retired_at from gdpr.key_status where id = %s", [made_under]
+        ).fetchone()
+        if found is None or found[0] is None:
+            raise GdprdbError(
+                f"{made_under} is no retired key: see gdprdb keys status, and rotate it first"
+            )
+        assert isinstance(found[0], datetime.datetime)
+        return found[0]
+    return None
+
+
+def _renew(connection: psycopg.Connection, before: datetime.datetime | None, batch: int) -> int:
+    """Renew in batches, each a transaction of its own; how many persons are left at the end."""
+    told: set[str] = set()
+
+    def tell(said: psycopg.errors.Diagnostic) -> None:
+        if said.message_primary and said.message_primary not in told:
+            told.add(said.message_primary)
+            say(f"Warning: {said.message_primary}. {said.message_hint or ''}")
+
+    connection.add_notice_handler(tell)
+    progress = "select persons, remaining from gdpr.key_renewal order by id desc limit 1"
+    (renewed,) = one(connection, "select gdpr.renew_keys(%s, %s)", [batch, before])
+    (total, remaining) = one(connection, progress)
+    tries = TRIES
+    with advancing("Renewing keys", total, total - remaining) as advance:
+        # a call that finds nothing more to do has ended the renewal, or everybody left is locked
+        while renewed or (remaining and tries):
+            if not renewed:
+                tries -= 1
+                time.sleep(PAUSE)
+            (renewed,) = one(connection, "select gdpr.renew_keys(%s)", [batch])
+            advance(renewed)
+            if not renewed:
+                (_, remaining) = one(connection, progress)
+    assert isinstance(remaining, int)
+    return remaining
 
 
 @keys.command()

@@ -224,7 +224,8 @@ declare
   v_claimed integer;
 begin
   insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
-  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
+  -- a row may hold one number twice: as telephone and as mobile
+  select distinct on (d.digest) d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
   on conflict (digest) do update

@@ -74,7 +74,7 @@ end
 $function$;
 comment on function gdpr_internal.failed_column(regclass, jsonb) is 'The first column of a row whose value is none of its type, if one is to blame.';
 
-create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text)
+create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text, p_lines bigint[])
 returns table (code text, contents jsonb[], lines bigint[], source_before text)
 language plpgsql
 volatile
@@ -94,9 +94,11 @@ begin
       where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
+    or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
+    or array_position(p_lines, null) is not null
   then
     perform gdpr_internal.refuse(
-      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first line is 1 or more, a file is a digest in hexadecimal'
+      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, and there are as many lines as rows'
     );
   end if;
   v_source := p_source || v_source;
@@ -106,9 +108,9 @@ begin
     insert into gdpr_internal.import as i (table_id, file)
     values (v_table, p_file)
     on conflict (table_id, file) do update set continued_at = statement_timestamp(), login = session_user
-    returning i.last_line into v_done;
+    returning i.last_row into v_done;
     if v_done > 0 and p_first > v_done + 1 then
-      perform gdpr_internal.refuse('invalid_argument', format('lines of this file are missing: go on with line %s', v_done + 1));
+      perform gdpr_internal.refuse('invalid_argument', format('rows of this file are missing: go on with row %s', v_done + 1));
     end if;
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
@@ -116,7 +118,7 @@ begin
     select array_agg(x.content order by x.line), array_agg(x.line order by x.line), gdpr_internal.import_code(p_table, x.columns)
     from (
       select
-        e.content, p_first + e.n - 1 as line,
+        e.content, coalesce(p_lines[e.n], p_first + e.n - 1) as line,
         -- a column that a row leaves out gets its default
         array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
       from jsonb_array_elements(p_rows) with ordinality as e (content, n)
@@ -130,8 +132,8 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text) is
-  'The INSERT for each set of columns that rows have, their rows and lines; lines of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
+comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]) is
+  'The INSERT for each set of columns that rows have, their rows and lines; rows of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
 
 create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_lines bigint[])
 returns table (line bigint, content jsonb, state text, constraint_name text, column_name text)
@@ -208,7 +210,7 @@ begin
   if p_rows > 0 then
     perform set_config('gdpr.source', p_source_before, true);
     update gdpr_internal.import as i
-    set last_line = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
+    set last_row = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
     where i.table_id = gdpr_internal.table_id(p_table) and i.file = p_file;
     perform gdpr_internal.audit_event(
       'IMPORT', null, jsonb_build_object('table', p_table::text, 'taken', p_rows - v_refused, 'refused', v_refused)
@@ -220,17 +222,53 @@ $function$;
 comment on function gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) is
   'Keeps how far a file is imported and records how many rows came, or takes everything back. Error: PR109.';
 
+create or replace function gdpr_internal.blocked_lines(p_table regclass, p_contents jsonb[], p_lines bigint[])
+returns table (line bigint, column_name text)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+begin
+  -- where they are refused the refusal names them; blocked values do not show by that which of a duplicate and a block it was
+  if not exists (select from gdpr_internal.protected_table as t where t.id = v_table and t.blocklist = 'warn') then
+    return;
+  end if;
+  return query
+  select r.line, string_agg(c.column_name, ', ' order by c.position)
+  from unnest(p_contents, p_lines) as r (content, line)
+  join gdpr_internal.protected_column as c on c.table_id = v_table and c.identifier is not null
+  cross join lateral (
+    select gdpr_internal.canonical(c.identifier, r.content ->> c.column_name::text) as form offset 0
+  ) as f
+  cross join lateral gdpr_internal.identifier_digests(c.identifier, r.content ->> c.column_name::text) as d
+  where f.form is not null and exists (
+    select from gdpr_internal.identifier as i where i.digest in (d.digest, d.bare) and i.blocked_at is not null
+  )
+  group by r.line;
+end
+$function$;
+comment on function gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]) is
+  'Of rows that were inserted where the policy only warns of blocked identifiers: which have one, and in which column.';
+
 create or replace function gdpr.import_rows(
-  p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null
+  p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null,
+  p_lines bigint[] default null
 )
-returns table (line bigint, problem text)
+returns table (line bigint, problem text, taken boolean)
 language sql
 volatile
 parallel unsafe
 security invoker
+-- the guesses about json add up to a plan that counts as dear: to compile it took fifteen times as long as a hundred rows
+set jit = off
 begin atomic
   with part as materialized (
-    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file)
+    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file, p_lines)
   ),
   refused as materialized (
     select
@@ -244,19 +282,29 @@ begin atomic
   ),
   told as materialized (
     select array_agg(r.line) as lines, array_agg(r.problem) as problems from refused as r
+  ),
+  warned as materialized (
+    select b.line, gdpr_internal.error_names('01000', 'gdpr_blocked_identifier', b.column_name) as problem
+    from told as t
+    cross join part as p
+    cross join lateral gdpr_internal.blocked_lines(p_table, p.contents, p.lines) as b
+    where b.line <> all (coalesce(t.lines, '{}'))
   )
-  select e.line, e.problem
+  select w.line, w.problem, true from warned as w
+  union all
+  select e.line, e.problem, false
   from told as t
   cross join (select min(p.source_before) as source_before, coalesce(sum(cardinality(p.lines)), 0)::bigint as n from part as p) as p
   cross join lateral gdpr_internal.end_import(
     p_table, p_file, p_skip, p.source_before, p.n, p_first + jsonb_array_length(p_rows) - 1, t.lines, t.problems
-  ) as e;
+  ) as e
+  order by 1;
 end;
-comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values). p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the line of the first row. p_file: what tells this file from others, as its SHA-256: lines of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]) is
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
-select t.relation as table_name, i.file, i.last_line, i.taken, i.refused, i.started_at, i.continued_at, i.login
+select t.relation as table_name, i.file, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login
 from gdpr_internal.import as i
 join gdpr_internal.protected_table as t on t.id = i.table_id;
-comment on view gdpr.import is 'Files that were imported, and how far: lines up to last_line are done, taken or refused. Art. 14(2)(f).';
+comment on view gdpr.import is 'Files that were imported, and how far: rows up to last_row are done, taken or refused. Art. 14(2)(f).';

@@ -33,11 +33,25 @@ create table gdpr_internal.subject_key (
   subject_id bigint primary key,
   kek_id smallint not null,
   wrapped bytea not null,
-  created_at timestamptz not null default statement_timestamp()
+  created_at timestamptz not null default statement_timestamp(),
+  renewing_xid xid8
 );
 alter table gdpr_internal.subject_key alter column wrapped set storage plain;
 comment on table gdpr_internal.subject_key is
-  'A person''s data key, wrapped: IV (16 bytes), AES-256-CBC of 32 + 32 bytes (encryption, MAC), HMAC-SHA-256 over subject, IV and ciphertext (32). Deleting the row makes every copy of the person''s ciphertext unreadable.';
+  'A person''s key ring, wrapped: IV (16 bytes), AES-256-CBC, HMAC-SHA-256 over subject, IV and ciphertext (32). The ring is the data key, 32 + 32 bytes (encryption, MAC); once it was renewed, the keys that it replaced stand behind it (docs/format.md), because old values in the audit log are never written anew. created_at: when the data key in force was made. renewing_xid: the transaction that made it by renewal. Deleting the row makes every copy of the person''s ciphertext unreadable.';
+
+create table gdpr_internal.key_renewal (
+  id bigint generated always as identity primary key,
+  made_before timestamptz not null,
+  persons bigint not null,
+  renewed bigint not null default 0,
+  renewed_to bigint not null default 0,
+  started_at timestamptz not null default statement_timestamp(),
+  finished_at timestamptz
+);
+create unique index key_renewal_open on gdpr_internal.key_renewal ((true)) where finished_at is null;
+comment on table gdpr_internal.key_renewal is
+  'Renewals of data keys, by which persons whose key was made before made_before get a new one; at most one is not finished. persons: how many there were at the start; renewed_to: the last person of the last batch.';
 
 create type gdpr_internal.keyring as (kek_id smallint, kek bytea, digest_key bytea);
 comment on type gdpr_internal.keyring is 'The keys a statement works with: never stored, never returned to a caller outside gdpr_keyholder.';

@@ -5,7 +5,19 @@
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.value_header(p_subject bigint, p_column integer)
+create or replace function gdpr_internal.key_version(p_key bytea)
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- 64 bytes: a key that was never replaced
+  select case when length(p_key) = 64 then '\x00000001'::bytea else substr(p_key, 65, 4) end;
+end;
+comment on function gdpr_internal.key_version(bytea) is 'The version (4 bytes) of the data key with which a key ring encrypts.';
+
+create or replace function gdpr_internal.ring_key(p_ring bytea, p_version bytea)
 returns bytea
 language sql
 immutable
@@ -13,10 +25,30 @@ strict
 parallel safe
 security invoker
 begin atomic
-  select '\x0100000001'::bytea || int8send(p_subject) || int4send(p_column);
+  -- the key in force, before all those that it replaced
+  select case
+    when length(p_ring) = 64 then case when p_version = '\x00000001' then p_ring end
+    else (
+      select substr(p_ring, e.n * 80 + 1, 64)
+      from generate_series(0, length(p_ring) / 80 - 1) as e (n)
+      where substr(p_ring, e.n * 80 + 65, 4) = p_version
+    )
+  end;
 end;
-comment on function gdpr_internal.value_header(bigint, integer) is
-  'The 17 bytes before every ciphertext: version 1, key version 1 (4 bytes), subject (8), column id (4), big-endian.';
+comment on function gdpr_internal.ring_key(bytea, bytea) is 'The key of a version in a person''s key ring; null when it has none of that version.';
+
+create or replace function gdpr_internal.value_header(p_version bytea, p_subject bigint, p_column integer)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select '\x01'::bytea || p_version || int8send(p_subject) || int4send(p_column);
+end;
+comment on function gdpr_internal.value_header(bytea, bigint, integer) is
+  'The 17 bytes before every ciphertext: version 1 of the format, version of the key (4 bytes), subject (8), column id (4), big-endian.';
 
 create or replace function gdpr_internal.seal_value(p_key bytea, p_iv bytea, p_subject bigint, p_column integer, p_value text)
 returns text
@@ -28,19 +60,49 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
+  v_body bytea := gdpr_internal.value_header(gdpr_internal.key_version(p_key), p_subject, p_column) || p_iv
     || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
 begin
-  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33, 32), 'sha256'), 'base64'), E'\n', '');
 end
 $function$;
 comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
-  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), or a key ring that begins with them; p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+
+create or replace function gdpr_internal.ring_now(p_key bytea, p_subject bigint)
+returns bytea
+language plpgsql
+-- volatile, to see what was committed after the statement began
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+  v_wrapped bytea;
+  v_ring bytea;
+begin
+  select coalesce(e.material, gdpr_internal.given_key(e.ticket_key)) into v_kek
+  from gdpr_internal.key_encryption_key as e
+  where e.retired_at is null;
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  v_ring := gdpr_internal.unwrap_key(v_kek, int8send(p_subject), v_wrapped);
+  -- for those alone who have the key that was
+  if gdpr_internal.ring_key(v_ring, gdpr_internal.key_version(p_key)) = substr(p_key, 1, 64) then
+    return v_ring;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.ring_now(bytea, bigint) is
+  'The key ring of a person as it is now, for whoever holds the one that it was a moment ago: a row that was locked can be younger than the statement, and so than the key that this has read.';
 
 create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
 returns text
 language plpgsql
-immutable
+stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -49,6 +111,7 @@ as $function$
 declare
   v_raw bytea;
   v_length integer;
+  v_key bytea := p_key;
 begin
   if p_value is null or not starts_with(p_value, 'gdpr1:') then
     return p_value;
@@ -60,11 +123,17 @@ begin
   if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     v_raw := decode(substr(p_value, 7), 'base64');
     v_length := length(v_raw);
+    if substr(v_raw, 2, 4) <> gdpr_internal.key_version(p_key) then
+      v_key := coalesce(
+        gdpr_internal.ring_key(p_key, substr(v_raw, 2, 4)),
+        gdpr_internal.ring_key(gdpr_internal.ring_now(p_key, p_subject), substr(v_raw, 2, 4))
+      );
+    end if;
   end if;
   if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
     or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || coalesce(int4send(p_column), substr(v_raw, 14, 4))
     or substr(v_raw, v_length - 31) is distinct from
-      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
+      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(v_key, 33, 32), 'sha256')
   then
     if p_column is null then
       return null;
@@ -72,13 +141,13 @@ begin
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   return convert_from(
-    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(p_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
+    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(v_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
     'UTF8'
   );
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -182,7 +251,7 @@ begin
   return gdpr_internal.unwrap_key(p_keys.kek, int8send(p_subject), v_wrapped);
 end
 $function$;
-comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';
+comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key with those that it replaced, checked; null when they were destroyed.';
 
 create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
 returns text

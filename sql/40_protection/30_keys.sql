@@ -176,10 +176,19 @@ select
   k.provider,
   k.created_at,
   k.retired_at is null and gdpr_internal.is_unlocked() as unlocked,
-  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys,
-  gdpr_internal.key_state(k) as state
-from gdpr_internal.key_encryption_key as k;
-comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired). No key material.';
+  s.data_keys,
+  gdpr_internal.key_state(k) as state,
+  k.retired_at,
+  s.oldest_data_key,
+  s.renewed
+from gdpr_internal.key_encryption_key as k
+cross join lateral (
+  -- an unrenewed ring is one key of 64 bytes, in 48 of wrapping
+  select count(*) as data_keys, min(s.created_at) as oldest_data_key, count(*) filter (where length(s.wrapped) > 112) as renewed
+  from gdpr_internal.subject_key as s
+  where s.kek_id = k.id
+) as s;
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text

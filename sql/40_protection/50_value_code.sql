@@ -1,6 +1,6 @@
 -- [code] The pieces of code from which the triggers of a protected table are generated.
 -- GDPR Art. 25, 32. From names in the catalog and the register only: a caller that could hand in text would run it with the keys.
--- In the pieces v_<n> is the plaintext of a column, v_key the person's data key, v_keys the keys of the statement.
+-- In the pieces v_<n> is the plaintext of a column, v_key the person's data key (with those it replaced behind it), v_keys the keys of the statement.
 -- Few and large expressions: plpgsql prepares each one anew in every transaction.
 
 set local role gdpr_keyholder;
@@ -178,9 +178,9 @@ security invoker
 begin atomic
   -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
   select format(
-    E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
+    E'v_body := ''\\x01''::bytea || gdpr_internal.key_version(v_key) || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
     '  || gdpr_internal.encrypt_iv(convert_to(%4$s, ''UTF8''), substr(v_key, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
-    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33, 32), ''sha256''), ''base64''), chr(10), '''');\n',
     p_subject, p_column, p_random, p_value, p_target
   );
 end;
@@ -311,9 +311,11 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  -- gdpr_internal.unwrap_key() for the key in force; what that does not open takes the call
+  -- gdpr_internal.unwrap_key() for most; what this does not open takes the call
   select format(
-    E'%1$s := case when substr(v_wrapped, 81) = gdpr_internal.hmac(int8send(%3$s) || substr(v_wrapped, 1, 80), substr(%2$s, 33, 32), ''sha256'')\n'
+    -- 112 bytes: a key that was never replaced
+    E'%1$s := case when length(v_wrapped) = 112\n'
+    '  and substr(v_wrapped, 81) = gdpr_internal.hmac(int8send(%3$s) || substr(v_wrapped, 1, 80), substr(%2$s, 33, 32), ''sha256'')\n'
     '  then gdpr_internal.decrypt_iv(substr(v_wrapped, 17, 64), substr(%2$s, 1, 32), substr(v_wrapped, 1, 16), ''aes-cbc/pad:none'') end;\n'
     'if %1$s is null then\n'
     '  %1$s := gdpr_internal.unwrap_key(%2$s, int8send(%3$s), v_wrapped);\n'

@@ -38,13 +38,14 @@ begin
     );
   end if;
   return format(
-    E'if v_moved or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
-    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
+    E'if %3$s or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
+    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  '),
+    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end
   );
 end
 $function$;
 comment on function gdpr_internal.change_value_code(gdpr_internal.column_fact, gdpr_internal.protected_table, integer) is
-  'Code that stores a column anew when its value changed, or when the row went to another person. v_old_key: the data key of the person the row belonged to.';
+  'Code that stores a column anew when its value changed, when the row went to another person, or when the person has a new key. v_old_key: the data key of the person the row belonged to.';
 
 create or replace function gdpr_internal.generate_change(p_table smallint)
 returns void
@@ -101,12 +102,14 @@ declare
   v_keys gdpr_internal.keyring;
   v_claim gdpr_internal.claim;
   v_moved boolean;
+  v_renewing boolean;
   v_wrapped bytea;
   v_key bytea;
 %2$sbegin
 %3$s  -- an argument: apply() rewrites the row because the policy of a column changed
   v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
-  if not v_moved%4$s then
+  v_renewing := coalesce(current_setting('gdpr.renewing', true), '') <> '' and gdpr_internal.renewing(new.gdpr_subject_id);
+  if not v_moved and not v_renewing%4$s then
     return new;
   end if;
   if new.gdpr_subject_id is null then

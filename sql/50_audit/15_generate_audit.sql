@@ -143,6 +143,7 @@ declare
   v_relation regclass;
   v_changed text;
   v_same text;
+  v_renewed text;
   v_all text[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
@@ -166,6 +167,22 @@ begin
     ) as k
   ) as c
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
+
+  -- the same value under a new key is no change
+  select coalesce(format(
+    E'    if coalesce(current_setting(''gdpr.renewing'', true), '''') <> '''' and gdpr_internal.renewing(old.gdpr_subject_id) then\n'
+    '      v_key := gdpr_internal.data_key(gdpr_internal.keyring(), old.gdpr_subject_id);\n'
+    '      v_renewed := array_remove(array[\n%s\n      ], null);\n'
+    '      v_changed := array(select c.name from unnest(v_changed) with ordinality as c (name, n) where c.name <> all (v_renewed) order by c.n);\n'
+    '    end if;\n',
+    string_agg(format(
+      E'        case when new.gdpr_subject_id = old.gdpr_subject_id and gdpr_internal.open_value(v_key, new.gdpr_subject_id, %1$s, new.%2$I)\n'
+      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) then %2$L end', c.id, c.column_name
+    ), E',\n' order by c.position)
+  ), '')
+  into v_renewed
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt <> 'no';
 
   perform gdpr_generated.define(format(
     $code$
@@ -191,6 +208,7 @@ declare
   v_random bytea;
   v_body bytea;
   v_payload text;
+  v_renewed text[] := '{}';
 begin
   if tg_op = 'INSERT' then
 %17$s%4$s    return null;
@@ -199,7 +217,7 @@ begin
 %5$s,
       case when new.gdpr_subject_id is distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
     ], null);
-    if v_changed = '{}' then
+%19$s    if v_changed = '{}' then
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
@@ -226,7 +244,7 @@ begin
       v_payload := (%7$s) - array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
-      ];
+      ] - v_renewed;
     else
       v_payload := %14$s;
     end if;
@@ -266,7 +284,8 @@ $code$,
       p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
     -- an INSERT gives everything else to format()
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', array['gdpr_subject_id']::name[]), '    '),
-    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    ')
+    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    '),
+    v_renewed
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,

@@ -112,11 +112,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- the same evidence under the person's new key is no change; what is sealed stays as it is
+  if tg_op = 'UPDATE' and coalesce(current_setting('gdpr.renewing', true), '') <> ''
+    and not starts_with(tg_table_name, 'audit_') and gdpr_internal.is_renewed(to_jsonb(old), to_jsonb(new))
+  then
+    return new;
+  end if;
   perform gdpr_internal.refuse('append_only', tg_table_name);
   return null;
 end
 $function$;
-comment on function gdpr_internal.append_only() is 'Refuses every change of evidence. Error: 55000.';
+comment on function gdpr_internal.append_only() is
+  'Refuses every change of evidence but one: the same text, encrypted under the key that the person has been given in this transaction. Error: 55000.';
 
 create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
 returns integer

@@ -33,5 +33,6 @@ create table gdpr_internal.request_event (
   actor text
 );
 create index request_event_request on gdpr_internal.request_event (request_id, id);
+create index request_event_subject on gdpr_internal.request_event (subject_id) where subject_id is not null;
 comment on table gdpr_internal.request_event is
   'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';

@@ -88,6 +88,14 @@ grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; 
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
+-- a renewal encrypts evidence anew: their triggers let nothing else through
+grant update (details) on gdpr_internal.source to gdpr_keyholder;
+grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
+grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
+grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
+  gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -117,7 +125,8 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
-  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
+  gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
@@ -151,6 +160,7 @@ grant execute on function
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
@@ -236,7 +246,8 @@ grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 -- an import writes with the rights of its caller; these say how, and keep count
 grant execute on function
-  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text),
+  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]),
+  gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]),
   gdpr_internal.insert_rows(text, jsonb[], bigint[]), gdpr_internal.failed_column(regclass, jsonb), gdpr_internal.error_names(text, text, text),
   gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) to gdpr_app, gdpr_admin;
 grant select on gdpr.import to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -313,6 +324,7 @@ alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
 alter table gdpr_internal.notice_key enable row level security;
+alter table gdpr_internal.key_renewal enable row level security;
 do $keys$
 begin
   if not exists (
@@ -335,7 +347,7 @@ grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
-  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
@@ -363,7 +375,8 @@ grant execute on function
   gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
-  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys(),
+  gdpr.renew_key(bigint), gdpr.renew_keys(integer, timestamptz) to gdpr_admin;
 grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
 grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
 grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
@@ -380,7 +393,7 @@ grant execute on function
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
-grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 

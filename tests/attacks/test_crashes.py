@@ -1,10 +1,13 @@
-"""The power goes: the server is killed at any point of an erasure, and of a batch."""
+"""The power goes: the server is killed at any point of an erasure, of a batch, of a renewal of
+keys, of an import; the importer itself is killed, too."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -31,7 +34,8 @@ create table public.person (id integer primary key, email text, name text);
 create table public.sale (
   id integer primary key, person_id integer references public.person, remark text
 );
-grant select, insert on public.person, public.sale to crm_app;
+create table public.guest (email text, name text);
+grant select, insert on public.person, public.sale, public.guest to crm_app;
 """
 
 POLICY: dict[str, Any] = one_table(
@@ -47,6 +51,10 @@ POLICY["tables"]["public.sale"] = {
     "subject": {"via": "person_id"},
     "purposes": ["orders"],
     "columns": {"remark": {"category": "other", "encrypt": True}},
+}
+POLICY["tables"]["public.guest"] = {
+    "purposes": ["orders"],
+    "columns": {"email": {"encrypt": True}, "name": {"encrypt": True}},
 }
 
 #: Everything that an erasure takes or leaves of each person.
@@ -144,12 +152,17 @@ def _runs(process: int) -> bool:
         return False
 
 
-def interrupted(db: Database, work: Callable[[psycopg.Connection], None], delay: float) -> None:
-    """Let an officer work, kill the server after a while, and start it again."""
+def interrupted(
+    db: Database,
+    work: Callable[[psycopg.Connection], None],
+    delay: float,
+    user: str = "dpo_login",
+) -> None:
+    """Let an officer, or somebody else, work, kill the server after a while, and start it again."""
     began = threading.Event()
 
     def body() -> None:
-        with psycopg.connect(db.dsn("dpo_login"), autocommit=True) as connection:
+        with psycopg.connect(db.dsn(user), autocommit=True) as connection:
             began.set()
             try:
                 work(connection)
@@ -226,3 +239,146 @@ def test_a_batch_goes_on_after_a_crash(house: Database, n: int) -> None:
     with psycopg.connect(house.dsn("dpo_login"), autocommit=True) as officer:
         work(officer)
     assert set(standing(house, persons).values()) == {FINISHED}
+
+
+#: Of each person: the version of the key in force, and those that made what is stored.
+KEYS = """
+select k.subject_id, (length(k.wrapped) - 48 + 16) / 80,
+  array(
+    select distinct get_byte(decode(substr(v.value, 7), 'base64'), 4)
+    from (
+      select p.email from public.person as p where p.gdpr_subject_id = k.subject_id
+      union all
+      select p.name from public.person as p where p.gdpr_subject_id = k.subject_id
+      union all
+      select s.remark from public.sale as s where s.gdpr_subject_id = k.subject_id
+    ) as v (value)
+  )
+from gdpr_internal.subject_key as k
+"""
+
+
+@pytest.mark.parametrize("n", range(KILLS))
+def test_a_renewal_of_keys_goes_on_after_a_crash(house: Database, n: int) -> None:
+    """Each person has one key and values under that, before and after the crash."""
+    persons = move_in(house)
+    done = []
+
+    def work(admin: psycopg.Connection) -> None:
+        while True:
+            (renewed,) = admin.execute("select gdpr.renew_keys(7)").fetchone() or (0,)
+            if not renewed:
+                return
+            done.append(renewed)
+
+    interrupted(house, work, random.Random(2000 + n).uniform(0.05, 0.6), user=OWNER)
+    for _ in range(2):
+        mine = [row for row in house.rows(KEYS, user="postgres") if row[0] in set(persons)]
+        assert len(mine) == PERSONS
+        assert all(made == [max(version, 1)] for _, version, made in mine)
+        assert house.rows(
+            "select count(*) from gdpr_clear.person"
+            " where name = 'name' and email = 'p' || id || '@example.com'",
+            user="crm_app",
+        ) == house.rows("select count(*) from public.person", user="postgres")
+        while house.rows("select gdpr.renew_keys(50)") != [(0,)]:
+            pass
+    assert {version for _, version, _ in mine} <= {2, 3}
+    assert house.rows("select count(*) from gdpr.key_renewal where finished_at is null") == [(0,)]
+
+
+#: Records of a file that is imported.
+RECORDS = 600
+
+
+def file_of(directory: Path, n: int, part: str) -> Path:
+    """A file of so many guests, each known by the number of the test and its own."""
+    file = directory / f"guests-{part}-{n}.csv"
+    file.write_text(
+        "email,name\n"
+        + "".join(f'{part}{n}-{i}@example.com,"Guest\n{i}"\n' for i in range(RECORDS))
+    )
+    return file
+
+
+def importer(house: Database, file: Path, *how: str) -> subprocess.Popen[str]:
+    """The command line, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gdprdb", "import", str(file), "--table", "public.guest", *how],
+        env={**os.environ, "GDPRDB_DSN": house.dsn("crm_app")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def came(house: Database, part: str, n: int) -> list[tuple[Any, ...]]:
+    """How many guests of a file are there, and how many different ones."""
+    return house.rows(
+        "select count(*), count(distinct email) from gdpr_clear.guest where starts_with(email, %s)",
+        [f"{part}{n}-"],
+        user="crm_app",
+    )
+
+
+def in_the_middle(house: Database, process: subprocess.Popen[str], before: int) -> None:
+    """Wait until some of a file is imported and not all."""
+    deadline = time.monotonic() + 60
+    while True:
+        ((rows,),) = house.rows("select coalesce(sum(last_row), 0)::integer from gdpr.import")
+        if rows > before:
+            return
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("victim", ["server", "client"])
+@pytest.mark.parametrize("n", range(max(1, KILLS // 2)))
+def test_an_import_goes_on_after_a_crash(
+    house: Database, tmp_path: Path, victim: str, n: int
+) -> None:
+    """Nothing is doubled, nothing lost, whoever dies half way."""
+    file = file_of(tmp_path, n, victim)
+    ((before,),) = house.rows("select coalesce(sum(last_row), 0)::integer from gdpr.import")
+    process = importer(house, file, "--skip", "--batch", "20")
+    in_the_middle(house, process, before)
+    time.sleep(random.Random(3000 + n).uniform(0, 0.2))
+    if victim == "server":
+        kill(house.cluster)
+    else:
+        process.kill()
+    process.communicate(timeout=60)
+    # a server whose client died notices with its next word; until then the file is locked to others
+    ((half, _),) = came(house, victim, n)
+    assert half % 20 == 0
+    again = importer(house, file, "--skip", "--batch", "20")
+    (_, said) = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert came(house, victim, n) == [(RECORDS, RECORDS)]
+    taken = house.rows("select taken, refused, last_row from gdpr.import")
+    assert set(taken) == {(RECORDS, 0, RECORDS)}
+    assert half < RECORDS
+    assert "had been imported before" in said
+
+
+def test_an_import_as_a_whole_is_whole_or_nothing(house: Database, tmp_path: Path) -> None:
+    file = file_of(tmp_path, 0, "whole")
+    process = importer(house, file, "--batch", "20")
+    deadline = time.monotonic() + 60
+    busy = (
+        "select count(*) from pg_stat_activity"
+        " where usename = 'crm_app' and backend_xid is not null"
+    )
+    while house.rows(busy, user="postgres") == [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
+    kill(house.cluster)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert came(house, "whole", 0) == [(0, 0)]
+    again = importer(house, file, "--batch", "20")
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert came(house, "whole", 0) == [(RECORDS, RECORDS)]

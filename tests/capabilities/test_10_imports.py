@@ -138,7 +138,7 @@ def test_a_file_goes_on_where_it_stopped_and_is_never_doubled(crm: Database) -> 
     assert take(crm, rows, file=FILE) == []
     assert [row[0] for row in customers(crm)] == ["A1", "A2", "A3", "A4"]
     assert crm.rows(
-        "select table_name::text, file, last_line, taken, refused from gdpr.import",
+        "select table_name::text, file, last_row, taken, refused from gdpr.import",
         user="auditor_login",
     ) == [("crm.customer", FILE, 4, 4, 0)]
 
@@ -147,7 +147,7 @@ def test_lines_of_a_file_cannot_be_left_out(crm: Database) -> None:
     assert take(crm, people("A1", "A2"), file=FILE) == []
     with refused("PR004", "invalid_argument") as caught:
         take(crm, people("A4"), first=4, file=FILE)
-    assert "go on with line 3" in str(caught.value.diag.message_detail)
+    assert "go on with row 3" in str(caught.value.diag.message_detail)
     assert take(crm, people("A3"), first=3, file=FILE) == []
     for name in ("fair of Anna Ahrens.csv", "", "ab12"):
         with refused("PR004", "invalid_argument"):

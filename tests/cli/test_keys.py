@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gdprdb import migrate
+from tests.capabilities.crm import apply, one_table
 from tests.support import INSTALLER, Database, Run
 
 
@@ -65,3 +66,67 @@ def test_all_sessions_are_locked(run: Run, key: str, empty_db: Database) -> None
     done = run("keys", "lock", "--yes")
     assert done.code == 0, done.err
     assert session.execute(status).fetchall() == [(False,)]
+
+
+def test_persons_get_new_keys(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDPRDB_DSN", db.dsn())
+    monkeypatch.setattr("gdprdb.cli.keys.TRIES", 2)
+    db.rows(
+        "create table public.person (id integer primary key, email text);"
+        "grant all on public.person to crm_app"
+    )
+    apply(db, one_table("public.person", columns={"email": {"encrypt": True}}))
+    db.rows(
+        "insert into public.person select n, n || '@example.com' from generate_series(1, 9) as n",
+        user="crm_app",
+    )
+    one = run("keys", "renew", "--subject-id", "3")
+    assert one.code == 0, one.err
+    assert run("keys", "renew", "--older-than", "1 day").code == 0
+    status = "select renewed from gdpr.key_status"
+    assert db.rows(status) == [(1,)]
+    # somebody is writing: all the others, and the rest when it is called again
+    writer = db.connect("crm_app", autocommit=False)
+    writer.execute("update public.person set email = 'x' where id = 5")
+    most = run("keys", "renew", "--batch", "2")
+    assert most.code == 1
+    assert "1 persons keep their old key" in most.err
+    assert db.rows(status) == [(8,)]
+    refused = run("keys", "renew", "--older-than", "1 day")
+    assert refused.code == 1
+    assert "is going on" in refused.err
+    writer.commit()
+    rest = run("keys", "renew")
+    assert rest.code == 0, rest.err
+    assert "resumed" in rest.err
+    assert db.rows("select renewed, finished_at is null from gdpr.key_renewal order by id") == [
+        (0, False),
+        (9, False),
+    ]
+    # those that a retired key has wrapped
+    assert "no retired key" in run("keys", "renew", "--made-under", "1").err
+    run("keys", "rotate")
+    db.rows("insert into public.person values (10, '10@example.com')", user="crm_app")
+    assert run("keys", "renew", "--made-under", "1").code == 0
+    assert db.rows("select persons, renewed from gdpr.key_renewal order by id desc limit 1") == [
+        (9, 9)
+    ]
+    assert run("keys", "renew", "--made-under", "1", "--older-than", "1 day").code == 2
+    # what stands in the way is named, never what it says
+    db.rows(
+        """
+        create function refuse() returns trigger language plpgsql as $$
+        begin
+          if old.id = 4 then raise exception 'secret of %', old.email; end if;
+          return new;
+        end $$;
+        create trigger refuse before update on public.person for each row execute function refuse()
+        """
+    )
+    stuck = run("keys", "renew")
+    assert stuck.code == 1
+    assert "secret" not in stuck.err
+    assert stuck.err.count("is not renewed: SQLSTATE P0001") == 1
+    assert db.rows(
+        "select count(*) from gdpr_clear.person where email = id || '@example.com'", user="crm_app"
+    ) == [(9,)]

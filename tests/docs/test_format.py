@@ -33,12 +33,15 @@ def decrypt(key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
     return decryptor.update(ciphertext) + decryptor.finalize()
 
 
-def open_value(data_key: bytes, subject: int, column: int, value: str) -> str:
+def open_value(data_key: bytes, subject: int, column: int, value: str, version: int = 1) -> str:
     """A value, as docs/format.md says."""
     assert value.startswith("gdpr1:")
     raw = base64.b64decode(value.removeprefix("gdpr1:"), validate=True)
     header = (
-        b"\x01" + (1).to_bytes(4, "big") + subject.to_bytes(8, "big") + column.to_bytes(4, "big")
+        b"\x01"
+        + version.to_bytes(4, "big")
+        + subject.to_bytes(8, "big")
+        + column.to_bytes(4, "big")
     )
     assert raw[:17] == header
     assert hmac.compare_digest(raw[-32:], mac(data_key[32:], raw[:-32]))
@@ -59,6 +62,25 @@ def test_a_value_is_opened(vector: dict[str, Any]) -> None:
         bytes.fromhex(vector["data_key"]), vector["subject"], vector["column"], vector["value"]
     )
     assert opened == vector["plaintext"]
+
+
+def test_a_key_ring_opens_values_of_each_of_its_keys() -> None:
+    vector = VECTORS["key_ring"]
+    ring = bytes.fromhex(vector["ring"])
+    keys = {
+        int.from_bytes(ring[place + 64 : place + 68], "big"): ring[place : place + 64]
+        for place in range(0, len(ring), 80)
+    }
+    assert list(keys) == [2, 1]
+    for value in vector["values"]:
+        opened = open_value(
+            keys[value["version"]],
+            vector["subject"],
+            vector["column"],
+            value["value"],
+            value["version"],
+        )
+        assert opened == value["plaintext"]
 
 
 def test_the_key_encryption_key_is_derived() -> None:

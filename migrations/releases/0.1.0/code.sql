@@ -69,6 +69,7 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
+  ('renewal_open', 'PR414', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
@@ -5355,6 +5356,1105 @@ $function$;
 comment on function gdpr.unprotect(regclass) is
   'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
 
+-- 00_foundation/90_discover_words.sql
+-- [code] What names of columns and tables say about persons, in ten languages.
+-- GDPR Art. 4(1), 9(1). Called by: gdpr.discover(). Words, not statements: what a column holds, its values confirm or deny.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.name_words(p_name text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- customerEMail2 -> _customer_e_mail_; letters outside of ASCII that European languages write in two ways, in one
+  select '_' || btrim(regexp_replace(regexp_replace(
+    replace(replace(replace(replace(replace(replace(replace(translate(
+      lower(regexp_replace(regexp_replace(p_name, '([a-z0-9])([A-Z])', '\1_\2', 'g'), '([A-Z])([A-Z][a-z])', '\1_\2', 'g')),
+      'àáâãåçèéêëìíîïñòóôõùúûýÿąćęłńśźżÀÁÂÃÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÙÚÛÝĄĆĘŁŃŚŹŻ',
+      'aaaaaceeeeiiiinoooouuuyyacelnszzaaaaaceeeeiiiinoooouuuyacelnszz'
+    ), 'ß', 'ss'), 'ä', 'ae'), 'ö', 'oe'), 'ü', 'ue'), 'Ä', 'ae'), 'Ö', 'oe'), 'Ü', 'ue'),
+    '[\s!-/:-@\[-`{-~]+', '_', 'g'
+  ), '([a-z])[0-9]+(_|$)', '\1\2', 'g'), '_') || '_';
+end;
+comment on function gdpr_policy.name_words(text) is
+  'A name as lower-case words between underscores: camel case parted, accents and digits at the end gone.';
+
+create or replace function gdpr_policy.discovery_words()
+returns table (rank integer, kind text, types text, words text, veto text)
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- types: t text, d dates, n numbers, i addresses of the net, b booleans, y bytes, j documents
+  values
+  (1, 'credential', 'ty', '_(passwords?|passwd|pwd|pass_?(word|phrase|hash)|(hash(ed)?|encrypted)_pass(word)?|passwort|kennwort|mot_de_passe|motdepasse|mdp|contrasena|clave_acceso|wachtwoord|palavra_passe|senha|haslo|parola_chiave|salt|secret|client_secret|api_?key|(access|refresh|auth|reset|remember|session|api|bearer|confirmation|activation)_token|token_hash|private_key|otp_secret|totp_secret|security_answer|pin_?code|pass_?waado)_|パスワード|暗証番号|密码', '_(policy|hint|type|length|url|name)_'),
+  (2, 'sexual_orientation', 'tnbj', '_(sexual_orientation|sexuelle_orientierung|orientation_sexuelle|orientacion_sexual|orientamento_sessuale|seksuele_geaardheid|seksuele_voorkeur|orientacao_sexual|orientacja_seksualna|seiteki_shikou?)_|性的指向', null),
+  (2, 'sex_life', 'tnbj', '_(sex_?life|sexual_(life|partners?|history|behaviou?r)|sexualleben|vie_sexuelle|vida_sexual|vita_sessuale|seksleven|zycie_seksualne)_|性生活', null),
+  (2, 'trade_union_membership', 'tnbjd', '_(trade_?unions?|labou?r_union|union_(member(ship)?|dues|no|number|id)|gewerkschaft(en|lich)?|gewerkschaftsmitglied(schaft)?|syndicat|syndicale?|affiliation_syndicale|afiliacion_sindical|sindicato|sindacato|iscrizione_sindacale|vakbond(slidmaatschap)?|filiacao_sindical|zwiazek_zawodowy|zwiazki_zawodowe|roudou?_?kumiai|rodo_?kumiai)_|労働組合', null),
+  (2, 'religious_or_philosophical_belief', 'tnbj', '_(religions?|religious(_(belief|affiliation))?|faith|denomination|confession|konfession|konfessionszugehoerigkeit|kirchensteuer(merkmal)?|kirchenzugehoerigkeit|glaube|religionszugehoerigkeit|croyances?|culte|confesion|religione|credo_religioso|confessione|geloof(sovertuiging)?|godsdienst|religiao|wyznanie|religia|shuukyou|shukyo|shuukyo)_|宗教|信仰', null),
+  (2, 'racial_or_ethnic_origin', 'tnbj', '_(ethnic(ity|_origin|_group)?|race|racial_origin|skin_colou?r|ethnie|ethnische?(_(herkunft|zugehoerigkeit))?|rasse|herkunftsethnie|origine_ethnique|origen_etnico|etnia|etnicidad|raza|origine_etnica|razza|etniciteit|etnische_afkomst|origem_etnica|raca|pochodzenie_etniczne|rasa|jinshu|minzoku)_|人種|民族', '_(condition|track|result|time)_'),
+  (2, 'political_opinion', 'tnbj', '_(politic(s|al)(_(opinion|view|affiliation|party)s?)?|party_membership|parteizugehoerigkeit|parteimitglied(schaft)?|politische_(meinung|einstellung|gesinnung)|opinions?_politiques?|parti_politique|opinion_politica|afiliacion_politica|partido_politico|opinione_politica|partito(_politico)?|politieke_(voorkeur|gezindheid|partij)|opiniao_politica|poglady_polityczne|partia_polityczna|seiji_shinjou)_|政治', null),
+  (2, 'genetic', 'tnbjy', '_(genetic(s|_(data|test|profile))?|genome|genotype|dna(_(profile|sample|test))?|genetisch\w*|genetik|genetique|genetic[oa]|donnees_genetiques|genetyczn[aey]|idenshi)_|遺伝', null),
+  (2, 'biometric', 'tnbjy', '_(biometr(ic|ics|y)(_\w+)?|finger_?prints?(_template)?|iris_scan|retina(_scan)?|voice_?print|face_?(template|id|embedding|encoding|print)|fingerabdr(uck|uecke)|gesichtserkennung|biometrisch\w*|empreintes?_digitales?|biometrique|huellas?_(dactilar(es)?|digital(es)?)|biometric[oa]|impront[ae]_digital[ei]|vingerafdruk(ken)?|biometrisch|impress(ao|oes)_digita(l|is)|odcisk(i)?_palc(a|ow)|biometryczn[aey]|shimon)_|指紋|生体|顔認証', '_(key|cert(ificate)?|ssh|gpg|sha|file|browser|device)_'),
+  (2, 'health', 'tnbjd', '_(health(_(status|condition|data|record|notes?|insurance_no))?|medical(_\w+)?|diagnos(is|es|e|en|tic|tico|tica|i)|disease|illness|sickness|sick_(leave|days?|note)|symptoms?|disabilit(y|ies)|disabled_person|handicap(ped)?|medications?|prescriptions?|treatment|therapy|allerg(y|ies|ie|ien|ia|ias|ique|eni)|blood_(type|group|pressure|sugar)|pregnan(t|cy)|vaccin(e|es|ation|ated|ations)|icd_?(9|10|11)?|hiv(_status)?|bmi|body_weight|gesundheit\w*|krankheit(en)?|krankmeldung(en)?|krankheitstage|krank|befund|behinderung(en)?|schwerbehindert|schwerbehinderung|schwanger(schaft)?|blutgruppe|medikament(e|ation)?|impf(ung|status|ungen)|therapie|sante|maladies?|etat_de_sante|handicape|enceinte|groupe_sanguin|medicaments?|vaccinations?|arret_maladie|salud|enfermedad(es)?|discapacidad|embarazo|grupo_sanguineo|medicacion|medicamentos?|vacunas?|baja_medica|salute|malatti[ae]|disabilita|gravidanza|gruppo_sanguigno|farmac[oi]|stato_di_salute|gezondheid\w*|ziektes?|ziekte(verzuim|melding)|beperking|zwanger(schap)?|bloedgroep|medicatie|medicijn(en)?|handicap|saude|doencas?|deficiencia|gravidez|grupo_sanguineo|medicacao|zdrowie|stan_zdrowia|chorob[ay]|niepelnospraw\w*|ciaza|grupa_krwi|leki|byouki|byoki|kenkou?|shougai|shindan|ketsuekigata|ninshin)_|健康|病歴|病気|障害|診断|血液型|妊娠|服薬', '_(check|score|probe|endpoint|url|service|server|system|bar)_'),
+  (3, 'national_id', 'tn', '_(ssn|social_security(_(no|number|nr))?|nin|nino|national_(id|identity|insurance)(_(no|number|nr|card))?|identity_(card|number|document)(_(no|number))?|id_card(_(no|number))?|personal_(id|identity)_(no|number)|tax_?(id|no|number|identification)(_(no|number))?|tin|passport(_(no|number|nr|id))?|driv(ing|er|ers)_?licen[cs]e(_(no|number))?|steuer_?id(nr|entifikationsnummer)?|steuer_?nummer|steuer_?nr|identifikationsnummer|sozialversicherungs_?(nummer|nr)|sv_?(nummer|nr)|rentenversicherungsnummer|personalausweis(_?(nummer|nr))?|ausweis_?(nummer|nr)|pass_?(nummer|nr)|reisepass(_?(nummer|nr))?|fuehrerschein(_?(nummer|nr))?|numero_(de_)?securite_sociale|num_?secu|insee|nir|numero_fiscal|numero_passeport|carte_identite|permis_conduire|dni|nie|nif|numero_seguridad_social|pasaporte|cedula|codice_fiscale|cod_?fisc|carta_identita|passaporto|patente(_guida)?|bsn|burger_?service_?nummer|sofi_?nummer|paspoort(_?nummer)?|rijbewijs(_?nummer)?|cpf|numero_contribuinte|cartao_cidadao|passaporte|pesel|numer_dowodu|dowod_osobisty|paszport|my_?number|kojin_?bangou?|personnummer|cpr(_?nr|_?nummer)?|kennitala|fodselsnummer|henkilotunnus|rijksregisternummer|ahv(_?nr|_?nummer)?)_|マイナンバー|個人番号|旅券番号|免許証番号|身份证', '_(type|country|expir\w*|valid\w*|issue\w*|date|format)_'),
+  (4, 'email', 'tj', '_(e_?mails?|e_?mail_?(address(es)?|addr|adr|adresse)|mail|mail_?(address|addr|adresse)|courriel|adresse_(e_?)?mail|adresse_electronique|correo(_electronico)?|posta_elettronica|indirizzo_(e_?)?mail|pec|e_?mail_?adres|endereco_(e_?)?mail|correio_eletronico|adres_(e_?)?mail|poczta_elektroniczna|meeru(_?adoresu)?|meru_adoresu)_|メール|電子メール|邮箱', '_(template|subject|status|type|kind|format|domain|provider|count|server|host|port|folder|body|text|settings?|label|title|queue|frequency|preference|options?|betreff|vorlage|verified|confirmed|sent|opt)_'),
+  (5, 'fax', 'tn', '_(tele)?fax(_?(no|number|nr|nummer))?_|ファックス|ＦＡＸ', '_(type|status|sent|template)_'),
+  (5, 'phone', 'tn', '_(phones?|phone_?(no|number|nr|home|work|mobile)|telephones?(_(no|number))?|tel|tel_?(no|nr|number|nummer)|mobiles?(_?(no|number|phone|nr))?|cell(_?phone|ular)?|msisdn|telefon(e|o|s|nummer|nr|szam)?|tel_nr|handy(_?(nummer|nr))?|handynummer|mobil(e|nummer|nr|telefon|funk)?|rufnummer|numero_(de_)?(telephone|telefono|telefone|tel)|portable|telephone_portable|gsm|movil|celular|cellulare|numero_cellulare|telefoon(_?nummer)?|telefoonnummer|mobiel(_?nummer)?|telemovel|numer_telefonu|komorka|komorkowy|denwa(_?bangou?)?|keitai(_?bangou?)?)_|電話|携帯|ファックス|手机', '_(type|model|brand|os|country_code|verified|prefix)_'),
+  (6, 'iban', 'tn', '_(iban|bank_?account(_(no|number|nr))?|account_?(iban|holder_iban)|konto_?(nummer|nr)|bankverbindung|bankkonto|numero_(de_)?(compte|cuenta|conto|conta)(_bancari[oa])?|rib|cuenta_(bancaria|corriente)|conto_corrente|rekening_?nummer|bankrekening|conta_bancaria|nib|numer_(konta|rachunku)|rachunek_bankowy|koza_?bangou?|kouza_?bangou?)_|口座番号|银行账号', null),
+  (6, 'card', 'tn', '_(credit_?card(_(no|number|nr))?|card_?(no|number|nr)|cc_?(no|num|number)|kreditkarte(n_?(nummer|nr))?|kartennummer|carte_(bancaire|de_credit)|numero_carte|tarjeta(_(credito|numero))?|numero_tarjeta|carta_(di_)?credito|kredietkaart|creditcard(_?nummer)?|cartao_(de_)?credito|karta_kredytowa|numer_karty|cvv|cvc)_|クレジットカード|カード番号', '_(type|brand|last|expir\w*)_'),
+  (7, 'birth_date', 'dt', '_(birth_?dates?|birth_?days?|date_?of_?birth|dob|born(_on)?|dt_?nasc|geburts_?(datum|tag)|geb_?(dat|datum)|gebdat|date_(de_)?naissance|ne_le|fecha_(de_)?nac(imiento)?|data_(di_)?nascita|geboorte_?(datum|dag)|data_(de_)?nascimento|data_urodzenia|tanjou?bi|seinen_?gappi|fodselsdato|syntymaaika)_|生年月日|誕生日|出生日期', null),
+  (7, 'birth_place', 't', '_(birth_?place|place_of_birth|geburts_?ort|lieu_(de_)?naissance|lugar_(de_)?nacimiento|luogo_(di_)?nascita|geboorteplaats|local_(de_)?nascimento|miejsce_urodzenia|shusshinchi)_|出生地', null),
+  (8, 'given_name', 't', '_(first_?names?|f_?name|given_?names?|fore_?names?|christian_name|middle_?(name|initial)s?|vornamen?|rufname|zweiter_vorname|prenoms?|nombre_(de_)?pila|primer_nombre|segundo_nombre|nome_proprio|primeiro_nome|voor_?na(am|men)|roepnaam|voorletters|imi(e|ona)|pierwsze_imie|drugie_imie|first_kana|mei(_?kana)?)_|^_名_$|名カナ', null),
+  (8, 'family_name', 't', '_(last_?names?|l_?name|sur_?names?|family_?names?|maiden_?name|birth_?name|nachnamen?|familienname|zuname|geburtsname|maedchenname|nom_(de_)?(famille|naissance|jeune_fille)|apellidos?|primer_apellido|segundo_apellido|apellido_(paterno|materno)|cognome|achter_?naam|tussenvoegsel|geboortenaam|meisjesnaam|sobrenome|apelido|ultimo_nome|nazwisko|nazwisko_(rodowe|panienskie)|last_kana|sei(_?kana)?|myou?ji)_|^_姓_$|^_氏_$|苗字|姓カナ', null),
+  (9, 'full_name', 't', '_(full_?name|person_?name|customer_?name|client_?name|contact_?(name|person)|patient_?name|employee_?name|guest_?name|applicant_?name|recipient_?name|cardholder(_name)?|account_?holder|display_?name|real_?name|vollstaendiger_name|kunden_?name|ansprechpartner|kontakt_?person|empfaenger_?name|kontoinhaber|vor_und_nachname|mitarbeiter_?name|nom_(complet|client|prenom|et_prenom)|nom_du_client|titulaire|nombre_(completo|cliente|y_apellidos)|apellidos_y_nombre|titular|nome_(completo|cliente|cognome|e_cognome)|nominativo|intestatario|volledige_naam|klant_?naam|contactpersoon|nome_do_cliente|imie_i_nazwisko|imie_nazwisko|nazwisko_i_imie|shimei|namae|simei|full_kana)_|氏名|名前|お名前|姓名', '_(template|type)_'),
+  (10, 'name', 't', '^_(name|names|nom|nombre|nome|naam|nazwa_osoby|kana|furigana)_$|フリガナ|ふりがな', null),
+  (11, 'username', 't', '_(user_?names?|login(_?name)?|user_?login|nick_?names?|screen_?name|account_?name|benutzer_?name|anmelde_?name|nom_(d_)?utilisateur|identifiant|pseudo|usuario|nombre_usuario|nome_utente|gebruikers_?naam|nome_(de_)?(utilizador|usuario)|nazwa_uzytkownika)_|ユーザー名', '_(attempts?|count|type|at|date|time|url)_'),
+  (12, 'street', 'tj', '_(street(_?(address|name|no|number))?|address(_?line)?|addresses|addr|mailing_address|postal_address|(home|billing|shipping|delivery)_address|strasse|str|strasse_(und_)?(nr|hausnummer)|haus_?(nummer|nr)|anschrift|adresse|wohnadresse|lieferadresse|rechnungsadresse|(ligne_)?adresse(_ligne)?|rue|voie|adresse_postale|direccion|calle|domicilio|indirizzo|residenza|straat(naam)?|huis_?nummer|adres|endereco|rua|logradouro|morada|ulica|adres_(zamieszkania|korespondencyjny)|nr_domu|juu?sho|jyuusho|banchi)_|住所|番地|地址', '_(type|id|ip|mac|e_?mail|mail|web|url|server|city|state|country|zip|code|verified|status|register)_'),
+  (13, 'postcode', 'tn', '_(zip(_?code)?|postal_?code|post_?code|plz|postleitzahl|code_?postal|codigo_?postal|cod_?postal|cap|postcode|cep|kod_?pocztowy|yuu?bin(_?bangou?)?)_|郵便番号|邮编', null),
+  (14, 'city', 't', '_(city|town|locality|suburb|district|stadt|wohnort|ort|ortsname|gemeinde|ville|commune|localite|ciudad|localidad|poblacion|municipio|citta|comune|localita|stad|woonplaats|plaats|gemeente|cidade|localidade|freguesia|miasto|miejscowosc|gmina|shikuchou?son|shi)_|市区町村|^_市_$|城市', null),
+  (15, 'region', 't', '_(state|province|region|county|bundesland|kanton|departement|provincia|regione|comunidad_autonoma|provincie|estado|wojewodztwo|prefecture|todou?fuken|ken)_|都道府県', null),
+  (16, 'country', 't', '_(country(_?code)?|nation|land|laendercode|pays|code_pays|pais|paese|nazione|kraj|kuni)_|^_国_$|国名', null),
+  (17, 'nationality', 't', '_(nationality|citizenship|nationalitaet|staatsangehoerigkeit|staatsbuergerschaft|nationalite|citoyennete|nacionalidad|nazionalita|cittadinanza|nationaliteit|nacionalidade|narodowosc|obywatelstwo|kokuseki)_|国籍', null),
+  (17, 'gender', 'tnb', '_(gender|sex|salutation|geschlecht|anrede|sexe|civilite|genre|genero|sexo|tratamiento|sesso|genere|geslacht|aanhef|plec|seibetsu)_|性別', null),
+  (17, 'family', 'tnb', '_(marital_status|family_status|number_of_children|familienstand|kinderzahl|anzahl_kinder|situation_(familiale|matrimoniale)|etat_civil|estado_civil|numero_de_hijos|stato_civile|burgerlijke_staat|stan_cywilny|kekkon)_|配偶者|婚姻', null),
+  (18, 'ip_address', 'ti', '_(ip|ip_?(address|addr|adresse|adres)|(remote|client|last|login|source|src|user|visitor|sign_in|current_sign_in|last_sign_in|created|registration)_(ip|addr|host)|adresse_ip|direccion_ip|indirizzo_ip|endereco_ip|adres_ip)_|ＩＰアドレス|IPアドレス', '_(pool|range|whitelist|blacklist|allowed|server)_'),
+  (18, 'device', 'tj', '_(device_?(id|token|uuid|fingerprint)|advertising_?id|idfa|gaid|imei|imsi|mac_?addr(ess)?|push_token|cookie(_?id)?|session_?id|visitor_?id|user_?agent|browser_fingerprint|geraete_?(id|kennung))_|端末', null),
+  (18, 'location', 'tnj', '_(latitude|longitude|lat|lng|lon|geo_?(location|point|code)|gps(_\w+)?|coordinates|breitengrad|laengengrad|koordinaten)_|緯度|経度', null),
+  (18, 'social', 't', '_(facebook|twitter|linkedin|instagram|skype|whatsapp|telegram|xing|tiktok|github|line_id)(_?(id|url|handle|name|profile))?_', '_(enabled|share|count|api)_'),
+  (19, 'photo', 'ty', '_(photo|portrait|avatar|profile_?(picture|image|photo)|passbild|lichtbild|foto|signature_image|zdjecie|kaojashin)_|顔写真', '_(type|width|height|mime)_'),
+  (20, 'salary', 'tn', '_(salary|wages?|income|annual_income|gross_pay|net_pay|gehalt|lohn|bruttogehalt|einkommen|jahreseinkommen|salaires?|revenus?|salario|sueldo|ingresos|stipendio|reddito|retribuzione|salaris|loon|inkomen|rendimento|vencimento|pensja|wynagrodzenie|dochod|kyuu?yo|nenshuu|credit_score|schufa(_score)?|bonitaet)_|給与|年収', null),
+  (21, 'occupation', 't', '_(job_?title|occupation|profession|employer|company|company_?name|organi[sz]ation|beruf|position|stelle|arbeitgeber|firma|abteilung|metier|poste|entreprise|societe|employeur|profesion|ocupacion|puesto|empresa|professione|mansione|azienda|ditta|beroep|functie|werkgever|bedrijf|profissao|cargo|zawod|stanowisko|shokugyou?|kinmusaki)_|職業|会社名|勤務先', null),
+  (21, 'title', 't', '^_(title|titel|titre|titulo|titolo|tytul)_$', null),
+  (22, 'language', 't', '_(language|locale|preferred_language|sprache|korrespondenzsprache|langue|idioma|lingua|taal|jezyk|gengo)_|言語', null),
+  (23, 'free_text', 'tj', '_(comments?|notes?|remarks?|memo|annotations?|free_?text|message(_text)?|bio(graphy)?|about_me|description|reason_text|feedback|complaint|bemerkung(en)?|notiz(en)?|kommentar(e|y|ze)?|anmerkung(en)?|freitext|nachricht|beschreibung|hinweis(e)?|beschwerde|commentaires?|remarques?|observations?|messages?|comentarios?|observacion(es)?|notas?|mensaje|observac(ao|oes)|mensagem|commento|commenti|komentarz(e)?|osservazion[ei]|messaggio|opmerking(en)?|aantekening(en)?|notitie(s)?|bericht|uwagi|uwaga|notatk[ai]|wiadomosc|opis|bikou?|biko|komento|memo_?ran)_|備考|メモ|コメント|備註|摘要|特記', null);
+end;
+comment on function gdpr_policy.discovery_words() is
+  'What names of columns mean: kind, types it can have, patterns over gdpr_policy.name_words(), patterns that speak against it. English, German, French, Spanish, Italian, Dutch, Portuguese, Polish, Japanese (in Latin letters and in kanji), and some Nordic and Chinese words.';
+
+create or replace function gdpr_policy.name_kinds(p_words text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rule record;
+  v_found jsonb := '[]';
+begin
+  -- rule by rule, not name by name: PostgreSQL keeps some thirty patterns compiled, and to compile one is what costs
+  for v_rule in select * from gdpr_policy.discovery_words() as w order by w.rank loop
+    v_found := v_found || coalesce((
+      select jsonb_agg(jsonb_build_object('words', u.word, 'kind', v_rule.kind, 'types', v_rule.types, 'rank', v_rule.rank))
+      from unnest(p_words) as u (word)
+      where u.word ~ v_rule.words and not coalesce(u.word ~ v_rule.veto, false)
+    ), '[]');
+  end loop;
+  return (
+    select coalesce(jsonb_object_agg(k.words, k.kinds), '{}')
+    from (
+      select f.value ->> 'words' as words, jsonb_agg(f.value - 'words' order by f.n) as kinds
+      from jsonb_array_elements(v_found) with ordinality as f (value, n)
+      group by f.value ->> 'words'
+    ) as k
+  );
+end
+$function$;
+comment on function gdpr_policy.name_kinds(text[]) is
+  'What each of these names (as gdpr_policy.name_words() writes them) can mean, the likeliest first: {words: [{kind, types, rank}]}.';
+
+create or replace function gdpr_policy.person_words(p_words text)
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_words ~ '_(companies|company|organi[sz]ations?|firm(a|en)?|vendors?|suppliers?|lieferant(en)?|shops?|stores?|filiale?n?|branch(es)?|entreprises?|societes?|fournisseurs?|empresas?|proveedor(es)?|aziend[ae]|fornitor[ei]|bedrijven|leveranciers?|fornecedor(es)?|firm[ay]|dostawc[ay])_$' then -1
+    when p_words ~ '_(types?|groups?|roles?|status(es)?|settings?|categor(y|ies)|permissions?|templates?|typen?|gruppen?|rollen?)_$' then 0
+    when p_words ~ '_(customers?|clients?|users?|persons?|people|contacts?|employees?|staff|members?|patients?|students?|pupils?|subscribers?|leads?|guests?|applicants?|candidates?|visitors?|participants?|attendees?|donors?|tenants?|passengers?|drivers?|teachers?|players?|prospects?|individuals?|accounts?|profiles?|voters?|residents?|authors?|kunden?|kundin|kundenstamm|kundendaten|benutzer|nutzer|mitarbeiter(in|innen)?|angestellter?|person(en|al)?|personendaten|kontakte?|mitglied(er)?|patient(en|in)|schueler|studierende|studenten|bewerber|teilnehmer|interessent(en)?|ansprechpartner|mieter|spender|empfaenger|fahrer|gaeste|clients?|clientes?|utilisateurs?|employes?|salaries?|personnes?|adherents?|membres?|eleves?|etudiants?|abonnes?|candidats?|usuari[oa]s?|emplead[oa]s?|personas?|soci[oa]s?|pacientes?|alumn[oa]s?|contactos?|clienti|utent[ei]|dipendent[ei]|person[ae]|pazient[ei]|student[ei]|iscritt[oi]|membr[oi]|contatt[oi]|klant(en)?|gebruikers?|medewerkers?|werknemers?|personen|persoon|leden|lid|patienten|leerlingen|contactpersonen|utilizador(es)?|funcionari[oa]s?|pesso?as?|membros?|contatos?|klien(t|ci)|klientow|uzytkowni(k|cy)|pracowni(k|cy)|osob[ay]|osoby|pacjen(t|ci)|czlon(ek|kowie)|uczniowie|kontakty|kokyaku|shain|juugyouin|jugyoin|kaiin|kanja|okyakusama|yuuza|gakusei)_$'
+      or p_words ~ '(顧客|社員|会員|患者|従業員|ユーザー|お客様|学生|利用者|個人|氏名|客户|用户)' then 2
+    when p_words ~ '_(customer|client|user|person|contact|employee|member|patient|student|subscriber|lead|guest|applicant|kunde|kunden|benutzer|mitarbeiter|person|utilisateur|employe|cliente|usuario|empleado|utente|dipendente|klant|gebruiker|medewerker|funcionario|klient|uzytkownik|pracownik|osoba|kokyaku|shain|kaiin)_' then 1
+    else 0
+  end;
+end;
+comment on function gdpr_policy.person_words(text) is
+  'What the words of a table''s name say: 2 its rows are persons, 1 it has to do with persons, 0 nothing, -1 its rows are organisations.';
+
+create or replace function gdpr_policy.is_actor(p_words text)
+returns boolean
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  -- who did something with the row, not whom it is about
+  select p_words ~ '_(by|created_by\w*|updated_by\w*|creator|modifier|editor|approver|reviewer|assigne[ed]|assigned|handler|clerk|operator|manager|supervisor|rep|sales_?rep|support_?rep|agent|admin|moderator|processor|von|angelegt|erstellt|erstellt_von|geaendert|geaendert_von|bearbeiter|sachbearbeiter|betreuer|vertreter|par|cree_par|modifie_par|gestionnaire|creado|modificado|por|gestor|creato|creato_da|modificato|da|referente|door|aangemaakt|behandelaar|criado|alterado|utworzy\w*|zmodyfikow\w*|opiekun|tantou(sha)?)_|担当|作成者|更新者';
+end;
+comment on function gdpr_policy.is_actor(text) is
+  'Whether a link column says who handled a row (created_by, sales_rep) and not whom it is about.';
+
+-- 00_foundation/91_discover_values.sql
+-- [code] What values look like: addresses, numbers with check digits, hashes. No value leaves these functions.
+-- GDPR Art. 4(1). Called by: gdpr.discover(), with the values of a sample. They raise no errors, which could show one.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.remainder(p_digits text, p_modulus integer)
+returns integer
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_rest bigint := 0;
+begin
+  for i in 0 .. (length(p_digits) - 1) / 9 loop
+    v_rest := (v_rest * power(10, length(substr(p_digits, i * 9 + 1, 9)))::bigint + substr(p_digits, i * 9 + 1, 9)::bigint) % p_modulus;
+  end loop;
+  return v_rest;
+end
+$function$;
+comment on function gdpr_policy.remainder(text, integer) is 'A number of any length, given as its digits, modulo another.';
+
+create or replace function gdpr_policy.weighted(p_digits text, p_weights integer[])
+returns integer
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select sum(substr(p_digits, w.n::integer, 1)::integer * w.weight)::integer from unnest(p_weights) with ordinality as w (weight, n);
+end;
+comment on function gdpr_policy.weighted(text, integer[]) is 'The sum of digits times weights, of which check digits are made.';
+
+create or replace function gdpr_policy.numbers_like(p_value text)
+returns text[]
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v text := regexp_replace(upper(p_value), '[ ./-]', '', 'g');
+  v_kinds text[] := '{}';
+  v_sum integer;
+  v_rest integer;
+begin
+  if length(v) not between 9 and 34 or p_value !~ '^[A-Za-z0-9]([A-Za-z0-9 ./-]*[A-Za-z0-9])?$' then
+    return v_kinds;
+  end if;
+  if v ~ '^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$' then
+    v_rest := gdpr_policy.remainder((
+      select string_agg(case when c.c ~ '[0-9]' then c.c else (ascii(c.c) - 55)::text end, '' order by c.n)
+      from regexp_split_to_table(substr(v, 5) || left(v, 4), '') with ordinality as c (c, n)
+    ), 97);
+    return case when v_rest = 1 then array['iban'] else v_kinds end;
+  elsif v ~ '^[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z]$' then
+    select sum(case
+      when c.n % 2 = 0 then case when c.c ~ '[0-9]' then c.c::integer else ascii(c.c) - 65 end
+      else (array[1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23])[
+        1 + case when c.c ~ '[0-9]' then c.c::integer else ascii(c.c) - 65 end
+      ]
+    end)::integer % 26
+    into v_rest
+    from regexp_split_to_table(left(v, 15), '') with ordinality as c (c, n);
+    return case when chr(65 + v_rest) = right(v, 1) then array['codice_fiscale'] else v_kinds end;
+  elsif v ~ '^[XYZ]?[0-9]{7,8}[A-Z]$' and length(v) = 9 then
+    v_rest := (translate(left(v, 1), 'XYZ', '012') || substr(v, 2, 7))::integer % 23;
+    return case when substr('TRWAGMYFPDXBNJZSQVHLCKE', v_rest + 1, 1) = right(v, 1) then array['dni'] else v_kinds end;
+  elsif v ~ '^[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][0-9]{6}[A-D]$' then
+    return array['nino'];
+  elsif v ~ '^[12][0-9]{2}(0[1-9]|1[0-2]|[2-9][0-9])(2[AB]|[0-9]{2})[0-9]{6}[0-9]{2}$' then
+    v_rest := 97 - gdpr_policy.remainder(
+      case substr(v, 6, 2) when '2A' then overlay(left(v, 13) placing '19' from 6 for 2) when '2B' then overlay(left(v, 13) placing '18' from 6 for 2) else left(v, 13) end,
+      97
+    );
+    if v_rest = right(v, 2)::integer then
+      v_kinds := v_kinds || 'nir'::text;
+    end if;
+  end if;
+  if v !~ '^[0-9]+$' then
+    return v_kinds;
+  end if;
+  case length(v)
+    when 9 then
+      if p_value ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$' and left(v, 3) not in ('000', '666') and v !~ '^9' then
+        v_kinds := v_kinds || 'ssn'::text;
+      end if;
+      if gdpr_policy.weighted(v, array[9, 8, 7, 6, 5, 4, 3, 2, -1]) % 11 = 0 and v <> '000000000' then
+        v_kinds := v_kinds || 'bsn'::text;
+      end if;
+      v_rest := 11 - gdpr_policy.weighted(v, array[9, 8, 7, 6, 5, 4, 3, 2]) % 11;
+      if v ~ '^[1-3]' and (case when v_rest > 9 then 0 else v_rest end) = right(v, 1)::integer then
+        v_kinds := v_kinds || 'nif'::text;
+      end if;
+    when 11 then
+      if v ~ '^[0-9]{2}([02468][1-9]|[13579][0-2])(0[1-9]|[12][0-9]|3[01])'
+        and (10 - gdpr_policy.weighted(v, array[1, 3, 7, 9, 1, 3, 7, 9, 1, 3]) % 10) % 10 = right(v, 1)::integer
+      then
+        v_kinds := v_kinds || 'pesel'::text;
+      end if;
+      v_sum := (gdpr_policy.weighted(v, array[10, 9, 8, 7, 6, 5, 4, 3, 2]) * 10) % 11 % 10;
+      if v_sum = substr(v, 10, 1)::integer and v !~ '^([0-9])\1{10}$'
+        and (gdpr_policy.weighted(v, array[11, 10, 9, 8, 7, 6, 5, 4, 3, 2]) * 10) % 11 % 10 = right(v, 1)::integer
+      then
+        v_kinds := v_kinds || 'cpf'::text;
+      end if;
+      -- one digit of the first ten stands there twice or three times, and at least one not at all
+      if v ~ '^[1-9]' and (select count(distinct c) from regexp_split_to_table(left(v, 10), '') as c) in (8, 9) then
+        v_rest := 10;
+        for i in 1 .. 10 loop
+          v_sum := (substr(v, i, 1)::integer + v_rest) % 10;
+          v_rest := (case v_sum when 0 then 10 else v_sum end * 2) % 11;
+        end loop;
+        if (11 - v_rest) % 10 = right(v, 1)::integer then
+          v_kinds := v_kinds || 'steuer_id'::text;
+        end if;
+      end if;
+    when 12 then
+      v_rest := gdpr_policy.weighted(v, array[6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2]) % 11;
+      if (case when v_rest <= 1 then 0 else 11 - v_rest end) = right(v, 1)::integer and v <> '000000000000' then
+        v_kinds := v_kinds || 'my_number'::text;
+      end if;
+    else
+      if length(v) between 14 and 19 and v ~ '^(4|5[1-5]|2[2-7]|3[47]|3[068]|35|6011|65|62)' then
+        select sum(case when c.n % 2 = 0 then c.d * 2 - case when c.d > 4 then 9 else 0 end else c.d end)::integer
+        into v_sum
+        from (select d::integer as d, n from regexp_split_to_table(reverse(v), '') with ordinality as x (d, n)) as c;
+        if v_sum % 10 = 0 then
+          v_kinds := v_kinds || 'card'::text;
+        end if;
+      end if;
+  end case;
+  return v_kinds;
+end
+$function$;
+comment on function gdpr_policy.numbers_like(text) is
+  'Which numbers a value can be, by its check digits: iban, card, and numbers of persons: codice_fiscale (IT), dni (ES), nino (UK), nir (FR), ssn (US, its form), bsn (NL), nif (PT), pesel (PL), cpf (BR), steuer_id (DE), my_number (JP).';
+
+create or replace function gdpr_policy.values_like(p_value text)
+returns text[]
+language plpgsql
+immutable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_policy.numbers_like(p_value) || array_remove(array[
+    case
+      when p_value ~ '^\s*[^\s@,;<>"]+@[^\s@,;<>"]+\.[[:alpha:]][^\s@.]+\s*$' then 'email'
+      when p_value ~ '[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z]{2,}' then 'email_inside'
+    end,
+    case
+      when p_value ~ '^\s*(\+|00|\(\+?)[0-9(][0-9 ()./-]{5,22}(\s*(x|ext\.?|app\.?)\s*[0-9]+)?\s*$' then 'phone'
+      when p_value ~ '^\s*[(0-9][0-9 ()./-]{4,22}\s*$' then 'phone_like'
+    end,
+    case
+      when p_value ~ '^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/[0-9]{1,2})?$' then 'ip_address'
+      when p_value ~ '^[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7}(/[0-9]{1,3})?$' and p_value !~ '^[0-9]{1,2}(:[0-9]{2}){2}$' then 'ip_address'
+    end,
+    case when p_value ~ '^(\$2[abxy]\$|\$argon2|\$scrypt\$|\$[156y]\$|pbkdf2[_:]|scrypt:|bcrypt|argon2|\{(S?SHA(256|512)?|S?MD5|CRYPT|PBKDF2)\}|SCRAM-SHA-256\$)' then 'hash' end,
+    case when p_value ~ '^(19|20)[0-9]{2}[-./](0?[1-9]|1[0-2])[-./](0?[1-9]|[12][0-9]|3[01])|^(0?[1-9]|[12][0-9]|3[01])[-./](0?[1-9]|1[0-2])[-./](19|20)[0-9]{2}$' then 'date' end
+  ], null);
+end
+$function$;
+comment on function gdpr_policy.values_like(text) is
+  'What a value looks like: email, email_inside (a text that holds one), phone, phone_like, ip_address, hash (of a password), date, and gdpr_policy.numbers_like().';
+
+-- 00_foundation/92_discover_columns.sql
+-- [code] Looking at the columns of a table: their names, types, comments, and a sample of their values.
+-- GDPR Art. 4(1), 25, 30. Called by: gdpr.discover(). Reads with the rights of the caller; only counts leave.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.relation_problem(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select substr(string_agg(p.problem, ';'), 2) from unnest(gdpr_internal.relation_problems('', p_relation)) as p (problem);
+end;
+comment on function gdpr_policy.relation_problem(regclass) is 'Why a table cannot be protected, or null.';
+
+create or replace function gdpr_policy.is_protected(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
+end;
+comment on function gdpr_policy.is_protected(regclass) is 'Whether a policy protects the table.';
+
+create or replace function gdpr_policy.column_problems(p_relation regclass, p_column text, p_definition jsonb)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(regexp_replace(p.problem, '^[^:]*: ', '')), '{}')
+  from unnest((gdpr_internal.read_column('', p_relation, p_column, p_definition)).problems) as p (problem);
+end;
+comment on function gdpr_policy.column_problems(regclass, text, jsonb) is 'What apply() would have against this classification of a column.';
+
+create or replace function gdpr_policy.discover_tables()
+returns table (relation regclass, name text, words text, problem text, readable boolean)
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select c.oid::regclass, format('%s.%s', n.nspname, c.relname), gdpr_policy.name_words(c.relname),
+    gdpr_policy.relation_problem(c.oid::regclass),
+    -- a row policy of somebody else would run code of somebody else, with the rights of who looks
+    has_any_column_privilege(c.oid, 'select') and (pg_has_role(c.relowner, 'usage') or not row_security_active(c.oid))
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and n.nspname !~ '^gdpr(_(internal|policy|generated|clear|bi|export|api|integration))?$'
+    and (pg_has_role(c.relowner, 'usage') or has_any_column_privilege(c.oid, 'select'))
+    and not exists (select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+    and not gdpr_policy.is_protected(c.oid::regclass)
+  order by n.nspname, c.relname;
+end;
+comment on function gdpr_policy.discover_tables() is
+  'The tables that the caller may look at and that no policy protects yet. readable: whether their values may be sampled.';
+
+create or replace function gdpr_policy.discover_columns(p_relation regclass)
+returns table (attnum smallint, name text, words text, comment text, class text, system_type boolean, is_key boolean, is_unique boolean)
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.attnum, a.attname::text, gdpr_policy.name_words(a.attname), gdpr_policy.name_words(col_description(a.attrelid, a.attnum)),
+    case
+      when y.oid = 'bytea'::regtype then 'y'
+      when y.typname in ('json', 'jsonb') or y.typcategory = 'A' then 'j'
+      when y.typcategory in ('S', 'E') or y.typname = 'citext' then 't'
+      when y.typcategory in ('D', 'N', 'I', 'B') then lower(y.typcategory::text)
+      else '-'
+    end,
+    a.atttypid < 16384,
+    exists (select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey))
+      or a.attidentity <> '',
+    exists (
+      select from pg_index as x
+      where x.indrelid = a.attrelid and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null and x.indexprs is null
+    )
+  from pg_attribute as a
+  join pg_type as y on y.oid = a.atttypid
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped
+  order by a.attnum;
+end;
+comment on function gdpr_policy.discover_columns(regclass) is
+  'The columns of a table. class: t text, d dates and times, n numbers, i addresses of the net, b boolean, y bytes, j documents and arrays.';
+
+create or replace function gdpr_policy.sample_code(p_relation regclass, p_sample integer)
+returns text
+language sql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(
+    $sample$
+with s as materialized (
+  select %s from %s as t%s limit %s
+), v as materialized (
+  select c.attnum, c.value, gdpr_policy.values_like(c.value) as kinds
+  from s
+  cross join lateral (values %s) as c (attnum, value)
+  where c.value <> ''
+)
+select jsonb_object_agg(f.attnum, f.facts || coalesce(k.kinds, '{}'))
+from (
+  select v.attnum, jsonb_build_object(
+    'filled', count(*), 'distinct', count(distinct v.value), 'length', avg(length(v.value)),
+    'spaced', avg(case when v.value ~ '\S\s+\S' then 1 else 0 end)
+  ) as facts
+  from v
+  group by v.attnum
+) as f
+left join (
+  select x.attnum, jsonb_object_agg(x.kind, x.hits) as kinds
+  from (select v.attnum, u.kind, count(*) as hits from v cross join lateral unnest(v.kinds) as u (kind) group by v.attnum, u.kind) as x
+  group by x.attnum
+) as k on k.attnum = f.attnum
+$sample$,
+    string_agg(format('t.%I', a.attname), ', ' order by a.attnum),
+    p_relation,
+    -- whole pages, so that a large table costs no more than a small one; more than needed, for pages that are nearly empty
+    case when p.pages > greatest(200, p_sample / 5)
+      then format(' tablesample system (%s)', least(100, greatest(50, p_sample / 5) * 100.0::numeric / p.pages)) else '' end,
+    p_sample,
+    string_agg(format('(%s, left(s.%I::pg_catalog.text, 300))', a.attnum, a.attname), ', ' order by a.attnum)
+  )
+  from pg_attribute as a
+  cross join (
+    select sum(pg_relation_size(t.relid)) / current_setting('block_size')::bigint as pages
+    from pg_partition_tree(p_relation) as t
+    where t.isleaf
+  ) as p
+  -- types of the system only: an output function of somebody else would run with the rights of who looks
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+    and format_type(a.atttypid, null) in ('text', 'character varying', 'character', 'bigint', 'numeric', 'json', 'jsonb')
+    and has_column_privilege(a.attrelid, a.attnum, 'select')
+    and not exists (
+      select from pg_constraint as k where k.conrelid = a.attrelid and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+        and a.atttypid in ('bigint'::regtype, 'numeric'::regtype)
+    )
+  group by p.pages
+  having p_sample > 0;
+end;
+comment on function gdpr_policy.sample_code(regclass, integer) is
+  'The query that looks at a sample of a table''s values: those columns that the caller may read and that are of types of the system. Null: there are none.';
+
+create or replace function gdpr_policy.sample_columns(p_relation regclass, p_sample integer)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+set jit = off
+as $function$
+declare
+  v_code text;
+  v_facts jsonb;
+begin
+  v_code := gdpr_policy.sample_code(p_relation, p_sample);
+  if v_code is not null then
+    execute v_code into v_facts;
+  end if;
+  return coalesce(v_facts, '{}');
+exception when others then
+  -- locked, not to be read, damaged: what it says could hold a value
+  return jsonb_build_object('error', sqlstate);
+end
+$function$;
+comment on function gdpr_policy.sample_columns(regclass, integer) is
+  'What a sample of a table''s values looks like, by the number of the column: how many are there (filled, distinct), how long, how many with spaces in them, how many of each kind of gdpr_policy.values_like(). error: the SQLSTATE for which nothing was read.';
+
+create or replace function gdpr_policy.recognise(
+  p_named jsonb, p_commented jsonb, p_class text, p_facts jsonb, out kind text, out confidence text, out reason text
+)
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_filled numeric := coalesce((p_facts ->> 'filled')::numeric, 0);
+  v_distinct numeric := coalesce((p_facts ->> 'distinct')::numeric, 0);
+  v_named text;
+  v_by text := 'name';
+  v_seen text;
+  v_hits numeric;
+  v_expected text[];
+begin
+  select w.value ->> 'kind' into v_named
+  from jsonb_array_elements(p_named) with ordinality as w (value, n)
+  where strpos(w.value ->> 'types', p_class) > 0
+  order by w.n
+  limit 1;
+  if v_named is null then
+    -- prose speaks of many things: only what has a name of its own
+    select w.value ->> 'kind' into v_named
+    from jsonb_array_elements(p_commented) with ordinality as w (value, n)
+    where (w.value ->> 'rank')::integer < 10 and strpos(w.value ->> 'types', p_class) > 0
+    order by w.n
+    limit 1;
+    v_by := 'comment';
+  end if;
+  -- what nine of ten values are; numbers of which every tenth has the check digit by chance have to be many
+  select f.kind, f.hits into v_seen, v_hits
+  from (
+    select k.key as kind, k.value::text::numeric as hits
+    from jsonb_each(p_facts) as k
+    where k.key <> all (array['filled', 'distinct', 'length', 'spaced', 'email_inside', 'phone_like', 'date'])
+  ) as f
+  where f.hits >= v_filled * case when f.kind in ('email', 'ip_address', 'phone') then 0.8 when f.kind = 'hash' then 0.5 else 0.9 end
+    and (f.kind in ('email', 'ip_address', 'phone', 'hash') and v_filled >= 3 or v_distinct >= 8 or v_named in ('national_id', 'iban', 'card') and v_filled >= 3)
+    and (f.kind not in ('bsn', 'nif') or v_named = 'national_id' or v_distinct >= 20 and f.hits >= v_filled * 0.98)
+  order by f.hits desc, f.kind in ('bsn', 'nif', 'my_number')
+  limit 1;
+  if v_seen is not null and coalesce(v_named, '') <> 'credential' and not coalesce(v_named = any (gdpr_policy.special_kinds()), false) then
+    kind := case v_seen
+      when 'hash' then 'credential'
+      when 'email' then 'email' when 'phone' then case v_named when 'fax' then 'fax' else 'phone' end when 'ip_address' then 'ip_address' when 'iban' then 'iban' when 'card' then 'card'
+      else 'national_id'
+    end;
+    confidence := case when kind = v_named or v_filled >= 20 then 'high' else 'medium' end;
+    reason := format('%s of %s sampled values are %s%s', v_hits, v_filled, gdpr_policy.kind_words(v_seen),
+      case when kind = v_named then format(', as the %s says', v_by) else '' end);
+    return;
+  end if;
+  if v_named is null then
+    v_hits := coalesce((p_facts ->> 'email_inside')::numeric, 0);
+    if p_class in ('t', 'j') and v_hits > 0 then
+      kind := 'free_text';
+      confidence := 'high';
+      reason := format('%s of %s sampled values hold an e-mail address inside other text', v_hits, v_filled);
+    elsif p_class = 't' and v_filled >= 5 and (p_facts ->> 'length')::numeric >= 30 and (p_facts ->> 'spaced')::numeric >= 0.7
+      and v_distinct >= v_filled * 0.5
+    then
+      kind := 'free_text';
+      confidence := 'medium';
+      reason := format('long texts, of %s sampled hardly two alike', v_filled);
+    end if;
+    return;
+  end if;
+  kind := v_named;
+  reason := format('%s says %s', v_by, gdpr_policy.kind_words(v_named));
+  v_expected := case v_named
+    when 'email' then array['email', 'email_inside'] when 'phone' then array['phone', 'phone_like'] when 'fax' then array['phone', 'phone_like'] when 'ip_address' then array['ip_address']
+    when 'birth_date' then array['date']
+  end;
+  if v_expected is not null and p_class in ('t', 'n') and v_filled >= 3 then
+    select coalesce(sum(k.value::text::numeric), 0) into v_hits from jsonb_each(p_facts) as k where k.key = any (v_expected);
+    if v_filled >= 5 and v_hits < v_filled * 0.3 then
+      confidence := 'low';
+      reason := format('%s, but only %s of %s sampled values look like it', reason, v_hits, v_filled);
+    else
+      confidence := case when v_hits >= v_filled * 0.8 and v_by = 'name' then 'high' else 'medium' end;
+      reason := format('%s; so do %s of %s sampled values', reason, v_hits, v_filled);
+    end if;
+  else
+    confidence := case
+      when v_by = 'name' and v_named in ('credential', 'birth_date', 'given_name', 'family_name', 'full_name') then 'high'
+      else 'medium'
+    end;
+    if v_named = 'free_text' and coalesce((p_facts ->> 'email_inside')::numeric, 0) > 0 then
+      confidence := 'high';
+      reason := format('%s; %s of %s sampled values hold an e-mail address', reason, p_facts ->> 'email_inside', v_filled);
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_policy.recognise(jsonb, jsonb, text, jsonb) is
+  'What a column holds, as its name and comment (what gdpr_policy.name_kinds() says of them) and sampled values say; values win over names. Null: nothing that tells of a person.';
+
+create or replace function gdpr_policy.special_kinds()
+returns text[]
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.special_kinds();
+end;
+comment on function gdpr_policy.special_kinds() is 'The special categories of Art. 9(1).';
+
+create or replace function gdpr_policy.kind_words(p_kind text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select coalesce(
+    (
+      select w.words
+      from (values
+        ('email', 'e-mail addresses'), ('phone', 'telephone numbers'), ('fax', 'fax numbers'), ('ip_address', 'IP addresses'), ('iban', 'IBANs (by check digits)'),
+        ('card', 'card numbers (by check digits)'), ('hash', 'hashes of passwords'), ('codice_fiscale', 'Italian codici fiscali (by check letter)'),
+        ('dni', 'Spanish DNI or NIE (by check letter)'), ('nino', 'British national insurance numbers'), ('nir', 'French NIR (by check digits)'),
+        ('ssn', 'American social security numbers'), ('bsn', 'Dutch BSN (by check digit)'), ('nif', 'Portuguese NIF (by check digit)'),
+        ('pesel', 'Polish PESEL (by check digit)'), ('cpf', 'Brazilian CPF (by check digits)'), ('steuer_id', 'German tax numbers (by check digit)'),
+        ('my_number', 'Japanese My Numbers (by check digit)'), ('national_id', 'a number of a person'), ('credential', 'credentials'),
+        ('name', 'a name, in a table of persons'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
+        ('street', 'an address'), ('device', 'a device or browser'), ('social', 'an account elsewhere')
+      ) as w (kind, words)
+      where w.kind = p_kind
+    ),
+    replace(p_kind, '_', ' ')
+  );
+end;
+comment on function gdpr_policy.kind_words(text) is 'What was recognised, in words.';
+
+create or replace function gdpr_policy.classify(p_relation regclass, p_column text, p_class text, p_unique boolean, p_kind text, out definition jsonb, out obstacle text)
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_wanted jsonb;
+  v_try jsonb;
+  v_problems text[];
+begin
+  v_wanted := case
+    when p_kind = any (gdpr_policy.special_kinds())
+      then jsonb_build_object('category', 'special', 'special', p_kind, 'sensitive', true, 'encrypt', true, 'mask', 'hide')
+    else case p_kind
+      when 'credential' then '{"category": "credential", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'email' then case when p_class = 't'
+        then '{"category": "contact", "identifier": "email", "sensitive": true, "encrypt": "searchable", "mask": "email"}'
+        else '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}' end
+      when 'phone' then '{"category": "contact", "identifier": "phone", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'national_id' then '{"category": "identity", "identifier": "text", "sensitive": true, "encrypt": "searchable", "mask": "hide"}'
+      -- a house has one, and many people
+      when 'fax' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'iban' then '{"category": "financial", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'card' then '{"category": "financial", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'salary' then '{"category": "financial", "sensitive": true, "mask": "hide"}'
+      when 'birth_date' then case when p_class = 'd'
+        then '{"category": "demographic", "age": true, "sensitive": true, "encrypt": true, "mask": "year"}'
+        else '{"category": "demographic", "sensitive": true, "encrypt": true, "mask": "hide"}' end
+      when 'given_name' then '{"category": "identity", "mask": "initial"}'
+      when 'family_name' then '{"category": "identity", "mask": "initial"}'
+      when 'full_name' then '{"category": "identity", "mask": "initial"}'
+      when 'name' then '{"category": "identity", "mask": "initial"}'
+      when 'username' then '{"category": "online", "mask": "pseudonym"}'
+      when 'street' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'postcode' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'city' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'region' then '{"category": "contact", "sensitive": true, "mask": "hide"}'
+      when 'country' then '{"category": "contact", "mask": "show"}'
+      when 'ip_address' then '{"category": "online", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'device' then '{"category": "online", "sensitive": true, "mask": "hide"}'
+      when 'location' then '{"category": "online", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'social' then '{"category": "contact", "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'photo' then '{"category": "identity", "sensitive": true, "mask": "hide"}'
+      when 'language' then case when p_class = 't' then '{"category": "demographic", "language": true, "mask": "show"}' else '{"category": "demographic"}' end
+      when 'free_text' then '{"category": "free_text", "review": true, "sensitive": true, "encrypt": true, "mask": "hide"}'
+      when 'key' then '{"category": "key"}'
+      when 'other' then '{"category": "other"}'
+      else '{"category": "demographic", "sensitive": true, "mask": "hide"}'
+    end::jsonb
+  end;
+  -- as it is wanted; with a digest that keeps it unique; without ciphertext; without what its type has no room for
+  for v_try in
+    select t.definition
+    from (values
+      (1, v_wanted),
+      (2, case when p_unique and v_wanted -> 'encrypt' = 'true' and p_kind not in ('credential') and not v_wanted ? 'special'
+        then v_wanted || '{"encrypt": "searchable"}' end),
+      (3, v_wanted - 'encrypt' - 'special' || case when v_wanted ->> 'mask' = 'show' then '{}' else '{"sensitive": true}'::jsonb end),
+      (4, v_wanted - 'encrypt' - 'special' - 'identifier' - 'age' - 'language' - 'mask' || '{"sensitive": true, "mask": "hide"}')
+    ) as t (n, definition)
+    where t.definition is not null
+    order by t.n
+  loop
+    v_problems := gdpr_policy.column_problems(p_relation, p_column, v_try);
+    definition := v_try;
+    exit when v_problems = '{}';
+    obstacle := coalesce(obstacle, v_problems[1]);
+  end loop;
+  if definition = v_wanted then
+    obstacle := null;
+  end if;
+end
+$function$;
+comment on function gdpr_policy.classify(regclass, text, text, boolean, text) is
+  'How a policy would classify a column of this kind: the strictest way that apply() takes. obstacle: why not stricter.';
+
+-- 00_foundation/94_discover.sql
+-- [code] discover(): which tables hold persons, which rows belong to them, what their columns are. A proposal, with reasons.
+-- GDPR Art. 4(1), 25, 30. Called by: DBAs, gdprdb discover. Writes nothing, on a standby neither; no value leaves the database,
+-- not in results, errors, logs or the text of statements.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.person_points(p_words text, p_columns jsonb)
+returns integer
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- a name of a person in a table with other names than that of a row's (billing_first_name) says less
+  select coalesce(sum(case
+    when c.value ->> 'confidence' = 'low' then 0
+    when c.value ->> 'kind' in ('given_name', 'family_name') then case when c.value ->> 'words' ~ '^_[^_]+(_na?a?me?n?)?_$' or c.value ->> 'words' !~ '_.*_.*_.*_' then 2 else 1 end
+    when c.value ->> 'kind' in ('birth_date', 'national_id') then 3
+    when c.value ->> 'kind' in ('email', 'full_name') then 2
+    when c.value ->> 'kind' in ('name', 'phone', 'gender', 'street', 'username', 'credential', 'family', 'nationality', 'salary', 'photo') then 1
+    when c.value ->> 'kind' = any (gdpr_policy.special_kinds()) then 1
+    else 0
+  end), 0)::integer + greatest(gdpr_policy.person_words(p_words), 0)
+  from jsonb_array_elements(p_columns) as c;
+end;
+comment on function gdpr_policy.person_points(text, jsonb) is 'How much speaks for each row of a table being a person: what its columns hold, and its name.';
+
+create or replace function gdpr_policy.identifies(p_columns jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from jsonb_array_elements(p_columns) as c
+    where c.value ->> 'confidence' <> 'low'
+      and c.value ->> 'kind' in ('email', 'full_name', 'name', 'given_name', 'family_name', 'national_id', 'username', 'phone')
+  );
+end;
+comment on function gdpr_policy.identifies(jsonb) is 'Whether a table has a column by which a person can be told.';
+
+create or replace function gdpr_policy.look_at_tables(p_sample integer)
+returns table (relation regclass, name text, words text, problem text, rows_seen integer, failed text, columns jsonb)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_facts jsonb;
+  v_known jsonb := gdpr_policy.name_kinds(array(
+    select distinct w.words
+    from gdpr_policy.discover_tables() as t
+    cross join lateral gdpr_policy.discover_columns(t.relation) as c
+    cross join lateral (values (c.words), (c.comment)) as w (words)
+    where w.words is not null
+  ));
+begin
+  for v_table in select * from gdpr_policy.discover_tables() loop
+    relation := v_table.relation;
+    name := v_table.name;
+    words := v_table.words;
+    problem := v_table.problem;
+    v_facts := case when v_table.readable then gdpr_policy.sample_columns(v_table.relation, p_sample) else '{}' end;
+    failed := case when not v_table.readable then 'not readable' else v_facts ->> 'error' end;
+    v_facts := v_facts - 'error';
+    select max((f.value ->> 'filled')::integer) into rows_seen from jsonb_each(v_facts) as f;
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'column', c.name, 'n', c.attnum, 'words', c.words, 'class', c.class, 'key', c.is_key, 'unique', c.is_unique,
+      'kind', r.kind, 'confidence', r.confidence, 'reason', r.reason,
+      'distinct', v_facts -> c.attnum::text -> 'distinct', 'filled', v_facts -> c.attnum::text -> 'filled'
+    ) order by c.attnum), '[]')
+    into columns
+    from gdpr_policy.discover_columns(v_table.relation) as c
+    cross join lateral gdpr_policy.recognise(v_known -> c.words, v_known -> c.comment, c.class, coalesce(v_facts -> c.attnum::text, '{}')) as r;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.look_at_tables(integer) is 'What the columns of each table hold, by themselves: not yet whose they are.';
+
+create or replace function gdpr_policy.links(p_relations regclass[])
+returns table (child regclass, parent regclass, via text[], words text, required boolean, one_to_one boolean)
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select k.conrelid::regclass, k.confrelid::regclass,
+    array_agg(a.attname::text order by u.n), gdpr_policy.name_words(string_agg(a.attname, '_' order by u.n)), bool_and(a.attnotnull),
+    exists (
+      select from pg_constraint as p
+      where p.conrelid = k.conrelid and p.contype in ('p', 'u') and p.conkey @> k.conkey and p.conkey <@ k.conkey
+    )
+  from pg_constraint as k
+  cross join lateral unnest(k.conkey) with ordinality as u (attnum, n)
+  join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.attnum
+  where k.contype = 'f' and k.conparentid = 0 and k.conrelid <> k.confrelid
+    and k.conrelid = any (p_relations) and k.confrelid = any (p_relations)
+  group by k.oid, k.conrelid, k.confrelid, k.conkey;
+end;
+comment on function gdpr_policy.links(regclass[]) is 'Foreign keys between these tables.';
+
+create or replace function gdpr_policy.place_tables(p_tables jsonb)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_placed jsonb := '{}';
+  v_table record;
+  v_link record;
+  v_found integer;
+begin
+  -- persons, the clearest first
+  for v_table in
+    select t.key as name, t.value, (t.value ->> 'relation')::regclass as relation, (t.value ->> 'points')::integer as points,
+      gdpr_policy.person_words(t.value ->> 'words') as person_words
+    from jsonb_each(p_tables) as t
+    where (t.value ->> 'identifies')::boolean
+    order by (t.value ->> 'points')::integer desc, t.key
+  loop
+    continue when v_table.points < 2 or v_table.points < 4 and v_table.person_words < 1 and not exists (
+      select from jsonb_array_elements(v_table.value -> 'columns') as c
+      where c.value ->> 'kind' in ('email', 'national_id') and c.value ->> 'confidence' <> 'low'
+    );
+    -- a copy of somebody's name or address in a row that belongs to her
+    select l.* into v_link
+    from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(p_tables) as t)) as l
+    join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent
+    where l.child = v_table.relation and not gdpr_policy.is_actor(l.words)
+      and (l.one_to_one or l.required and v_table.person_words < 2 or v_table.points < 4)
+    order by l.one_to_one desc, l.required desc
+    limit 1;
+    continue when v_link.child is not null;
+    v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(
+      'place', 'persons',
+      'confidence', case when v_table.person_words < 0 then 'low' when v_table.points >= 5 then 'high' else 'medium' end
+    ));
+  end loop;
+  -- their rows, and the rows of those
+  loop
+    v_found := 0;
+    for v_table in
+      select t.key as name, t.value, (t.value ->> 'relation')::regclass as relation
+      from jsonb_each(p_tables) as t
+      where not v_placed ? t.key and t.value ->> 'problem' is null
+      order by t.key
+    loop
+      select l.*, p.key as parent_name, p.value ->> 'confidence' as parent_confidence, gdpr_policy.is_actor(l.words) as by_actor
+      into v_link
+      from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(p_tables) as t)) as l
+      join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent
+      where l.child = v_table.relation and p.value ->> 'confidence' <> 'low'
+      -- whom a row is about, rather than who handled it; a link that is always there; persons rather than rows of theirs
+      order by gdpr_policy.is_actor(l.words), p.value ->> 'place' = 'persons' desc, l.required desc, gdpr_policy.person_words(l.words) desc, l.via
+      limit 1;
+      continue when v_link.child is null or v_link.by_actor and not exists (
+        select from jsonb_array_elements(v_table.value -> 'columns') as c
+        where c.value ->> 'kind' in ('email', 'phone', 'full_name', 'given_name', 'family_name', 'street', 'ip_address') and not (c.value ->> 'key')::boolean
+      );
+      v_found := v_found + 1;
+      v_placed := v_placed || jsonb_build_object(v_table.name, v_table.value || jsonb_build_object(
+        'place', 'rows', 'via', to_jsonb(v_link.via), 'parent', v_link.parent_name,
+        'confidence', case when v_link.by_actor then 'low' when v_link.required then 'high' else 'medium' end
+      ));
+    end loop;
+    exit when v_found = 0;
+  end loop;
+  return v_placed;
+end
+$function$;
+comment on function gdpr_policy.place_tables(jsonb) is
+  'Which tables hold persons (place persons) and which hold rows of theirs (place rows, via a foreign key of parent), with how much confidence.';
+
+create or replace function gdpr.discover(p_sample integer default 1000)
+returns table (
+  table_name text, column_name text, category text, identifier text, special text, sensitive boolean, encrypt text, mask text,
+  confidence text, reason text, definition jsonb
+)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set jit = off
+as $function$
+#variable_conflict use_column
+declare
+  v_tables jsonb;
+  v_placed jsonb;
+  v_table record;
+  v_column record;
+  v_kind text;
+  v_class record;
+  v_unique text[];
+  v_rows text;
+begin
+  if coalesce(p_sample < 0 or p_sample > 100000, true) then
+    perform gdpr_policy.refuse_sample();
+  end if;
+  select coalesce(jsonb_object_agg(t.name, jsonb_build_object(
+    'relation', t.relation, 'words', t.words, 'problem', t.problem, 'failed', t.failed, 'seen', t.rows_seen, 'columns', t.columns,
+    'points', gdpr_policy.person_points(t.words, t.columns), 'identifies', gdpr_policy.identifies(t.columns)
+  )), '{}')
+  into v_tables
+  from gdpr_policy.look_at_tables(p_sample) as t;
+  v_placed := gdpr_policy.place_tables(v_tables);
+
+  for v_table in
+    select t.key as name, t.value || coalesce(v_placed -> t.key, '{}') as facts, (t.value ->> 'relation')::regclass as relation,
+      v_placed -> t.key ->> 'place' as place,
+      case when t.value ->> 'problem' is not null and v_placed ? t.key then 'low' else v_placed -> t.key ->> 'confidence' end as confidence
+    from jsonb_each(v_tables) as t
+    -- persons, then their rows, as a policy is read
+    order by case v_placed -> t.key ->> 'place' when 'persons' then 1 when 'rows' then 2 else 3 end, t.key
+  loop
+    continue when v_table.place is null and not exists (
+      select from jsonb_array_elements(v_table.facts -> 'columns') as c
+      where c.value ->> 'confidence' <> 'low' and (
+        c.value ->> 'kind' = any (gdpr_policy.special_kinds())
+        or c.value ->> 'kind' in ('email', 'phone', 'national_id', 'iban', 'card', 'credential', 'birth_date', 'ip_address', 'given_name', 'family_name', 'full_name')
+      )
+    );
+    v_rows := case
+      when v_table.facts ->> 'failed' is not null then format(' (values not looked at: %s)', v_table.facts ->> 'failed')
+      when v_table.facts ->> 'seen' is null then ' (no values to look at)'
+      else ''
+    end;
+    v_unique := array(
+      select c.value ->> 'column' from jsonb_array_elements(v_table.facts -> 'columns') as c
+      where c.value ->> 'kind' = 'email' and c.value ->> 'confidence' <> 'low' and c.value ->> 'class' = 't'
+        and ((c.value ->> 'unique')::boolean or coalesce((c.value ->> 'distinct')::numeric >= (c.value ->> 'filled')::numeric * 0.9, true))
+      order by (c.value ->> 'unique')::boolean desc, (c.value ->> 'n')::integer
+      limit 1
+    );
+    table_name := v_table.name;
+    column_name := null;
+    category := v_table.place;
+    identifier := null; special := null; sensitive := null; encrypt := null; mask := null;
+    confidence := coalesce(v_table.confidence, 'low');
+    reason := case v_table.place
+      when 'persons' then format('a row is a person: %s%s', coalesce((
+        select string_agg(format('%s (%s)', c.value ->> 'column', gdpr_policy.kind_words(c.value ->> 'kind')), ', ' order by (c.value ->> 'n')::integer)
+        from (
+          select c.value from jsonb_array_elements(v_table.facts -> 'columns') as c
+          where c.value ->> 'confidence' <> 'low' and c.value ->> 'kind' in ('email', 'full_name', 'name', 'given_name', 'family_name', 'national_id', 'username', 'phone', 'birth_date')
+          order by (c.value ->> 'n')::integer
+          limit 4
+        ) as c
+      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end)
+      when 'rows' then format('a row belongs to the person of %s, through %s', v_table.facts ->> 'parent', (select string_agg(u.name, ', ') from jsonb_array_elements_text(v_table.facts -> 'via') as u (name)))
+      else 'columns like those of persons, and no foreign key to a table of persons: link it, or say subject = "self" where each row is a person'
+    end || coalesce('; it cannot be protected: it' || (v_table.facts ->> 'problem'), '') || v_rows;
+    definition := case v_table.place
+      when 'persons' then jsonb_build_object('subject', 'self', 'purposes', array['service'])
+        || case when v_unique <> '{}' then jsonb_build_object('match_on', v_unique) else '{}' end
+      when 'rows' then jsonb_build_object('subject', jsonb_build_object('via', case
+          when jsonb_array_length(v_table.facts -> 'via') = 1 then v_table.facts -> 'via' -> 0 else v_table.facts -> 'via' end), 'purposes', array['service'])
+    end;
+    return next;
+
+    for v_column in
+      select c.value ->> 'column' as name, c.value ->> 'words' as words, c.value ->> 'class' as class, (c.value ->> 'key')::boolean as is_key,
+        (c.value ->> 'unique')::boolean as is_unique, c.value ->> 'kind' as kind, c.value ->> 'confidence' as confidence, c.value ->> 'reason' as reason
+      from jsonb_array_elements(v_table.facts -> 'columns') as c
+      order by (c.value ->> 'n')::integer
+    loop
+      v_kind := case
+        -- an address of a place, where no other part of one is, is a state of affairs
+        when v_column.kind = 'region' and not exists (
+          select from jsonb_array_elements(v_table.facts -> 'columns') as o where o.value ->> 'kind' in ('city', 'postcode')
+        ) then null
+        when v_column.confidence = 'low' then null
+        when v_table.place = 'rows' and v_column.kind in ('name', 'title', 'language', 'occupation') then null
+        else v_column.kind
+      end;
+      category := null; identifier := null; special := null; sensitive := null; encrypt := null; mask := null; definition := null;
+      column_name := v_column.name;
+      confidence := v_column.confidence;
+      reason := v_column.reason;
+      if v_table.place is null then
+        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'free_text', 'occupation', 'device', 'location', 'username');
+        confidence := 'low';
+      elsif v_kind is null and v_column.is_key then
+        v_kind := 'key';
+        confidence := 'high';
+        reason := 'part of a key';
+      elsif v_kind is null and v_column.class in ('n', 'b', 'd') and v_column.confidence is null then
+        v_kind := 'other';
+        confidence := 'medium';
+        reason := 'neither name nor type tell of a person';
+      elsif v_kind is null then
+        confidence := 'low';
+        reason := coalesce(v_column.reason || ': ', '') || 'not recognised; hidden from redacted views until it is classified';
+        return next;
+        continue;
+      end if;
+      v_class := gdpr_policy.classify(v_table.relation, v_column.name, v_column.class, v_column.is_unique, v_kind);
+      definition := v_class.definition;
+      category := definition ->> 'category';
+      identifier := definition ->> 'identifier';
+      special := definition ->> 'special';
+      sensitive := coalesce((definition ->> 'sensitive')::boolean, false);
+      encrypt := case definition ->> 'encrypt' when 'true' then 'yes' else coalesce(definition ->> 'encrypt', 'no') end;
+      mask := coalesce(definition ->> 'mask', 'show');
+      reason := reason || case
+        when v_class.obstacle is null then ''
+        when v_kind = any (gdpr_policy.special_kinds()) then format('; as it is it cannot be protected as a special category: %s', v_class.obstacle)
+        when v_class.definition ->> 'encrypt' = 'searchable' then '; unique, so with a digest'
+        else format('; not encrypted: %s', v_class.obstacle)
+      end;
+      return next;
+    end loop;
+  end loop;
+end
+$function$;
+comment on function gdpr.discover(integer) is
+  'Looks at names, types, comments and a sample of p_sample values of every table that the caller may read and no policy protects, and proposes how to classify them, with reasons: a line for each table (column_name null; category: persons, rows of persons, or null where that is not known) and for each of its columns. definition: what a policy would say. confidence: high, medium, or low, which is for people to decide. Never a value: counts and words only. Reads only. Error: PR004 p_sample is not between 0 (names only) and 100000. Art. 4(1), 25, 30.';
+
+create or replace function gdpr_policy.refuse_sample()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('invalid_argument', 'the sample has 0 to 100000 rows of each table');
+end;
+comment on function gdpr_policy.refuse_sample() is 'Error: PR004.';
+
+create or replace function gdpr.draft_policy(p_sample integer default 1000)
+returns jsonb
+language sql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with found as materialized (
+    select * from gdpr.discover(p_sample)
+  )
+  select jsonb_build_object(
+    'purposes', jsonb_build_object('service', jsonb_build_object('description', 'What these data are for: say it, and part it into purposes', 'basis', 'contract')),
+    'tables', coalesce(jsonb_object_agg(t.table_name, t.definition || jsonb_build_object('columns', (
+      select coalesce(jsonb_object_agg(c.column_name, c.definition), '{}')
+      from found as c
+      where c.table_name = t.table_name and c.column_name is not null and c.confidence <> 'low' and c.definition is not null
+    ))), '{}')
+  )
+  from found as t
+  where t.column_name is null and t.confidence <> 'low' and t.definition is not null;
+end;
+comment on function gdpr.draft_policy(integer) is
+  'What gdpr.discover() finds, but for what it is not sure of, as a policy that gdpr.plan() takes: a beginning, with one purpose that says nothing yet and no roles. Art. 25.';
+
 -- 10_collection/30_canonical.sql
 -- [code] Canonical forms: when two spellings are the same identifier.
 -- GDPR Art. 5(1)(d), Art. 17: who was erased under one spelling must not come back under another.
@@ -5862,7 +6962,8 @@ declare
   v_claimed integer;
 begin
   insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
-  select d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
+  -- a row may hold one number twice: as telephone and as mobile
+  select distinct on (d.digest) d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
   on conflict (digest) do update
@@ -6865,7 +7966,7 @@ end
 $function$;
 comment on function gdpr_internal.failed_column(regclass, jsonb) is 'The first column of a row whose value is none of its type, if one is to blame.';
 
-create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text)
+create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text, p_lines bigint[])
 returns table (code text, contents jsonb[], lines bigint[], source_before text)
 language plpgsql
 volatile
@@ -6885,9 +7986,11 @@ begin
       where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
+    or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
+    or array_position(p_lines, null) is not null
   then
     perform gdpr_internal.refuse(
-      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first line is 1 or more, a file is a digest in hexadecimal'
+      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, and there are as many lines as rows'
     );
   end if;
   v_source := p_source || v_source;
@@ -6897,9 +8000,9 @@ begin
     insert into gdpr_internal.import as i (table_id, file)
     values (v_table, p_file)
     on conflict (table_id, file) do update set continued_at = statement_timestamp(), login = session_user
-    returning i.last_line into v_done;
+    returning i.last_row into v_done;
     if v_done > 0 and p_first > v_done + 1 then
-      perform gdpr_internal.refuse('invalid_argument', format('lines of this file are missing: go on with line %s', v_done + 1));
+      perform gdpr_internal.refuse('invalid_argument', format('rows of this file are missing: go on with row %s', v_done + 1));
     end if;
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
@@ -6907,7 +8010,7 @@ begin
     select array_agg(x.content order by x.line), array_agg(x.line order by x.line), gdpr_internal.import_code(p_table, x.columns)
     from (
       select
-        e.content, p_first + e.n - 1 as line,
+        e.content, coalesce(p_lines[e.n], p_first + e.n - 1) as line,
         -- a column that a row leaves out gets its default
         array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
       from jsonb_array_elements(p_rows) with ordinality as e (content, n)
@@ -6921,8 +8024,8 @@ begin
   end loop;
 end
 $function$;
-comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text) is
-  'The INSERT for each set of columns that rows have, their rows and lines; lines of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
+comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]) is
+  'The INSERT for each set of columns that rows have, their rows and lines; rows of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
 
 create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_lines bigint[])
 returns table (line bigint, content jsonb, state text, constraint_name text, column_name text)
@@ -6999,7 +8102,7 @@ begin
   if p_rows > 0 then
     perform set_config('gdpr.source', p_source_before, true);
     update gdpr_internal.import as i
-    set last_line = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
+    set last_row = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
     where i.table_id = gdpr_internal.table_id(p_table) and i.file = p_file;
     perform gdpr_internal.audit_event(
       'IMPORT', null, jsonb_build_object('table', p_table::text, 'taken', p_rows - v_refused, 'refused', v_refused)
@@ -7011,17 +8114,53 @@ $function$;
 comment on function gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) is
   'Keeps how far a file is imported and records how many rows came, or takes everything back. Error: PR109.';
 
+create or replace function gdpr_internal.blocked_lines(p_table regclass, p_contents jsonb[], p_lines bigint[])
+returns table (line bigint, column_name text)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+begin
+  -- where they are refused the refusal names them; blocked values do not show by that which of a duplicate and a block it was
+  if not exists (select from gdpr_internal.protected_table as t where t.id = v_table and t.blocklist = 'warn') then
+    return;
+  end if;
+  return query
+  select r.line, string_agg(c.column_name, ', ' order by c.position)
+  from unnest(p_contents, p_lines) as r (content, line)
+  join gdpr_internal.protected_column as c on c.table_id = v_table and c.identifier is not null
+  cross join lateral (
+    select gdpr_internal.canonical(c.identifier, r.content ->> c.column_name::text) as form offset 0
+  ) as f
+  cross join lateral gdpr_internal.identifier_digests(c.identifier, r.content ->> c.column_name::text) as d
+  where f.form is not null and exists (
+    select from gdpr_internal.identifier as i where i.digest in (d.digest, d.bare) and i.blocked_at is not null
+  )
+  group by r.line;
+end
+$function$;
+comment on function gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]) is
+  'Of rows that were inserted where the policy only warns of blocked identifiers: which have one, and in which column.';
+
 create or replace function gdpr.import_rows(
-  p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null
+  p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null,
+  p_lines bigint[] default null
 )
-returns table (line bigint, problem text)
+returns table (line bigint, problem text, taken boolean)
 language sql
 volatile
 parallel unsafe
 security invoker
+-- the guesses about json add up to a plan that counts as dear: to compile it took fifteen times as long as a hundred rows
+set jit = off
 begin atomic
   with part as materialized (
-    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file)
+    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file, p_lines)
   ),
   refused as materialized (
     select
@@ -7035,22 +8174,32 @@ begin atomic
   ),
   told as materialized (
     select array_agg(r.line) as lines, array_agg(r.problem) as problems from refused as r
+  ),
+  warned as materialized (
+    select b.line, gdpr_internal.error_names('01000', 'gdpr_blocked_identifier', b.column_name) as problem
+    from told as t
+    cross join part as p
+    cross join lateral gdpr_internal.blocked_lines(p_table, p.contents, p.lines) as b
+    where b.line <> all (coalesce(t.lines, '{}'))
   )
-  select e.line, e.problem
+  select w.line, w.problem, true from warned as w
+  union all
+  select e.line, e.problem, false
   from told as t
   cross join (select min(p.source_before) as source_before, coalesce(sum(cardinality(p.lines)), 0)::bigint as n from part as p) as p
   cross join lateral gdpr_internal.end_import(
     p_table, p_file, p_skip, p.source_before, p.n, p_first + jsonb_array_length(p_rows) - 1, t.lines, t.problems
-  ) as e;
+  ) as e
+  order by 1;
 end;
-comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values). p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the line of the first row. p_file: what tells this file from others, as its SHA-256: lines of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]) is
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
-select t.relation as table_name, i.file, i.last_line, i.taken, i.refused, i.started_at, i.continued_at, i.login
+select t.relation as table_name, i.file, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login
 from gdpr_internal.import as i
 join gdpr_internal.protected_table as t on t.id = i.table_id;
-comment on view gdpr.import is 'Files that were imported, and how far: lines up to last_line are done, taken or refused. Art. 14(2)(f).';
+comment on view gdpr.import is 'Files that were imported, and how far: rows up to last_row are done, taken or refused. Art. 14(2)(f).';
 
 -- 20_lawful_basis/20_bases.sql
 -- [code] Recording and ending lawful bases.
@@ -9016,7 +10165,19 @@ comment on function gdpr.consent_receipt(bigint, text) is
 
 set local role gdpr_keyholder;
 
-create or replace function gdpr_internal.value_header(p_subject bigint, p_column integer)
+create or replace function gdpr_internal.key_version(p_key bytea)
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- 64 bytes: a key that was never replaced
+  select case when length(p_key) = 64 then '\x00000001'::bytea else substr(p_key, 65, 4) end;
+end;
+comment on function gdpr_internal.key_version(bytea) is 'The version (4 bytes) of the data key with which a key ring encrypts.';
+
+create or replace function gdpr_internal.ring_key(p_ring bytea, p_version bytea)
 returns bytea
 language sql
 immutable
@@ -9024,10 +10185,30 @@ strict
 parallel safe
 security invoker
 begin atomic
-  select '\x0100000001'::bytea || int8send(p_subject) || int4send(p_column);
+  -- the key in force, before all those that it replaced
+  select case
+    when length(p_ring) = 64 then case when p_version = '\x00000001' then p_ring end
+    else (
+      select substr(p_ring, e.n * 80 + 1, 64)
+      from generate_series(0, length(p_ring) / 80 - 1) as e (n)
+      where substr(p_ring, e.n * 80 + 65, 4) = p_version
+    )
+  end;
 end;
-comment on function gdpr_internal.value_header(bigint, integer) is
-  'The 17 bytes before every ciphertext: version 1, key version 1 (4 bytes), subject (8), column id (4), big-endian.';
+comment on function gdpr_internal.ring_key(bytea, bytea) is 'The key of a version in a person''s key ring; null when it has none of that version.';
+
+create or replace function gdpr_internal.value_header(p_version bytea, p_subject bigint, p_column integer)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select '\x01'::bytea || p_version || int8send(p_subject) || int4send(p_column);
+end;
+comment on function gdpr_internal.value_header(bytea, bigint, integer) is
+  'The 17 bytes before every ciphertext: version 1 of the format, version of the key (4 bytes), subject (8), column id (4), big-endian.';
 
 create or replace function gdpr_internal.seal_value(p_key bytea, p_iv bytea, p_subject bigint, p_column integer, p_value text)
 returns text
@@ -9039,19 +10220,49 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_body bytea := gdpr_internal.value_header(p_subject, p_column) || p_iv
+  v_body bytea := gdpr_internal.value_header(gdpr_internal.key_version(p_key), p_subject, p_column) || p_iv
     || gdpr_internal.encrypt_iv(convert_to(p_value, 'UTF8'), substr(p_key, 1, 32), p_iv, 'aes-cbc/pad:pkcs');
 begin
-  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33), 'sha256'), 'base64'), E'\n', '');
+  return 'gdpr1:' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(p_key, 33, 32), 'sha256'), 'base64'), E'\n', '');
 end
 $function$;
 comment on function gdpr_internal.seal_value(bytea, bytea, bigint, integer, text) is
-  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+  'Encrypts a value: p_key 64 bytes (AES-256, HMAC), or a key ring that begins with them; p_iv 16 random bytes. Returns gdpr1: and base64 of header, IV, ciphertext, MAC.';
+
+create or replace function gdpr_internal.ring_now(p_key bytea, p_subject bigint)
+returns bytea
+language plpgsql
+-- volatile, to see what was committed after the statement began
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+  v_wrapped bytea;
+  v_ring bytea;
+begin
+  select coalesce(e.material, gdpr_internal.given_key(e.ticket_key)) into v_kek
+  from gdpr_internal.key_encryption_key as e
+  where e.retired_at is null;
+  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = p_subject;
+  v_ring := gdpr_internal.unwrap_key(v_kek, int8send(p_subject), v_wrapped);
+  -- for those alone who have the key that was
+  if gdpr_internal.ring_key(v_ring, gdpr_internal.key_version(p_key)) = substr(p_key, 1, 64) then
+    return v_ring;
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.ring_now(bytea, bigint) is
+  'The key ring of a person as it is now, for whoever holds the one that it was a moment ago: a row that was locked can be younger than the statement, and so than the key that this has read.';
 
 create or replace function gdpr_internal.open_value(p_key bytea, p_subject bigint, p_column integer, p_value text)
 returns text
 language plpgsql
-immutable
+stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
@@ -9060,6 +10271,7 @@ as $function$
 declare
   v_raw bytea;
   v_length integer;
+  v_key bytea := p_key;
 begin
   if p_value is null or not starts_with(p_value, 'gdpr1:') then
     return p_value;
@@ -9071,11 +10283,17 @@ begin
   if octet_length(p_value) % 4 = 2 and octet_length(p_value) >= 114 and p_value ~ '^gdpr1:[A-Za-z0-9+/]+={0,2}$' then
     v_raw := decode(substr(p_value, 7), 'base64');
     v_length := length(v_raw);
+    if substr(v_raw, 2, 4) <> gdpr_internal.key_version(p_key) then
+      v_key := coalesce(
+        gdpr_internal.ring_key(p_key, substr(v_raw, 2, 4)),
+        gdpr_internal.ring_key(gdpr_internal.ring_now(p_key, p_subject), substr(v_raw, 2, 4))
+      );
+    end if;
   end if;
   if v_raw is null or right(p_value, 4) <> encode(substr(v_raw, (v_length - 1) / 3 * 3 + 1), 'base64')
     or substr(v_raw, 6, 12) is distinct from int8send(p_subject) || coalesce(int4send(p_column), substr(v_raw, 14, 4))
     or substr(v_raw, v_length - 31) is distinct from
-      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(p_key, 33), 'sha256')
+      gdpr_internal.hmac(substr(v_raw, 1, v_length - 32), substr(v_key, 33, 32), 'sha256')
   then
     if p_column is null then
       return null;
@@ -9083,13 +10301,13 @@ begin
     perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
   end if;
   return convert_from(
-    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(p_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
+    gdpr_internal.decrypt_iv(substr(v_raw, 34, v_length - 65), substr(v_key, 1, 32), substr(v_raw, 18, 16), 'aes-cbc/pad:pkcs'),
     'UTF8'
   );
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -9193,7 +10411,7 @@ begin
   return gdpr_internal.unwrap_key(p_keys.kek, int8send(p_subject), v_wrapped);
 end
 $function$;
-comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key, checked; null when it was destroyed.';
+comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key with those that it replaced, checked; null when they were destroyed.';
 
 create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
 returns text
@@ -9703,10 +10921,19 @@ select
   k.provider,
   k.created_at,
   k.retired_at is null and gdpr_internal.is_unlocked() as unlocked,
-  (select count(*) from gdpr_internal.subject_key as s where s.kek_id = k.id) as data_keys,
-  gdpr_internal.key_state(k) as state
-from gdpr_internal.key_encryption_key as k;
-comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired). No key material.';
+  s.data_keys,
+  gdpr_internal.key_state(k) as state,
+  k.retired_at,
+  s.oldest_data_key,
+  s.renewed
+from gdpr_internal.key_encryption_key as k
+cross join lateral (
+  -- an unrenewed ring is one key of 64 bytes, in 48 of wrapping
+  select count(*) as data_keys, min(s.created_at) as oldest_data_key, count(*) filter (where length(s.wrapped) > 112) as renewed
+  from gdpr_internal.subject_key as s
+  where s.kek_id = k.id
+) as s;
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text
@@ -10119,6 +11346,430 @@ end
 $function$;
 comment on function gdpr.finish_rotation() is
   'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. Errors: PR413 data keys are still wrapped by the old key, or older transactions are going on, or there is no rotation; PR402. Art. 32(1)(a).';
+
+-- 40_protection/34_renewal.sql
+-- [code] A new data key for persons: everything under the old one is encrypted anew, while applications work on.
+-- GDPR Art. 32(1)(a). Called by: gdpr_admin, gdprdb keys renew. A person is renewed in one transaction: key, rows, evidence, mails.
+-- Old values in the audit log are sealed as they are; for them the old key stays in the person's key ring, until erasure destroys
+-- all of it, or until a later renewal finds that the months which it served were dropped.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.renewing(p_subject bigint)
+returns boolean
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (
+    select from gdpr_internal.subject_key as k
+    where k.subject_id = p_subject and k.renewing_xid = pg_current_xact_id_if_assigned()
+  );
+end
+$function$;
+comment on function gdpr_internal.renewing(bigint) is 'Whether this transaction has given the person a new data key.';
+
+create or replace function gdpr_internal.ring_entry(p_key bytea, p_version integer, p_made_at timestamptz)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  select p_key || int4send(p_version) || int8send(floor(extract(epoch from p_made_at))::bigint) || '\x00000000'::bytea;
+end;
+comment on function gdpr_internal.ring_entry(bytea, integer, timestamptz) is
+  'An entry of a key ring, 80 bytes: key (64), version (4), when it was made (seconds since 1970, 8), zeros (4).';
+
+create or replace function gdpr_internal.renewed_ring(p_ring bytea, p_made_at timestamptz, p_key bytea)
+returns bytea
+language sql
+stable
+strict
+parallel safe
+security invoker
+begin atomic
+  select
+    gdpr_internal.ring_entry(
+      p_key, ('x' || encode(gdpr_internal.key_version(p_ring), 'hex'))::bit(32)::integer + 1, statement_timestamp()
+    )
+    || case when length(p_ring) = 64 then gdpr_internal.ring_entry(p_ring, 1, p_made_at) else p_ring end;
+end;
+comment on function gdpr_internal.renewed_ring(bytea, timestamptz, bytea) is
+  'A key ring with a new data key in front. p_made_at: when the key was made, of a ring of that one alone.';
+
+create or replace function gdpr_internal.pruned_ring(p_ring bytea, p_kept_since timestamptz)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+security invoker
+begin atomic
+  -- a key served until the one before it in the ring was made
+  select string_agg(substr(p_ring, e.n * 80 + 1, 80), ''::bytea order by e.n)
+  from generate_series(0, length(p_ring) / 80 - 1) as e (n)
+  where e.n < 2
+    or to_timestamp(('x' || encode(substr(p_ring, e.n * 80 - 11, 8), 'hex'))::bit(64)::bigint) + interval '1 day' >= p_kept_since;
+end;
+comment on function gdpr_internal.pruned_ring(bytea, timestamptz) is
+  'A key ring without the keys that served no longer than until p_kept_since; the first two always stay.';
+
+create or replace function gdpr_internal.renewed_value(p_ring bytea, p_subject bigint, p_value text)
+returns text
+language plpgsql
+volatile
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.seal_value(
+    p_ring, gdpr_internal.gen_random_bytes(16), p_subject, 0, gdpr_internal.open_value(p_ring, p_subject, 0, p_value)
+  );
+end
+$function$;
+comment on function gdpr_internal.renewed_value(bytea, bigint, text) is
+  'A value of evidence (column 0) under the key in force of the ring. Error: PR404.';
+
+create or replace function gdpr_internal.is_renewed(p_old jsonb, p_new jsonb)
+returns boolean
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_old text;
+  v_new text;
+  v_subject bigint;
+  v_ring bytea;
+begin
+  if exists (select from jsonb_object_keys(p_old) as k (name) where not p_new ? k.name)
+    or exists (select from jsonb_object_keys(p_new) as k (name) where not p_old ? k.name)
+  then
+    return false;
+  end if;
+  for v_old, v_new in
+    select o.value, n.value from jsonb_each_text(p_old) as o join jsonb_each_text(p_new) as n using (key)
+    where o.value is distinct from n.value
+  loop
+    if not coalesce(starts_with(v_old, 'gdpr1:') and starts_with(v_new, 'gdpr1:'), false) then
+      return false;
+    end if;
+    v_subject := gdpr_internal.value_subject(v_old);
+    if not gdpr_internal.renewing(v_subject) then
+      return false;
+    end if;
+    v_ring := gdpr_internal.data_key(gdpr_internal.keyring(), v_subject);
+    if gdpr_internal.open_value(v_ring, v_subject, 0, v_old) <> gdpr_internal.open_value(v_ring, v_subject, 0, v_new) then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.is_renewed(jsonb, jsonb) is
+  'Whether two states of a row of evidence say the same, and differ in nothing but ciphertext of persons whose key this transaction renews. Error: PR404.';
+
+create or replace function gdpr_internal.renew_evidence(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea := (gdpr_internal.keyring()).kek;
+  v_rings bytea[];
+begin
+  -- the same order as p_subjects: unnested side by side below
+  select array_agg(gdpr_internal.unwrap_key(v_kek, int8send(k.subject_id), k.wrapped) order by s.n)
+  into v_rings
+  from unnest(p_subjects) with ordinality as s (id, n)
+  join gdpr_internal.subject_key as k on k.subject_id = s.id;
+  update gdpr_internal.source as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.basis_record as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.consent_record as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.request as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  -- whose request it is may have turned out later: the header says whose key it is
+  update gdpr_internal.request_event as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  where x.request_id in (
+    select q.id from gdpr_internal.request as q where q.subject_id = any (p_subjects)
+    union all
+    select e.request_id from gdpr_internal.request_event as e where e.subject_id = any (p_subjects)
+  ) and x.details is not null and gdpr_internal.value_subject(x.details) = r.id;
+  update gdpr_internal.rectification as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+  update gdpr_internal.rectification_record as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+  update gdpr_internal.restriction_exception as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.objection_record as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.objection_decision as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.objection_record as o on o.subject_id = r.id
+  where x.objection_id = o.id and x.details is not null;
+  update gdpr_internal.lifting_notice as x set evidence = gdpr_internal.renewed_value(r.ring, r.id, x.evidence)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.evidence is not null;
+  update gdpr_internal.disclosure_person as x set reference = gdpr_internal.renewed_value(r.ring, r.id, x.reference)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.reference is not null;
+  update gdpr_internal.outbox as x set message = gdpr_internal.renewed_value(r.ring, r.id, x.message)
+  from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
+end
+$function$;
+comment on function gdpr_internal.renew_evidence(bigint[]) is
+  'Encrypts evidence and mails of persons anew: all that stands in gdprdb''s own tables under their key, but for the audit log. Error: PR404 a value is damaged.';
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.renew_rows(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_before text := gdpr_internal.before_worker();
+begin
+  perform gdpr_generated.renew_rows(p_subjects);
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr_internal.renew_rows(bigint[]) is 'Writes the rows of persons anew, under their new keys, in every protected table.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.renew_persons(p_subjects bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_keys gdpr_internal.keyring := gdpr_internal.keyring();
+  v_subjects bigint[];
+  v_kept_since timestamptz := gdpr_internal.dropped_before()::timestamp at time zone 'UTC';
+  v_too_long bigint;
+begin
+  -- who is writing a row of somebody holds a share lock on the person: that one comes later; who comes now waits
+  v_subjects := array(
+    select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update skip locked
+  );
+  -- a version of its own: sessions with an older snapshot have to fail here, they would use the key that they see
+  update gdpr_internal.subject as s set ref = s.ref where s.id = any (v_subjects);
+  with batch as materialized (
+    select k.subject_id, k.created_at, gdpr_internal.unwrap_key(v_keys.kek, int8send(k.subject_id), k.wrapped) as ring
+    from gdpr_internal.subject_key as k
+    where k.subject_id = any (v_subjects)
+    for update
+  ), renewed as (
+    update gdpr_internal.subject_key as k
+    set kek_id = v_keys.kek_id,
+      wrapped = gdpr_internal.wrap_key(
+        v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(b.subject_id),
+        gdpr_internal.renewed_ring(b.ring, b.created_at, gdpr_internal.gen_random_bytes(64))
+      ),
+      created_at = statement_timestamp(),
+      renewing_xid = pg_current_xact_id()
+    from batch as b
+    where k.subject_id = b.subject_id
+    returning k.subject_id, length(k.wrapped) as size
+  )
+  select array_agg(r.subject_id order by r.subject_id), min(r.subject_id) filter (where r.size > 7600)
+  into v_subjects, v_too_long
+  from renewed as r;
+  if v_too_long is not null then
+    -- a page holds no more
+    perform gdpr_internal.refuse('invalid_argument', format(
+      'the data key of person %s was renewed more often than can be kept: drop months of the audit log first', v_too_long
+    ));
+  elsif v_subjects is not null then
+    perform set_config('gdpr.renewing', 'on', true);
+    perform gdpr_internal.renew_rows(v_subjects);
+    perform gdpr_internal.renew_evidence(v_subjects);
+    perform set_config('gdpr.renewing', '', true);
+    -- now that nothing else is under them: keys of audit records that were dropped
+    update gdpr_internal.subject_key as k
+    set wrapped = gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), int8send(k.subject_id), p.pruned)
+    from gdpr_internal.subject_key as o
+    cross join lateral (select gdpr_internal.unwrap_key(v_keys.kek, int8send(o.subject_id), o.wrapped) as ring offset 0) as r
+    cross join lateral (select gdpr_internal.pruned_ring(r.ring, v_kept_since) as pruned offset 0) as p
+    where v_kept_since > '-infinity' and o.subject_id = any (v_subjects) and length(o.wrapped) > 48 + 2 * 80
+      and k.subject_id = o.subject_id and length(p.pruned) < length(r.ring);
+  end if;
+  return coalesce(cardinality(v_subjects), 0);
+end
+$function$;
+comment on function gdpr_internal.renew_persons(bigint[]) is
+  'Gives persons a new data key and encrypts anew what is under the old one; returns how many. Persons of whom somebody is writing a row are left out.';
+
+create or replace function gdpr.renew_key(p_subject bigint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  perform gdpr_internal.require_read_committed();
+  -- here one waits for whoever is writing
+  perform from gdpr_internal.subject as s where s.id = p_subject for no key update;
+  if not found then
+    perform gdpr_internal.refuse('unknown_subject');
+  elsif gdpr_internal.renew_persons(array[p_subject]) = 0 then
+    perform gdpr_internal.refuse(case
+      when exists (select from gdpr_internal.subject as s where s.id = p_subject and s.erased_at is not null) then 'erased' else 'data_key_missing'
+    end);
+  end if;
+  perform gdpr_internal.audit_event('KEY', p_subject, '{"renewed": 1}');
+end
+$function$;
+comment on function gdpr.renew_key(bigint) is
+  'Gives a person a new data key and encrypts anew, in this transaction, every value that is under the old one: rows, evidence, mails. Old values in the audit log stay as they were sealed, and readable: the old key is kept for them, beside the new one, until erasure destroys both. Errors: PR101 unknown person, PR603 erased, PR402, PR404 a value is damaged, PR410, PR004 too often, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+
+create or replace function gdpr_internal.renew_batch(p_subjects bigint[])
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_subject bigint;
+  v_done bigint := 0;
+begin
+  begin
+    return gdpr_internal.renew_persons(p_subjects);
+  exception when others then
+    perform gdpr_internal.keyring();
+  end;
+  -- one of them stands in the way of the others: somebody writes its rows, a value is damaged, a trigger refuses
+  foreach v_subject in array p_subjects loop
+    begin
+      v_done := v_done + gdpr_internal.renew_persons(array[v_subject]);
+    exception
+      when lock_not_available or deadlock_detected then
+        null;
+      when others then
+        -- its words could be those of the application, with a value in them
+        raise warning using
+          message = format('the data key of person %s is not renewed: SQLSTATE %s', v_subject, sqlstate), errcode = '01000',
+          hint = 'gdpr.renew_key() of this person gives the error.';
+    end;
+  end loop;
+  return v_done;
+end
+$function$;
+comment on function gdpr_internal.renew_batch(bigint[]) is
+  'Renews persons together, or one by one where somebody stands in the way; who cannot be renewed keeps the key, with a warning unless it is only a lock.';
+
+create or replace function gdpr.renew_keys(p_limit integer default 500, p_made_before timestamptz default null)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+-- rather this gives up than an application: less than deadlock_timeout
+set lock_timeout = '500ms'
+set jit = off
+set debug_print_plan = off
+as $function$
+declare
+  v_renewal gdpr_internal.key_renewal;
+  v_subjects bigint[];
+  v_done bigint;
+begin
+  perform gdpr_internal.require_read_committed();
+  if coalesce(p_limit < 1, true) then
+    perform gdpr_internal.refuse('invalid_argument', 'the limit is a positive number');
+  elsif p_made_before > statement_timestamp() then
+    perform gdpr_internal.refuse('invalid_argument', 'keys that are older than a time in the future are never all renewed');
+  end if;
+  perform gdpr_internal.keyring();
+  -- a second caller waits and goes on where the first one came to
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.renew_keys', 0));
+  select * into v_renewal from gdpr_internal.key_renewal as r where r.finished_at is null;
+  if v_renewal.id is null then
+    insert into gdpr_internal.key_renewal (made_before, persons)
+    select t.made_before, (select count(*) from gdpr_internal.subject_key as k where k.created_at < t.made_before)
+    from (select coalesce(p_made_before, statement_timestamp())) as t (made_before)
+    returning * into v_renewal;
+    perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('renewing', v_renewal.persons, 'made_before', v_renewal.made_before));
+  elsif p_made_before <> v_renewal.made_before then
+    perform gdpr_internal.refuse('renewal_open', format('of keys made before %s', v_renewal.made_before));
+  end if;
+  v_subjects := array(
+    select k.subject_id from gdpr_internal.subject_key as k
+    where k.subject_id > v_renewal.renewed_to and k.created_at < v_renewal.made_before
+    order by k.subject_id
+    limit p_limit
+  );
+  if v_subjects <> '{}' then
+    v_done := gdpr_internal.renew_batch(v_subjects);
+    update gdpr_internal.key_renewal as r
+    set renewed = r.renewed + v_done, renewed_to = v_subjects[cardinality(v_subjects)]
+    where r.id = v_renewal.id;
+    -- a batch may find all of its persons locked: the next one goes on
+    return greatest(v_done, 1);
+  end if;
+  -- the end is reached: now those who were left out
+  v_subjects := array(
+    select k.subject_id from gdpr_internal.subject_key as k where k.created_at < v_renewal.made_before order by k.subject_id limit p_limit
+  );
+  v_done := case when v_subjects = '{}' then 0 else gdpr_internal.renew_batch(v_subjects) end;
+  update gdpr_internal.key_renewal as r
+  set renewed = r.renewed + v_done, finished_at = case when v_subjects = '{}' then clock_timestamp() end
+  where r.id = v_renewal.id;
+  if v_subjects = '{}' then
+    perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('renewed', v_renewal.renewed));
+  end if;
+  return v_done;
+end
+$function$;
+comment on function gdpr.renew_keys(integer, timestamptz) is
+  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR414 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+
+create or replace view gdpr.key_renewal as
+select
+  r.id,
+  r.made_before,
+  r.started_at,
+  r.persons,
+  r.renewed,
+  case when r.finished_at is null
+    then (select count(*) from gdpr_internal.subject_key as k where k.created_at < r.made_before) else 0 end as remaining,
+  r.finished_at
+from gdpr_internal.key_renewal as r;
+comment on view gdpr.key_renewal is
+  'Renewals of data keys and how far they are: of persons whose key was made before made_before, how many there were, how many have a new one, how many are still to come. Who was erased meanwhile is in neither.';
 
 -- 40_protection/38_standing.sql
 -- [code] Which objections close a purpose, and which exceptions open one to a restricted person: the one place that says so.
@@ -10762,7 +12413,7 @@ comment on view gdpr.would_lock is
 -- 40_protection/50_value_code.sql
 -- [code] The pieces of code from which the triggers of a protected table are generated.
 -- GDPR Art. 25, 32. From names in the catalog and the register only: a caller that could hand in text would run it with the keys.
--- In the pieces v_<n> is the plaintext of a column, v_key the person's data key, v_keys the keys of the statement.
+-- In the pieces v_<n> is the plaintext of a column, v_key the person's data key (with those it replaced behind it), v_keys the keys of the statement.
 -- Few and large expressions: plpgsql prepares each one anew in every transaction.
 
 set local role gdpr_keyholder;
@@ -10940,9 +12591,9 @@ security invoker
 begin atomic
   -- gdpr_internal.seal_value() in two assignments: a call for each value costs more than the cipher
   select format(
-    E'v_body := decode(''0100000001'', ''hex'') || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
+    E'v_body := ''\\x01''::bytea || gdpr_internal.key_version(v_key) || int8send(%1$s) || int4send(%2$s) || substr(v_random, %3$s, 16)\n'
     '  || gdpr_internal.encrypt_iv(convert_to(%4$s, ''UTF8''), substr(v_key, 1, 32), substr(v_random, %3$s, 16), ''aes-cbc/pad:pkcs'');\n'
-    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33), ''sha256''), ''base64''), chr(10), '''');\n',
+    '%5$s := ''gdpr1:'' || replace(encode(v_body || gdpr_internal.hmac(v_body, substr(v_key, 33, 32), ''sha256''), ''base64''), chr(10), '''');\n',
     p_subject, p_column, p_random, p_value, p_target
   );
 end;
@@ -11073,9 +12724,11 @@ immutable
 parallel safe
 security invoker
 begin atomic
-  -- gdpr_internal.unwrap_key() for the key in force; what that does not open takes the call
+  -- gdpr_internal.unwrap_key() for most; what this does not open takes the call
   select format(
-    E'%1$s := case when substr(v_wrapped, 81) = gdpr_internal.hmac(int8send(%3$s) || substr(v_wrapped, 1, 80), substr(%2$s, 33, 32), ''sha256'')\n'
+    -- 112 bytes: a key that was never replaced
+    E'%1$s := case when length(v_wrapped) = 112\n'
+    '  and substr(v_wrapped, 81) = gdpr_internal.hmac(int8send(%3$s) || substr(v_wrapped, 1, 80), substr(%2$s, 33, 32), ''sha256'')\n'
     '  then gdpr_internal.decrypt_iv(substr(v_wrapped, 17, 64), substr(%2$s, 1, 32), substr(v_wrapped, 1, 16), ''aes-cbc/pad:none'') end;\n'
     'if %1$s is null then\n'
     '  %1$s := gdpr_internal.unwrap_key(%2$s, int8send(%3$s), v_wrapped);\n'
@@ -12012,13 +13665,14 @@ begin
     );
   end if;
   return format(
-    E'if v_moved or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
-    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
+    E'if %3$s or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
+    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  '),
+    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end
   );
 end
 $function$;
 comment on function gdpr_internal.change_value_code(gdpr_internal.column_fact, gdpr_internal.protected_table, integer) is
-  'Code that stores a column anew when its value changed, or when the row went to another person. v_old_key: the data key of the person the row belonged to.';
+  'Code that stores a column anew when its value changed, when the row went to another person, or when the person has a new key. v_old_key: the data key of the person the row belonged to.';
 
 create or replace function gdpr_internal.generate_change(p_table smallint)
 returns void
@@ -12075,12 +13729,14 @@ declare
   v_keys gdpr_internal.keyring;
   v_claim gdpr_internal.claim;
   v_moved boolean;
+  v_renewing boolean;
   v_wrapped bytea;
   v_key bytea;
 %2$sbegin
 %3$s  -- an argument: apply() rewrites the row because the policy of a column changed
   v_moved := tg_nargs > 0 or new.gdpr_subject_id is distinct from old.gdpr_subject_id;
-  if not v_moved%4$s then
+  v_renewing := coalesce(current_setting('gdpr.renewing', true), '') <> '' and gdpr_internal.renewing(new.gdpr_subject_id);
+  if not v_moved and not v_renewing%4$s then
     return new;
   end if;
   if new.gdpr_subject_id is null then
@@ -12361,6 +14017,7 @@ $code$,
   perform gdpr_generated.generate_versions(p_table);
   perform gdpr_generated.generate_retention(p_table);
   perform gdpr_generated.generate_rectify(p_table);
+  perform gdpr_generated.generate_renewal(p_table);
 
   select string_agg(format(
     E' or (t.gdpr_subject_id is not null and t.%1$I is not null and (not starts_with(t.%1$I, ''gdpr1:'') or gdpr_internal.value_subject(t.%1$I) is distinct from t.gdpr_subject_id))',
@@ -12475,6 +14132,7 @@ begin
   );
   comment on function gdpr_generated.spread_gate(bigint[]) is 'Copies the gate of persons to their rows in every protected table. Generated by gdpr.apply().';
   grant execute on function gdpr_generated.spread_gate(bigint[]) to gdpr_owner;
+  perform gdpr_generated.generate_renewal_dispatch();
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
   perform gdpr_generated.generate_erasures();
@@ -12563,6 +14221,94 @@ $code$,
 end
 $function$;
 comment on function gdpr_generated.generate_births(smallint) is 'Generates births_<table> for a table with a column marked age = true, and drops it for others.';
+
+-- 40_protection/63_generate_renewals.sql
+-- [code] The generator of functions that write a person's rows anew under a new data key.
+-- GDPR Art. 32(1)(a). Called by: gdpr.renew_keys(). They only touch the rows, as gdpr_worker, which has no key: the table's own
+-- trigger opens and seals, as gdpr_keyholder.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.generate_renewal(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+-- what is not there need not be dropped, nor spoken of
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_relation regclass;
+  v_schema name;
+  v_function name := 'renew_' || p_table;
+begin
+  if not exists (select from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no') then
+    execute format('drop function if exists gdpr_generated.%I(bigint[])', v_function);
+    return;
+  end if;
+  -- the application's own triggers run inside this function and may rely on their schema
+  select t.relation, n.nspname into strict v_relation, v_schema
+  from gdpr_internal.protected_table as t
+  join pg_class as c on c.oid = t.relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where t.id = p_table;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I(p_subjects bigint[])
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, %3$I, pg_temp
+set row_security = on
+set plan_cache_mode = force_generic_plan
+as $body$
+begin
+  perform gdpr_internal.refuse_deferred(%4$L);
+  -- rows without a value, too: who writes one at this moment, with the key that was, has to wait or to be waited for
+  update %2$s as t set gdpr_purposes = t.gdpr_purposes where t.gdpr_subject_id = any (p_subjects);
+  set constraints all immediate;
+end
+$body$
+$code$,
+    v_function, v_relation, v_schema, v_relation
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I(bigint[]) is %L', v_function,
+    format('Writes the rows of persons in %s anew, under their new keys. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I(bigint[]) to gdpr_owner', v_function);
+end
+$function$;
+comment on function gdpr_generated.generate_renewal(smallint) is
+  'Generates the function that touches the rows of persons whose data key was renewed; none for a table without an encrypted column.';
+
+create or replace function gdpr_generated.generate_renewal_dispatch()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_generated.define_dispatch(
+    'renew_rows(p_subjects bigint[])', 'void',
+    (
+      select string_agg(format(E'  perform gdpr_generated.%I(p_subjects);\n', 'renew_' || t.id), '' order by t.id)
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null
+        and exists (select from gdpr_internal.protected_column as c where c.table_id = t.id and c.encrypt <> 'no')
+    )
+  );
+  comment on function gdpr_generated.renew_rows(bigint[]) is
+    'Writes the rows of persons anew, under their new keys, in every protected table. Generated by gdpr.apply().';
+  grant execute on function gdpr_generated.renew_rows(bigint[]) to gdpr_owner;
+end
+$function$;
+comment on function gdpr_generated.generate_renewal_dispatch() is 'Generates gdpr_generated.renew_rows().';
 
 -- 40_protection/64_generate_keys.sql
 -- [code] The generator of the function that lists the primary keys of rows and whose they are.
@@ -15446,6 +17192,7 @@ declare
   v_relation regclass;
   v_changed text;
   v_same text;
+  v_renewed text;
   v_all text[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
@@ -15469,6 +17216,22 @@ begin
     ) as k
   ) as c
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
+
+  -- the same value under a new key is no change
+  select coalesce(format(
+    E'    if coalesce(current_setting(''gdpr.renewing'', true), '''') <> '''' and gdpr_internal.renewing(old.gdpr_subject_id) then\n'
+    '      v_key := gdpr_internal.data_key(gdpr_internal.keyring(), old.gdpr_subject_id);\n'
+    '      v_renewed := array_remove(array[\n%s\n      ], null);\n'
+    '      v_changed := array(select c.name from unnest(v_changed) with ordinality as c (name, n) where c.name <> all (v_renewed) order by c.n);\n'
+    '    end if;\n',
+    string_agg(format(
+      E'        case when new.gdpr_subject_id = old.gdpr_subject_id and gdpr_internal.open_value(v_key, new.gdpr_subject_id, %1$s, new.%2$I)\n'
+      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) then %2$L end', c.id, c.column_name
+    ), E',\n' order by c.position)
+  ), '')
+  into v_renewed
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt <> 'no';
 
   perform gdpr_generated.define(format(
     $code$
@@ -15494,6 +17257,7 @@ declare
   v_random bytea;
   v_body bytea;
   v_payload text;
+  v_renewed text[] := '{}';
 begin
   if tg_op = 'INSERT' then
 %17$s%4$s    return null;
@@ -15502,7 +17266,7 @@ begin
 %5$s,
       case when new.gdpr_subject_id is distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
     ], null);
-    if v_changed = '{}' then
+%19$s    if v_changed = '{}' then
       -- the gate was copied to the row, or nothing changed
       return null;
     end if;
@@ -15529,7 +17293,7 @@ begin
       v_payload := (%7$s) - array[
 %8$s,
       case when new.gdpr_subject_id is not distinct from old.gdpr_subject_id then 'gdpr_subject_id' end
-      ];
+      ] - v_renewed;
     else
       v_payload := %14$s;
     end if;
@@ -15569,7 +17333,8 @@ $code$,
       p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
     -- an INSERT gives everything else to format()
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', array['gdpr_subject_id']::name[]), '    '),
-    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    ')
+    gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    '),
+    v_renewed
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'audit_' || p_table,
@@ -15995,11 +17760,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  -- the same evidence under the person's new key is no change; what is sealed stays as it is
+  if tg_op = 'UPDATE' and coalesce(current_setting('gdpr.renewing', true), '') <> ''
+    and not starts_with(tg_table_name, 'audit_') and gdpr_internal.is_renewed(to_jsonb(old), to_jsonb(new))
+  then
+    return new;
+  end if;
   perform gdpr_internal.refuse('append_only', tg_table_name);
   return null;
 end
 $function$;
-comment on function gdpr_internal.append_only() is 'Refuses every change of evidence. Error: 55000.';
+comment on function gdpr_internal.append_only() is
+  'Refuses every change of evidence but one: the same text, encrypted under the key that the person has been given in this transaction. Error: 55000.';
 
 create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
 returns integer
@@ -27698,6 +29470,14 @@ grant select, insert, delete on gdpr_internal.notice_content to gdpr_keyholder; 
 grant insert on gdpr_internal.audit_record to gdpr_keyholder;
 grant select, insert, update, delete on gdpr_internal.read_note to gdpr_keyholder;
 grant select on gdpr_internal.erasure_remainder to gdpr_keyholder; -- whose erasure is not finished
+-- a renewal encrypts evidence anew: their triggers let nothing else through
+grant update (details) on gdpr_internal.source to gdpr_keyholder;
+grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
+grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
+grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
+  gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
@@ -27727,7 +29507,8 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
-  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer()
+  gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
+  gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
 
 -- 5. row policies are evaluated as whoever touches the table; the schemas' USAGE keeps them from being called by name
@@ -27761,6 +29542,7 @@ grant execute on function
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
@@ -27846,7 +29628,8 @@ grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 -- an import writes with the rights of its caller; these say how, and keep count
 grant execute on function
-  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text),
+  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]),
+  gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]),
   gdpr_internal.insert_rows(text, jsonb[], bigint[]), gdpr_internal.failed_column(regclass, jsonb), gdpr_internal.error_names(text, text, text),
   gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) to gdpr_app, gdpr_admin;
 grant select on gdpr.import to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -27923,6 +29706,7 @@ alter table gdpr_internal.key_encryption_key enable row level security;
 alter table gdpr_internal.subject_key enable row level security;
 alter table gdpr_internal.registration_key enable row level security;
 alter table gdpr_internal.notice_key enable row level security;
+alter table gdpr_internal.key_renewal enable row level security;
 do $keys$
 begin
   if not exists (
@@ -27945,7 +29729,7 @@ grant execute on function
   gdpr_internal.seal_evidence(bigint, text), gdpr_internal.contacts(bigint[]), gdpr_internal.audit_event(text, bigint, jsonb),
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
-  gdpr_internal.ledger_mac(bytea, boolean),
+  gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
@@ -27973,7 +29757,8 @@ grant execute on function
   gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
-  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys() to gdpr_admin;
+  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys(),
+  gdpr.renew_key(bigint), gdpr.renew_keys(integer, timestamptz) to gdpr_admin;
 grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
 grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status
 grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gdpr_app, gdpr_portal, gdpr_mail;
@@ -27990,7 +29775,7 @@ grant execute on function
   gdpr_internal.seal_notice(bigint, jsonb, text, bigint[], uuid[], text[]), gdpr_internal.open_notice(bigint), gdpr_internal.forget_notice(bigint),
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
-grant select on gdpr.key_status to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 

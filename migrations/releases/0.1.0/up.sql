@@ -324,7 +324,7 @@ set local role gdpr_owner;
 create table gdpr_internal.import (
   table_id smallint not null,
   file text not null check (file ~ '^[0-9a-f]{32,128}$'),
-  last_line bigint not null default 0,
+  last_row bigint not null default 0,
   taken bigint not null default 0,
   refused bigint not null default 0,
   started_at timestamptz not null default statement_timestamp(),
@@ -333,7 +333,7 @@ create table gdpr_internal.import (
   primary key (table_id, file)
 );
 comment on table gdpr_internal.import is
-  'Files that were imported into a table. file: what tells one content from another, as a SHA-256. Lines up to last_line are done: taken into the table, or refused.';
+  'Files that were imported into a table. file: what tells one content from another, as a SHA-256. Rows up to last_row are done: taken into the table, or refused.';
 
 -- 10_collection/20_fold.sql
 -- [state] How letters fold: the part of a canonical form that must not depend on the server's locale or version.
@@ -776,11 +776,25 @@ create table gdpr_internal.subject_key (
   subject_id bigint primary key,
   kek_id smallint not null,
   wrapped bytea not null,
-  created_at timestamptz not null default statement_timestamp()
+  created_at timestamptz not null default statement_timestamp(),
+  renewing_xid xid8
 );
 alter table gdpr_internal.subject_key alter column wrapped set storage plain;
 comment on table gdpr_internal.subject_key is
-  'A person''s data key, wrapped: IV (16 bytes), AES-256-CBC of 32 + 32 bytes (encryption, MAC), HMAC-SHA-256 over subject, IV and ciphertext (32). Deleting the row makes every copy of the person''s ciphertext unreadable.';
+  'A person''s key ring, wrapped: IV (16 bytes), AES-256-CBC, HMAC-SHA-256 over subject, IV and ciphertext (32). The ring is the data key, 32 + 32 bytes (encryption, MAC); once it was renewed, the keys that it replaced stand behind it (docs/format.md), because old values in the audit log are never written anew. created_at: when the data key in force was made. renewing_xid: the transaction that made it by renewal. Deleting the row makes every copy of the person''s ciphertext unreadable.';
+
+create table gdpr_internal.key_renewal (
+  id bigint generated always as identity primary key,
+  made_before timestamptz not null,
+  persons bigint not null,
+  renewed bigint not null default 0,
+  renewed_to bigint not null default 0,
+  started_at timestamptz not null default statement_timestamp(),
+  finished_at timestamptz
+);
+create unique index key_renewal_open on gdpr_internal.key_renewal ((true)) where finished_at is null;
+comment on table gdpr_internal.key_renewal is
+  'Renewals of data keys, by which persons whose key was made before made_before get a new one; at most one is not finished. persons: how many there were at the start; renewed_to: the last person of the last batch.';
 
 create type gdpr_internal.keyring as (kek_id smallint, kek bytea, digest_key bytea);
 comment on type gdpr_internal.keyring is 'The keys a statement works with: never stored, never returned to a caller outside gdpr_keyholder.';
@@ -1157,6 +1171,7 @@ create table gdpr_internal.request_event (
   actor text
 );
 create index request_event_request on gdpr_internal.request_event (request_id, id);
+create index request_event_subject on gdpr_internal.request_event (subject_id) where subject_id is not null;
 comment on table gdpr_internal.request_event is
   'The steps of a request: those that move it (received, identity_asked, identity_verified, extended, completed, refused, withdrawn) and those that fulfil it (access_report, rectification, ...). due_on: the last day for the answer from this step on; what holidays and time zone were then, holds. subject_id: who it turned out to be. paused_days: how long the clock stood. reason: a word of a closed list. facts: without personal data; details: ciphertext under the person''s key.';
 
