@@ -421,7 +421,6 @@ declare
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_attribute.attname and c.encrypt <> 'no'
   );
-  v_dependent record;
 begin
   if p_attribute.attcollation <> 0 and not (
     select c.collisdeterministic from pg_collation as c where c.oid = p_attribute.attcollation
@@ -438,9 +437,32 @@ begin
   if p_attribute.attidentity <> '' or p_attribute.attgenerated <> '' then
     v_problems := v_problems || format('%s: an identity or generated column cannot be encrypted', p_where);
   end if;
-  if v_protected then
-    return v_problems;
+  if not v_protected then
+    v_problems := v_problems || gdpr_internal.dependent_problems(p_where, p_relation, p_attribute.attnum, p_encrypt);
   end if;
+  if exists (
+    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
+  ) then
+    v_problems := v_problems || format('%s: is part of the partition key', p_where);
+  end if;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
+  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+
+create or replace function gdpr_internal.dependent_problems(p_where text, p_relation regclass, p_position smallint, p_encrypt text)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_problems text[] := '{}';
+  v_dependent record;
+begin
   for v_dependent in
     select
       d.classid,
@@ -453,10 +475,10 @@ begin
       case when d.classid = 'pg_class'::regclass then d.objid end as index_id,
       case when d.classid = 'pg_constraint'::regclass then (select k.conindid from pg_constraint as k where k.oid = d.objid) end as constraint_index
     from pg_depend as d
-    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_attribute.attnum
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = p_position
   loop
     if v_dependent.classid = 'pg_attrdef'::regclass and exists (
-      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_attribute.attnum
+      select from pg_attrdef as x where x.oid = v_dependent.objid and x.adnum = p_position
     ) then
       continue;
     elsif v_dependent.classid = 'pg_rewrite'::regclass and exists (
@@ -470,7 +492,7 @@ begin
       if exists (
         select from pg_index as x
         where x.indexrelid = coalesce(nullif(v_dependent.constraint_index, 0), v_dependent.index_id) and x.indisunique
-          and (p_encrypt <> 'searchable' or x.indkey::text <> p_attribute.attnum::text or x.indpred is not null or x.indexprs is not null)
+          and (p_encrypt <> 'searchable' or x.indkey::text <> p_position::text or x.indpred is not null or x.indexprs is not null)
       ) then
         v_problems := v_problems || format(
           '%s: %s needs encrypt = "searchable" and to be over this column alone', p_where, v_dependent.name
@@ -489,13 +511,8 @@ begin
       v_problems := v_problems || format('%s: %s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_where, v_dependent.name);
     end if;
   end loop;
-  if exists (
-    select from pg_partitioned_table as p where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
-  ) then
-    v_problems := v_problems || format('%s: is part of the partition key', p_where);
-  end if;
   return v_problems;
 end
 $function$;
-comment on function gdpr_internal.encryption_problems(text, regclass, pg_attribute, text, text) is
-  'What stands in the way of encrypting a column: types, constraints and dependent objects whose meaning ciphertext would lose.';
+comment on function gdpr_internal.dependent_problems(text, regclass, smallint, text) is
+  'Constraints and other objects that depend on a column and would lose their meaning when it holds ciphertext.';

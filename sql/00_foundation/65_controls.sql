@@ -98,7 +98,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_owner(p_role, p_relation);
+  perform gdpr_internal.know_columns(gdpr_internal.own_table(p_role, p_relation));
   update gdpr_internal.protected_table as t
   set fingerprint = gdpr_internal.fingerprint(p_relation)
   where t.relation = p_relation and t.unprotected_at is null;

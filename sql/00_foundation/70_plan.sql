@@ -406,7 +406,7 @@ begin
     select s.column_name, s.encrypt, s.kind, s.masked, v_table.definition -> 'columns' -> s.column_name ->> 'mask',
       v_table.definition -> 'columns' -> s.column_name ->> 'identifier'
     from gdpr_internal.stored_columns(v_table.definition) as s
-  );
+  ) or exists (select from gdpr_internal.reshape as r where r.table_id = v_table.id and r.retyped <> '{}');
 
   if v_changed then
     if not v_new then

@@ -147,7 +147,7 @@ begin
     actor := v_record.actor;
     login := v_record.login;
     audit_id := v_record.id;
-    changed := v_record.changed;
+    changed := gdpr_internal.present_names(v_table, v_record.at, v_record.changed);
     content := v_content;
     return next;
     until := at;
@@ -156,7 +156,7 @@ begin
       when v_record.operation = 'INSERT' or v_record.payload is null then null
       -- what was lost in between stays lost, but a deleted row was kept whole
       when v_content is null and v_record.operation <> 'DELETE' then null
-      else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
+      else coalesce(v_content, '{}') || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_record.subject_id, null, v_record.payload))
     end;
   end loop;
   if v_last is distinct from 'INSERT' and (v_content is not null or v_last is not null) then
