@@ -188,45 +188,78 @@ end;
 comment on function gdpr_internal.withheld_names(smallint) is
   'Dropped columns that were about somebody else than the row''s person, as gdpr_internal.present_row() calls them.';
 
-create or replace function gdpr_internal.missing_controls(p_relation regclass)
-returns table (severity text, topic text, object text, finding text, hint text)
+create or replace function gdpr_internal.follow_hint(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('select * from gdpr.reshape(%L, array[]::text[]);', p_relation);
+end;
+comment on function gdpr_internal.follow_hint(regclass) is 'The statement that follows what plain DDL did to a table.';
+
+create or replace function gdpr_internal.where_column_went(p_relation regclass, p_name text)
+returns text
 language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  with relations as (
-    select t.id, t.relation, t.mode, t.parent_id is not null as child, r.r as part
-    from gdpr_internal.protected_table as t
-    cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
-    where t.relation = p_relation and t.unprotected_at is null
-  )
-  select 'error', 'row_security', r.part::text,
-    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r join pg_class as c on c.oid = r.part
-  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
-  union all
-  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  where r.mode = 'enforce' and (
-    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
-  ) < 3
-  union all
-  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  cross join lateral (
-    select n.name
-    from unnest(
-      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
-      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
-      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
-    ) as n (name)
-  ) as n
-  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
-  where g.oid is null or g.tgenabled <> 'A';
+  select coalesce(
+    (
+      select case
+        when u.now is null then format('; it was dropped: %s follows that, then take it out of the policy', gdpr_internal.follow_hint(p_relation))
+        else format('; it is called %s now: %s follows that, then name it so in the policy', to_json(u.now), gdpr_internal.follow_hint(p_relation))
+      end
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.unfollowed_names(t.id) as u
+      where t.relation = p_relation and t.unprotected_at is null and u.was = p_name
+      limit 1
+    ),
+    (
+      select case when f.became is null then format('; it was dropped on %s: take it out of the policy', to_char(f.until, 'YYYY-MM-DD'))
+        else format('; it is called %s now: name it so in the policy', to_json(gdpr_internal.present_name(t.id, '-infinity', p_name))) end
+      from gdpr_internal.protected_table as t
+      join gdpr_internal.former_name as f on f.table_id = t.id and f.name = p_name and f.position is not null
+      where t.relation = p_relation and t.unprotected_at is null
+      order by f.until
+      limit 1
+    ), ''
+  );
 end;
-comment on function gdpr_internal.missing_controls(regclass) is
-  'Findings about the controls of a table and its partitions: row security, policies, triggers.';
+comment on function gdpr_internal.where_column_went(regclass, text) is
+  'What to say of a column that a policy names and a protected table no longer has; nothing if it never had it.';
+
+create or replace function gdpr_internal.where_table_went(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('; it is called %s now: %sname it so in the policy', to_json(t.relation::text),
+        case when t.known_as <> t.relation::text then gdpr_internal.follow_hint(t.relation) || ' follows that, then ' else '' end)
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null and (
+        replace(t.known_as, '"', '') in (replace(p_name, '"', ''), 'public.' || replace(p_name, '"', ''))
+        or exists (
+          select from gdpr_internal.former_name as f
+          where f.table_id = t.id and f.position is null
+            and replace(f.name, '"', '') in (replace(p_name, '"', ''), 'public.' || replace(p_name, '"', ''))
+        )
+      )
+      order by t.id desc
+      limit 1
+    ), ''
+  );
+end;
+comment on function gdpr_internal.where_table_went(text) is
+  'What to say of a table that a policy names and that has another name now; nothing if there never was one.';

@@ -55,6 +55,8 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set standard_conforming_strings = on
 set quote_all_identifiers = off
+-- what is dropped need not be there
+set client_min_messages = 'warning'
 as $function$
 declare
   v_table regclass;
@@ -72,6 +74,8 @@ begin
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
+    -- it holds on to digests and masks
+    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', v_table);
     foreach v_statement in array v_followed.statements loop
       execute v_statement;
     end loop;
@@ -146,6 +150,49 @@ begin atomic
   where t.relation = p_relation and t.unprotected_at is null;
 end;
 comment on function gdpr_policy.control_steps(regclass) is 'The statements that put the controls on a table as its definition wants them.';
+
+create or replace function gdpr_internal.missing_controls(p_relation regclass)
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with relations as (
+    select t.id, t.relation, t.mode, t.parent_id is not null as child, r.r as part
+    from gdpr_internal.protected_table as t
+    cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+    where t.relation = p_relation and t.unprotected_at is null
+  )
+  select 'error', 'row_security', r.part::text,
+    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r join pg_class as c on c.oid = r.part
+  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  union all
+  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  where r.mode = 'enforce' and (
+    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
+  ) < 3
+  union all
+  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  cross join lateral (
+    select n.name
+    from unnest(
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+    ) as n (name)
+  ) as n
+  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
+  where g.oid is null or g.tgenabled <> 'A';
+end;
+comment on function gdpr_internal.missing_controls(regclass) is
+  'Findings about the controls of a table and its partitions: row security, policies, triggers.';
 
 create or replace function gdpr_internal.close_reshape(p_role name, p_relation regclass)
 returns void

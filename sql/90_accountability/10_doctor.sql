@@ -28,7 +28,7 @@ begin atomic
   select 'error', 'renamed', l.relation::text,
     case when n.now is null then format('%s is gone, and the protection does not know it', n.was)
       else format('%s is called %s now, and the protection does not know it: rows cannot be written', n.was, n.now) end,
-    format('select * from gdpr.reshape(%L, array[]::text[]); follows it. Then name it so in the policy file.', l.relation)
+    format('%s follows it; then change it in the policy file.', gdpr_internal.follow_hint(l.relation))
   from live as l
   cross join lateral gdpr_internal.unfollowed_names(l.id) as n
   where l.present
@@ -78,7 +78,9 @@ begin atomic
     where e.erased_at > coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity')
       and exists (
         select from jsonb_array_elements(e.receipt -> 'tables') as t
-        where t ->> 'table' = l.relation::text and (t ->> 'rows')::bigint > 0
+        where (t ->> 'table' = l.relation::text or t ->> 'table' in (
+          select f.name from gdpr_internal.former_name as f where f.table_id = l.id and f.position is null
+        )) and (t ->> 'rows')::bigint > 0
       )
   ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
   union all
