@@ -574,11 +574,22 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_neighbours smallint[];
 begin
   perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.generate_triggers(v_id);
-  perform gdpr_internal.generate_worker(v_id);
-  perform gdpr_internal.follow_references(p_relation);
+  select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
+  if v_neighbours is null then
+    perform gdpr_internal.generate_worker(v_id);
+    perform gdpr_internal.follow_references(p_relation);
+  else
+    -- what others say of this table, in its own words of now; close_reshape() settles them
+    v_neighbours := array(
+      select t.id from gdpr_internal.protected_table as t where t.id = any (v_neighbours) and t.unprotected_at is null order by t.id
+    );
+    perform gdpr_internal.generate_triggers(n) from unnest(v_neighbours) as n;
+    perform gdpr_internal.generate_workers(v_neighbours || v_id);
+  end if;
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;

@@ -103,9 +103,20 @@ begin atomic
   select t.relation
   from gdpr_internal.reshape as r
   join gdpr_internal.protected_table as t on t.id = r.table_id
-  order by t.id;
+  order by t.depth, t.id;
 end;
-comment on function gdpr_policy.open_reshapes() is 'The tables whose controls this transaction has taken off.';
+comment on function gdpr_policy.open_reshapes() is 'The tables whose controls this transaction has taken off, parents first.';
+
+create or replace function gdpr_policy.own_table(p_relation regclass)
+returns smallint
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select gdpr_internal.own_table(current_user, p_relation);
+end;
+comment on function gdpr_policy.own_table(regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
 create or replace function gdpr_internal.require_closed()
 returns trigger
@@ -423,6 +434,13 @@ begin
       ))
     order by t.id <> v_id, t.id
   loop
+    if v_other.id <> v_id and exists (select from gdpr_internal.reshape as r where r.table_id = v_other.id and not r.closing) then
+      -- its own turn comes: until then its columns have names that nobody has followed
+      update gdpr_internal.protected_table as t
+      set definition = gdpr_internal.renamed_definition(t.definition, '{}', '{}', v_places)
+      where t.id = v_other.id;
+      continue;
+    end if;
     v_read := gdpr_internal.read_table(v_other.relation::text, v_other.relation, v_other.definition, gdpr.policy() -> 'purposes');
     if v_read.problems <> '{}' then
       perform gdpr_internal.refuse('reshape_refused', array_to_string(v_read.problems, E'\n'));
@@ -431,7 +449,9 @@ begin
   end loop;
   v_problems := array(
     -- what was wrong with purposes and roles before is not this change's
-    select p from unnest((gdpr_internal.read_policy(gdpr.policy())).problems) as p where starts_with(p, 'tables.')
+    select p from unnest((gdpr_internal.read_policy(gdpr.policy())).problems) as p
+    where starts_with(p, 'tables.')
+      and not exists (select from gdpr_internal.reshape as r where r.table_id <> v_id and not r.closing)
   );
   if v_problems <> '{}' then
     perform gdpr_internal.refuse('reshape_refused', array_to_string(v_problems, E'\n'));

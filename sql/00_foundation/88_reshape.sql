@@ -20,7 +20,7 @@ declare
   v_name name;
 begin
   -- asked before it waits for anybody
-  perform gdpr_policy.table_facts(p_table);
+  perform gdpr_policy.own_table(p_table);
   -- one at a time, as apply()
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
@@ -59,33 +59,33 @@ set quote_all_identifiers = off
 set client_min_messages = 'warning'
 as $function$
 declare
-  v_table regclass;
+  v_tables regclass[] := case when p_table is null then array(select t from gdpr_policy.open_reshapes() as t) else array[p_table] end;
   v_relation regclass;
   v_followed record;
   v_statement text;
 begin
-  for v_table in
-    select t from gdpr_policy.open_reshapes() as t where p_table is null
-    union all
-    select p_table where p_table is not null
-  loop
-    v_followed := gdpr_policy.follow_shape(v_table);
-    for v_relation in select r from gdpr_policy.partition_tree(v_table) as r loop
+  foreach table_name in array v_tables loop
+    v_followed := gdpr_policy.follow_shape(table_name);
+    for v_relation in select r from gdpr_policy.partition_tree(table_name) as r loop
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
     -- it holds on to digests and masks
-    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', v_table);
+    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
     foreach v_statement in array v_followed.statements loop
       execute v_statement;
     end loop;
-    for v_statement in select s from gdpr_policy.control_steps(v_table) as s loop
+    return query
+    select table_name, c.change, c.name, c.now
+    from jsonb_to_recordset(v_followed.changes) as c (change text, name text, now text);
+  end loop;
+  foreach table_name in array v_tables loop
+    for v_statement in select s from gdpr_policy.control_steps(table_name) as s loop
       execute v_statement;
     end loop;
-    perform gdpr_policy.close_reshape(v_table);
-    return query
-    select v_table, c.change, c.name, c.now
-    from jsonb_to_recordset(v_followed.changes) as c (change text, name text, now text);
+  end loop;
+  foreach table_name in array v_tables loop
+    perform gdpr_policy.close_reshape(table_name);
   end loop;
 end
 $function$;
@@ -206,32 +206,19 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_reshape gdpr_internal.reshape;
   v_missing text;
-  v_neighbours smallint[] := gdpr_internal.neighbours(v_id);
-  v_neighbour smallint;
 begin
   select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id and r.closing;
   if v_reshape.table_id is null then
     perform gdpr_internal.refuse('reshape_closed', p_relation::text);
   end if;
   select string_agg(format('%s: %s', m.object, m.finding), E'\n') into v_missing from gdpr_internal.missing_controls(p_relation) as m;
-  if v_missing is not null or not exists (
-    select from gdpr_internal.protected_table as t where t.id = v_id and t.fingerprint = gdpr_internal.fingerprint(p_relation)
-  ) then
+  if v_missing is not null then
     perform gdpr_internal.refuse('drifted', v_missing);
   end if;
-  -- what others say of this table, in its own words of now
-  v_neighbours := array(
-    select t.id from gdpr_internal.protected_table as t
-    where t.id = any (v_neighbours || v_reshape.neighbours) and t.unprotected_at is null
-  );
-  foreach v_neighbour in array v_neighbours loop
-    perform gdpr_internal.generate_triggers(v_neighbour);
-  end loop;
-  perform gdpr_internal.generate_workers(v_neighbours);
   update gdpr_internal.protected_table as t
   set fingerprint = gdpr_internal.fingerprint(t.relation)
-  where t.id = any (v_reshape.neighbours) and t.unprotected_at is null
-    and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id and r.table_id <> v_id);
+  where t.id = any (v_reshape.neighbours || v_id) and t.unprotected_at is null
+    and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id and t.id <> v_id);
   delete from gdpr_internal.reshape as r where r.table_id = v_id;
 end
 $function$;
@@ -247,7 +234,7 @@ begin atomic
   select gdpr_internal.close_reshape(current_user, p_relation);
 end;
 comment on function gdpr_policy.close_reshape(regclass) is
-  'Step of end_reshape(): makes sure that the controls are there, generates anew what names the table elsewhere, and lets the transaction commit. Errors: PR409 a control is missing, PR416.';
+  'Step of end_reshape(): makes sure that the controls are there, and lets the transaction commit. Errors: PR409 a control is missing, PR416.';
 
 create or replace function gdpr_internal.type_named(p_type text)
 returns text

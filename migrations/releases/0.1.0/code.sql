@@ -9,7 +9,7 @@ values
   ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
   ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
   ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
-  ('not_table_owner', '42501', 'the table belongs to another role', 'Call apply() as the owner of the table or a member of the owner.', 'Art. 25'),
+  ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
@@ -3342,11 +3342,22 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_neighbours smallint[];
 begin
   perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.generate_triggers(v_id);
-  perform gdpr_internal.generate_worker(v_id);
-  perform gdpr_internal.follow_references(p_relation);
+  select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
+  if v_neighbours is null then
+    perform gdpr_internal.generate_worker(v_id);
+    perform gdpr_internal.follow_references(p_relation);
+  else
+    -- what others say of this table, in its own words of now; close_reshape() settles them
+    v_neighbours := array(
+      select t.id from gdpr_internal.protected_table as t where t.id = any (v_neighbours) and t.unprotected_at is null order by t.id
+    );
+    perform gdpr_internal.generate_triggers(n) from unnest(v_neighbours) as n;
+    perform gdpr_internal.generate_workers(v_neighbours || v_id);
+  end if;
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
@@ -5234,9 +5245,20 @@ begin atomic
   select t.relation
   from gdpr_internal.reshape as r
   join gdpr_internal.protected_table as t on t.id = r.table_id
-  order by t.id;
+  order by t.depth, t.id;
 end;
-comment on function gdpr_policy.open_reshapes() is 'The tables whose controls this transaction has taken off.';
+comment on function gdpr_policy.open_reshapes() is 'The tables whose controls this transaction has taken off, parents first.';
+
+create or replace function gdpr_policy.own_table(p_relation regclass)
+returns smallint
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select gdpr_internal.own_table(current_user, p_relation);
+end;
+comment on function gdpr_policy.own_table(regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
 create or replace function gdpr_internal.require_closed()
 returns trigger
@@ -5554,6 +5576,13 @@ begin
       ))
     order by t.id <> v_id, t.id
   loop
+    if v_other.id <> v_id and exists (select from gdpr_internal.reshape as r where r.table_id = v_other.id and not r.closing) then
+      -- its own turn comes: until then its columns have names that nobody has followed
+      update gdpr_internal.protected_table as t
+      set definition = gdpr_internal.renamed_definition(t.definition, '{}', '{}', v_places)
+      where t.id = v_other.id;
+      continue;
+    end if;
     v_read := gdpr_internal.read_table(v_other.relation::text, v_other.relation, v_other.definition, gdpr.policy() -> 'purposes');
     if v_read.problems <> '{}' then
       perform gdpr_internal.refuse('reshape_refused', array_to_string(v_read.problems, E'\n'));
@@ -5562,7 +5591,9 @@ begin
   end loop;
   v_problems := array(
     -- what was wrong with purposes and roles before is not this change's
-    select p from unnest((gdpr_internal.read_policy(gdpr.policy())).problems) as p where starts_with(p, 'tables.')
+    select p from unnest((gdpr_internal.read_policy(gdpr.policy())).problems) as p
+    where starts_with(p, 'tables.')
+      and not exists (select from gdpr_internal.reshape as r where r.table_id <> v_id and not r.closing)
   );
   if v_problems <> '{}' then
     perform gdpr_internal.refuse('reshape_refused', array_to_string(v_problems, E'\n'));
@@ -5682,7 +5713,7 @@ declare
   v_name name;
 begin
   -- asked before it waits for anybody
-  perform gdpr_policy.table_facts(p_table);
+  perform gdpr_policy.own_table(p_table);
   -- one at a time, as apply()
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
@@ -5721,33 +5752,33 @@ set quote_all_identifiers = off
 set client_min_messages = 'warning'
 as $function$
 declare
-  v_table regclass;
+  v_tables regclass[] := case when p_table is null then array(select t from gdpr_policy.open_reshapes() as t) else array[p_table] end;
   v_relation regclass;
   v_followed record;
   v_statement text;
 begin
-  for v_table in
-    select t from gdpr_policy.open_reshapes() as t where p_table is null
-    union all
-    select p_table where p_table is not null
-  loop
-    v_followed := gdpr_policy.follow_shape(v_table);
-    for v_relation in select r from gdpr_policy.partition_tree(v_table) as r loop
+  foreach table_name in array v_tables loop
+    v_followed := gdpr_policy.follow_shape(table_name);
+    for v_relation in select r from gdpr_policy.partition_tree(table_name) as r loop
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
     -- it holds on to digests and masks
-    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', v_table);
+    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
     foreach v_statement in array v_followed.statements loop
       execute v_statement;
     end loop;
-    for v_statement in select s from gdpr_policy.control_steps(v_table) as s loop
+    return query
+    select table_name, c.change, c.name, c.now
+    from jsonb_to_recordset(v_followed.changes) as c (change text, name text, now text);
+  end loop;
+  foreach table_name in array v_tables loop
+    for v_statement in select s from gdpr_policy.control_steps(table_name) as s loop
       execute v_statement;
     end loop;
-    perform gdpr_policy.close_reshape(v_table);
-    return query
-    select v_table, c.change, c.name, c.now
-    from jsonb_to_recordset(v_followed.changes) as c (change text, name text, now text);
+  end loop;
+  foreach table_name in array v_tables loop
+    perform gdpr_policy.close_reshape(table_name);
   end loop;
 end
 $function$;
@@ -5868,32 +5899,19 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_reshape gdpr_internal.reshape;
   v_missing text;
-  v_neighbours smallint[] := gdpr_internal.neighbours(v_id);
-  v_neighbour smallint;
 begin
   select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id and r.closing;
   if v_reshape.table_id is null then
     perform gdpr_internal.refuse('reshape_closed', p_relation::text);
   end if;
   select string_agg(format('%s: %s', m.object, m.finding), E'\n') into v_missing from gdpr_internal.missing_controls(p_relation) as m;
-  if v_missing is not null or not exists (
-    select from gdpr_internal.protected_table as t where t.id = v_id and t.fingerprint = gdpr_internal.fingerprint(p_relation)
-  ) then
+  if v_missing is not null then
     perform gdpr_internal.refuse('drifted', v_missing);
   end if;
-  -- what others say of this table, in its own words of now
-  v_neighbours := array(
-    select t.id from gdpr_internal.protected_table as t
-    where t.id = any (v_neighbours || v_reshape.neighbours) and t.unprotected_at is null
-  );
-  foreach v_neighbour in array v_neighbours loop
-    perform gdpr_internal.generate_triggers(v_neighbour);
-  end loop;
-  perform gdpr_internal.generate_workers(v_neighbours);
   update gdpr_internal.protected_table as t
   set fingerprint = gdpr_internal.fingerprint(t.relation)
-  where t.id = any (v_reshape.neighbours) and t.unprotected_at is null
-    and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id and r.table_id <> v_id);
+  where t.id = any (v_reshape.neighbours || v_id) and t.unprotected_at is null
+    and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id and t.id <> v_id);
   delete from gdpr_internal.reshape as r where r.table_id = v_id;
 end
 $function$;
@@ -5909,7 +5927,7 @@ begin atomic
   select gdpr_internal.close_reshape(current_user, p_relation);
 end;
 comment on function gdpr_policy.close_reshape(regclass) is
-  'Step of end_reshape(): makes sure that the controls are there, generates anew what names the table elsewhere, and lets the transaction commit. Errors: PR409 a control is missing, PR416.';
+  'Step of end_reshape(): makes sure that the controls are there, and lets the transaction commit. Errors: PR409 a control is missing, PR416.';
 
 create or replace function gdpr_internal.type_named(p_type text)
 returns text
@@ -25371,7 +25389,7 @@ grant execute on function
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
   gdpr_internal.drop_views(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
-  gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
+  gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
   gdpr_internal.retype_column(name, regclass, name, text) to gdpr_admin;
 
 grant execute on function
