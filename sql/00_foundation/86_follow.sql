@@ -503,7 +503,10 @@ begin atomic
       c.encrypt = 'no' and c.original_type <> format_type(a.atttypid, a.atttypmod) or c.column_name = any ((p_reshape).retyped)
     )
     union all
-    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it'
+    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it' || case
+      when a.attnotnull and not a.atthasdef and a.attidentity = '' then '; NOT NULL without a default: until then no row can be inserted through gdpr_clear'
+      else ''
+    end
     from gdpr_internal.protected_table as t
     join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
     where t.id = p_table and not exists (select from gdpr_internal.known_column as k where k.table_id = p_table and k.position = a.attnum)

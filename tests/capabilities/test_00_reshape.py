@@ -502,3 +502,106 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
     with refused("PR415", "reshape_open"):
         owner.execute("insert into public.young values (3, 2002, 'Cleo')")
     owner.execute("rollback")
+
+
+def test_a_column_of_children_changes_its_type_rows_of_nobody_too(crm: Database) -> None:
+    new = policy()
+    new["tables"]["crm.order"]["erase"] = "anonymise"
+    apply(crm, new)
+    crm.rows("select gdpr.erase(%s, 'asked')", [subject(crm, "crm.customer", 1)], user="dpo_login")
+    with psycopg.connect(crm.dsn()) as owner:
+        owner.execute("""select gdpr.reshape('crm."order"')""")
+        owner.execute("""alter table crm."order" rename note to remark""")
+        owner.execute("""select gdpr.retype('crm."order"', 'remark', 'varchar(20)')""")
+        owner.execute("select gdpr.end_reshape()")
+    assert crm.rows(
+        """select remark, pg_typeof(remark)::text from gdpr_clear."order" where customer_id = 2""",
+        user="crm_app",
+    ) == [("ring twice", "character varying")]
+    assert crm.rows(
+        """select count(*) from gdpr_clear."order" where customer_id is null""", user="dpo_login"
+    ) == [(2,)]
+
+
+def test_holds_follow_their_columns_and_keep_them(crm: Database) -> None:
+    person = subject(crm, "crm.customer", 1)
+    crm.rows(
+        "select gdpr.place_hold(%s, 'legal_claims', 'file 7', 'crm.customer', null, '{city}')",
+        [person],
+        user="dpo_login",
+    )
+    with refused("PR414", "reshape_refused") as error:
+        reshape(crm, "crm.customer", "alter table crm.customer drop city")
+    assert "hold" in (error.value.diag.message_detail or "")
+    reshape(crm, "crm.customer", "alter table crm.customer rename city to town")
+    crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
+    assert crm.rows("select town from gdpr_clear.customer where id = 1", user="dpo_login") == [
+        ("Aalen",)
+    ]
+
+
+def test_what_was_about_somebody_else_stays_out_of_the_report(crm: Database) -> None:
+    new = policy()
+    new["tables"]["crm.lead"]["columns"]["full_name"] = {"about": "someone_else"}
+    new["tables"]["crm.lead"]["purposes"] = ["orders"]
+    apply(crm, new)
+    crm.rows("update gdpr_clear.lead set full_name = 'Neu', score = 1 where id = 1", user="crm_app")
+    person = subject(crm, "crm.lead", 1)
+
+    def report() -> str:
+        return str(crm.rows("select gdpr.access_report(%s)", [person], user="dpo_login"))
+
+    assert "Anna Ahrens" not in report()
+    reshape(crm, "crm.lead", "alter table crm.lead rename full_name to other")
+    assert "Anna Ahrens" not in report()
+    reshape(crm, "crm.lead", "alter table crm.lead drop other, drop score")
+    assert "Anna Ahrens" not in report()
+    assert "score (dropped " in report()
+
+
+def test_a_new_column_that_must_be_filled_is_told(crm: Database) -> None:
+    crm.rows("create table crm.visit (id int primary key, customer_id bigint references crm.customer)")
+    new = policy()
+    new["tables"]["crm.visit"] = {"subject": {"via": "customer_id"}, "purposes": ["orders"]}
+    apply(crm, new)
+    ((_, name, told),) = reshape(crm, "crm.visit", "alter table crm.visit add place text not null")
+    assert name == "place"
+    assert "NOT NULL" in told
+
+
+def test_a_reshape_rewrites_and_scans_nothing_by_itself(crm: Database) -> None:
+    looked = (
+        "select c.relname, pg_relation_filenode(c.oid), pg_stat_get_xact_numscans(c.oid),"
+        " pg_stat_get_xact_tuples_returned(c.oid)"
+        " from pg_class as c where c.relnamespace = 'crm'::regnamespace and c.relkind = 'r' order by 1"
+    )
+    with psycopg.connect(crm.dsn()) as owner:
+        before = owner.execute(looked).fetchall()
+        owner.execute("select gdpr.reshape('crm.customer')")
+        owner.execute("alter table crm.customer rename birth_date to born")
+        owner.execute("alter table crm.customer add nickname text default 'Nick'")
+        owner.execute("alter table crm.customer drop phone")
+        owner.execute("select gdpr.end_reshape()")
+        assert owner.execute(looked).fetchall() == before
+
+
+def test_a_table_that_is_only_observed_is_reshaped(crm: Database) -> None:
+    new = policy()
+    new["tables"]["crm.lead"]["mode"] = "observe"
+    apply(crm, new)
+    reshape(crm, "crm.lead", "alter table crm.lead rename score to points")
+    assert crm.rows(
+        "select relrowsecurity from pg_class where oid = 'crm.lead'::regclass"
+    ) == [(False,)]
+    assert sound(crm)
+
+
+def test_what_cannot_be_protected_cannot_come_by_reshape(crm: Database) -> None:
+    crm.rows("create table crm.base (id int)")
+    for statement in (
+        "alter table crm.lead alter email drop not null; create rule r as on insert to crm.lead do also nothing",
+        "create table crm.heir () inherits (crm.lead)",
+    ):
+        with refused("PR414", "reshape_refused"):
+            reshape(crm, "crm.lead", statement)
+    assert sound(crm)

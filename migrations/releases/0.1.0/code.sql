@@ -5645,7 +5645,10 @@ begin atomic
       c.encrypt = 'no' and c.original_type <> format_type(a.atttypid, a.atttypmod) or c.column_name = any ((p_reshape).retyped)
     )
     union all
-    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it'
+    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it' || case
+      when a.attnotnull and not a.atthasdef and a.attidentity = '' then '; NOT NULL without a default: until then no row can be inserted through gdpr_clear'
+      else ''
+    end
     from gdpr_internal.protected_table as t
     join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
     where t.id = p_table and not exists (select from gdpr_internal.known_column as k where k.table_id = p_table and k.position = a.attnum)
@@ -7306,6 +7309,27 @@ $function$;
 comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
+create or replace function gdpr_internal.present_registration(p_table smallint, p_at timestamptz, p_row jsonb)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when not exists (select from gdpr_internal.former_name as f where f.table_id = p_table) then p_row
+    else (
+      select coalesce(jsonb_object_agg(a.attname, e.value), '{}')
+      from jsonb_each(p_row) as e
+      join gdpr_internal.protected_table as t on t.id = p_table
+      join pg_attribute as a on a.attrelid = t.relation and a.attname = gdpr_internal.present_name(p_table, p_at, e.key) and not a.attisdropped
+    )
+  end;
+end;
+comment on function gdpr_internal.present_registration(smallint, timestamptz, jsonb) is
+  'What somebody entered then, under the names that the columns have now, without columns that were dropped since.';
+
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
 returns jsonb
 language plpgsql
@@ -7335,6 +7359,9 @@ begin
     perform gdpr_internal.refuse('no_registrations');
   end if;
   v_content := gdpr_internal.open_registration(v_registration);
+  v_content := v_content || jsonb_build_object(
+    'row', gdpr_internal.present_registration(v_table.id, v_registration.submitted_at, v_content -> 'row')
+  );
   v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
     'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
   ));
@@ -12978,6 +13005,7 @@ begin atomic
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
   left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
   where t.id = p_table and a.attidentity <> 'a' and a.attgenerated = '' and a.attname !~ '^gdpr_'
+    and not gdpr_internal.is_hidden_column(t.id, a.attname)
   order by a.attnum;
 end;
 comment on function gdpr_generated.registered_columns(smallint) is 'The columns that a registration can fill, with the types they have for applications.';
@@ -25569,7 +25597,7 @@ grant execute on function
   gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
-grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer;
+grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer, gdpr_worker;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
