@@ -157,7 +157,7 @@ def reshape(
         change(keep=True)
     else:
         return
-    say(f"Changed: {len(changes.rows)} changes followed; the controls are back.")
+    say("The table is changed, and its controls are back.")
 
 
 def _outline(steps: Rows) -> Rows:

@@ -128,7 +128,7 @@ as $function$
 declare
   v_statement text;
 begin
-  for v_statement in select s from gdpr_policy.retype_column(p_table, p_column, p_type) as s loop
+  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type) as s) loop
     execute v_statement;
   end loop;
 end
@@ -334,15 +334,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_back text[] := gdpr_policy.hush(p_relation);
+  v_statements text[] := gdpr_policy.hush(p_relation);
   v_statement text;
 begin
-  execute format('update %1$s set %2$I = %3$s where gdpr_subject_id is null and %2$I is not null', p_relation, p_column,
+  v_statements := format('update %1$s set %2$I = %3$s where gdpr_subject_id is null and %2$I is not null', p_relation, p_column,
     case
       when not (select a.attnotnull from pg_attribute as a where a.attrelid = p_relation and a.attname = p_column) then 'null'
       else coalesce(format('(%s)::text', p_value), 'null')
-    end);
-  foreach v_statement in array v_back loop
+    end) || v_statements;
+  foreach v_statement in array v_statements loop
     execute v_statement;
   end loop;
 end

@@ -129,8 +129,10 @@ def test_a_step_left_out_is_missed(world: World) -> None:
         "update crm.customer set city = 'x'",
         "delete from crm.invoice; delete from crm.customer",
         "select * from crm.customer",
-        "merge into crm.customer as c using (values (1)) as v (id) on c.id = v.id"
-        " when matched then update set city = 'x'",
+        (
+            "merge into crm.customer as c using (values (1)) as v on c.id = v.column1"
+            " when matched then update set city = 'x'"
+        ),
         "truncate crm.customer cascade",
         "create table public.copy as select * from crm.customer",
     ],
@@ -181,7 +183,8 @@ def test_planted_code_that_runs_meanwhile_gets_neither_keys_nor_plaintext(world:
         "   perform mal.thief(); return new; end $f$;"
         "create function mal.peek(text) returns text language plpgsql as $f$ begin"
         "   insert into mal.loot (what) values ($1); perform mal.thief(); return $1; end $f$;"
-        "create trigger aaa before insert or update on mal.lead for each row execute function mal.spy();"
+        "create trigger aaa before insert or update on mal.lead"
+        " for each row execute function mal.spy();"
         "alter table mal.lead enable always trigger aaa;",
     )
     world.run("postgres", "grant mallory to db_owner")
@@ -224,13 +227,15 @@ def test_a_name_cannot_carry_code(world: World) -> None:
     world.run(
         "db_owner",
         "begin;"
-        f"select gdpr.reshape('crm.customer'); alter table crm.customer rename birth_date to {quoted};"
-        f"alter table crm.customer rename email to \"E%I $body$\"; alter table crm.customer rename to {quoted};"
+        "select gdpr.reshape('crm.customer');"
+        f"alter table crm.customer rename birth_date to {quoted};"
+        'alter table crm.customer rename email to "E%I $body$";'
+        f"alter table crm.customer rename to {quoted};"
         "select gdpr.end_reshape(); commit",
     )
-    assert world.run("crm_app", f'select {quoted}::text from gdpr_clear.{quoted} order by 1')[0] == (
-        "1981-01-11",
-    )
+    assert world.run("crm_app", f"select {quoted}::text from gdpr_clear.{quoted} order by 1")[
+        0
+    ] == ("1981-01-11",)
     world.run("crm_app", f"update gdpr_clear.{quoted} set {quoted} = '1990-09-09' where id = 1")
     assert world.run("db_owner", "select to_regclass('crm.invoice') is not null") == [(True,)]
     assert settled(world)
@@ -248,7 +253,10 @@ def test_no_error_tells_a_value(world: World) -> None:
         owner.close()
 
 
-@pytest.mark.parametrize("kind", ["mal.mood", "text; drop table crm.invoice", "", "integer)", "xml", "serial", "text[](3)"])
+@pytest.mark.parametrize(
+    "kind",
+    ["mal.mood", "text; drop table crm.invoice", "", "integer)", "xml", "serial", "text[](3)"],
+)
 def test_a_type_is_one_of_postgresql(world: World, kind: str) -> None:
     owner = world.db.connect(autocommit=False)
     owner.execute(RESHAPE)

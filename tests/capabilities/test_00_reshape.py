@@ -10,7 +10,9 @@ import pytest
 from tests.capabilities.crm import apply, findings, plan, policy, problems, refused, subject
 from tests.support import Database
 
-CUSTOMERS = "select id, email, phone, last_name, birth_date, city from gdpr_clear.customer order by id"
+CUSTOMERS = (
+    "select id, email, phone, last_name, birth_date, city from gdpr_clear.customer order by id"
+)
 
 
 def reshape(db: Database, table: str, *statements: str, user: str = "db_owner") -> list[Any]:
@@ -18,7 +20,9 @@ def reshape(db: Database, table: str, *statements: str, user: str = "db_owner") 
     return [
         row[1:]
         for row in db.rows(
-            "select * from gdpr.reshape(%s::text::regclass, %s)", [table, list(statements)], user=user
+            "select * from gdpr.reshape(%s::text::regclass, %s)",
+            [table, list(statements)],
+            user=user,
         )
     ]
 
@@ -95,9 +99,7 @@ def test_a_table_that_is_renamed_takes_views_children_and_history_along(crm: Dat
     assert len(views) == 5
     assert crm.rows("select from pg_views where viewname = 'customer'") == []
     # a child finds its parent, an invoice of a client
-    crm.rows(
-        'insert into gdpr_clear."order" (customer_id, total) values (1, 5)', user="crm_app"
-    )
+    crm.rows('insert into gdpr_clear."order" (customer_id, total) values (1, 5)', user="crm_app")
     assert crm.rows(
         "select distinct table_name::text from gdpr.audit_log where changed = '{city}'",
         user="auditor_login",
@@ -107,7 +109,9 @@ def test_a_table_that_is_renamed_takes_views_children_and_history_along(crm: Dat
         user="dpo_login",
     )
     assert versions == [("UPDATE", "Aachen"), (None, "Aalen")]
-    report = crm.rows("select gdpr.access_report(%s)", [subject(crm, "crm.client", 1)], user="dpo_login")
+    report = crm.rows(
+        "select gdpr.access_report(%s)", [subject(crm, "crm.client", 1)], user="dpo_login"
+    )
     assert "crm.client" in str(report)
     assert sound(crm)
 
@@ -123,9 +127,9 @@ def test_a_table_that_moves_to_another_schema_is_followed(crm: Database) -> None
 
 
 def test_a_new_column_shows_nowhere_until_it_is_classified(crm: Database) -> None:
-    assert reshape(crm, "crm.customer", "alter table crm.customer add nickname text default 'Nick'") == [
-        ("column added", "nickname", "hidden until the policy classifies it")
-    ]
+    assert reshape(
+        crm, "crm.customer", "alter table crm.customer add nickname text default 'Nick'"
+    ) == [("column added", "nickname", "hidden until the policy classifies it")]
     with refused("42703"):
         crm.rows("select nickname from gdpr_clear.customer", user="crm_app")
     assert crm.rows("select distinct nickname from gdpr_bi.customer", user="metabase") == [(None,)]
@@ -142,12 +146,12 @@ def test_a_new_column_shows_nowhere_until_it_is_classified(crm: Database) -> Non
     new = policy()
     new["tables"]["crm.customer"]["columns"]["nickname"] = {"category": "identity", "encrypt": True}
     apply(crm, new)
-    assert crm.rows(
-        "select nickname from gdpr_clear.customer where id = 1", user="crm_app"
-    ) == [("Nick",)]
-    assert crm.rows("select nickname like 'gdpr1:%%' from crm.customer where id = 1", user="crm_app") == [
-        (True,)
+    assert crm.rows("select nickname from gdpr_clear.customer where id = 1", user="crm_app") == [
+        ("Nick",)
     ]
+    assert crm.rows(
+        "select nickname like 'gdpr1:%%' from crm.customer where id = 1", user="crm_app"
+    ) == [(True,)]
     assert sound(crm)
 
 
@@ -169,13 +173,18 @@ def test_columns_and_their_policy_change_in_one_transaction(crm: Database) -> No
 
 
 def test_a_dropped_column_leaves_policy_digest_and_mask_but_not_the_records(crm: Database) -> None:
-    crm.rows("update gdpr_clear.customer set birth_date = '1999-09-09' where id = 1", user="crm_app")
+    crm.rows(
+        "update gdpr_clear.customer set birth_date = '1999-09-09' where id = 1", user="crm_app"
+    )
     reshape(crm, "crm.customer", "alter table crm.customer drop birth_date")
     assert crm.rows(
         "select count(*) from pg_attribute where attrelid = 'crm.customer'::regclass"
         " and attname like 'gdpr_birth%%'"
     ) == [(0,)]
-    assert "birth_date" not in crm.rows("select gdpr.policy()")[0][0]["tables"]["crm.customer"]["columns"]
+    assert (
+        "birth_date"
+        not in crm.rows("select gdpr.policy()")[0][0]["tables"]["crm.customer"]["columns"]
+    )
     assert sound(crm)
     # another column of that name is another column
     reshape(crm, "crm.customer", "alter table crm.customer add birth_date text")
@@ -233,9 +242,9 @@ def test_a_link_and_what_it_leads_to_are_renamed(crm: Database) -> None:
     assert sound(crm)
     receipt = crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
     assert "crm.purchase" in str(receipt)
-    assert crm.rows("select count(*) from gdpr_clear.purchase where client = 2", user="crm_app") == [
-        (0,)
-    ]
+    assert crm.rows(
+        "select count(*) from gdpr_clear.purchase where client = 2", user="crm_app"
+    ) == [(0,)]
     for table in ("crm.purchase", "crm.customer", "crm.order_line"):
         crm.rows(f"analyze {table}")
     assert sound(crm)
@@ -287,7 +296,8 @@ def test_an_encrypted_column_changes_its_type(crm: Database) -> None:
         ("type changed", "birth_date", "timestamp(0) without time zone"),
     ]
     assert crm.rows(
-        "select birth_date::text, pg_typeof(birth_date)::text, email from gdpr_clear.customer where id = 1",
+        "select birth_date::text, pg_typeof(birth_date)::text, email"
+        " from gdpr_clear.customer where id = 1",
         user="crm_app",
     ) == [("1980-01-02 00:00:00", "timestamp without time zone", "anna@example.com")]
     assert crm.rows("select birth_date::text from gdpr_bi.customer order by 1", user="metabase")[
@@ -295,7 +305,9 @@ def test_an_encrypted_column_changes_its_type(crm: Database) -> None:
     ] == ("1980-01-01 00:00:00",)
     long = "e" * 150 + "@example.com"
     crm.rows(
-        "insert into gdpr_clear.customer (email, last_name) values (%s, 'x')", [long], user="crm_app"
+        "insert into gdpr_clear.customer (email, last_name) values (%s, 'x')",
+        [long],
+        user="crm_app",
     )
     assert sound(crm)
 
@@ -323,7 +335,10 @@ def test_indexes_and_constraints_come_and_go(crm: Database) -> None:
         "create index customer_phone on crm.customer (phone)",
         "alter table crm.customer rename constraint customer_email_key to one_mail",
     )
-    indexes = {name for (name,) in crm.rows("select indexname from pg_indexes where tablename = 'customer'")}
+    indexes = {
+        name
+        for (name,) in crm.rows("select indexname from pg_indexes where tablename = 'customer'")
+    }
     assert {"customer_city", "one_mail"} <= indexes
     assert "customer_phone" not in indexes
     with pytest.raises(psycopg.errors.UniqueViolation) as error:
@@ -340,7 +355,9 @@ def test_indexes_and_constraints_come_and_go(crm: Database) -> None:
     )
     assert sound(crm)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        reshape(crm, "crm.customer", "alter table crm.customer add constraint one_mail unique (email)")
+        reshape(
+            crm, "crm.customer", "alter table crm.customer add constraint one_mail unique (email)"
+        )
     crm.rows("delete from gdpr_clear.customer where id > 3", user="crm_app")
     reshape(crm, "crm.customer", "alter table crm.customer add constraint one_mail unique (email)")
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -349,17 +366,16 @@ def test_indexes_and_constraints_come_and_go(crm: Database) -> None:
             user="crm_app",
         )
     assert sound(crm)
-    crm.rows("drop view if exists nothing")
     for table in ("crm.order_line", 'crm."order"', "crm.lead", "crm.customer"):
         crm.rows("select gdpr.unprotect(%s::text::regclass)", [table])
-    definitions = {
-        row
-        for row in crm.rows(
-            "select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 'crm.customer'::regclass and contype = 'u'"
-        )
+    assert crm.rows(
+        "select conname, pg_get_constraintdef(oid) from pg_constraint"
+        " where conrelid = 'crm.customer'::regclass and contype = 'u'"
+    ) == [("one_mail", "UNIQUE (email)")]
+    indexes = {
+        name
+        for (name,) in crm.rows("select indexname from pg_indexes where tablename = 'customer'")
     }
-    assert definitions == {("one_mail", "UNIQUE (email)")}
-    indexes = {name for (name,) in crm.rows("select indexname from pg_indexes where tablename = 'customer'")}
     assert {"customer_city", "customer_phone", "one_mail"} <= indexes
 
 
@@ -383,14 +399,18 @@ def test_plain_ddl_is_found_and_followed(crm: Database) -> None:
         if (topic, thing) == ("renamed", "crm.customer")
     }
     told = problems(crm, policy())
-    assert any("it is called \"crm.prospect\" now" in line for line in told)
-    assert any("it is called \"surname\" now" in line for line in told)
+    assert any('it is called "crm.prospect" now' in line for line in told)
+    assert any('it is called "surname" now' in line for line in told)
     owner.execute(hint.split(";")[0])
     reshape(crm, "crm.prospect")
-    assert crm.rows(
-        "select id, mail, phone, surname, birth_date, city from gdpr_clear.customer order by id",
-        user="crm_app",
-    ) == before
+    assert (
+        crm.rows(
+            "select id, mail, phone, surname, birth_date, city"
+            " from gdpr_clear.customer order by id",
+            user="crm_app",
+        )
+        == before
+    )
     assert findings(crm) == {("unclassified", "crm.customer")}
     # the file on disk still has the old names, and is told the new ones
     told = problems(crm, policy())
@@ -447,8 +467,10 @@ def test_protection_is_taken_off_a_table_of_another_shape(crm: Database) -> None
     ]
     assert crm.rows("select indexdef from pg_indexes where indexname = 'by_mail'") == [
         (
-            "CREATE INDEX by_mail ON crm.prospect USING btree (lower(mail), score)"
-            " WHERE (mail <> ''::text)",
+            (
+                "CREATE INDEX by_mail ON crm.prospect USING btree (lower(mail), score)"
+                " WHERE (mail <> ''::text)"
+            ),
         )
     ]
     assert crm.rows(
@@ -459,7 +481,8 @@ def test_protection_is_taken_off_a_table_of_another_shape(crm: Database) -> None
 def test_a_reshape_is_on_record(crm: Database) -> None:
     reshape(crm, "crm.customer", "alter table crm.customer rename city to town")
     assert crm.rows(
-        "select old - 'drifted' from gdpr.audit_log where operation = 'RESHAPE'", user="auditor_login"
+        "select old - 'drifted' from gdpr.audit_log where operation = 'RESHAPE'",
+        user="auditor_login",
     ) == [
         (
             {
@@ -478,11 +501,15 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
         "create table public.person (id int, born int, name text, primary key (id, born))"
         " partition by range (born)"
     )
-    owner.execute("create table public.old partition of public.person for values from (0) to (2000)")
+    owner.execute(
+        "create table public.old partition of public.person for values from (0) to (2000)"
+    )
     owner.execute("grant select, insert on public.person to crm_app")
     owner.execute("insert into public.person values (1, 1980, 'Ada')")
     apply(db, one_table("public.person", columns={"name": {"encrypt": True}}))
-    owner.execute("create table public.young partition of public.person for values from (2000) to (3000)")
+    owner.execute(
+        "create table public.young partition of public.person for values from (2000) to (3000)"
+    )
     owner.execute("grant select, insert on public.young to crm_app")
     assert ("row_security", "public.young") in findings(db)
     # its triggers are there at once
@@ -498,7 +525,9 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
     owner.execute("begin")
     owner.execute("select gdpr.reshape('public.person')")
     owner.execute("alter table public.person add note text")
-    owner.execute("create table public.future partition of public.person for values from (3000) to (4000)")
+    owner.execute(
+        "create table public.future partition of public.person for values from (3000) to (4000)"
+    )
     with refused("PR415", "reshape_open"):
         owner.execute("insert into public.young values (3, 2002, 'Cleo')")
     owner.execute("rollback")
@@ -560,7 +589,9 @@ def test_what_was_about_somebody_else_stays_out_of_the_report(crm: Database) -> 
 
 
 def test_a_new_column_that_must_be_filled_is_told(crm: Database) -> None:
-    crm.rows("create table crm.visit (id int primary key, customer_id bigint references crm.customer)")
+    crm.rows(
+        "create table crm.visit (id int primary key, customer_id bigint references crm.customer)"
+    )
     new = policy()
     new["tables"]["crm.visit"] = {"subject": {"via": "customer_id"}, "purposes": ["orders"]}
     apply(crm, new)
@@ -573,7 +604,8 @@ def test_a_reshape_rewrites_and_scans_nothing_by_itself(crm: Database) -> None:
     looked = (
         "select c.relname, pg_relation_filenode(c.oid), pg_stat_get_xact_numscans(c.oid),"
         " pg_stat_get_xact_tuples_returned(c.oid)"
-        " from pg_class as c where c.relnamespace = 'crm'::regnamespace and c.relkind = 'r' order by 1"
+        " from pg_class as c where c.relnamespace = 'crm'::regnamespace and c.relkind = 'r'"
+        " order by 1"
     )
     with psycopg.connect(crm.dsn()) as owner:
         before = owner.execute(looked).fetchall()
@@ -590,16 +622,16 @@ def test_a_table_that_is_only_observed_is_reshaped(crm: Database) -> None:
     new["tables"]["crm.lead"]["mode"] = "observe"
     apply(crm, new)
     reshape(crm, "crm.lead", "alter table crm.lead rename score to points")
-    assert crm.rows(
-        "select relrowsecurity from pg_class where oid = 'crm.lead'::regclass"
-    ) == [(False,)]
+    assert crm.rows("select relrowsecurity from pg_class where oid = 'crm.lead'::regclass") == [
+        (False,)
+    ]
     assert sound(crm)
 
 
 def test_what_cannot_be_protected_cannot_come_by_reshape(crm: Database) -> None:
     crm.rows("create table crm.base (id int)")
     for statement in (
-        "alter table crm.lead alter email drop not null; create rule r as on insert to crm.lead do also nothing",
+        "create rule r as on insert to crm.lead do also nothing",
         "create table crm.heir () inherits (crm.lead)",
     ):
         with refused("PR414", "reshape_refused"):

@@ -402,8 +402,7 @@ def test_an_encrypted_column_is_retyped_and_back(protected: Owned) -> None:
 def test_a_block_that_is_refused_changes_nothing(protected: Owned) -> None:
     with pytest.raises(sa.exc.DBAPIError) as error:
         protected.run(
-            "    with op.gdpr_reshape('public.member'):\n"
-            "        op.drop_column('member', 'email')",
+            "    with op.gdpr_reshape('public.member'):\n        op.drop_column('member', 'email')",
         )
     assert getattr(error.value.orig, "sqlstate", None) == "PR414"
     assert protected.proposed(club) == []

@@ -114,7 +114,9 @@ class Pair:
                         "subject": "self",
                         "purposes": ["orders"],
                         "columns": {
-                            column.name: {"encrypt": "searchable" if "text" in column.kind else True}
+                            column.name: {
+                                "encrypt": "searchable" if "text" in column.kind else True
+                            }
                             if column.encrypted
                             else {"category": "other"}
                             for column in self.columns
@@ -137,10 +139,13 @@ def shape(db: Database, schema: str) -> list[tuple[object, ...]]:
         "   pg_get_expr(d.adbin, d.adrelid)"
         " from pg_class as c join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0"
         " left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum"
-        " where c.relnamespace = %(schema)s::text::regnamespace and c.relkind = 'r' and not a.attisdropped"
+        " where c.relnamespace = %(schema)s::text::regnamespace and c.relkind = 'r'"
+        " and not a.attisdropped"
         " union all"
-        " select 'index', i.relname::text, replace(pg_get_indexdef(i.oid), %(schema)s::text, ''), null, null"
-        " from pg_class as i where i.relnamespace = %(schema)s::text::regnamespace and i.relkind = 'i'"
+        " select 'index', i.relname::text,"
+        "   replace(pg_get_indexdef(i.oid), %(schema)s::text, ''), null, null"
+        " from pg_class as i"
+        " where i.relnamespace = %(schema)s::text::regnamespace and i.relkind = 'i'"
         " order by 1, 2",
         {"schema": schema},
     )
@@ -194,7 +199,7 @@ def test_a_protected_table_and_its_plain_twin_stay_equal(
         pair.insert(value)
         for _ in range(data.draw(st.integers(2, 4))):
             pair.owner.execute("begin")
-            pair.owner.execute(f'select gdpr.reshape(\'safe."{pair.name}"\')'.encode())
+            pair.owner.execute(f"select gdpr.reshape('safe.\"{pair.name}\"')".encode())
             for _ in range(data.draw(st.integers(1, 4))):
                 change(pair, data)
             pair.owner.execute("select gdpr.end_reshape()")
@@ -203,7 +208,7 @@ def test_a_protected_table_and_its_plain_twin_stay_equal(
             pair.equal()
             pair.insert(value)
             pair.equal()
-        pair.owner.execute(f'select gdpr.unprotect(\'safe."{pair.name}"\')'.encode())
+        pair.owner.execute(f"select gdpr.unprotect('safe.\"{pair.name}\"')".encode())
         assert pair.content("safe", "db_owner") == pair.content("twin", "db_owner")
         assert shape(database, "safe") == shape(database, "twin")
 
@@ -226,7 +231,7 @@ def change(pair: Pair, data: st.DataObject) -> None:
         )
         default = VALUES[new.kind][0].replace("'", "''")
         pair.both(
-            lambda table: f'alter table {table} add "{new.name}" {new.kind} default \'{default}\''
+            lambda table: f"alter table {table} add \"{new.name}\" {new.kind} default '{default}'"
         )
         pair.columns.append(new)
     elif pair.columns:
@@ -234,7 +239,7 @@ def change(pair: Pair, data: st.DataObject) -> None:
         old = column.name
         if kind == "rename":
             to = data.draw(st.sampled_from(free))
-            pair.both(lambda table: f'alter table {table} rename "{old}" to "{to}"')
+            rename(pair, old, to)
             column.name = to
         elif kind == "drop":
             pair.both(lambda table: f'alter table {table} drop "{old}"')
@@ -242,8 +247,9 @@ def change(pair: Pair, data: st.DataObject) -> None:
         elif kind == "swap":
             other = data.draw(st.sampled_from(pair.columns))
             if other is not column:
-                for a, b in ((old, "between"), (other.name, old), ("between", other.name)):
-                    pair.both(lambda table, a=a, b=b: f'alter table {table} rename "{a}" to "{b}"')
+                rename(pair, old, "between")
+                rename(pair, other.name, old)
+                rename(pair, "between", other.name)
                 column.name, other.name = other.name, old
         elif kind == "index":
             pair.both(lambda table: f'create index on {table} ("{old}", id)')
@@ -253,6 +259,11 @@ def change(pair: Pair, data: st.DataObject) -> None:
             retype(pair, column, data.draw(st.sampled_from(WIDER[column.kind])))
 
 
+def rename(pair: Pair, was: str, now: str) -> None:
+    """Another name for a column."""
+    pair.both(lambda table: f'alter table {table} rename "{was}" to "{now}"')
+
+
 def retype(pair: Pair, column: Column, to: str) -> None:
     """Another type for a column."""
     name, plain = column.name, 'alter table {} alter "{}" drop default, alter "{}" type {}'
@@ -260,9 +271,7 @@ def retype(pair: Pair, column: Column, to: str) -> None:
     safe = plain.format(f'safe."{pair.name}"', name, name, to)
     pair.owner.execute(twin.encode())
     if column.encrypted and column.stored:
-        pair.owner.execute(
-            f'alter table safe."{pair.name}" alter "{name}" drop default'.encode()
-        )
+        pair.owner.execute(f'alter table safe."{pair.name}" alter "{name}" drop default'.encode())
         pair.owner.execute(
             b"select gdpr.retype(%s::text::regclass, %s, %s)",
             [f'safe."{pair.name}"', name, to],
