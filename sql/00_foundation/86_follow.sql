@@ -191,6 +191,13 @@ begin
     from gdpr_internal.changed_names(p_table) as c
     where gdpr_internal.is_control_column(p_table, c.was)
     union all
+    select format('%I: names that begin with gdpr_ are gdprdb''s own', a.attname)
+    from pg_attribute as a
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_'
+      and not exists (
+        select from gdpr_internal.known_column as k where k.table_id = p_table and k.position = a.attnum and k.column_name ~ '^gdpr_'
+      )
+    union all
     select format('%I: is kept by gdprdb; its type cannot be changed', a.attname)
     from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c
     join pg_attribute as a on a.attrelid = v_table.relation and a.attname = c.column_name and not a.attisdropped
@@ -314,10 +321,12 @@ begin
         when v_column.original_type = 'text' then jsonb_build_object('default', v_column.given)
         else jsonb_build_object('default', format('(%s)::%s', v_column.given, v_column.original_type))
       end;
-      if v_column.given is not null and v_column.original_type <> 'text' then
-        return next format('alter table %s alter column %I set default %s', v_relation, v_column.column_name,
-          gdpr_internal.text_expression(format('(%s)', v_column.original ->> 'default'), v_column.original_type));
-      end if;
+    end if;
+    if v_column.original ? 'default' and (v_column.given is null or v_column.given is distinct from v_column.was)
+      and not (v_column.given is not null and v_column.original_type = 'text')
+    then
+      return next format('alter table %s alter column %I set default %s', v_relation, v_column.column_name,
+        gdpr_internal.text_expression(format('(%s)', v_column.original ->> 'default'), v_column.original_type));
     end if;
     update gdpr_internal.protected_column as c
     set original = v_column.original || (v_new - array['default', 'collation', 'constraints', 'indexes'])

@@ -300,8 +300,13 @@ begin
   end if;
   if v_column.original ? 'default' then
     v_column.original := v_column.original || jsonb_build_object('default', format('(%s)::%s', v_column.original ->> 'default', v_type));
-    return next format('alter table %s alter column %I set default %s', p_relation, p_column,
-      gdpr_internal.text_expression(format('(%s)', v_column.original ->> 'default'), v_type));
+    -- end_reshape() sets it again, in its new type
+    return next format('alter table %s alter column %I drop default', p_relation, p_column);
+    update gdpr_internal.reshape as r
+    set defaults = r.defaults - (
+      select k.position::text from gdpr_internal.known_column as k where k.table_id = v_id and k.column_name = v_column.column_name
+    )
+    where r.table_id = v_id;
   end if;
   update gdpr_internal.protected_column as c
   set original_type = v_type, original = v_column.original - 'collation'

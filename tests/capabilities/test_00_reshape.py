@@ -256,6 +256,8 @@ def test_a_link_and_what_it_leads_to_are_renamed(crm: Database) -> None:
         "alter table crm.customer rename gdpr_subject_id to person",
         "alter table crm.customer drop gdpr_until cascade",
         "alter table crm.customer drop gdpr_email_digest cascade",
+        "alter table crm.customer add gdpr_note text",
+        "alter table crm.customer rename city to gdpr_city",
         "alter table crm.customer alter birth_date type varchar(400)",
         "alter table crm.customer add check (length(phone) < 500)",
         "alter table crm.customer add unique (phone)",
@@ -460,22 +462,28 @@ def test_protection_is_taken_off_a_table_of_another_shape(crm: Database) -> None
         "alter table crm.lead rename to prospect",
         "alter table crm.prospect alter mail set default 'nobody@example.com'",
     )
+    with psycopg.connect(crm.dsn()) as owner:
+        owner.execute("select gdpr.reshape('crm.prospect')")
+        owner.execute("select gdpr.retype('crm.prospect', 'mail', 'varchar(99)')")
+        owner.execute("select gdpr.end_reshape()")
+    crm.rows("insert into gdpr_clear.prospect (score) values (4)", user="postgres")
     crm.rows("select gdpr.unprotect('crm.prospect')")
     assert crm.rows("select mail from crm.prospect order by id") == [
         ("ANNA@example.com",),
         ("dora@example.com",),
+        ("nobody@example.com",),
     ]
     assert crm.rows("select indexdef from pg_indexes where indexname = 'by_mail'") == [
         (
             (
-                "CREATE INDEX by_mail ON crm.prospect USING btree (lower(mail), score)"
-                " WHERE (mail <> ''::text)"
+                "CREATE INDEX by_mail ON crm.prospect USING btree (lower((mail)::text), score)"
+                " WHERE ((mail)::text <> ''::text)"
             ),
         )
     ]
     assert crm.rows(
         "select column_default from information_schema.columns where column_name = 'mail'"
-    ) == [("'nobody@example.com'::text",)]
+    ) == [("('nobody@example.com'::text)::character varying(99)",)]
 
 
 def test_a_reshape_is_on_record(crm: Database) -> None:
