@@ -10,6 +10,7 @@ import datetime
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ def apply(connection: psycopg.Connection, path: Path) -> psycopg.Cursor[tuple[An
         RefusedError: the policy is refused; the details name file, line and problem.
     """
     return _call(connection, "select * from gdpr.apply(%s)", path)
+
+
+def reshape(
+    connection: psycopg.Connection, table: str, statements: Iterable[str]
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Change a protected table, between `gdpr.reshape()` and `gdpr.end_reshape()`.
+
+    Args:
+        connection: as an administrator who owns the table; in a transaction of the caller's.
+        table: its name, as SQL writes it.
+        statements: DDL; each may be several statements.
+
+    Raises:
+        psycopg.Error: the table is not protected, a statement fails, or the policy does not allow
+            the shape.
+    """
+    connection.execute("select gdpr.reshape(%s::text::regclass)", [table])
+    for statement in statements:
+        connection.execute(statement.encode())
+    return connection.execute("select * from gdpr.end_reshape()")
 
 
 def locate(text: str, names: list[str]) -> int | None:

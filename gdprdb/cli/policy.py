@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TextIO
 
 import rich_click as click
 
 from gdprdb import policy as policies
 from gdprdb.cli.options import database, dry_run_option, dsn_option, go_ahead, yes_option
 from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.cli.output import show as show_rows
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS
 
@@ -97,6 +99,65 @@ def show(dsn: str | None) -> None:
     with database(dsn) as connection:
         (document,) = one(connection, "select gdpr.policy()")
     click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+@policy.command()
+@dsn_option
+@click.argument("table")
+@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.option(
+    "-c",
+    "--command",
+    "commands",
+    multiple=True,
+    metavar="SQL",
+    help="A statement, instead of FILE or after it; may be given several times.",
+)
+@click.option(
+    "--lock-timeout",
+    default="5s",
+    show_default=True,
+    help="How long to wait for the application, which waits behind this.",
+)
+@dry_run_option
+@yes_option
+def reshape(
+    dsn: str | None,
+    table: str,
+    file: TextIO | None,
+    commands: tuple[str, ...],
+    lock_timeout: str,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Change a protected TABLE by the DDL in FILE (- for standard input), in one transaction.
+
+    Its controls are taken off and put back; renamed columns are followed, new ones hidden until
+    the policy names them. Without any statement it follows what plain DDL did to the table. Shows
+    first what changes, by doing it and taking it back.
+
+    Example:
+
+        gdprdb policy reshape public.customer -c "alter table customer add nickname text"
+    """
+    statements = ([file.read()] if file else []) + list(commands)
+
+    def change(*, keep: bool) -> Rows:
+        with database(dsn) as connection:
+            connection.execute("select set_config('lock_timeout', %s, true)", [lock_timeout])
+            changes = fetched(policies.reshape(connection, table, statements))
+            if not keep:
+                connection.rollback()
+            return changes
+
+    changes = change(keep=yes and not dry_run)
+    if yes and not dry_run:
+        show_rows(changes)
+    elif go_ahead(changes, "Change the table?", dry_run=dry_run, yes=yes):
+        change(keep=True)
+    else:
+        return
+    say("The table is changed, and its controls are back.")
 
 
 def _outline(steps: Rows) -> Rows:

@@ -50,6 +50,7 @@ comment on table gdpr_internal.role_purpose is 'Purposes a role may process for;
 create table gdpr_internal.protected_table (
   id smallint primary key,
   relation regclass not null,
+  known_as text not null,
   view_name name not null,
   definition jsonb not null,
   mode text not null check (mode in ('enforce', 'observe')),
@@ -70,7 +71,7 @@ create table gdpr_internal.protected_table (
 create unique index protected_table_relation on gdpr_internal.protected_table (relation) where unprotected_at is null;
 create unique index protected_table_view_name on gdpr_internal.protected_table (view_name) where unprotected_at is null;
 comment on table gdpr_internal.protected_table is
-  'Tables that hold people. parent_id and via_columns: a child row belongs to its parent''s subject. joint_columns: links to further persons whom a row is about, each to what via_columns refers to. original: what unprotect() puts back. fingerprint: the controls in the catalog as apply() left them.';
+  'Tables that hold people. parent_id and via_columns: a child row belongs to its parent''s subject. joint_columns: links to further persons whom a row is about, each to what via_columns refers to. original: what unprotect() puts back. fingerprint: the controls in the catalog as apply() left them. known_as: its name, when apply() or end_reshape() last saw it.';
 
 create table gdpr_internal.control (
   table_id smallint not null references gdpr_internal.protected_table,

@@ -306,7 +306,7 @@ begin
   select a.* into v_attribute from pg_attribute as a
   where a.attrelid = p_relation and a.attname = p_name and a.attnum > 0 and not a.attisdropped;
   if v_attribute.attname is null then
-    problems := problems || format('%s: the table has no such column', p_where);
+    problems := problems || format('%s: the table has no such column%s', p_where, gdpr_internal.where_column_went(p_relation, p_name));
     return;
   end if;
   v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;

@@ -129,7 +129,7 @@ begin
     return;
   end if;
   if p_relation is null then
-    problems := problems || format('%s: there is no such table', v_where);
+    problems := problems || format('%s: there is no such table%s', v_where, gdpr_internal.where_table_went(p_name));
     return;
   end if;
   problems := problems || gdpr_internal.relation_problems(v_where, p_relation);

@@ -302,7 +302,26 @@ begin atomic
 end;
 comment on function gdpr_internal.definition_as_written(jsonb) is 'The normal form of a table as a policy would write it.';
 
-create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
+create or replace function gdpr_internal.name_of_view(p_relation regclass)
+returns name
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when exists (
+      select from gdpr_internal.protected_table as t
+      where t.view_name = c.relname and t.unprotected_at is null and t.relation <> p_relation
+    ) then left(n.nspname || '_' || c.relname, 63)
+    else c.relname
+  end
+  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+end;
+comment on function gdpr_internal.name_of_view(regclass) is 'What the views of a table are called: as the table, with its schema where another has that name.';
+
+create or replace function gdpr_internal.put_table(p_table smallint, p_definition jsonb)
 returns void
 language plpgsql
 volatile
@@ -312,45 +331,15 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint;
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
   v_parent gdpr_internal.protected_table;
-  v_name name;
-  v_relname name;
-  v_schema name;
-  v_read record;
 begin
-  perform gdpr_internal.require_owner(p_role, p_relation);
-  -- called by a plan after its checks, or by an administrator at will: checked here too
-  v_read := gdpr_internal.read_table(
-    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
-  );
-  if v_read.problems <> '{}' or v_read.definition <> p_definition then
-    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
-  end if;
-  select c.relname, n.nspname into v_relname, v_schema
-  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
   if p_definition -> 'subject' <> '"self"' then
     select * into v_parent from gdpr_internal.protected_table as t
     where t.relation = gdpr_internal.find_table(p_definition -> 'subject' ->> 'references') and t.unprotected_at is null;
     if v_parent.id is null then
       perform gdpr_internal.refuse('not_protected', p_definition -> 'subject' ->> 'references');
     end if;
-  end if;
-  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
-  v_name := case
-    when exists (
-      select from gdpr_internal.protected_table as t
-      where t.view_name = v_relname and t.unprotected_at is null and t.relation <> p_relation
-    ) then left(v_schema || '_' || v_relname, 63)
-    else v_relname
-  end;
-  if v_id is null then
-    insert into gdpr_internal.protected_table (id, relation, view_name, definition, mode, blocklist, purpose_mask, original)
-    values (
-      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, v_name, p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0,
-      gdpr_internal.original_state(p_relation)
-    )
-    returning id into v_id;
   end if;
   update gdpr_internal.protected_table as t
   set definition = p_definition,
@@ -364,32 +353,67 @@ begin
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
     joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
-  where t.id = v_id;
-
-  perform gdpr_internal.put_table_bases(v_id);
+  where t.id = p_table;
 
   delete from gdpr_internal.protected_column as c
-  where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
+  where c.table_id = p_table and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
     table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
   )
   select
-    v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
+    p_table, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
-    gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
+    gdpr_internal.erase_rule(v_relation, d.key, d.value), d.value ->> 'same_as',
     coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
-    gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
+    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
-  join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  join pg_attribute as a on a.attrelid = v_relation and a.attname = d.key and not a.attisdropped
   cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   on conflict (table_id, column_name) do update
-  set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
+  set position = excluded.position, category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
+end
+$function$;
+comment on function gdpr_internal.put_table(smallint, jsonb) is 'Writes the definition of a protected table, in normal form, into the register. Error: PR002 its parent is not protected.';
+
+create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint;
+  v_read record;
+begin
+  perform gdpr_internal.require_owner(p_role, p_relation);
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_table(
+    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
+  );
+  if v_read.problems <> '{}' or v_read.definition <> p_definition then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if v_id is null then
+    insert into gdpr_internal.protected_table (id, relation, known_as, view_name, definition, mode, blocklist, purpose_mask, original)
+    values (
+      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, p_relation::text, gdpr_internal.name_of_view(p_relation),
+      p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0, gdpr_internal.original_state(p_relation)
+    )
+    returning id into v_id;
+  end if;
+  perform gdpr_internal.put_table(v_id, p_definition);
+  perform gdpr_internal.put_table_bases(v_id);
+  perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'definition', p_definition));
 end
 $function$;
@@ -458,7 +482,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_worker(p_table smallint)
+create or replace function gdpr_internal.generate_workers(p_tables smallint[])
 returns void
 language plpgsql
 volatile
@@ -466,19 +490,33 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_table smallint;
 begin
   perform gdpr_internal.require_worker();
   -- gdpr_worker may create functions only here, where no row of a table is touched
   grant create on schema gdpr_generated to gdpr_worker;
-  if p_table is not null then
-    perform gdpr_generated.generate_rows(p_table);
-    perform gdpr_generated.generate_registrations(p_table);
-  end if;
+  foreach v_table in array p_tables loop
+    perform gdpr_generated.generate_rows(v_table);
+    perform gdpr_generated.generate_registrations(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
+comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+
+create or replace function gdpr_internal.generate_worker(p_table smallint)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+end;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
 create or replace function gdpr_internal.follow_references(p_relation regclass)
@@ -550,10 +588,22 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_neighbours smallint[];
 begin
+  perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.generate_triggers(v_id);
-  perform gdpr_internal.generate_worker(v_id);
-  perform gdpr_internal.follow_references(p_relation);
+  select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
+  if v_neighbours is null then
+    perform gdpr_internal.generate_worker(v_id);
+    perform gdpr_internal.follow_references(p_relation);
+  else
+    -- what others say of this table, in its own words of now; close_reshape() settles them
+    v_neighbours := array(
+      select t.id from gdpr_internal.protected_table as t where t.id = any (v_neighbours) and t.unprotected_at is null order by t.id
+    );
+    perform gdpr_internal.generate_triggers(n) from unnest(v_neighbours) as n;
+    perform gdpr_internal.generate_workers(v_neighbours || v_id);
+  end if;
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;

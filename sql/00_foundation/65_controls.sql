@@ -209,6 +209,7 @@ as $function$
 begin
   perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
   perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
+  perform gdpr_internal.know_columns(gdpr_internal.own_table(p_role, p_relation));
 end
 $function$;
 comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';

@@ -465,7 +465,7 @@ begin
     select s.column_name, s.encrypt, s.kind, s.masked, v_table.definition -> 'columns' -> s.column_name ->> 'mask',
       v_table.definition -> 'columns' -> s.column_name ->> 'identifier'
     from gdpr_internal.stored_columns(v_table.definition) as s
-  );
+  ) or exists (select from gdpr_internal.reshape as r where r.table_id = v_table.id and r.retyped <> '{}');
 
   if v_changed then
     if not v_new then
@@ -563,6 +563,13 @@ begin
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
       join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
       where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
+      union all
+      -- or the history of the column would end here
+      select format('tables.%s: %s%s', to_json(t.key), to_json(u.was), gdpr_internal.where_column_went(o.relation, u.was))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      cross join lateral gdpr_internal.unfollowed_names(o.id) as u
+      where u.was <> o.known_as
       union all
       select 'keys: there is no key-encryption key; call gdpr.create_key() first'
       where p_policy -> 'tables' <> '{}' and not gdpr_internal.has_key()

@@ -92,6 +92,7 @@ declare
 begin
   -- one at a time: two plans made side by side would both be right and together wrong
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr.end_reshape();
   for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
     if v_begun is null then
       v_begun := gdpr_policy.begin_change('apply');
@@ -103,7 +104,7 @@ begin
 end
 $function$;
 comment on function gdpr.apply(jsonb) is
-  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
+  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Ends what gdpr.reshape() began in this transaction first. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
 
 create or replace function gdpr_policy.partition_tree(p_relation regclass)
 returns setof regclass
@@ -139,8 +140,8 @@ end
 $function$;
 comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
 
-create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
-returns bigint
+create or replace function gdpr_policy.hush(p_relation regclass)
+returns text[]
 language plpgsql
 volatile
 parallel unsafe
@@ -148,19 +149,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_facts record := gdpr_policy.table_facts(p_relation);
   v_relation regclass;
-  v_forced regclass[] := '{}';
   v_trigger record;
   v_back text[] := '{}';
-  v_statement text;
-  v_rows bigint;
+  v_forced text[] := '{}';
 begin
-  -- this is no change of the data: the application's triggers must not see it
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
     if (select c.relforcerowsecurity from pg_class as c where c.oid = v_relation) then
       execute format('alter table %s no force row level security', v_relation);
-      v_forced := v_forced || v_relation;
+      v_forced := v_forced || format('alter table %s force row level security', v_relation);
     end if;
     for v_trigger in
       select t.tgname, t.tgenabled from pg_trigger as t
@@ -171,6 +168,26 @@ begin
         case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
     end loop;
   end loop;
+  return v_back || v_forced;
+end
+$function$;
+comment on function gdpr_policy.hush(regclass) is
+  'Switches off triggers and forced row security of a table, for its owner to rewrite rows without changing what they say: the application''s triggers must not see it. Returns the statements that switch them on again.';
+
+create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_back text[] := gdpr_policy.hush(p_relation);
+  v_statement text;
+  v_rows bigint;
+begin
   if v_facts.via is not null then
     execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
       p_relation, 'subject_' || v_facts.id);
@@ -191,9 +208,6 @@ begin
   execute format('drop trigger zzz_gdpr_40_backfill on %s', p_relation);
   foreach v_statement in array v_back loop
     execute v_statement;
-  end loop;
-  foreach v_relation in array v_forced loop
-    execute format('alter table %s force row level security', v_relation);
   end loop;
   return v_rows;
 end

@@ -397,6 +397,27 @@ $function$;
 comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
+create or replace function gdpr_internal.present_registration(p_table smallint, p_at timestamptz, p_row jsonb)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when not exists (select from gdpr_internal.former_name as f where f.table_id = p_table) then p_row
+    else (
+      select coalesce(jsonb_object_agg(a.attname, e.value), '{}')
+      from jsonb_each(p_row) as e
+      join gdpr_internal.protected_table as t on t.id = p_table
+      join pg_attribute as a on a.attrelid = t.relation and a.attname = gdpr_internal.present_name(p_table, p_at, e.key) and not a.attisdropped
+    )
+  end;
+end;
+comment on function gdpr_internal.present_registration(smallint, timestamptz, jsonb) is
+  'What somebody entered then, under the names that the columns have now, without columns that were dropped since.';
+
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
 returns jsonb
 language plpgsql
@@ -426,6 +447,9 @@ begin
     perform gdpr_internal.refuse('no_registrations');
   end if;
   v_content := gdpr_internal.open_registration(v_registration);
+  v_content := v_content || jsonb_build_object(
+    'row', gdpr_internal.present_registration(v_table.id, v_registration.submitted_at, v_content -> 'row')
+  );
   v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
     'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
   ));

@@ -297,7 +297,7 @@ begin
     continue when v_plain is null;
     v_row := v_row || jsonb_build_object(v_column, case
       when p_typed then gdpr_internal.value_as_json(coalesce(
-        (select c.original_type from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
+        (select c.original_type from gdpr_internal.any_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
       ), v_plain)
       else to_jsonb(v_plain)
     end);

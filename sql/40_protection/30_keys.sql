@@ -222,13 +222,13 @@ begin
   if v_mask <> 1::bigint << 62 then
     -- the table's purposes count too; evidence (column 0) is for compliance alone
     select t.purpose_mask & v_mask into v_mask
-    from gdpr_internal.protected_column as c
+    from gdpr_internal.any_column as c
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
   if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) or (
     exists (
-      select from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
+      select from gdpr_internal.any_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
     )
     and not gdpr_policy.special_allowed(v_subject, p_role, p_claim)
   ) then

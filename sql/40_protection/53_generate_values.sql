@@ -235,7 +235,7 @@ $body$
 $code$,
     'values_' || p_table,
     v_declare,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '  '),
     array_to_string(v_moved, ' or '),
     gdpr_internal.indented(gdpr_internal.keys_code(), '        '),
     gdpr_internal.indented(v_open, '        '),

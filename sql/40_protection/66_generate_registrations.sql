@@ -22,6 +22,7 @@ begin atomic
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
   left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
   where t.id = p_table and a.attidentity <> 'a' and a.attgenerated = '' and a.attname !~ '^gdpr_'
+    and not gdpr_internal.is_hidden_column(t.id, a.attname)
   order by a.attnum;
 end;
 comment on function gdpr_generated.registered_columns(smallint) is 'The columns that a registration can fill, with the types they have for applications.';

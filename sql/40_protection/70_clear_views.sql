@@ -134,7 +134,8 @@ begin
   into v_columns, v_read, v_bodies
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname);
 
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
@@ -189,6 +190,7 @@ cross join lateral (
     join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
     where a.attrelid = v_table.relation and a.attgenerated = '' and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname)
   loop
     execute format('alter view gdpr_clear.%I alter column %I set default %s', v_table.view_name, v_column.attname, v_column.expression);
   end loop;
@@ -284,6 +286,7 @@ begin
     ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname)
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key

@@ -15,6 +15,7 @@ begin atomic
     'audit_catalog',
     'audit_seal',
     'audit_block',
+    'former_name',
     'source',
     'opt_out_record',
     'basis_record',

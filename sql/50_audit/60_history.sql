@@ -199,11 +199,11 @@ begin
       actor := v_record.actor;
       login := v_record.login;
       audit_id := v_record.id;
-      changed := v_record.changed;
+      changed := gdpr_internal.present_names(v_table, v_record.at, v_record.changed);
       content := v_content;
       if v_record.operation = 'INSERT' and v_same is not null and v_content is not null then
         v_left := gdpr_internal.left_behind(v_record);
-        v_old := gdpr_internal.open_version(v_left.subject_id, null, v_left.payload);
+        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_left.subject_id, null, v_left.payload));
         if v_old is null or exists (select from unnest(v_same) as s (name) where v_old -> s.name is distinct from v_content -> s.name) then
           v_left := null;
         else
@@ -222,7 +222,8 @@ begin
         when v_record.operation = 'INSERT' or v_record.payload is null then null
         -- what was lost in between stays lost, but a deleted row was kept whole
         when v_content is null and v_record.operation <> 'DELETE' then null
-        else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
+        else coalesce(v_content, '{}')
+          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_record.subject_id, null, v_record.payload))
       end;
     end loop;
     exit when v_left.id is null;

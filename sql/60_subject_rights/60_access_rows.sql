@@ -226,11 +226,11 @@ begin
   left join gdpr_internal.purpose as p on p.id = a.purpose_id
   cross join lateral (
     select
-      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      (select array_agg(n) from unnest(gdpr_internal.present_names(a.table_id, a.at, a.changed)) as n where n <> all (x.hidden)) as changed,
       case when v_key is not null and a.table_id is not null and a.payload is not null
-        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+        then gdpr_internal.present_row(a.table_id, a.at, gdpr_internal.open_payload(v_key, p_subject, a.payload)) - x.hidden
       end as old
-    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    from (values (gdpr_internal.about_columns(t.definition) || gdpr_internal.withheld_names(t.id) || 'gdpr_subject_id'::text)) as x (hidden)
     offset 0
   ) as c
   where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)

@@ -46,7 +46,7 @@ end;
 comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
 
 create or replace view gdpr_internal.live_hold as
-select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+select h.id, h.subject_id, h.table_id, h.row_key, gdpr_internal.present_names(h.table_id, h.recorded_at, h.columns::text[])::name[] as columns, h.ground, h.valid_until
 from gdpr_internal.hold as h
 where h.valid_until > statement_timestamp()
   and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);

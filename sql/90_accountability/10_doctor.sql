@@ -12,46 +12,26 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with live as (
-    select t.id, t.relation, t.mode, t.definition, t.fingerprint, t.parent_id is not null as child, c.oid is not null as present
+    select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
     where t.unprotected_at is null
-  ),
-  relations as (
-    select l.id, l.relation, l.mode, l.child, r.r as part
-    from live as l
-    cross join lateral gdpr_internal.relation_tree(l.relation) as r (r)
-    where l.present
   )
   select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
   from live as l where not l.present
   union all
-  select 'error', 'row_security', r.part::text,
-    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r join pg_class as c on c.oid = r.part
-  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  select m.severity, m.topic, m.object, m.finding, m.hint
+  from live as l
+  cross join lateral gdpr_internal.missing_controls(l.relation) as m
+  where l.present
   union all
-  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  where r.mode = 'enforce' and (
-    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
-  ) < 3
-  union all
-  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  cross join lateral (
-    select n.name
-    from unnest(
-      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
-      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
-      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
-      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
-    ) as n (name)
-  ) as n
-  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
-  where g.oid is null or g.tgenabled <> 'A'
+  select 'error', 'renamed', l.relation::text,
+    case when n.now is null then format('%s is gone, and the protection does not know it', n.was)
+      else format('%s is called %s now, and the protection does not know it: rows cannot be written', n.was, n.now) end,
+    format('%s follows it; then change it in the policy file.', gdpr_internal.follow_hint(l.relation))
+  from live as l
+  cross join lateral gdpr_internal.unfollowed_names(l.id) as n
+  where l.present
   union all
   select
     case when w.weaker is null then 'warning' else 'error' end, 'drift', l.relation::text,
@@ -61,14 +41,16 @@ begin atomic
   cross join lateral (select string_agg(x, ', ') from gdpr_internal.weakened(l.id) as x) as w (weaker)
   where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
   union all
-  select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
+  select 'warning', 'unclassified', l.relation::text,
+    format('column %I is not classified: hidden from %s views', a.attname, case when h.hidden then 'all' else 'redacted' end),
     'Name it in the policy: [tables."..."].columns.'
   from live as l
   join pg_attribute as a on a.attrelid = l.relation and a.attnum > 0 and not a.attisdropped
+  cross join lateral (select gdpr_internal.is_hidden_column(l.id, a.attname) as hidden) as h
   where not l.definition -> 'columns' ? a.attname::text and not gdpr_internal.is_control_column(l.id, a.attname)
-    and not exists (
+    and (h.hidden or not exists (
       select from pg_constraint as k where k.conrelid = l.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-    )
+    ))
   union all
   select 'error', 'bypassing_view', v.oid::regclass::text,
     format('view over %s belongs to %s, who passes row security', l.relation, v.relowner::regrole),
@@ -98,7 +80,9 @@ begin atomic
     where e.erased_at > coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity')
       and exists (
         select from jsonb_array_elements(e.receipt -> 'tables') as t
-        where t ->> 'table' = l.relation::text and (t ->> 'rows')::bigint > 0
+        where (t ->> 'table' = l.relation::text or t ->> 'table' in (
+          select f.name from gdpr_internal.former_name as f where f.table_id = l.id and f.position is null
+        )) and (t ->> 'rows')::bigint > 0
       )
   ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
   union all

@@ -97,7 +97,7 @@ grant select, update (details) on gdpr_internal.request, gdpr_internal.request_e
 grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
-  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
+  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
@@ -123,8 +123,9 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
+  gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
   gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
@@ -156,10 +157,13 @@ grant execute on function
   gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
   gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
-  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
+  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
+  gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
+  gdpr_internal.retype_column(name, regclass, name, text) to gdpr_admin;
 
 grant execute on function
-  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
+  gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text) to gdpr_admin;
 grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -360,6 +364,7 @@ grant execute on function
   gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
+grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer, gdpr_worker;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
 grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;

@@ -549,3 +549,17 @@ def test_the_policy_is_stable_and_can_be_taken_back(forms: Database) -> None:
     assert forms.rows("select proname from pg_proc where proname like '%registration_1'") != []
     apply(forms, POLICY)
     assert forms.rows("select proname from pg_proc where proname like '%registration_1'") == []
+
+
+def test_what_waits_is_confirmed_under_the_names_that_columns_have_then(forms: Database) -> None:
+    submit(forms)
+    forms.rows(
+        "select * from gdpr.reshape('crm.customer', array["
+        "'alter table crm.customer rename last_name to surname',"
+        "'alter table crm.customer rename email to mail',"
+        "'alter table crm.customer drop birth_date'])"
+    )
+    assert confirm(forms, token(forms)) == "confirmed"
+    assert forms.rows(
+        "select mail, surname from gdpr_clear.customer where id > 3", user="dpo_login"
+    ) == [("Dora@example.com", "Dietz")]

@@ -131,6 +131,51 @@ def test_db_uninstall_is_refused_while_tables_are_protected(crm: Run) -> None:
     assert "  public.customer\n" in outcome.err
 
 
+def test_policy_reshape_changes_a_protected_table(crm: Run, db: Database, tmp_path: Path) -> None:
+    ddl = tmp_path / "change.sql"
+    ddl.write_text(
+        "alter table customer rename name to full_name;\nalter table customer add age int;\n"
+    )
+    dry = crm("policy", "reshape", "customer", str(ddl), "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "full_name" in dry.err
+    assert "Nothing was changed" in dry.err
+    unasked = crm("policy", "reshape", "customer", str(ddl))
+    assert (unasked.code, "--yes" in unasked.err) == (2, True)
+    columns = (
+        "select count(*) from pg_attribute"
+        " where attrelid = 'customer'::regclass and attname in ('full_name', 'age')"
+    )
+    assert db.rows(columns) == [(0,)]
+    done = crm("policy", "reshape", "customer", "-", "--yes", stdin=ddl.read_text())
+    assert done.code == 0, done.err
+    assert "controls are back" in done.err
+    assert db.rows("select full_name from gdpr_clear.customer", user="crm_app") == [("Ada",)]
+    # what plain DDL did is followed without a word
+    db.rows("alter table customer rename full_name to name")
+    assert crm("doctor").code == 3
+    assert crm("policy", "reshape", "customer", "--yes").code == 0
+    assert db.rows("select name from gdpr_clear.customer", user="crm_app") == [("Ada",)]
+
+
+def test_policy_reshape_says_why_not(crm: Run, db: Database) -> None:
+    refused = crm("policy", "reshape", "customer", "-c", "alter table customer drop email", "--yes")
+    assert refused.code == 4
+    assert "match_on" in refused.err
+    assert crm("policy", "reshape", "nobody", "--yes").code == 5
+    broken = crm(
+        "policy", "reshape", "customer", "-c", "alter table customer drop nothing", "--yes"
+    )
+    assert broken.code == 1
+    committed = crm("policy", "reshape", "customer", "-c", "commit", "--yes")
+    assert committed.code == 4
+    with db.connect("crm_app", autocommit=False) as application:
+        application.execute("select from customer")
+        locked = crm("policy", "reshape", "customer", "--lock-timeout", "50ms", "--yes")
+        assert locked.code == 1
+    assert "customer" in crm("policy", "show").out
+
+
 def test_policy_apply_shows_the_plan_first_and_is_idempotent(crm: Run, policy: str) -> None:
     again = crm("policy", "apply", policy)
     assert again.code == 0

@@ -20,7 +20,13 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import MigrationScript
 
 from gdprdb.errors import RefusedError
-from gdprdb.integrations.alembic import Filters, GdprApplyOp, GdprProtectOp, GdprUnprotectOp
+from gdprdb.integrations.alembic import (
+    Filters,
+    GdprApplyOp,
+    GdprProtectOp,
+    GdprRetypeOp,
+    GdprUnprotectOp,
+)
 from gdprdb.integrations.sqlalchemy import Personal, policy_from_metadata
 from tests.capabilities.crm import apply, original
 from tests.integrations.models import Base, club, gdpr
@@ -331,39 +337,86 @@ def test_a_migration_without_a_database_is_a_script(protected: Owned) -> None:
 # ---------------------------------------------------------------- reshape
 
 
-@pytest.fixture
-def reshapable(protected: Owned) -> Owned:
-    """The club, with gdpr.reshape() where the database has none yet."""
-    protected.rows(
-        "do $$ begin if to_regprocedure('gdpr.reshape(regclass)') is null then"
-        " create function gdpr.reshape(regclass) returns void language sql"
-        " as 'select gdpr_policy.controls_off($1)'; end if; end $$",
-        user="postgres",
-    )
-    return protected
-
-
-def test_a_protected_table_is_changed_between_reshape_and_apply(reshapable: Owned) -> None:
+def test_a_protected_table_is_changed_between_reshape_and_apply(protected: Owned) -> None:
     def change(metadata: sa.MetaData) -> None:
         table = metadata.tables["member"]
         table.append_column(sa.Column("nickname", sa.Text, info=gdpr(category="identity")))
         table.c.city.type = sa.String(80)
 
     metadata = changed(change)
-    upgrade, downgrade = source(reshapable.produced(metadata))
+    upgrade, downgrade = source(protected.produced(metadata))
     for body in (upgrade, downgrade):
         assert "with op.gdpr_reshape('public.member'):\n        op." in body
-    reshapable.run(upgrade)
-    assert reshapable.proposed(metadata) == []
+    protected.run(upgrade)
+    assert protected.proposed(metadata) == []
     read = "select email, nickname from gdpr_clear.member where id = 1"
-    assert reshapable.rows(read, user="crm_app") == [("anna@example.com", None)]
+    assert protected.rows(read, user="crm_app") == [("anna@example.com", None)]
 
 
-def test_a_block_may_end_with_another_policy(reshapable: Owned) -> None:
+def test_a_block_may_end_with_another_policy(protected: Owned) -> None:
     policy = policy_from_metadata(club)
     del policy["tables"]["public.member"]["columns"]["city"]
-    reshapable.run(
+    protected.run(
         f"    with op.gdpr_reshape('public.member', policy={policy!r}):\n"
         "        op.drop_column('member', 'city')",
     )
-    assert "city" not in reshapable.in_force()["tables"]["public.member"]["columns"]
+    assert "city" not in protected.in_force()["tables"]["public.member"]["columns"]
+
+
+def test_a_block_follows_a_renamed_column_and_back(protected: Owned) -> None:
+    protected.run(
+        "    with op.gdpr_reshape('public.member'):\n"
+        "        op.alter_column('member', 'email', new_column_name='mail')\n"
+        "        op.rename_table('member', 'person')",
+    )
+    read = "select mail from gdpr_clear.person where id = 1"
+    assert protected.rows(read, user="crm_app") == [("anna@example.com",)]
+    definition = protected.in_force()["tables"]["public.person"]
+    assert definition["match_on"] == ["mail"]
+    protected.run(
+        "    with op.gdpr_reshape('public.person'):\n"
+        "        op.rename_table('person', 'member')\n"
+        "        op.alter_column('member', 'mail', new_column_name='email')",
+    )
+    assert protected.proposed(club) == []
+
+
+def test_an_encrypted_column_is_retyped_and_back(protected: Owned) -> None:
+    there = GdprRetypeOp("public.member", "email", "varchar(200)", previous="varchar(120)")
+    assert there.reverse().to_diff_tuple() == (
+        "gdpr_retype",
+        "public.member",
+        "email",
+        "varchar(120)",
+    )
+    with pytest.raises(NotImplementedError):
+        GdprRetypeOp("public.member", "email", "text").reverse()
+    protected.run(
+        "    with op.gdpr_reshape('public.member'):\n"
+        "        op.gdpr_retype('public.member', 'email', 'varchar(222)')",
+    )
+    kinds = "select type from gdpr.protected_column where column_name = 'email'"
+    assert ("character varying(222)",) in protected.rows(kinds)
+
+
+def test_a_block_that_is_refused_changes_nothing(protected: Owned) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as error:
+        protected.run(
+            "    with op.gdpr_reshape('public.member'):\n        op.drop_column('member', 'email')",
+        )
+    assert getattr(error.value.orig, "sqlstate", None) == "PR414"
+    assert protected.proposed(club) == []
+
+
+def test_a_block_in_a_script_is_sql(protected: Owned) -> None:
+    script = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": script}
+    )
+    with Operations.context(context) as operations, operations.gdpr_reshape("public.member"):  # type: ignore[attr-defined]
+        operations.add_column("member", sa.Column("nickname", sa.Text))
+    protected.rows("begin;" + script.getvalue() + "commit")
+    assert protected.rows(
+        "select count(*) from pg_attribute where attname = 'nickname'"
+        " and attrelid = 'public.member'::regclass"
+    ) == [(1,)]

@@ -12,8 +12,9 @@ In ``env.py`` of an application:
         **filters.options(),
     )
 
-Importing this package is what gives ``op`` its ``gdpr_apply``, ``gdpr_protect``, ``gdpr_unprotect``
-and ``gdpr_reshape``, and autogenerate its eye for ``info["gdpr"]``. See docs/alembic.md.
+Importing this package is what gives ``op`` its ``gdpr_apply``, ``gdpr_protect``,
+``gdpr_unprotect``, ``gdpr_reshape`` and ``gdpr_retype``, and autogenerate its eye for
+``info["gdpr"]``. See docs/alembic.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gdprdb.integrations.alembic.operations import (
     GdprApplyOp,
     GdprProtectOp,
     GdprReshapeOp,
+    GdprRetypeOp,
     GdprUnprotectOp,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
     "GdprApplyOp",
     "GdprProtectOp",
     "GdprReshapeOp",
+    "GdprRetypeOp",
     "GdprUnprotectOp",
     "compare_policy",
 ]

@@ -20,6 +20,7 @@ from gdprdb.integrations.alembic.operations import (
     GdprApplyOp,
     GdprProtectOp,
     GdprReshapeOp,
+    GdprRetypeOp,
     GdprUnprotectOp,
 )
 from gdprdb.integrations.sqlalchemy import policy_from_metadata
@@ -124,6 +125,11 @@ def _render_protect(_context: AutogenContext, operation: GdprProtectOp) -> str:
 @renderers.dispatch_for(GdprUnprotectOp)
 def _render_unprotect(_context: AutogenContext, operation: GdprUnprotectOp) -> str:
     return f"op.gdpr_unprotect({operation.table!r})"
+
+
+@renderers.dispatch_for(GdprRetypeOp)
+def _render_retype(_context: AutogenContext, operation: GdprRetypeOp) -> str:
+    return f"op.gdpr_retype({operation.table!r}, {operation.column!r}, {operation.to!r})"
 
 
 @renderers.dispatch_for(GdprReshapeOp)

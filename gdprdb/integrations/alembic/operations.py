@@ -20,8 +20,6 @@ Policy = Mapping[str, Any]
 
 _APPLY = "select count(*) from gdpr.apply({policy}::jsonb)"
 
-_APPLY_AGAIN = "select count(*) from gdpr.apply(gdpr.policy())"
-
 # Tables that belong to one of these have to be unprotected before it.
 _UNPROTECT = """
 with recursive lost as (
@@ -47,6 +45,11 @@ cross join gdpr.apply(jsonb_set(p, '{{tables}}', coalesce((
 _UNPROTECT_ONE = "select gdpr.unprotect({relation}::regclass)"
 
 _RESHAPE = "select gdpr.reshape({relation}::regclass)"
+
+_RETYPE = "select gdpr.retype({relation}::regclass, {column}, {to})"
+
+# Not by name: the block may have given the table another.
+_END_RESHAPE = "select count(*) from gdpr.end_reshape()"
 
 
 def relation(table: str) -> str:
@@ -179,8 +182,9 @@ class GdprReshapeOp(ModifyTableOps):
 
         Args:
             operations: of the migration.
-            table: as the policy names it.
-            policy: what applies afterwards; by default the one in force.
+            table: as the policy names it, before the block.
+            policy: what applies afterwards; by default the one in force, which follows what the
+                block renames and drops.
         """
         return _reshaping(operations, table, policy)
 
@@ -193,14 +197,57 @@ class GdprReshapeOp(ModifyTableOps):
         )
 
 
+@Operations.register_operation("gdpr_retype")
+class GdprRetypeOp(MigrateOperation):
+    """Change the type of an encrypted column, which is text for PostgreSQL; inside gdpr_reshape.
+
+    Args:
+        table: as the policy names it.
+        column: its name now.
+        to: the new type, as PostgreSQL writes it.
+        previous: the type before, which a reversal brings back.
+    """
+
+    def __init__(self, table: str, column: str, to: str, *, previous: str | None = None) -> None:
+        self.table = table
+        self.column = column
+        self.to = to
+        self.previous = previous
+
+    @classmethod
+    def gdpr_retype(cls, operations: Operations, table: str, column: str, to: str) -> None:
+        """Change the type of an encrypted column; see `GdprRetypeOp`."""
+        operations.invoke(cls(table, column, to))
+
+    def reverse(self) -> GdprRetypeOp:
+        """Back to the type before."""
+        if self.previous is None:
+            raise NotImplementedError(f"the type of {self.column} before this one is not known")
+        return GdprRetypeOp(self.table, self.column, self.previous, previous=self.to)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """What ``alembic check`` shows."""
+        return ("gdpr_retype", self.table, self.column, self.to)
+
+
 @contextmanager
 def _reshaping(operations: Operations, table: str, policy: Policy | None) -> Iterator[None]:
     _run(operations, _RESHAPE, relation=relation(table))
     yield
-    if policy is None:
-        _run(operations, _APPLY_AGAIN)
-    else:
+    _run(operations, _END_RESHAPE)
+    if policy is not None:
         _run(operations, _APPLY, policy=_json(policy))
+
+
+@Operations.implementation_for(GdprRetypeOp)
+def _retype(operations: Operations, operation: GdprRetypeOp) -> None:
+    _run(
+        operations,
+        _RETYPE,
+        relation=relation(operation.table),
+        column=operation.column,
+        to=operation.to,
+    )
 
 
 @Operations.implementation_for(GdprApplyOp)

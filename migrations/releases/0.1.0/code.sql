@@ -9,7 +9,7 @@ values
   ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
   ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
   ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
-  ('not_table_owner', '42501', 'the table belongs to another role', 'Call apply() as the owner of the table or a member of the owner.', 'Art. 25'),
+  ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
@@ -78,6 +78,9 @@ values
   ('session_changed', 'PR411', 'code in a table has changed the session', 'A trigger, policy or constraint of the table''s owner left it with other settings, or with something that runs later: remove it.', 'Art. 32'),
   ('deferred_trigger', 'PR604', 'a deferred trigger on the table would run with the rights of whoever commits', 'Drop the trigger or make it NOT DEFERRABLE.', 'Art. 32'),
   ('blocked_rows', 'PR103', 'existing rows carry blocked identifiers', 'Delete these rows, or take the identifiers off the blocklist with gdpr.unblock().', 'Art. 17'),
+  ('reshape_refused', 'PR414', 'the table cannot have this shape under its policy', 'Each line of the detail names one problem; nothing was changed. Change the policy first with gdpr.apply(), or leave the column as it is.', 'Art. 25'),
+  ('reshape_open', 'PR415', 'the shape of the table is being changed', 'gdpr.end_reshape() puts its controls back, in the same transaction; rows are read and written before gdpr.reshape() or after it.', 'Art. 25'),
+  ('reshape_closed', 'PR416', 'the shape of the table is not being changed', 'Begin a transaction and call gdpr.reshape() in it first.', null),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
   ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
   ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table, or a unique one that is NOT NULL, and apply the policy again.', null),
@@ -1546,7 +1549,7 @@ begin
   select a.* into v_attribute from pg_attribute as a
   where a.attrelid = p_relation and a.attname = p_name and a.attnum > 0 and not a.attisdropped;
   if v_attribute.attname is null then
-    problems := problems || format('%s: the table has no such column', p_where);
+    problems := problems || format('%s: the table has no such column%s', p_where, gdpr_internal.where_column_went(p_relation, p_name));
     return;
   end if;
   v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
@@ -2020,6 +2023,41 @@ $function$;
 comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text, oid, oid, text) is
   'Why an object over a column stands in the way of encrypting it, and a way out; null where it goes on: dropped with the plan (indexes), moved to the digest (UNIQUE), or to a trigger (CHECK).';
 
+create or replace function gdpr_internal.dependent_problems(p_relation regclass, p_attribute pg_attribute, p_encrypt text)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array(
+    select distinct x.problem
+    from (
+      select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+      from (
+        select p_relation as part
+        union
+        select i.relid from pg_partition_tree(p_relation) as i
+      ) as r
+      join pg_attribute as a on a.attrelid = r.part and a.attname = (p_attribute).attname
+      join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
+      union all
+      select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
+      union all
+      select 'is part of the partition key'
+      from pg_partitioned_table as p
+      where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
+    ) as x
+    where x.problem is not null
+    order by 1
+  );
+end;
+comment on function gdpr_internal.dependent_problems(regclass, pg_attribute, text) is
+  'Constraints and other objects that depend on a column and would lose their meaning when it holds ciphertext.';
+
 create or replace function gdpr_internal.encryption_problems(p_where text, p_relation regclass, p_attribute pg_attribute, p_type text, p_encrypt text)
 returns text[]
 language plpgsql
@@ -2068,27 +2106,7 @@ begin
     end if;
   end loop;
   return v_problems || gdpr_internal.publication_problems(p_where, p_relation, p_attribute.attname) || array(
-    select distinct format('%s: %s', p_where, x.problem)
-    from (
-      select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
-      from (
-        select p_relation as part
-        union
-        select i.relid from pg_partition_tree(p_relation) as i
-      ) as r
-      join pg_attribute as a on a.attrelid = r.part and a.attname = p_attribute.attname
-      join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
-      union all
-      select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
-      union all
-      select 'is part of the partition key'
-      from pg_partitioned_table as p
-      where p.partrelid = p_relation and p_attribute.attnum = any (p.partattrs)
-    ) as x
-    where x.problem is not null
-    order by 1
+    select format('%s: %s', p_where, d) from unnest(gdpr_internal.dependent_problems(p_relation, p_attribute, p_encrypt)) as d
   );
 end
 $function$;
@@ -2587,7 +2605,7 @@ begin
     return;
   end if;
   if p_relation is null then
-    problems := problems || format('%s: there is no such table', v_where);
+    problems := problems || format('%s: there is no such table%s', v_where, gdpr_internal.where_table_went(p_name));
     return;
   end if;
   problems := problems || gdpr_internal.relation_problems(v_where, p_relation);
@@ -3491,7 +3509,26 @@ begin atomic
 end;
 comment on function gdpr_internal.definition_as_written(jsonb) is 'The normal form of a table as a policy would write it.';
 
-create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
+create or replace function gdpr_internal.name_of_view(p_relation regclass)
+returns name
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when exists (
+      select from gdpr_internal.protected_table as t
+      where t.view_name = c.relname and t.unprotected_at is null and t.relation <> p_relation
+    ) then left(n.nspname || '_' || c.relname, 63)
+    else c.relname
+  end
+  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
+end;
+comment on function gdpr_internal.name_of_view(regclass) is 'What the views of a table are called: as the table, with its schema where another has that name.';
+
+create or replace function gdpr_internal.put_table(p_table smallint, p_definition jsonb)
 returns void
 language plpgsql
 volatile
@@ -3501,45 +3538,15 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint;
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
   v_parent gdpr_internal.protected_table;
-  v_name name;
-  v_relname name;
-  v_schema name;
-  v_read record;
 begin
-  perform gdpr_internal.require_owner(p_role, p_relation);
-  -- called by a plan after its checks, or by an administrator at will: checked here too
-  v_read := gdpr_internal.read_table(
-    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
-  );
-  if v_read.problems <> '{}' or v_read.definition <> p_definition then
-    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
-  end if;
-  select c.relname, n.nspname into v_relname, v_schema
-  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
   if p_definition -> 'subject' <> '"self"' then
     select * into v_parent from gdpr_internal.protected_table as t
     where t.relation = gdpr_internal.find_table(p_definition -> 'subject' ->> 'references') and t.unprotected_at is null;
     if v_parent.id is null then
       perform gdpr_internal.refuse('not_protected', p_definition -> 'subject' ->> 'references');
     end if;
-  end if;
-  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
-  v_name := case
-    when exists (
-      select from gdpr_internal.protected_table as t
-      where t.view_name = v_relname and t.unprotected_at is null and t.relation <> p_relation
-    ) then left(v_schema || '_' || v_relname, 63)
-    else v_relname
-  end;
-  if v_id is null then
-    insert into gdpr_internal.protected_table (id, relation, view_name, definition, mode, blocklist, purpose_mask, original)
-    values (
-      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, v_name, p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0,
-      gdpr_internal.original_state(p_relation)
-    )
-    returning id into v_id;
   end if;
   update gdpr_internal.protected_table as t
   set definition = p_definition,
@@ -3553,32 +3560,67 @@ begin
     parent_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'columns')::name[],
     joint_columns = gdpr_internal.text_array(p_definition -> 'subject' -> 'joint')::name[],
     depth = coalesce(v_parent.depth + 1, 0)
-  where t.id = v_id;
-
-  perform gdpr_internal.put_table_bases(v_id);
+  where t.id = p_table;
 
   delete from gdpr_internal.protected_column as c
-  where c.table_id = v_id and not p_definition -> 'columns' ? c.column_name::text;
+  where c.table_id = p_table and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
     table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
   )
   select
-    v_id, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
+    p_table, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
     d.value ->> 'identifier', d.value ->> 'canonical', p_definition -> 'match_on' ? d.key, d.value ? 'age', d.value ->> 'special',
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
-    gdpr_internal.erase_rule(p_relation, d.key, d.value), d.value ->> 'same_as',
+    gdpr_internal.erase_rule(v_relation, d.key, d.value), d.value ->> 'same_as',
     coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
-    gdpr_internal.original_column(p_relation, a.attname, d.value ->> 'encrypt')
+    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt')
   from jsonb_each(p_definition -> 'columns') as d
-  join pg_attribute as a on a.attrelid = p_relation and a.attname = d.key and not a.attisdropped
+  join pg_attribute as a on a.attrelid = v_relation and a.attname = d.key and not a.attisdropped
   cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
   on conflict (table_id, column_name) do update
-  set category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
+  set position = excluded.position, category = excluded.category, sensitive = excluded.sensitive, identifier = excluded.identifier, canonical = excluded.canonical,
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
     encrypt = excluded.encrypt;
+end
+$function$;
+comment on function gdpr_internal.put_table(smallint, jsonb) is 'Writes the definition of a protected table, in normal form, into the register. Error: PR002 its parent is not protected.';
+
+create or replace function gdpr_internal.register_table(p_role name, p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint;
+  v_read record;
+begin
+  perform gdpr_internal.require_owner(p_role, p_relation);
+  -- called by a plan after its checks, or by an administrator at will: checked here too
+  v_read := gdpr_internal.read_table(
+    p_relation::text, p_relation, gdpr_internal.definition_as_written(p_definition), gdpr.policy() -> 'purposes'
+  );
+  if v_read.problems <> '{}' or v_read.definition <> p_definition then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  select t.id into v_id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if v_id is null then
+    insert into gdpr_internal.protected_table (id, relation, known_as, view_name, definition, mode, blocklist, purpose_mask, original)
+    values (
+      (select coalesce(max(t.id), 0) + 1 from gdpr_internal.protected_table as t), p_relation, p_relation::text, gdpr_internal.name_of_view(p_relation),
+      p_definition, p_definition ->> 'mode', p_definition ->> 'blocklist', 0, gdpr_internal.original_state(p_relation)
+    )
+    returning id into v_id;
+  end if;
+  perform gdpr_internal.put_table(v_id, p_definition);
+  perform gdpr_internal.put_table_bases(v_id);
+  perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'definition', p_definition));
 end
 $function$;
@@ -3647,7 +3689,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_worker(p_table smallint)
+create or replace function gdpr_internal.generate_workers(p_tables smallint[])
 returns void
 language plpgsql
 volatile
@@ -3655,19 +3697,33 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  v_table smallint;
 begin
   perform gdpr_internal.require_worker();
   -- gdpr_worker may create functions only here, where no row of a table is touched
   grant create on schema gdpr_generated to gdpr_worker;
-  if p_table is not null then
-    perform gdpr_generated.generate_rows(p_table);
-    perform gdpr_generated.generate_registrations(p_table);
-  end if;
+  foreach v_table in array p_tables loop
+    perform gdpr_generated.generate_rows(v_table);
+    perform gdpr_generated.generate_registrations(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
+comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+
+create or replace function gdpr_internal.generate_worker(p_table smallint)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+end;
 comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
 
 create or replace function gdpr_internal.follow_references(p_relation regclass)
@@ -3739,10 +3795,22 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_neighbours smallint[];
 begin
+  perform gdpr_internal.know_columns(v_id);
   perform gdpr_internal.generate_triggers(v_id);
-  perform gdpr_internal.generate_worker(v_id);
-  perform gdpr_internal.follow_references(p_relation);
+  select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
+  if v_neighbours is null then
+    perform gdpr_internal.generate_worker(v_id);
+    perform gdpr_internal.follow_references(p_relation);
+  else
+    -- what others say of this table, in its own words of now; close_reshape() settles them
+    v_neighbours := array(
+      select t.id from gdpr_internal.protected_table as t where t.id = any (v_neighbours) and t.unprotected_at is null order by t.id
+    );
+    perform gdpr_internal.generate_triggers(n) from unnest(v_neighbours) as n;
+    perform gdpr_internal.generate_workers(v_neighbours || v_id);
+  end if;
   perform gdpr_internal.make_audit_partitions();
 end
 $function$;
@@ -4076,6 +4144,7 @@ as $function$
 begin
   perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
   perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
+  perform gdpr_internal.know_columns(gdpr_internal.own_table(p_role, p_relation));
 end
 $function$;
 comment on function gdpr_internal.settle_table(name, regclass) is 'See gdpr_policy.settle_table(); takes the role of the caller, which a definer function cannot see.';
@@ -4181,6 +4250,273 @@ join gdpr_internal.protected_table as t on t.id = c.table_id
 where t.unprotected_at is null
 order by t.relation::text, c.position;
 comment on view gdpr.protected_column is 'Classified columns of protected tables.';
+
+-- 00_foundation/66_shapes.sql
+-- [code] What the columns of protected tables are called, and were called when a record was written.
+-- GDPR Art. 5(2), Art. 25. Called by: the steps of apply() and end_reshape(), readers of audit records and holds, doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.know_columns(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_first boolean := not exists (select from gdpr_internal.known_column as k where k.table_id = p_table);
+  v_shown name[] := array(select k.column_name from gdpr_internal.known_column as k where k.table_id = p_table and not k.hidden);
+begin
+  delete from gdpr_internal.known_column as k where k.table_id = p_table;
+  insert into gdpr_internal.known_column (table_id, position, column_name, hidden)
+  select
+    p_table, a.attnum, a.attname,
+    not v_first and a.attname <> all (v_shown) and not t.definition -> 'columns' ? a.attname::text
+      and not gdpr_internal.is_control_column(p_table, a.attname)
+  from gdpr_internal.protected_table as t
+  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+  where t.id = p_table;
+  update gdpr_internal.protected_table as t set known_as = t.relation::text where t.id = p_table;
+end
+$function$;
+comment on function gdpr_internal.know_columns(smallint) is
+  'Remembers the columns of a table by name and position. Those that were not known before, and that the policy does not classify, are hidden from every view; at the first time none is.';
+
+create or replace function gdpr_internal.is_hidden_column(p_table smallint, p_column name)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from gdpr_internal.known_column as k where k.table_id = p_table and k.column_name = p_column and k.hidden
+  );
+end;
+comment on function gdpr_internal.is_hidden_column(smallint, name) is
+  'Whether a column came after its table was protected and waits to be classified: no view shows it.';
+
+create or replace function gdpr_internal.changed_names(p_table smallint)
+returns table ("position" smallint, was name, now name)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select k.position, k.column_name, a.attname
+  from gdpr_internal.known_column as k
+  join gdpr_internal.protected_table as t on t.id = k.table_id
+  left join pg_attribute as a on a.attrelid = t.relation and a.attnum = k.position and not a.attisdropped
+  where k.table_id = p_table and a.attname is distinct from k.column_name;
+end;
+comment on function gdpr_internal.changed_names(smallint) is
+  'Columns that are no longer called what they were (now), or that are gone (now is null).';
+
+create or replace function gdpr_internal.unfollowed_names(p_table smallint)
+returns table (was text, now text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- a restored table has other positions, but all the names: only a name that is gone tells of a change
+  select t.known_as, t.relation::text
+  from gdpr_internal.protected_table as t
+  where t.id = p_table and t.known_as <> t.relation::text
+  union all
+  select c.was::text, c.now::text
+  from gdpr_internal.changed_names(p_table) as c
+  join gdpr_internal.protected_table as t on t.id = p_table
+  where not exists (
+    select from pg_attribute as a where a.attrelid = t.relation and a.attname = c.was and a.attnum > 0 and not a.attisdropped
+  );
+end;
+comment on function gdpr_internal.unfollowed_names(smallint) is
+  'Names of a table and its columns that somebody changed, or dropped (now is null), past gdpr.reshape().';
+
+create or replace view gdpr_internal.any_column as
+select c.id, c.table_id, c.original_type, c.special from gdpr_internal.protected_column as c
+union all
+select f.column_id, f.table_id, f.original_type, f.special from gdpr_internal.former_name as f where f.column_id is not null;
+comment on view gdpr_internal.any_column is 'Classified columns by the id in their ciphertext, those that were dropped too.';
+
+create or replace function gdpr_internal.present_name(p_table smallint, p_at timestamptz, p_name text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_name text := p_name;
+  v_at timestamptz := p_at;
+  v_former gdpr_internal.former_name;
+begin
+  loop
+    select f.* into v_former
+    from gdpr_internal.former_name as f
+    where f.table_id = p_table and f.name = v_name and f.position is not null and f.until > v_at
+    order by f.until
+    limit 1;
+    exit when v_former.id is null;
+    if v_former.became is null then
+      -- another column may have the name by now
+      return gdpr_internal.dropped_name(v_name, v_former.until);
+    end if;
+    v_name := v_former.became;
+    v_at := v_former.until;
+  end loop;
+  return v_name;
+end
+$function$;
+comment on function gdpr_internal.present_name(smallint, timestamptz, text) is
+  'What a column that had this name then is called now; with the day in brackets if it was dropped since.';
+
+create or replace function gdpr_internal.dropped_name(p_name text, p_until timestamptz)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  select format('%s (dropped %s)', p_name, to_char(p_until, 'YYYY-MM-DD'));
+end;
+comment on function gdpr_internal.dropped_name(text, timestamptz) is 'What a dropped column is called in what was recorded of it.';
+
+create or replace function gdpr_internal.present_names(p_table smallint, p_at timestamptz, p_names text[])
+returns text[]
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when p_names is null or not exists (select from gdpr_internal.former_name as f where f.table_id = p_table) then p_names
+    else array(
+      select gdpr_internal.present_name(p_table, p_at, n.name) from unnest(p_names) with ordinality as n (name, place) order by n.place
+    )
+  end;
+end;
+comment on function gdpr_internal.present_names(smallint, timestamptz, text[]) is
+  'What columns that had these names then are called now.';
+
+create or replace function gdpr_internal.present_row(p_table smallint, p_at timestamptz, p_row jsonb)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when p_row is null or not exists (select from gdpr_internal.former_name as f where f.table_id = p_table) then p_row
+    else (
+      select coalesce(jsonb_object_agg(gdpr_internal.present_name(p_table, p_at, e.key), e.value), '{}') from jsonb_each(p_row) as e
+    )
+  end;
+end;
+comment on function gdpr_internal.present_row(smallint, timestamptz, jsonb) is
+  'A row as it was recorded then, under the names that its columns have now.';
+
+create or replace function gdpr_internal.withheld_names(p_table smallint)
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(gdpr_internal.dropped_name(f.name, f.until)), '{}')
+  from gdpr_internal.former_name as f
+  where f.table_id = p_table and f.withheld;
+end;
+comment on function gdpr_internal.withheld_names(smallint) is
+  'Dropped columns that were about somebody else than the row''s person, as gdpr_internal.present_row() calls them.';
+
+create or replace function gdpr_internal.follow_hint(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('select * from gdpr.reshape(%L, array[]::text[]);', p_relation);
+end;
+comment on function gdpr_internal.follow_hint(regclass) is 'The statement that follows what plain DDL did to a table.';
+
+create or replace function gdpr_internal.where_column_went(p_relation regclass, p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(
+    (
+      select case
+        when u.now is null then format('; it was dropped: %s follows that, then take it out of the policy', gdpr_internal.follow_hint(p_relation))
+        else format('; it is called %s now: %s follows that, then name it so in the policy', to_json(u.now), gdpr_internal.follow_hint(p_relation))
+      end
+      from gdpr_internal.protected_table as t
+      cross join lateral gdpr_internal.unfollowed_names(t.id) as u
+      where t.relation = p_relation and t.unprotected_at is null and u.was = p_name
+      limit 1
+    ),
+    (
+      select case when f.became is null then format('; it was dropped on %s: take it out of the policy', to_char(f.until, 'YYYY-MM-DD'))
+        else format('; it is called %s now: name it so in the policy', to_json(gdpr_internal.present_name(t.id, '-infinity', p_name))) end
+      from gdpr_internal.protected_table as t
+      join gdpr_internal.former_name as f on f.table_id = t.id and f.name = p_name and f.position is not null
+      where t.relation = p_relation and t.unprotected_at is null
+      order by f.until
+      limit 1
+    ), ''
+  );
+end;
+comment on function gdpr_internal.where_column_went(regclass, text) is
+  'What to say of a column that a policy names and a protected table no longer has; nothing if it never had it.';
+
+create or replace function gdpr_internal.where_table_went(p_name text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(
+    (
+      select format('; it is called %s now: %sname it so in the policy', to_json(t.relation::text),
+        case when t.known_as <> t.relation::text then gdpr_internal.follow_hint(t.relation) || ' follows that, then ' else '' end)
+      from gdpr_internal.protected_table as t
+      where t.unprotected_at is null and (
+        replace(t.known_as, '"', '') in (replace(p_name, '"', ''), 'public.' || replace(p_name, '"', ''))
+        or exists (
+          select from gdpr_internal.former_name as f
+          where f.table_id = t.id and f.position is null
+            and replace(f.name, '"', '') in (replace(p_name, '"', ''), 'public.' || replace(p_name, '"', ''))
+        )
+      )
+      order by t.id desc
+      limit 1
+    ), ''
+  );
+end;
+comment on function gdpr_internal.where_table_went(text) is
+  'What to say of a table that a policy names and that has another name now; nothing if there never was one.';
 
 -- 00_foundation/70_plan.sql
 -- [code] plan(): what a policy would change, step by step, and every reason to refuse it.
@@ -4650,7 +4986,7 @@ begin
     select s.column_name, s.encrypt, s.kind, s.masked, v_table.definition -> 'columns' -> s.column_name ->> 'mask',
       v_table.definition -> 'columns' -> s.column_name ->> 'identifier'
     from gdpr_internal.stored_columns(v_table.definition) as s
-  );
+  ) or exists (select from gdpr_internal.reshape as r where r.table_id = v_table.id and r.retyped <> '{}');
 
   if v_changed then
     if not v_new then
@@ -4748,6 +5084,13 @@ begin
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
       join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
       where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
+      union all
+      -- or the history of the column would end here
+      select format('tables.%s: %s%s', to_json(t.key), to_json(u.was), gdpr_internal.where_column_went(o.relation, u.was))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      cross join lateral gdpr_internal.unfollowed_names(o.id) as u
+      where u.was <> o.known_as
       union all
       select 'keys: there is no key-encryption key; call gdpr.create_key() first'
       where p_policy -> 'tables' <> '{}' and not gdpr_internal.has_key()
@@ -4984,6 +5327,7 @@ declare
 begin
   -- one at a time: two plans made side by side would both be right and together wrong
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr.end_reshape();
   for step, object, action, statement, lock, rewrite in select * from gdpr.plan(p_policy) as p order by p.step loop
     if v_begun is null then
       v_begun := gdpr_policy.begin_change('apply');
@@ -4995,7 +5339,7 @@ begin
 end
 $function$;
 comment on function gdpr.apply(jsonb) is
-  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
+  'Brings the database to this policy and returns the steps it took; asked twice, none the second time. All in one transaction: a step that fails undoes them all. Ends what gdpr.reshape() began in this transaction first. Run as the owner of the tables and member of gdpr_admin. Error: PR001 policy refused. Art. 25.';
 
 create or replace function gdpr_policy.partition_tree(p_relation regclass)
 returns setof regclass
@@ -5031,8 +5375,8 @@ end
 $function$;
 comment on function gdpr_policy.table_facts(regclass) is 'What the steps that run as the table''s owner need to know. Error: PR002.';
 
-create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
-returns bigint
+create or replace function gdpr_policy.hush(p_relation regclass)
+returns text[]
 language plpgsql
 volatile
 parallel unsafe
@@ -5040,19 +5384,15 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_facts record := gdpr_policy.table_facts(p_relation);
   v_relation regclass;
-  v_forced regclass[] := '{}';
   v_trigger record;
   v_back text[] := '{}';
-  v_statement text;
-  v_rows bigint;
+  v_forced text[] := '{}';
 begin
-  -- this is no change of the data: the application's triggers must not see it
   for v_relation in select r from gdpr_policy.partition_tree(p_relation) as r loop
     if (select c.relforcerowsecurity from pg_class as c where c.oid = v_relation) then
       execute format('alter table %s no force row level security', v_relation);
-      v_forced := v_forced || v_relation;
+      v_forced := v_forced || format('alter table %s force row level security', v_relation);
     end if;
     for v_trigger in
       select t.tgname, t.tgenabled from pg_trigger as t
@@ -5063,6 +5403,26 @@ begin
         case v_trigger.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, v_trigger.tgname);
     end loop;
   end loop;
+  return v_back || v_forced;
+end
+$function$;
+comment on function gdpr_policy.hush(regclass) is
+  'Switches off triggers and forced row security of a table, for its owner to rewrite rows without changing what they say: the application''s triggers must not see it. Returns the statements that switch them on again.';
+
+create or replace function gdpr_policy.backfill(p_relation regclass, p_new boolean)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_facts record := gdpr_policy.table_facts(p_relation);
+  v_back text[] := gdpr_policy.hush(p_relation);
+  v_statement text;
+  v_rows bigint;
+begin
   if v_facts.via is not null then
     execute format('create trigger zzz_gdpr_10_backfill before update on %s for each row execute function gdpr_generated.%I(''all'')',
       p_relation, 'subject_' || v_facts.id);
@@ -5083,9 +5443,6 @@ begin
   execute format('drop trigger zzz_gdpr_40_backfill on %s', p_relation);
   foreach v_statement in array v_back loop
     execute v_statement;
-  end loop;
-  foreach v_relation in array v_forced loop
-    execute format('alter table %s force row level security', v_relation);
   end loop;
   return v_rows;
 end
@@ -5355,6 +5712,1088 @@ end
 $function$;
 comment on function gdpr.unprotect(regclass) is
   'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
+
+-- 00_foundation/84_renames.sql
+-- [code] What the policy says of a table whose columns have other names now.
+-- GDPR Art. 25. Called by: gdpr_internal.follow_shape().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.renamed(p_name text, p_names jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(p_names ->> p_name, p_name);
+end;
+comment on function gdpr_internal.renamed(text, jsonb) is 'A name after a renaming {"was": "now"}.';
+
+create or replace function gdpr_internal.renamed_list(p_list jsonb, p_names jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(jsonb_agg(gdpr_internal.renamed(e.name, p_names) order by e.n), '[]')
+  from jsonb_array_elements_text(p_list) with ordinality as e (name, n);
+end;
+comment on function gdpr_internal.renamed_list(jsonb, jsonb) is 'A list of names after a renaming.';
+
+create or replace function gdpr_internal.renamed_period(p_erase jsonb, p_names jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_erase ? 'keep_until' and jsonb_typeof(p_erase) = 'object' then p_erase || jsonb_build_object('keep_until', format(
+      '%s after %s', split_part(p_erase ->> 'keep_until', ' after ', 1),
+      gdpr_internal.renamed(split_part(p_erase ->> 'keep_until', ' after ', 2), p_names)
+    ))
+    else p_erase
+  end;
+end;
+comment on function gdpr_internal.renamed_period(jsonb, jsonb) is 'What a policy says about erasure, after a renaming: "7 years after <column>".';
+
+create or replace function gdpr_internal.renamed_definition(p_definition jsonb, p_names jsonb, p_dropped text[], p_places jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select p_definition || jsonb_strip_nulls(jsonb_build_object(
+    'subject', case when jsonb_typeof(p_definition -> 'subject') = 'object' then p_definition -> 'subject' || jsonb_strip_nulls(jsonb_build_object(
+      'via', gdpr_internal.renamed_list(p_definition -> 'subject' -> 'via', p_names),
+      'references', gdpr_internal.renamed(p_definition -> 'subject' ->> 'references', p_places),
+      'joint', case when p_definition -> 'subject' ? 'joint' then gdpr_internal.renamed_list(p_definition -> 'subject' -> 'joint', p_names) end
+    )) end,
+    'match_on', gdpr_internal.renamed_list(p_definition -> 'match_on', p_names),
+    'erase', gdpr_internal.renamed_period(p_definition -> 'erase', p_names),
+    'retain', (
+      select jsonb_agg(r.rule || jsonb_strip_nulls(jsonb_build_object(
+        'after', gdpr_internal.renamed(r.rule ->> 'after', p_names),
+        'columns', case when r.rule ? 'columns' then gdpr_internal.renamed_list(r.rule -> 'columns', p_names) end
+      )) order by r.n)
+      from jsonb_array_elements(p_definition -> 'retain') with ordinality as r (rule, n)
+    ),
+    'double_opt_in', case when p_definition ? 'double_opt_in' then p_definition -> 'double_opt_in' || jsonb_build_object(
+      'address', gdpr_internal.renamed(p_definition -> 'double_opt_in' ->> 'address', p_names)
+    ) end
+  )) || jsonb_build_object('columns', (
+    select coalesce(jsonb_object_agg(gdpr_internal.renamed(c.key, p_names), c.value || jsonb_strip_nulls(jsonb_build_object(
+      'about', gdpr_internal.renamed(c.value ->> 'about', p_names),
+      'same_as', gdpr_internal.renamed(c.value ->> 'same_as', p_places),
+      'erase', gdpr_internal.renamed_period(c.value -> 'erase', p_names)
+    ))), '{}')
+    from jsonb_each(p_definition -> 'columns') as c
+    where c.key <> all (p_dropped)
+  ));
+end;
+comment on function gdpr_internal.renamed_definition(jsonb, jsonb, text[], jsonb) is
+  'The definition of a table after its columns were renamed (p_names: {"was": "now"}) or dropped, and tables and columns that it refers to were renamed (p_places: "schema.table", "schema.table.column").';
+
+create or replace function gdpr_internal.sql_tokens(p_sql text)
+returns setof text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select m[1]
+  from regexp_matches(
+    -- a string, a quoted identifier, a word with what stands before it that makes it no column (a cast, a qualifier), anything else
+    p_sql, '(''(?:[^'']|'''')*''|"(?:[^"]|"")+"|(?:::|[.])\s*(?:"(?:[^"]|"")+"|[[:alnum:]_$]+)|[[:alpha:]_][[:alnum:]_$]*\s*\(?|\s+|.)', 'gs'
+  ) as m;
+end;
+comment on function gdpr_internal.sql_tokens(text) is
+  'The words of a definition as PostgreSQL writes it; a cast or a qualifier stays with its name, a function with its bracket.';
+
+create or replace function gdpr_internal.renamed_sql(p_sql text, p_names jsonb)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- UNIQUE (a) is no call of a function: its bracket stands apart, where PostgreSQL writes it
+  select string_agg(coalesce(quote_ident(n.value #>> '{}') || substring(t.token from '\s+$'), quote_ident(n.value #>> '{}'), t.token), '' order by t.n)
+  from gdpr_internal.sql_tokens(p_sql) with ordinality as t (token, n)
+  left join jsonb_each(p_names) as n on quote_ident(n.key) = rtrim(t.token);
+end;
+comment on function gdpr_internal.renamed_sql(text, jsonb) is
+  'The definition of an index or a constraint, as PostgreSQL writes it, after its columns were renamed.';
+
+create or replace function gdpr_internal.renamed_original(p_original jsonb, p_names jsonb, p_dropped text[], p_was text, p_now text)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (p_original - array['constraints', 'checks', 'indexes']) || coalesce(jsonb_object_agg(k.kind, k.list), '{}')
+  from (
+    select o.kind, jsonb_agg(o.value || jsonb_build_object(
+      'definition', replace(
+        gdpr_internal.renamed_sql(o.value ->> 'definition', p_names), format(' ON %s USING ', p_was), format(' ON %s USING ', p_now)
+      ),
+      -- an index is named with its schema, a constraint is not
+      'name', case o.kind
+        when 'indexes' then replace(o.value ->> 'name', split_part(p_was, '.', 1) || '.', split_part(p_now, '.', 1) || '.')
+        else o.value ->> 'name'
+      end
+    ) order by o.n) as list
+    from (
+      select 'constraints' as kind, c.value, c.n from jsonb_array_elements(p_original -> 'constraints') with ordinality as c (value, n)
+      union all
+      select 'checks', c.value, c.n from jsonb_array_elements(p_original -> 'checks') with ordinality as c (value, n)
+      union all
+      select 'indexes', i.value, i.n from jsonb_array_elements(p_original -> 'indexes') with ordinality as i (value, n)
+    ) as o
+    where not exists (
+      select from gdpr_internal.sql_tokens(o.value ->> 'definition') as t (token)
+      join unnest(p_dropped) as d (name) on quote_ident(d.name) = rtrim(t.token)
+    )
+    group by o.kind
+  ) as k;
+end;
+comment on function gdpr_internal.renamed_original(jsonb, jsonb, text[], text, text) is
+  'The constraints and indexes that unprotect() will put back, after columns were renamed or dropped and the table is called p_now instead of p_was.';
+
+-- 00_foundation/86_follow.sql
+-- [code] The register follows what was done to a table while its controls were off.
+-- GDPR Art. 25, 5(2). Called by: gdpr.end_reshape(), as its steps; granted to gdpr_admin.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.column_defaults(p_relation regclass)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(jsonb_object_agg(d.adnum, pg_get_expr(d.adbin, d.adrelid)), '{}') from pg_attrdef as d where d.adrelid = p_relation;
+end;
+comment on function gdpr_internal.column_defaults(regclass) is 'The defaults of a table''s columns, by position.';
+
+create or replace function gdpr_internal.open_reshape(p_role name, p_relation regclass)
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_settled boolean;
+begin
+  select * into v_table from gdpr_internal.protected_table as t where t.id = gdpr_internal.own_table(p_role, p_relation);
+  if exists (select from gdpr_internal.reshape as r where r.table_id = v_table.id) then
+    return false;
+  end if;
+  v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(p_relation);
+  if v_settled or not exists (select from gdpr_internal.known_column as k where k.table_id = v_table.id) then
+    -- a restored table has its columns at other positions
+    perform gdpr_internal.know_columns(v_table.id);
+  elsif exists (
+    select from gdpr_internal.changed_names(v_table.id) as c
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = c.was and a.attnum > 0 and not a.attisdropped
+  ) then
+    perform gdpr_internal.refuse('drifted', 'columns have each other''s names, or a restored table was changed: apply() first, or give them their names back');
+  end if;
+  -- whoever set all constraints to immediate would be refused here instead of at the end
+  set constraints gdpr_internal.gdpr_00_closed deferred;
+  insert into gdpr_internal.reshape (table_id, drifted, defaults, neighbours)
+  select v_table.id, not v_settled, gdpr_internal.column_defaults(p_relation), array(
+    select t.id from gdpr_internal.protected_table as t
+    where t.unprotected_at is null and t.id = any (gdpr_internal.neighbours(v_table.id))
+      and t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation)
+  );
+  update gdpr_internal.protected_table as t set fingerprint = null where t.id = v_table.id;
+  return true;
+end
+$function$;
+comment on function gdpr_internal.open_reshape(name, regclass) is 'See gdpr_policy.open_reshape(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.open_reshape(p_relation regclass)
+returns boolean
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.open_reshape(current_user, p_relation);
+end;
+comment on function gdpr_policy.open_reshape(regclass) is
+  'Step of reshape(): from here on this transaction cannot commit before end_reshape(). false: it is open already. Errors: PR002, PR409, 42501.';
+
+create or replace function gdpr_internal.neighbours(p_table smallint)
+returns smallint[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(array_agg(distinct o.id), '{}')
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.protected_table as o on o.unprotected_at is null and o.id <> t.id and (
+    o.parent_id = t.id or o.id = t.parent_id
+    or exists (
+      select from pg_constraint as k
+      where k.contype = 'f' and (k.conrelid, k.confrelid) in ((t.relation, o.relation), (o.relation, t.relation))
+    )
+    or exists (
+      select from gdpr_internal.protected_column as c where c.table_id = o.id and starts_with(c.same_as, t.known_as || '.')
+    )
+  )
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.neighbours(smallint) is
+  'Protected tables whose definition or generated code names this one: parents, children, all that foreign keys join, copies.';
+
+create or replace function gdpr_policy.open_reshapes()
+returns setof regclass
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.relation
+  from gdpr_internal.reshape as r
+  join gdpr_internal.protected_table as t on t.id = r.table_id
+  order by t.depth, t.id;
+end;
+comment on function gdpr_policy.open_reshapes() is 'The tables whose controls this transaction has taken off, parents first.';
+
+create or replace function gdpr_policy.own_table(p_relation regclass)
+returns smallint
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select gdpr_internal.own_table(current_user, p_relation);
+end;
+comment on function gdpr_policy.own_table(regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
+
+create or replace function gdpr_internal.require_closed()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if exists (select from gdpr_internal.reshape as r where r.table_id = new.table_id) then
+    perform gdpr_internal.refuse('reshape_open', (select t.relation::text from gdpr_internal.protected_table as t where t.id = new.table_id));
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.require_closed() is 'At the commit of a transaction that took the controls off a table: refuses it while they are off. Error: PR415.';
+
+do $trigger$
+begin
+  if not exists (select from pg_trigger as g where g.tgrelid = 'gdpr_internal.reshape'::regclass and g.tgname = 'gdpr_00_closed') then
+    create constraint trigger gdpr_00_closed after insert or update on gdpr_internal.reshape
+    deferrable initially deferred for each row execute function gdpr_internal.require_closed();
+  end if;
+end
+$trigger$;
+alter table gdpr_internal.reshape enable always trigger gdpr_00_closed;
+
+create or replace function gdpr_policy.guard_reshape()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('reshape_open', tg_relid::regclass::text);
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_reshape() is 'Refuses to write rows while no audit trigger would see it. Error: PR415.';
+
+create or replace function gdpr_policy.refuse_reshape(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.refuse('reshape_open', p_relation::text);
+end;
+comment on function gdpr_policy.refuse_reshape(regclass) is 'Row policy of a table whose controls are off: no row is shown, with an error that says why. Error: PR415.';
+
+create or replace function gdpr_internal.shape_problems(p_table smallint)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_problems text[];
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select coalesce(array_agg(p.problem), '{}') into v_problems
+  from (
+    select format('%I: is kept by gdprdb; it cannot be renamed, dropped or changed', c.was) as problem
+    from gdpr_internal.changed_names(p_table) as c
+    where gdpr_internal.is_control_column(p_table, c.was)
+    union all
+    select format('%I: names that begin with gdpr_ are gdprdb''s own', a.attname)
+    from pg_attribute as a
+    where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_'
+      and not exists (
+        select from gdpr_internal.known_column as k where k.table_id = p_table and k.position = a.attnum and k.column_name ~ '^gdpr_'
+      )
+    union all
+    select format('%I: is kept by gdprdb; its type cannot be changed', a.attname)
+    from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c
+    join pg_attribute as a on a.attrelid = v_table.relation and a.attname = c.column_name and not a.attisdropped
+    where a.atttypid <> c.type::regtype and c.column_name !~ '_mask$'
+    union all
+    select format('%I: says whose the rows are; gdpr.unprotect() the table first', c.was)
+    from gdpr_internal.changed_names(p_table) as c
+    where c.now is null and c.was = any (v_table.via_columns || v_table.joint_columns)
+    union all
+    select format('%I: hold %s keeps it; gdpr.release_hold() first, or leave the column', c.was, h.id)
+    from gdpr_internal.changed_names(p_table) as c
+    join gdpr_internal.live_hold as h on coalesce(h.table_id, p_table) = p_table and (h.columns is null or c.was = any (h.columns))
+    where c.now is null and not gdpr_internal.is_control_column(p_table, c.was)
+    union all
+    select format('%I: is encrypted, and text for PostgreSQL; gdpr.retype() changes its type', p.column_name)
+    from gdpr_internal.protected_column as p
+    join gdpr_internal.known_column as k on k.table_id = p.table_id and k.column_name = p.column_name
+    join pg_attribute as a on a.attrelid = v_table.relation and a.attnum = k.position and not a.attisdropped
+    where p.table_id = p_table and p.encrypt <> 'no' and a.atttypid <> 'text'::regtype
+    union all
+    select format('%I: %s', p.column_name, d.problem)
+    from gdpr_internal.protected_column as p
+    join gdpr_internal.known_column as k on k.table_id = p.table_id and k.column_name = p.column_name
+    join pg_attribute as a on a.attrelid = v_table.relation and a.attnum = k.position and not a.attisdropped
+    cross join lateral (
+      select u from unnest(gdpr_internal.dependent_problems(v_table.relation, a, p.encrypt)) as u
+      union all
+      -- those that apply() found are held by a trigger
+      select format('constraint %I would test the ciphertext; drop it, and test in the application or a trigger', k.conname)
+      from pg_constraint as k where k.conrelid = v_table.relation and k.contype = 'c' and a.attnum = any (k.conkey)
+    ) as d (problem)
+    where p.table_id = p_table and p.encrypt <> 'no'
+  ) as p;
+  return v_problems;
+end
+$function$;
+comment on function gdpr_internal.shape_problems(smallint) is 'What was done to a table that its protection cannot follow.';
+
+create or replace function gdpr_internal.renamed_unique(p_original jsonb, p_name text)
+returns jsonb
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select (p_original - array['unique_name', 'unique_constraint', 'constraints', 'indexes'])
+    || case when p_name is null then '{}' else jsonb_strip_nulls(jsonb_build_object('unique_name', p_name, 'unique_constraint', p_original -> 'unique_constraint')) end
+    || coalesce(jsonb_object_agg(k.kind, k.list), '{}')
+  from (
+    select o.kind, jsonb_agg(case
+      when not o.is_unique then o.value
+      else o.value || jsonb_build_object(
+        'name', case when strpos(o.value ->> 'name', '.') > 0 then format('%s.%I', split_part(o.value ->> 'name', '.', 1), p_name) else p_name end,
+        'definition', regexp_replace(o.value ->> 'definition', '^(CREATE UNIQUE INDEX )("(?:[^"]|"")+"|\S+)', format('\1%I', p_name))
+      )
+    end order by o.n) as list
+    from (
+      select 'constraints' as kind, c.value, c.n, c.value ->> 'name' = p_original ->> 'unique_name' as is_unique
+      from jsonb_array_elements(p_original -> 'constraints') with ordinality as c (value, n)
+      union all
+      select 'indexes', i.value, i.n, (parse_ident(i.value ->> 'name'))[2] = p_original ->> 'unique_name'
+      from jsonb_array_elements(p_original -> 'indexes') with ordinality as i (value, n)
+    ) as o
+    where p_name is not null or o.is_unique is not true
+    group by o.kind
+  ) as k;
+end;
+comment on function gdpr_internal.renamed_unique(jsonb, text) is
+  'What unprotect() will put back of a column, after its unique index was renamed (p_name), or dropped (null).';
+
+create or replace function gdpr_internal.digest_statements(p_table smallint, p_names jsonb)
+returns setof text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
+  v_column record;
+  v_new jsonb;
+  v_unique record;
+begin
+  -- what UNIQUE became when the column was encrypted, and what has become of it now
+  for v_column in
+    select
+      c.id, c.column_name, c.encrypt, c.original, c.original_type, a.attnum, d.attnum as digest, r.defaults ->> a.attnum::text as was,
+      gdpr_internal.column_defaults(v_relation) ->> a.attnum::text as given
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.reshape as r on r.table_id = c.table_id
+    join pg_attribute as a on a.attrelid = v_relation and a.attname = c.column_name and not a.attisdropped
+    left join pg_attribute as d on d.attrelid = v_relation and not d.attisdropped
+      -- it is not renamed yet
+      and d.attname = 'gdpr_' || coalesce((select n.key from jsonb_each_text(p_names) as n where n.value = c.column_name), c.column_name) || '_digest'
+    where c.table_id = p_table and c.encrypt <> 'no'
+  loop
+    v_new := gdpr_internal.original_column(v_relation, v_column.column_name, v_column.encrypt);
+    if v_column.original ? 'unique_name' then
+      select i.relname, k.oid is not null as is_constraint into v_unique
+      from pg_index as x
+      join pg_class as i on i.oid = x.indexrelid
+      left join pg_constraint as k on k.conindid = x.indexrelid and k.contype = 'u'
+      where x.indrelid = v_relation and x.indisunique and x.indkey::text = v_column.digest::text
+      order by i.relname
+      limit 1;
+      -- dropped, renamed, or as it was
+      v_column.original := gdpr_internal.renamed_unique(v_column.original, v_unique.relname);
+    end if;
+    -- indexes and constraints that were made over ciphertext move as they did when it was encrypted
+    for v_unique in
+      select case when k.oid is not null then format('alter table %s drop constraint %I', v_relation, k.conname)
+        else format('drop index %s', x.indexrelid::regclass) end as statement
+      from pg_index as x
+      left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = v_relation and k.contype = 'u'
+      where x.indrelid = v_relation and not x.indisprimary and (v_column.attnum = any (x.indkey) or exists (
+        select from pg_depend as d
+        where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = v_relation and d.refobjsubid = v_column.attnum
+      ))
+    loop
+      return next v_unique.statement;
+    end loop;
+    if v_column.given is distinct from v_column.was then
+      v_column.original := v_column.original - 'default' || case
+        when v_column.given is null then '{}'
+        when v_column.original_type = 'text' then jsonb_build_object('default', v_column.given)
+        else jsonb_build_object('default', format('(%s)::%s', v_column.given, v_column.original_type))
+      end;
+    end if;
+    if v_column.original ? 'default' and (v_column.given is null or v_column.given is distinct from v_column.was)
+      and not (v_column.given is not null and v_column.original_type = 'text')
+    then
+      return next format('alter table %s alter column %I set default %s', v_relation, v_column.column_name,
+        gdpr_internal.text_expression(format('(%s)', v_column.original ->> 'default'), v_column.original_type));
+    end if;
+    update gdpr_internal.protected_column as c
+    set original = v_column.original || (v_new - array['default', 'collation', 'constraints', 'indexes', 'checks'])
+      || jsonb_strip_nulls(jsonb_build_object(
+        'constraints', nullif(coalesce(v_column.original -> 'constraints', '[]') || coalesce(v_new -> 'constraints', '[]'), '[]'),
+        'indexes', nullif(coalesce(v_column.original -> 'indexes', '[]') || coalesce(v_new -> 'indexes', '[]'), '[]')
+      ))
+    where c.id = v_column.id;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.digest_statements(smallint, jsonb) is
+  'Follows what became of indexes and constraints of encrypted columns; returns the statements that take away those that were made over ciphertext.';
+
+create or replace function gdpr_internal.follow_shape(p_role name, p_relation regclass, out statements text[], out changes jsonb)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_table gdpr_internal.protected_table;
+  v_reshape gdpr_internal.reshape;
+  v_now text := p_relation::text;
+  v_at timestamptz := clock_timestamp();
+  v_names jsonb;
+  v_dropped text[];
+  v_places jsonb;
+  v_problems text[];
+  v_ids jsonb;
+  v_stale name[];
+  v_other record;
+  v_read record;
+  v_schema name;
+begin
+  select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id;
+  if v_reshape.table_id is null then
+    perform gdpr_internal.refuse('reshape_closed', v_now);
+  end if;
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = v_id;
+  v_problems := gdpr_internal.shape_problems(v_id);
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('reshape_refused', array_to_string(v_problems, E'\n'));
+  end if;
+  select
+    coalesce(jsonb_object_agg(c.was, c.now) filter (where c.now is not null), '{}'),
+    coalesce(array_agg(c.was::text) filter (where c.now is null), '{}')
+  into v_names, v_dropped
+  from gdpr_internal.changed_names(v_id) as c;
+  select coalesce(jsonb_object_agg(format('%s.%I', v_table.known_as, k.column_name), format('%s.%I', v_now, gdpr_internal.renamed(k.column_name, v_names))), '{}')
+    || jsonb_build_object(v_table.known_as, v_now)
+  into v_places
+  from gdpr_internal.known_column as k
+  where k.table_id = v_id;
+  changes := gdpr_internal.shape_changes(v_id, v_reshape);
+  v_stale := array(
+    select c.column_name
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.known_column as k on k.table_id = c.table_id and k.column_name = c.column_name
+    join pg_attribute as a on a.attrelid = p_relation and a.attnum = k.position and not a.attisdropped
+    where c.table_id = v_id and c.encrypt = 'no' and c.mask = 'pseudonym' and c.original_type <> format_type(a.atttypid, a.atttypmod)
+  );
+  statements := gdpr_internal.shadow_statements(v_id, v_reshape.retyped);
+
+  insert into gdpr_internal.former_name (table_id, position, name, became, column_id, original_type, special, withheld, until)
+  select
+    v_id, c.position, c.was, c.now, case when c.now is null then p.id end, case when c.now is null then p.original_type end,
+    case when c.now is null then p.special end,
+    c.now is null and coalesce(c.was = any (gdpr_internal.about_columns(v_table.definition)), false), v_at
+  from gdpr_internal.changed_names(v_id) as c
+  left join gdpr_internal.protected_column as p on p.table_id = v_id and p.column_name = c.was;
+  if v_now <> v_table.known_as then
+    insert into gdpr_internal.former_name (table_id, name, became, until) values (v_id, v_table.known_as, v_now, v_at);
+    select n.nspname into v_schema from pg_namespace as n where n.nspname = (parse_ident(v_table.known_as))[1];
+    if not exists (
+      select from gdpr_internal.protected_table as t
+      join pg_class as c on c.oid = t.relation
+      where t.unprotected_at is null and c.relnamespace = to_regnamespace(quote_ident(v_schema))
+    ) and v_schema is not null then
+      statements := statements || format('revoke usage on schema %I from gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema);
+    end if;
+  end if;
+
+  -- two columns may have changed places: by way of names that no column has
+  delete from gdpr_internal.protected_column as c where c.table_id = v_id and c.column_name = any (v_dropped);
+  select coalesce(jsonb_object_agg(c.id, v_names ->> c.column_name), '{}') into v_ids
+  from gdpr_internal.protected_column as c
+  where c.table_id = v_id and v_names ? c.column_name::text;
+  update gdpr_internal.protected_column as c set column_name = 'gdpr_' || c.id where c.table_id = v_id and v_ids ? c.id::text;
+  update gdpr_internal.protected_column as c set column_name = v_ids ->> c.id::text where c.table_id = v_id and v_ids ? c.id::text;
+  update gdpr_internal.erasure_review as r set column_name = v_names ->> r.column_name where r.table_id = v_id and v_names ? r.column_name::text;
+  delete from gdpr_internal.known_column as k where k.table_id = v_id and k.column_name = any (v_dropped);
+  update gdpr_internal.known_column as k set column_name = v_names ->> k.column_name where k.table_id = v_id and v_names ? k.column_name::text;
+  update gdpr_internal.protected_column as c
+  set original = gdpr_internal.renamed_original(c.original, v_names, v_dropped, v_table.known_as, v_now)
+  where c.table_id = v_id and c.encrypt <> 'no';
+  update gdpr_internal.protected_table as t
+  set view_name = gdpr_internal.name_of_view(p_relation)
+  where t.id = v_id and v_now <> t.known_as;
+
+  -- its own definition, and those that name it
+  for v_other in
+    select t.id, t.relation,
+      case when t.id = v_id then gdpr_internal.renamed_definition(gdpr_internal.definition_as_written(t.definition), v_names, v_dropped, v_places)
+        else gdpr_internal.renamed_definition(gdpr_internal.definition_as_written(t.definition), '{}', '{}', v_places)
+      end as definition
+    from gdpr_internal.protected_table as t
+    where t.unprotected_at is null
+      and (t.id = v_id or t.parent_id = v_id or exists (
+        select from gdpr_internal.protected_column as c where c.table_id = t.id and v_places ? c.same_as
+      ))
+    order by t.id <> v_id, t.id
+  loop
+    if v_other.id <> v_id and exists (select from gdpr_internal.reshape as r where r.table_id = v_other.id and not r.closing) then
+      -- its own turn comes: until then its columns have names that nobody has followed
+      update gdpr_internal.protected_table as t
+      set definition = gdpr_internal.renamed_definition(t.definition, '{}', '{}', v_places)
+      where t.id = v_other.id;
+      continue;
+    end if;
+    v_read := gdpr_internal.read_table(v_other.relation::text, v_other.relation, v_other.definition, gdpr.policy() -> 'purposes');
+    if v_read.problems <> '{}' then
+      perform gdpr_internal.refuse('reshape_refused', array_to_string(v_read.problems, E'\n'));
+    end if;
+    perform gdpr_internal.put_table(v_other.id, v_read.definition);
+  end loop;
+  v_problems := array(
+    -- what was wrong with purposes and roles before is not this change's
+    select p from unnest((gdpr_internal.read_policy(gdpr.policy())).problems) as p
+    where starts_with(p, 'tables.')
+      and not exists (select from gdpr_internal.reshape as r where r.table_id <> v_id and not r.closing)
+  );
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('reshape_refused', array_to_string(v_problems, E'\n'));
+  end if;
+  statements := statements || array(select s from gdpr_internal.digest_statements(v_id, v_names) as s);
+  update gdpr_internal.reshape as r set closing = true, retyped = r.retyped || v_stale where r.table_id = v_id;
+  perform gdpr_internal.audit_event('RESHAPE', null, jsonb_strip_nulls(jsonb_build_object(
+    'table', v_now, 'changes', changes, 'drifted', nullif(v_reshape.drifted, false)
+  )));
+end
+$function$;
+comment on function gdpr_internal.follow_shape(name, regclass) is 'See gdpr_policy.follow_shape(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.follow_shape(p_relation regclass, out statements text[], out changes jsonb)
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select f.statements, f.changes from gdpr_internal.follow_shape(current_user, p_relation) as f;
+end;
+comment on function gdpr_policy.follow_shape(regclass) is
+  'Step of end_reshape(): the register follows the columns and the name that the table has now, and the definitions of tables that name it. statements: what its owner has to do to the columns that gdprdb added; changes: what was done to the table. On record. Errors: PR414 refused, PR416.';
+
+create or replace function gdpr_internal.shape_changes(p_table smallint, p_reshape gdpr_internal.reshape)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('change', c.change, 'name', c.name, 'now', c.now)) order by c.n, c.place), '[]')
+  from (
+    select 1 as n, 0 as place, 'table renamed' as change, t.known_as as name, t.relation::text as now
+    from gdpr_internal.protected_table as t
+    where t.id = p_table and t.known_as <> t.relation::text
+    union all
+    select 2, h.position, case when h.now is null then 'column dropped' else 'column renamed' end, h.was::text, h.now::text
+    from gdpr_internal.changed_names(p_table) as h
+    union all
+    select 3, k.position, 'type changed', c.column_name::text, case when c.encrypt = 'no' then format_type(a.atttypid, a.atttypmod) else c.original_type end
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    join gdpr_internal.known_column as k on k.table_id = c.table_id and k.column_name = c.column_name
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum = k.position and not a.attisdropped
+    where c.table_id = p_table and (
+      c.encrypt = 'no' and c.original_type <> format_type(a.atttypid, a.atttypmod) or c.column_name = any ((p_reshape).retyped)
+    )
+    union all
+    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it' || case
+      when a.attnotnull and not a.atthasdef and a.attidentity = '' then '; NOT NULL without a default: until then no row can be inserted through gdpr_clear'
+      else ''
+    end
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    where t.id = p_table and not exists (select from gdpr_internal.known_column as k where k.table_id = p_table and k.position = a.attnum)
+  ) as c;
+end;
+comment on function gdpr_internal.shape_changes(smallint, gdpr_internal.reshape) is 'What was done to a table and its columns since apply() or end_reshape() last saw it.';
+
+create or replace function gdpr_internal.shadow_statements(p_table smallint, p_retyped name[])
+returns text[]
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  -- by way of names that no column has: two columns may have changed places
+  select coalesce(array_agg(format('alter table %s %s', x.relation, s.statement) order by s.n, x.attnum), '{}')
+  from (
+    select t.relation, a.attnum, a.attname, c.column_name,
+      p.attname as now, substring(a.attname from '_(?:digest|mask)$') as kind,
+      -- its type follows the column; its values are written anew
+      a.attname ~ '_mask$' and p.attname is not null and (
+        c.column_name = any (p_retyped) or c.encrypt = 'no' and c.original_type <> format_type(p.atttypid, p.atttypmod)
+      ) as stale
+    from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id
+    join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
+    join pg_attribute as a on a.attrelid = t.relation and not a.attisdropped
+      and a.attname in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask')
+    left join pg_attribute as p on p.attrelid = t.relation and p.attnum = k.position and not p.attisdropped
+    where t.id = p_table
+  ) as x
+  cross join lateral (
+    select 1 as n, format('drop column %I', x.attname) as statement where x.now is null or x.stale
+    union all
+    select 2, format('rename column %I to %I', x.attname, 'gdpr_' || x.attnum || x.kind) where x.now <> x.column_name and not x.stale
+    union all
+    select 3, format('rename column %I to %I', 'gdpr_' || x.attnum || x.kind, 'gdpr_' || x.now || x.kind) where x.now <> x.column_name and not x.stale
+  ) as s;
+end;
+comment on function gdpr_internal.shadow_statements(smallint, name[]) is
+  'Statements by which digests and stored masks follow their columns: renamed, dropped, or dropped to be added in another type.';
+
+-- 00_foundation/88_reshape.sql
+-- [code] reshape() and end_reshape(): the shape of a protected table changes, between taking its controls off and putting them back.
+-- GDPR Art. 25. Called by: DBAs, gdprdb policy reshape, op.gdpr_reshape(). They run as the caller, who owns the table.
+-- Meanwhile nobody else sees the table (ACCESS EXCLUSIVE), this transaction sees no row of it and writes none, and it cannot
+-- commit before the controls are back.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.reshape(p_table regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+as $function$
+declare
+  v_relation regclass;
+  v_name name;
+begin
+  -- asked before it waits for anybody
+  perform gdpr_policy.own_table(p_table);
+  -- one at a time, as apply()
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  execute format('lock table %s in access exclusive mode', p_table);
+  if not gdpr_policy.open_reshape(p_table) then
+    return;
+  end if;
+  -- the guard lets it pass until the commit, and looks then at what it left
+  perform gdpr_policy.begin_change('reshape');
+  perform gdpr_policy.drop_views(p_table);
+  for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
+    for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(30|40|50)_' loop
+      execute format('drop policy %I on %s', v_name, v_relation);
+    end loop;
+    execute format('create policy gdpr_40_reshape on %s for all to public using (gdpr_policy.refuse_reshape(%L)) with check (false)', v_relation, v_relation);
+    execute format('alter table %s enable row level security, force row level security', v_relation);
+    -- the row triggers stay: should anybody write after all, they are there
+    execute format(
+      'create or replace trigger zzz_gdpr_00_reshape before insert or update or delete on %s for each statement execute function gdpr_policy.guard_reshape()',
+      v_relation
+    );
+    execute format('alter table %s enable always trigger zzz_gdpr_00_reshape', v_relation);
+  end loop;
+end
+$function$;
+comment on function gdpr.reshape(regclass) is
+  'Takes off a protected table what its DDL would stumble over, until gdpr.end_reshape() in the same transaction: add, rename and drop columns, change types, defaults and NOT NULL, rename the table, move it to another schema, add and drop constraints and indexes. Meanwhile the table is locked, its rows can be neither read nor written, and the transaction cannot commit. Asked twice, the second does nothing. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, 42501 not the owner, PR409 cannot be followed, PR415 at commit. Art. 25.';
+
+create or replace function gdpr.end_reshape(p_table regclass default null)
+returns table (table_name regclass, change text, name text, now text)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+-- what is dropped need not be there
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_tables regclass[] := case when p_table is null then array(select t from gdpr_policy.open_reshapes() as t) else array[p_table] end;
+  v_relation regclass;
+  v_followed record;
+  v_statement text;
+begin
+  foreach table_name in array v_tables loop
+    v_followed := gdpr_policy.follow_shape(table_name);
+    for v_relation in select r from gdpr_policy.partition_tree(table_name) as r loop
+      execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
+      execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
+    end loop;
+    -- it holds on to digests and masks
+    execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
+    foreach v_statement in array v_followed.statements loop
+      execute v_statement;
+    end loop;
+    return query
+    select table_name, c.change, c.name, c.now
+    from jsonb_to_recordset(v_followed.changes) as c (change text, name text, now text);
+  end loop;
+  foreach table_name in array v_tables loop
+    for v_statement in select s from gdpr_policy.control_steps(table_name) as s loop
+      execute v_statement;
+    end loop;
+  end loop;
+  foreach table_name in array v_tables loop
+    perform gdpr_policy.close_reshape(table_name);
+  end loop;
+end
+$function$;
+comment on function gdpr.end_reshape(regclass) is
+  'Puts the controls back on a table that gdpr.reshape() opened (null: on all of them), and follows what was done to it: renamed columns keep their protection, their ciphertext and their history; dropped ones leave the policy; new ones are hidden from every view until the policy classifies them. Returns the changes. On record as RESHAPE. Errors: PR414 a shape that the policy does not allow, with each problem; PR416 no reshape() before. Art. 25.';
+
+create or replace function gdpr.reshape(p_table regclass, p_statements text[], p_path text default current_setting('search_path'))
+returns table (table_name regclass, change text, name text, now text)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statement text;
+begin
+  perform gdpr.reshape(p_table);
+  foreach v_statement in array p_statements loop
+    -- names mean what they mean to the caller; the setting ends with this function
+    perform set_config('search_path', p_path, true);
+    execute v_statement;
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+  end loop;
+  return query select * from gdpr.end_reshape(p_table);
+end
+$function$;
+comment on function gdpr.reshape(regclass, text[], text) is
+  'gdpr.reshape(), these statements, gdpr.end_reshape(): one call, so that it needs no transaction around it. Without statements it follows what plain DDL did to the table. Returns the changes. Errors: those of the three.';
+
+create or replace function gdpr.retype(p_table regclass, p_column name, p_type text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_statement text;
+begin
+  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type) as s) loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr.retype(regclass, name, text) is
+  'Changes the type that an encrypted column has in the views, between gdpr.reshape() and gdpr.end_reshape(), which then decrypts each value, reads it as the new type, and encrypts it anew; a value that is none refuses the change, without being named. p_type: a type of PostgreSQL, with its length. Errors: PR416 no reshape() before, PR004 not encrypted, or not such a type.';
+
+create or replace function gdpr_policy.control_steps(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select s.statement
+  from gdpr_internal.protected_table as t
+  cross join lateral gdpr_internal.table_steps(p_relation, t.definition, null) as s
+  where t.relation = p_relation and t.unprotected_at is null;
+end;
+comment on function gdpr_policy.control_steps(regclass) is 'The statements that put the controls on a table as its definition wants them.';
+
+create or replace function gdpr_internal.missing_controls(p_relation regclass)
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with relations as (
+    select t.id, t.relation, t.mode, t.parent_id is not null as child, r.r as part
+    from gdpr_internal.protected_table as t
+    cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+    where t.relation = p_relation and t.unprotected_at is null
+  )
+  select 'error', 'row_security', r.part::text,
+    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r join pg_class as c on c.oid = r.part
+  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  union all
+  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  where r.mode = 'enforce' and (
+    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
+  ) < 3
+  union all
+  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
+    'Apply the policy again: gdprdb policy apply.'
+  from relations as r
+  cross join lateral (
+    select n.name
+    from unnest(
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
+      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
+    ) as n (name)
+  ) as n
+  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
+  where g.oid is null or g.tgenabled <> 'A';
+end;
+comment on function gdpr_internal.missing_controls(regclass) is
+  'Findings about the controls of a table and its partitions: row security, policies, triggers.';
+
+create or replace function gdpr_internal.close_reshape(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_reshape gdpr_internal.reshape;
+  v_missing text;
+begin
+  select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id and r.closing;
+  if v_reshape.table_id is null then
+    perform gdpr_internal.refuse('reshape_closed', p_relation::text);
+  end if;
+  select string_agg(format('%s: %s', m.object, m.finding), E'\n') into v_missing from gdpr_internal.missing_controls(p_relation) as m;
+  if v_missing is not null then
+    perform gdpr_internal.refuse('drifted', v_missing);
+  end if;
+  perform gdpr_internal.refuse_opened(v_id);
+  perform gdpr_internal.remember_controls(t.id)
+  from gdpr_internal.protected_table as t
+  where t.id = any (v_reshape.neighbours || v_id) and t.unprotected_at is null
+    and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id and t.id <> v_id);
+  delete from gdpr_internal.reshape as r where r.table_id = v_id;
+end
+$function$;
+comment on function gdpr_internal.close_reshape(name, regclass) is 'See gdpr_policy.close_reshape(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.close_reshape(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.close_reshape(current_user, p_relation);
+end;
+comment on function gdpr_policy.close_reshape(regclass) is
+  'Step of end_reshape(): makes sure that the controls are there, and lets the transaction commit. Errors: PR409 a control is missing, PR416.';
+
+create or replace function gdpr_internal.type_named(p_type text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_parts text[] := regexp_match(btrim(lower(p_type)), '^([a-z][a-z0-9_ ]*?)\s*(?:\(\s*(\d{1,8})\s*(?:,\s*(\d{1,4}))?\s*\))?((?: with| without) time zone)?(\[\])*$');
+  v_type regtype := to_regtype(v_parts[1] || coalesce(v_parts[4], '') || coalesce(substring(p_type from '(?:\[\])+\s*$'), ''));
+  v_base regtype;
+begin
+  v_base := coalesce((select t.typelem from pg_type as t where t.oid = v_type and t.typcategory = 'A'), v_type);
+  if v_type is null or v_type >= 16384 or (v_parts[2] is not null and v_base::text not in (
+    'character varying', 'character', 'numeric', 'timestamp without time zone', 'timestamp with time zone', 'time without time zone'
+  )) or (v_parts[3] is not null and v_base <> 'numeric'::regtype) then
+    return null;
+  end if;
+  return format_type(v_type, case
+    when v_parts[2] is null then case when v_base = 'character'::regtype then 5 end
+    when v_base in ('character varying'::regtype, 'character'::regtype) then v_parts[2]::integer + 4
+    when v_base = 'numeric'::regtype then ((v_parts[2]::integer << 16) | coalesce(v_parts[3], '0')::integer) + 4
+    else v_parts[2]::integer
+  end);
+end
+$function$;
+comment on function gdpr_internal.type_named(text) is 'A type of PostgreSQL itself, as the catalog writes it; null if it is none.';
+
+create or replace function gdpr_internal.retype_column(p_role name, p_relation regclass, p_column name, p_type text)
+returns setof text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_type text := gdpr_internal.type_named(p_type);
+  v_column gdpr_internal.protected_column;
+begin
+  if not exists (select from gdpr_internal.reshape as r where r.table_id = v_id and not r.closing) then
+    perform gdpr_internal.refuse('reshape_closed', p_relation::text);
+  end if;
+  select c.* into v_column
+  from gdpr_internal.protected_column as c
+  join gdpr_internal.known_column as k on k.table_id = c.table_id and k.column_name = c.column_name
+  join pg_attribute as a on a.attrelid = p_relation and a.attnum = k.position and a.attname = p_column and not a.attisdropped
+  where c.table_id = v_id and c.encrypt <> 'no';
+  if v_column.id is null then
+    perform gdpr_internal.refuse('invalid_argument', 'the table has no such encrypted column; others change their type with ALTER TABLE');
+  elsif v_type is null or not exists (
+    select from pg_type as y
+    where y.oid = to_regtype(v_type) and y.typtype = 'b'
+      and y.typname <> all (array['money', 'xml', 'tsvector', 'tsquery', 'pg_lsn', 'oid', 'regclass'])
+  ) then
+    perform gdpr_internal.refuse('invalid_argument', 'a type of PostgreSQL that can be encrypted is needed');
+  elsif v_type = v_column.original_type then
+    return;
+  end if;
+  if v_column.original ? 'default' then
+    v_column.original := v_column.original || jsonb_build_object('default', format('(%s)::%s', v_column.original ->> 'default', v_type));
+    -- end_reshape() sets it again, in its new type
+    return next format('alter table %s alter column %I drop default', p_relation, p_column);
+    update gdpr_internal.reshape as r
+    set defaults = r.defaults - (
+      select k.position::text from gdpr_internal.known_column as k where k.table_id = v_id and k.column_name = v_column.column_name
+    )
+    where r.table_id = v_id;
+  end if;
+  update gdpr_internal.protected_column as c
+  set original_type = v_type, original = v_column.original - 'collation'
+  where c.id = v_column.id;
+  update gdpr_internal.reshape as r set retyped = r.retyped || v_column.column_name where r.table_id = v_id;
+  -- rows of nobody hold what erasure left there, in plaintext
+  return next format('select gdpr_policy.empty_rows_of_nobody(%L, %L, %L)', p_relation, p_column, gdpr_internal.neutral_value(v_type));
+end
+$function$;
+comment on function gdpr_internal.retype_column(name, regclass, name, text) is 'See gdpr_policy.retype_column(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.retype_column(p_relation regclass, p_column name, p_type text)
+returns setof text
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select s from gdpr_internal.retype_column(current_user, p_relation, p_column, p_type) as s;
+end;
+comment on function gdpr_policy.retype_column(regclass, name, text) is
+  'Step of retype(): the register has the new type. Returns what the owner of the table has to do. Errors: PR416, PR004.';
+
+create or replace function gdpr_policy.empty_rows_of_nobody(p_relation regclass, p_column name, p_value text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statements text[] := gdpr_policy.hush(p_relation);
+  v_statement text;
+begin
+  v_statements := format('update %1$s set %2$I = %3$s where gdpr_subject_id is null and %2$I is not null', p_relation, p_column,
+    case
+      when not (select a.attnotnull from pg_attribute as a where a.attrelid = p_relation and a.attname = p_column) then 'null'
+      else coalesce(format('(%s)::text', p_value), 'null')
+    end) || v_statements;
+  foreach v_statement in array v_statements loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.empty_rows_of_nobody(regclass, name, text) is
+  'Step of retype(): rows whose person was erased hold what erasure left there; it has to be of the new type. p_value: the SQL of a neutral value, for a column that cannot be null.';
 
 -- 00_foundation/90_discover_words.sql
 -- [code] What names of columns and tables say about persons, in ten languages.
@@ -7721,6 +9160,27 @@ $function$;
 comment on function gdpr_internal.lift_own_block(bigint, uuid, text) is
   'Somebody who was erased comes back, and has proved that the address is theirs: the block of the erasure is lifted, on record. What an officer blocked stays so.';
 
+create or replace function gdpr_internal.present_registration(p_table smallint, p_at timestamptz, p_row jsonb)
+returns jsonb
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    when not exists (select from gdpr_internal.former_name as f where f.table_id = p_table) then p_row
+    else (
+      select coalesce(jsonb_object_agg(a.attname, e.value), '{}')
+      from jsonb_each(p_row) as e
+      join gdpr_internal.protected_table as t on t.id = p_table
+      join pg_attribute as a on a.attrelid = t.relation and a.attname = gdpr_internal.present_name(p_table, p_at, e.key) and not a.attisdropped
+    )
+  end;
+end;
+comment on function gdpr_internal.present_registration(smallint, timestamptz, jsonb) is
+  'What somebody entered then, under the names that the columns have now, without columns that were dropped since.';
+
 create or replace function gdpr.confirm(p_token text, p_evidence jsonb default null)
 returns jsonb
 language plpgsql
@@ -7750,6 +9210,9 @@ begin
     perform gdpr_internal.refuse('no_registrations');
   end if;
   v_content := gdpr_internal.open_registration(v_registration);
+  v_content := v_content || jsonb_build_object(
+    'row', gdpr_internal.present_registration(v_table.id, v_registration.submitted_at, v_content -> 'row')
+  );
   v_source := v_content -> 'source' || jsonb_strip_nulls(jsonb_build_object(
     'registration', v_registration.id, 'submitted_at', v_registration.submitted_at, 'confirmed_at', statement_timestamp(), 'confirmation', p_evidence
   ));
@@ -10457,7 +11920,7 @@ begin
     continue when v_plain is null;
     v_row := v_row || jsonb_build_object(v_column, case
       when p_typed then gdpr_internal.value_as_json(coalesce(
-        (select c.original_type from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
+        (select c.original_type from gdpr_internal.any_column as c where c.id = gdpr_internal.value_column(v_value)), 'text'
       ), v_plain)
       else to_jsonb(v_plain)
     end);
@@ -10967,13 +12430,13 @@ begin
   if v_mask <> 1::bigint << 62 then
     -- the table's purposes count too; evidence (column 0) is for compliance alone
     select t.purpose_mask & v_mask into v_mask
-    from gdpr_internal.protected_column as c
+    from gdpr_internal.any_column as c
     join gdpr_internal.protected_table as t on t.id = c.table_id
     where c.id = gdpr_internal.value_column(p_value);
   end if;
   if not gdpr_internal.still_allowed(v_subject, coalesce(v_mask, 0)) or (
     exists (
-      select from gdpr_internal.protected_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
+      select from gdpr_internal.any_column as c where c.id = gdpr_internal.value_column(p_value) and c.special is not null
     )
     and not gdpr_policy.special_allowed(v_subject, p_role, p_claim)
   ) then
@@ -13493,7 +14956,7 @@ $body$
 $code$,
     'values_' || p_table,
     v_declare,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '  '),
     array_to_string(v_moved, ' or '),
     gdpr_internal.indented(gdpr_internal.keys_code(), '        '),
     gdpr_internal.indented(v_open, '        '),
@@ -14569,6 +16032,7 @@ begin atomic
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
   left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
   where t.id = p_table and a.attidentity <> 'a' and a.attgenerated = '' and a.attname !~ '^gdpr_'
+    and not gdpr_internal.is_hidden_column(t.id, a.attname)
   order by a.attnum;
 end;
 comment on function gdpr_generated.registered_columns(smallint) is 'The columns that a registration can fill, with the types they have for applications.';
@@ -16585,7 +18049,8 @@ begin
   into v_columns, v_read, v_bodies
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
-  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname);
+  where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname);
 
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
@@ -16640,6 +18105,7 @@ cross join lateral (
     join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
     where a.attrelid = v_table.relation and a.attgenerated = '' and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname)
   loop
     execute format('alter view gdpr_clear.%I alter column %I set default %s', v_table.view_name, v_column.attname, v_column.expression);
   end loop;
@@ -16735,6 +18201,7 @@ begin
     ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
+    and not gdpr_internal.is_hidden_column(p_table, a.attname)
   ) as a;
   select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
   into v_key
@@ -17895,6 +19362,7 @@ begin atomic
     'audit_catalog',
     'audit_seal',
     'audit_block',
+    'former_name',
     'source',
     'opt_out_record',
     'basis_record',
@@ -19674,11 +21142,11 @@ begin
       actor := v_record.actor;
       login := v_record.login;
       audit_id := v_record.id;
-      changed := v_record.changed;
+      changed := gdpr_internal.present_names(v_table, v_record.at, v_record.changed);
       content := v_content;
       if v_record.operation = 'INSERT' and v_same is not null and v_content is not null then
         v_left := gdpr_internal.left_behind(v_record);
-        v_old := gdpr_internal.open_version(v_left.subject_id, null, v_left.payload);
+        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_left.subject_id, null, v_left.payload));
         if v_old is null or exists (select from unnest(v_same) as s (name) where v_old -> s.name is distinct from v_content -> s.name) then
           v_left := null;
         else
@@ -19697,7 +21165,8 @@ begin
         when v_record.operation = 'INSERT' or v_record.payload is null then null
         -- what was lost in between stays lost, but a deleted row was kept whole
         when v_content is null and v_record.operation <> 'DELETE' then null
-        else coalesce(v_content, '{}') || gdpr_internal.open_version(v_record.subject_id, null, v_record.payload)
+        else coalesce(v_content, '{}')
+          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_record.subject_id, null, v_record.payload))
       end;
     end loop;
     exit when v_left.id is null;
@@ -23044,11 +24513,11 @@ begin
   left join gdpr_internal.purpose as p on p.id = a.purpose_id
   cross join lateral (
     select
-      (select array_agg(n) from unnest(a.changed) as n where n <> all (x.hidden)) as changed,
+      (select array_agg(n) from unnest(gdpr_internal.present_names(a.table_id, a.at, a.changed)) as n where n <> all (x.hidden)) as changed,
       case when v_key is not null and a.table_id is not null and a.payload is not null
-        then gdpr_internal.open_payload(v_key, p_subject, a.payload) - x.hidden
+        then gdpr_internal.present_row(a.table_id, a.at, gdpr_internal.open_payload(v_key, p_subject, a.payload)) - x.hidden
       end as old
-    from (values (gdpr_internal.about_columns(t.definition) || 'gdpr_subject_id'::text)) as x (hidden)
+    from (values (gdpr_internal.about_columns(t.definition) || gdpr_internal.withheld_names(t.id) || 'gdpr_subject_id'::text)) as x (hidden)
     offset 0
   ) as c
   where a.subject_id = p_subject and (a.at, a.id) >= (p_from, p_from_id) and (a.at, a.id) <= (p_to, p_to_id)
@@ -26542,7 +28011,7 @@ end;
 comment on function gdpr_internal.hold_article(text) is 'The article that a ground of a hold stands on; null: it is no ground.';
 
 create or replace view gdpr_internal.live_hold as
-select h.id, h.subject_id, h.table_id, h.row_key, h.columns, h.ground, h.valid_until
+select h.id, h.subject_id, h.table_id, h.row_key, gdpr_internal.present_names(h.table_id, h.recorded_at, h.columns::text[])::name[] as columns, h.ground, h.valid_until
 from gdpr_internal.hold as h
 where h.valid_until > statement_timestamp()
   and not exists (select from gdpr_internal.hold_end as e where e.hold_id = h.id);
@@ -28691,46 +30160,26 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with live as (
-    select t.id, t.relation, t.mode, t.definition, t.fingerprint, t.parent_id is not null as child, c.oid is not null as present
+    select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
     where t.unprotected_at is null
-  ),
-  relations as (
-    select l.id, l.relation, l.mode, l.child, r.r as part
-    from live as l
-    cross join lateral gdpr_internal.relation_tree(l.relation) as r (r)
-    where l.present
   )
   select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
   from live as l where not l.present
   union all
-  select 'error', 'row_security', r.part::text,
-    case when not c.relrowsecurity then 'row security is off' else 'row security is not forced: the owner sees every row' end,
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r join pg_class as c on c.oid = r.part
-  where r.mode = 'enforce' and not (c.relrowsecurity and c.relforcerowsecurity)
+  select m.severity, m.topic, m.object, m.finding, m.hint
+  from live as l
+  cross join lateral gdpr_internal.missing_controls(l.relation) as m
+  where l.present
   union all
-  select 'error', 'policies', r.part::text, 'a row policy of gdprdb is missing', 'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  where r.mode = 'enforce' and (
-    select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
-  ) < 3
-  union all
-  select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
-    'Apply the policy again: gdprdb policy apply.'
-  from relations as r
-  cross join lateral (
-    select n.name
-    from unnest(
-      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
-      || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
-      || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
-      || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
-    ) as n (name)
-  ) as n
-  left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
-  where g.oid is null or g.tgenabled <> 'A'
+  select 'error', 'renamed', l.relation::text,
+    case when n.now is null then format('%s is gone, and the protection does not know it', n.was)
+      else format('%s is called %s now, and the protection does not know it: rows cannot be written', n.was, n.now) end,
+    format('%s follows it; then change it in the policy file.', gdpr_internal.follow_hint(l.relation))
+  from live as l
+  cross join lateral gdpr_internal.unfollowed_names(l.id) as n
+  where l.present
   union all
   select
     case when w.weaker is null then 'warning' else 'error' end, 'drift', l.relation::text,
@@ -28740,14 +30189,16 @@ begin atomic
   cross join lateral (select string_agg(x, ', ') from gdpr_internal.weakened(l.id) as x) as w (weaker)
   where l.present and l.fingerprint is distinct from gdpr_internal.fingerprint(l.relation)
   union all
-  select 'warning', 'unclassified', l.relation::text, format('column %I is not classified: hidden from redacted views', a.attname),
+  select 'warning', 'unclassified', l.relation::text,
+    format('column %I is not classified: hidden from %s views', a.attname, case when h.hidden then 'all' else 'redacted' end),
     'Name it in the policy: [tables."..."].columns.'
   from live as l
   join pg_attribute as a on a.attrelid = l.relation and a.attnum > 0 and not a.attisdropped
+  cross join lateral (select gdpr_internal.is_hidden_column(l.id, a.attname) as hidden) as h
   where not l.definition -> 'columns' ? a.attname::text and not gdpr_internal.is_control_column(l.id, a.attname)
-    and not exists (
+    and (h.hidden or not exists (
       select from pg_constraint as k where k.conrelid = l.relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-    )
+    ))
   union all
   select 'error', 'bypassing_view', v.oid::regclass::text,
     format('view over %s belongs to %s, who passes row security', l.relation, v.relowner::regrole),
@@ -28777,7 +30228,9 @@ begin atomic
     where e.erased_at > coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity')
       and exists (
         select from jsonb_array_elements(e.receipt -> 'tables') as t
-        where t ->> 'table' = l.relation::text and (t ->> 'rows')::bigint > 0
+        where (t ->> 'table' = l.relation::text or t ->> 'table' in (
+          select f.name from gdpr_internal.former_name as f where f.table_id = l.id and f.position is null
+        )) and (t ->> 'rows')::bigint > 0
       )
   ) and exists (select from pg_class as c where c.oid = l.relation and c.reltuples >= 0)
   union all
@@ -29479,7 +30932,7 @@ grant select, update (details) on gdpr_internal.request, gdpr_internal.request_e
 grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
-  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column,
+  gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
   gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
@@ -29505,8 +30958,9 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
+  gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
   gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
 to gdpr_keyholder;
@@ -29538,10 +30992,13 @@ grant execute on function
   gdpr_internal.register_table(name, regclass, jsonb), gdpr_internal.generate_functions(name, regclass),
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
   gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
-  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass) to gdpr_admin;
+  gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
+  gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
+  gdpr_internal.retype_column(name, regclass, name, text) to gdpr_admin;
 
 grant execute on function
-  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
+  gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text) to gdpr_admin;
 grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -29742,6 +31199,7 @@ grant execute on function
   gdpr_internal.indented(text, text) to gdpr_worker;
 set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
+grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer, gdpr_worker;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
 grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;

@@ -51,6 +51,7 @@ comment on table gdpr_internal.role_purpose is 'Purposes a role may process for;
 create table gdpr_internal.protected_table (
   id smallint primary key,
   relation regclass not null,
+  known_as text not null,
   view_name name not null,
   definition jsonb not null,
   mode text not null check (mode in ('enforce', 'observe')),
@@ -71,7 +72,7 @@ create table gdpr_internal.protected_table (
 create unique index protected_table_relation on gdpr_internal.protected_table (relation) where unprotected_at is null;
 create unique index protected_table_view_name on gdpr_internal.protected_table (view_name) where unprotected_at is null;
 comment on table gdpr_internal.protected_table is
-  'Tables that hold people. parent_id and via_columns: a child row belongs to its parent''s subject. joint_columns: links to further persons whom a row is about, each to what via_columns refers to. original: what unprotect() puts back. fingerprint: the controls in the catalog as apply() left them.';
+  'Tables that hold people. parent_id and via_columns: a child row belongs to its parent''s subject. joint_columns: links to further persons whom a row is about, each to what via_columns refers to. original: what unprotect() puts back. fingerprint: the controls in the catalog as apply() left them. known_as: its name, when apply() or end_reshape() last saw it.';
 
 create table gdpr_internal.control (
   table_id smallint not null references gdpr_internal.protected_table,
@@ -140,6 +141,50 @@ create type gdpr_internal.erased_fact as (
 );
 comment on type gdpr_internal.erased_fact is
   'What erasure did with rows of a person in a table. what: deleted, anonymised, spared (anonymised, as rows that stay refer to them), kept (until), passed_on (to the other person of a joint row), unlinked (rows of others that referred to one), review (rows that stay with free text in column_name; row_keys).';
+
+-- 00_foundation/11_shapes.sql
+-- [state] The shape of protected tables: what their columns are called, what they were called, whose change is under way.
+-- GDPR Art. 5(2), Art. 25. Written by gdpr.apply(), gdpr.reshape() and gdpr.end_reshape() only.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.known_column (
+  table_id smallint not null references gdpr_internal.protected_table on delete cascade,
+  position smallint not null,
+  column_name name not null,
+  hidden boolean not null,
+  primary key (table_id, position)
+);
+comment on table gdpr_internal.known_column is
+  'The columns of protected tables, all of them, as apply() or end_reshape() last saw them: by its position a column is found again that has another name now. hidden: came after the table was protected, and no policy has classified it.';
+
+create table gdpr_internal.former_name (
+  id bigint generated always as identity primary key,
+  table_id smallint not null references gdpr_internal.protected_table,
+  position smallint,
+  name text not null,
+  became text,
+  column_id integer,
+  original_type text,
+  special text,
+  withheld boolean not null default false,
+  until timestamptz not null,
+  recorded_by text not null default session_user
+);
+create index former_name_of on gdpr_internal.former_name (table_id, name, until);
+comment on table gdpr_internal.former_name is
+  'What tables (position null) and columns were called until when, and what they became (null: the column was dropped): audit records, holds and ciphertext from before are read by it. column_id, original_type, special: of a dropped column that was classified. withheld: it was about somebody else than the row''s person.';
+
+create table gdpr_internal.reshape (
+  table_id smallint primary key references gdpr_internal.protected_table,
+  neighbours smallint[] not null,
+  drifted boolean not null,
+  defaults jsonb not null,
+  retyped name[] not null default '{}',
+  closing boolean not null default false
+);
+comment on table gdpr_internal.reshape is
+  'Tables whose controls are off in the transaction that reads this: no transaction can commit a row. neighbours: other tables whose generated code names this one, and whose controls were as apply() left them. drifted: those of the table itself were not. defaults: of its columns, by position, as they were. retyped: encrypted columns of which gdpr.retype() changed the type.';
 
 -- 00_foundation/12_tokens.sql
 -- [state] One-time tokens: the secrets in links that are sent to persons.
