@@ -331,3 +331,22 @@ def test_plain_ddl_cannot_take_ciphertext_out_of_its_column(world: World) -> Non
     world.run("postgres", "alter table crm.customer enable always trigger zzz_gdpr_40_change")
     with refused("PR404", "tampered"):
         world.run("crm_app", "select phone from gdpr_clear.customer where id = 1")
+
+
+def test_statements_mean_what_they_mean_to_the_caller_and_nothing_else(world: World) -> None:
+    world.plant_thief()
+    world.run(
+        "mallory",
+        "create function mal.set_config(text, text, boolean) returns text language sql as"
+        " 'select mal.thief()::text'; grant execute on all functions in schema mal to public",
+    )
+    with world.login("db_owner") as owner:
+        owner.execute("set search_path = mal, pg_catalog, crm")
+        owner.execute(
+            "select * from gdpr.reshape('crm.customer', array["
+            "'alter table customer rename city to town',"
+            "'alter table customer rename town to place'])"
+        )
+        assert owner.execute("show search_path").fetchall() == [("mal, pg_catalog, crm",)]
+    assert world.loot() == []
+    assert world.run("crm_app", "select place from gdpr_clear.customer where id = 1") == [("Ulm",)]

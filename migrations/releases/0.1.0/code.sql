@@ -6544,9 +6544,9 @@ begin
   perform gdpr.reshape(p_table);
   foreach v_statement in array p_statements loop
     -- names mean what they mean to the caller; the setting ends with this function
-    perform set_config('search_path', p_path, true);
+    perform pg_catalog.set_config('search_path', p_path, true);
     execute v_statement;
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   end loop;
   return query select * from gdpr.end_reshape(p_table);
 end
