@@ -341,7 +341,7 @@ begin
   for v_function in
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
-      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table)
+      and p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'seal_' || p_table, 'audit_' || p_table)
   loop
     execute format('drop function %s', v_function);
   end loop;

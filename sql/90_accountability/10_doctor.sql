@@ -15,7 +15,8 @@ begin atomic
     select t.id, t.relation, t.mode, t.definition, t.fingerprint, t.parent_id is not null as child, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    -- one that is being enabled has not all of it yet: see doctor_enabling()
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
   ),
   relations as (
     select l.id, l.relation, l.mode, l.child, r.r as part
@@ -282,7 +283,7 @@ begin
     select t.id, t.relation, c.reltuples
     from gdpr_internal.protected_table as t
     join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
     order by t.relation::text
   loop
     object := v_table.relation::text;
@@ -377,6 +378,8 @@ begin
     select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_retention()
+    union all
+    select * from gdpr_internal.doctor_enabling()
     union all
     select * from gdpr_internal.doctor_requests()
     union all
