@@ -271,6 +271,28 @@ begin atomic
 end;
 comment on function gdpr_policy.next_of(regclass) is 'What comes next in the enabling of a table; nulls for one that is not being enabled.';
 
+create or replace function gdpr_policy.unfinished(p_role name)
+returns table (relation regclass, action text, statement text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.relation, n.action, n.statement, n.kind
+  from (
+    select t.relation
+    from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    join pg_class as c on c.oid = t.relation
+    where pg_has_role(p_role, c.relowner, 'usage')
+    order by e.started_at, t.id
+    limit 1
+  ) as t
+  cross join lateral gdpr_internal.table_next(t.relation) as n;
+end;
+comment on function gdpr_policy.unfinished(name) is 'What comes next in the enabling that a role has begun, or may go on with; no row without one.';
+
 create or replace function gdpr_policy.enabling_order(p_policy jsonb, p_role name)
 returns table (name text, relation regclass, definition jsonb, state text, obstacle text)
 language plpgsql
@@ -279,12 +301,15 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  -- read once: a call in the query would be made again wherever the query uses it
+  v_tables jsonb := (gdpr_internal.read_policy(p_policy)).policy -> 'tables';
 begin
   return query
   select n.key, o.relation, o.definition,
     case when t.id is null then 'new' else coalesce(gdpr_internal.enabling_state(t.id), 'protected') end,
     gdpr_internal.batch_obstacle(p_role, o.relation, o.definition)
-  from gdpr_internal.table_order((gdpr_internal.read_policy(p_policy)).policy -> 'tables') as o
+  from gdpr_internal.table_order(v_tables) as o
   join jsonb_object_keys(p_policy -> 'tables') as n (key) on gdpr_internal.find_table(n.key) = o.relation
   left join gdpr_internal.protected_table as t on t.relation = o.relation and t.unprotected_at is null
   order by o.n;
@@ -304,12 +329,21 @@ set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
+  v_order jsonb;
   v_table record;
   v_done jsonb;
 begin
-  select jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(t.key, t.value), '{}')) into v_done
-  from jsonb_each(coalesce(p_policy -> 'tables', '{}')) as t
-  join gdpr_policy.enabling_order(p_policy, current_user) as o on o.name = t.key and o.state = 'protected';
+  -- what was begun comes to its end first; its definition stands in the register
+  select n.relation::text, n.action, n.statement, n.kind into object, action, statement, kind from gdpr_policy.unfinished(current_user) as n;
+  if found then
+    return next;
+    return;
+  end if;
+  select
+    jsonb_agg(o),
+    jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(o.name, p_policy -> 'tables' -> o.name) filter (where o.state = 'protected'), '{}'))
+  into v_order, v_done
+  from gdpr_policy.enabling_order(p_policy, current_user) as o;
   if exists (select from gdpr.plan(v_done)) then
     object := 'policy';
     action := 'purposes, roles, and tables protected before';
@@ -318,13 +352,13 @@ begin
     return next;
     return;
   end if;
-  for v_table in select * from gdpr_policy.enabling_order(p_policy, current_user) loop
-    continue when v_table.state = 'protected';
+  for v_table in
+    select o.* from jsonb_to_recordset(v_order) as o (name text, relation regclass, definition jsonb, state text, obstacle text)
+  loop
+    continue when v_table.state <> 'new';
     object := v_table.relation::text;
     kind := 'transaction';
-    if v_table.state <> 'new' then
-      select n.action, n.statement, n.kind into action, statement, kind from gdpr_policy.next_of(v_table.relation) as n;
-    elsif v_table.obstacle is null then
+    if v_table.obstacle is null then
       action := 'register, add columns';
       statement := format('select gdpr_policy.begin_enabling(%L, %L)', v_table.relation, v_table.definition);
     else
@@ -337,7 +371,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_step(jsonb) is
-  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
+  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on; a table whose enabling was begun comes first, whatever the policy says of it. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
 
 create or replace function gdpr_internal.put_enabling(p_role name, p_relation regclass, p_state text)
 returns void

@@ -4981,6 +4981,28 @@ begin atomic
 end;
 comment on function gdpr_policy.next_of(regclass) is 'What comes next in the enabling of a table; nulls for one that is not being enabled.';
 
+create or replace function gdpr_policy.unfinished(p_role name)
+returns table (relation regclass, action text, statement text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.relation, n.action, n.statement, n.kind
+  from (
+    select t.relation
+    from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    join pg_class as c on c.oid = t.relation
+    where pg_has_role(p_role, c.relowner, 'usage')
+    order by e.started_at, t.id
+    limit 1
+  ) as t
+  cross join lateral gdpr_internal.table_next(t.relation) as n;
+end;
+comment on function gdpr_policy.unfinished(name) is 'What comes next in the enabling that a role has begun, or may go on with; no row without one.';
+
 create or replace function gdpr_policy.enabling_order(p_policy jsonb, p_role name)
 returns table (name text, relation regclass, definition jsonb, state text, obstacle text)
 language plpgsql
@@ -4989,12 +5011,15 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  -- read once: a call in the query would be made again wherever the query uses it
+  v_tables jsonb := (gdpr_internal.read_policy(p_policy)).policy -> 'tables';
 begin
   return query
   select n.key, o.relation, o.definition,
     case when t.id is null then 'new' else coalesce(gdpr_internal.enabling_state(t.id), 'protected') end,
     gdpr_internal.batch_obstacle(p_role, o.relation, o.definition)
-  from gdpr_internal.table_order((gdpr_internal.read_policy(p_policy)).policy -> 'tables') as o
+  from gdpr_internal.table_order(v_tables) as o
   join jsonb_object_keys(p_policy -> 'tables') as n (key) on gdpr_internal.find_table(n.key) = o.relation
   left join gdpr_internal.protected_table as t on t.relation = o.relation and t.unprotected_at is null
   order by o.n;
@@ -5014,12 +5039,21 @@ set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
+  v_order jsonb;
   v_table record;
   v_done jsonb;
 begin
-  select jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(t.key, t.value), '{}')) into v_done
-  from jsonb_each(coalesce(p_policy -> 'tables', '{}')) as t
-  join gdpr_policy.enabling_order(p_policy, current_user) as o on o.name = t.key and o.state = 'protected';
+  -- what was begun comes to its end first; its definition stands in the register
+  select n.relation::text, n.action, n.statement, n.kind into object, action, statement, kind from gdpr_policy.unfinished(current_user) as n;
+  if found then
+    return next;
+    return;
+  end if;
+  select
+    jsonb_agg(o),
+    jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(o.name, p_policy -> 'tables' -> o.name) filter (where o.state = 'protected'), '{}'))
+  into v_order, v_done
+  from gdpr_policy.enabling_order(p_policy, current_user) as o;
   if exists (select from gdpr.plan(v_done)) then
     object := 'policy';
     action := 'purposes, roles, and tables protected before';
@@ -5028,13 +5062,13 @@ begin
     return next;
     return;
   end if;
-  for v_table in select * from gdpr_policy.enabling_order(p_policy, current_user) loop
-    continue when v_table.state = 'protected';
+  for v_table in
+    select o.* from jsonb_to_recordset(v_order) as o (name text, relation regclass, definition jsonb, state text, obstacle text)
+  loop
+    continue when v_table.state <> 'new';
     object := v_table.relation::text;
     kind := 'transaction';
-    if v_table.state <> 'new' then
-      select n.action, n.statement, n.kind into action, statement, kind from gdpr_policy.next_of(v_table.relation) as n;
-    elsif v_table.obstacle is null then
+    if v_table.obstacle is null then
       action := 'register, add columns';
       statement := format('select gdpr_policy.begin_enabling(%L, %L)', v_table.relation, v_table.definition);
     else
@@ -5047,7 +5081,7 @@ begin
 end
 $function$;
 comment on function gdpr.next_step(jsonb) is
-  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
+  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on; a table whose enabling was begun comes first, whatever the policy says of it. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
 
 create or replace function gdpr_internal.put_enabling(p_role name, p_relation regclass, p_state text)
 returns void
@@ -5477,6 +5511,100 @@ from gdpr_internal.enabling as e
 join gdpr_internal.protected_table as t on t.id = e.table_id;
 comment on view gdpr.enabling is
   'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state.';
+
+-- 00_foundation/86_estimate.sql
+-- [code] What protecting the tables of a policy will take: rows, time, room, and whether the application can go on.
+-- GDPR Art. 25. Called by: gdprdb policy plan and apply, before anything is done.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.estimate_rows(p_relation regclass)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    -- 100 rows in a block: what nobody has counted is guessed
+    when sum(c.relpages) filter (where c.reltuples >= 0) > 0
+      then (sum(c.reltuples) filter (where c.reltuples >= 0) / sum(c.relpages) filter (where c.reltuples >= 0))::float8
+    else 100
+  end * (sum(pg_relation_size(c.oid)) / current_setting('block_size')::integer)::float8
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_class as c on c.oid = r.r and c.relkind = 'r';
+end;
+comment on function gdpr_internal.estimate_rows(regclass) is 'About how many rows a table has, from its size and its statistics.';
+
+create or replace function gdpr_policy.estimates(p_policy jsonb, p_role name)
+returns table (object text, rows bigint, method text, reason text, seconds bigint, room bigint, wal bigint, lock text, rewrite boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_values integer;
+  v_digests integer;
+  v_indexes integer;
+  v_bytes bigint;
+  v_passes integer;
+  v_time interval;
+begin
+  for v_table in
+    select o.* from gdpr_policy.enabling_order(p_policy, p_role) as o where o.state <> 'protected'
+  loop
+    object := v_table.relation::text;
+    rows := gdpr_internal.estimate_rows(v_table.relation);
+    select count(*) filter (where c.value ->> 'encrypt' <> 'no'), count(*) filter (where c.value ? 'identifier' or c.value ->> 'encrypt' = 'searchable')
+    into v_values, v_digests
+    from jsonb_each(v_table.definition -> 'columns') as c;
+    select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
+    v_bytes := pg_table_size(v_table.relation);
+    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.definition) then 2 else 1 end;
+    reason := v_table.obstacle;
+    if reason is null then
+      method := 'batches';
+      lock := 'ACCESS EXCLUSIVE for moments';
+      rewrite := false;
+    else
+      method := 'at once';
+      lock := 'ACCESS EXCLUSIVE all the time';
+      rewrite := true;
+      v_passes := 1;
+    end if;
+    begin
+      v_time := gdpr_internal.time_person(v_values, v_digests);
+      -- besides: each time a row is written, its index entries, and vacuum
+      seconds := ceil(rows * (extract(epoch from v_time) + v_passes * (15 + 3 * (v_indexes + 1)) / 1e6));
+    exception when others then
+      -- a key that is locked or missing: the plan says so, too
+      seconds := null;
+    end;
+    -- by person: number, key, source, bases (700 bytes with their indexes), identifiers (150); by row: six columns, and for each
+    -- ciphertext header, IV and MAC in base64 (120)
+    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case when reason is null then 5 else 1 end;
+    wal := rows * (1100 + 250 * v_digests + 120 * v_values + v_passes * (100 + 80 * (v_indexes + 1))) + v_passes * v_bytes;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.estimates(jsonb, name) is 'See gdpr.estimate(); takes the role that would apply the policy.';
+
+create or replace function gdpr.estimate(p_policy jsonb)
+returns table (object text, rows bigint, method text, reason text, seconds bigint, room bigint, wal bigint, lock text, rewrite boolean)
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
+end;
+comment on function gdpr.estimate(jsonb) is
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once, with the reason; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
 
 -- 10_collection/30_canonical.sql
 -- [code] Canonical forms: when two spellings are the same identifier.
@@ -11864,6 +11992,55 @@ begin
 end
 $function$;
 comment on function gdpr_internal.drop_seal(smallint) is 'Drops the trigger function of a table''s enabling.';
+
+-- 40_protection/57_time_person.sql
+-- [code] How long this machine takes for one person: the sample behind gdpr.estimate().
+-- GDPR Art. 25. Called by: gdpr.estimate().
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.time_person(p_values integer, p_digests integer)
+returns interval
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_rounds constant integer := 200;
+  v_keys gdpr_internal.keyring;
+  v_claim gdpr_internal.claim;
+  v_start timestamptz;
+  v_time interval;
+begin
+  v_keys := gdpr_internal.keyring();
+  begin
+    for v_n in 1 .. 2 * v_rounds loop
+      if v_n = v_rounds then
+        -- the first half warms up
+        v_start := clock_timestamp();
+      end if;
+      v_claim := gdpr_internal.new_subject(v_keys, 0::smallint, -v_n, gen_random_uuid(), '{"kind": "before_gdprdb"}');
+      for v_digest in 1 .. p_digests loop
+        insert into gdpr_internal.identifier (digest, kind, subject_id)
+        values (gdpr_internal.keyed_digest(v_keys.digest_key, 'estimate', format('%s %s', v_n, v_digest)), 'estimate', -v_n);
+      end loop;
+      for v_value in 1 .. p_values loop
+        perform gdpr_internal.seal_value(v_claim.data_key, gdpr_internal.gen_random_bytes(16), -v_n, 0, 'somebody@example.com');
+      end loop;
+    end loop;
+    v_time := (clock_timestamp() - v_start) / v_rounds;
+    raise exception using errcode = 'PR000';
+  exception when sqlstate 'PR000' then
+    null;
+  end;
+  return v_time;
+end
+$function$;
+comment on function gdpr_internal.time_person(integer, integer) is
+  'How long this machine takes for one person with so many encrypted values and identifiers, by making some and taking them back.';
 
 -- 40_protection/58_guards.sql
 -- [code] Triggers that refuse what row security cannot see.
@@ -24999,7 +25176,7 @@ grant execute on function
   gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
 
 grant execute on function
-  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer) to gdpr_admin;
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
@@ -25165,6 +25342,7 @@ grant execute on function
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function
