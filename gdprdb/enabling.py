@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,8 @@ def _settings(connection: psycopg.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if not connection.closed:
+        # where the server is gone, that is what the caller has to hear of
+        with suppress(psycopg.OperationalError):
             connection.execute("reset lock_timeout")
             connection.execute("reset synchronous_commit")
 
