@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from gdprdb.errors import GdprdbError
 
 #: How long a batch may take, in seconds: what it holds, others wait for.
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.08
 
 #: How long to wait for a lock, and to keep everybody behind waiting, before trying again.
 LOCK_TIMEOUT = "50ms"

@@ -69,7 +69,7 @@ begin atomic
   select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
 end;
 comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
-  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written.';
+  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
 
 create or replace function gdpr.backfill(
   p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
@@ -81,16 +81,12 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_work record := gdpr_policy.enabling_work(p_table);
+  v_work record;
   v_left boolean;
 begin
   rows := 0;
-  state := v_work.state;
-  if v_work.condition is null then
-    return;
-  end if;
+  -- first: who held this row until now may have come to the end
   block := gdpr_policy.take_blocks(p_table, p_blocks);
-  -- whoever held the row until now may have gone on
   v_work := gdpr_policy.enabling_work(p_table);
   state := v_work.state;
   if v_work.condition is null then

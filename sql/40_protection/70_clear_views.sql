@@ -91,7 +91,7 @@ begin
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
         else format(
-          '  (%s)::%s as %I',
+          '  (%s)::%s%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
               'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
@@ -99,7 +99,13 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          c.original_type, a.attname
+          c.original_type,
+          -- or it would be that of the encoding's name in convert_from(): sorted otherwise, and another type to prepared statements
+          (
+            select ' collate ' || coalesce(c.original ->> 'collation', 'pg_catalog."default"')
+            from pg_type as y where y.oid = to_regtype(c.original_type) and y.typcollation <> 0
+          ),
+          a.attname
         )
       end, E',\n' order by a.attnum
     )

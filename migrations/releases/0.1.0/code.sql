@@ -5436,7 +5436,7 @@ begin atomic
   select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
 end;
 comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
-  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written.';
+  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
 
 create or replace function gdpr.backfill(
   p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
@@ -5448,16 +5448,12 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_work record := gdpr_policy.enabling_work(p_table);
+  v_work record;
   v_left boolean;
 begin
   rows := 0;
-  state := v_work.state;
-  if v_work.condition is null then
-    return;
-  end if;
+  -- first: who held this row until now may have come to the end
   block := gdpr_policy.take_blocks(p_table, p_blocks);
-  -- whoever held the row until now may have gone on
   v_work := gdpr_policy.enabling_work(p_table);
   state := v_work.state;
   if v_work.condition is null then
@@ -14682,7 +14678,7 @@ begin
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
         else format(
-          '  (%s)::%s as %I',
+          '  (%s)::%s%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
               'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
@@ -14690,7 +14686,13 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          c.original_type, a.attname
+          c.original_type,
+          -- or it would be that of the encoding's name in convert_from(): sorted otherwise, and another type to prepared statements
+          (
+            select ' collate ' || coalesce(c.original ->> 'collation', 'pg_catalog."default"')
+            from pg_type as y where y.oid = to_regtype(c.original_type) and y.typcollation <> 0
+          ),
+          a.attname
         )
       end, E',\n' order by a.attnum
     )
