@@ -31,6 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gdprdb import enabling, migrate
+from gdprdb.dsn import one
+from gdprdb.errors import GdprdbError
 from gdprdb.server import Cluster
 
 OUT = Path(__file__).parent / "out"
@@ -46,7 +48,7 @@ TOUCHED = 20_000
 
 SETTINGS = {
     "shared_buffers": "1GB",
-    "max_wal_size": "4GB",
+    "max_wal_size": "2GB",
     "maintenance_work_mem": "256MB",
     "wal_compression": "on",
     "restart_after_crash": "off",
@@ -100,6 +102,7 @@ class Writer:
         writes: how many statements in each phase.
         known: e-mail and city of the rows it touched, as the server confirmed them; None: deleted.
         failed: errors but those of a server that was killed.
+        unknown: rows of which the server was killed before it confirmed what happened to them.
         locked: the longest wait for a lock in each phase, in seconds, as seen from outside.
         reasons: what statements waited for that took too long, by hundredths of seconds.
     """
@@ -113,6 +116,7 @@ class Writer:
     writes: Counter[str] = field(default_factory=Counter)
     known: dict[int, tuple[str, str] | None] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    unknown: set[int] = field(default_factory=set)
     locked: dict[str, float] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -159,8 +163,11 @@ class Writer:
     def _write(self, connection: psycopg.Connection, dice: random.Random) -> None:
         key = 1 + dice.randrange(TOUCHED) * (self.rows // TOUCHED or 1) % self.rows
         number = dice.randrange(1_000_000_000)
-        before = self.known.pop(key, (f"person.{key}@example.com", "Hamburg"))
+        if key in self.unknown:
+            return
+        before = self.known.get(key, (f"person.{key}@example.com", "Hamburg"))
         after: tuple[str, str] | None
+        parameters: list[object]
         if before is None:
             after = None
             statement, parameters = (
@@ -183,9 +190,11 @@ class Writer:
         began = time.monotonic()
         try:
             connection.execute(statement.encode(), parameters)
-        finally:
-            if connection.closed:
-                self.known.pop(key, None)
+        except psycopg.OperationalError:
+            # done or not: nobody knows
+            self.unknown.add(key)
+            self.known.pop(key, None)
+            raise
         seconds = time.monotonic() - began
         self.known[key] = after
         self.writes[phase] += 1
@@ -216,7 +225,23 @@ def _runs(process: int) -> bool:
         return False
 
 
-class _Killed(Exception):
+def _start(cluster: Cluster) -> None:
+    """Start the server again, however long it takes to recover."""
+    with contextlib.suppress(GdprdbError):
+        cluster.start()
+    deadline = time.monotonic() + 1800
+    while True:
+        try:
+            psycopg.connect(cluster.dsn()).close()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+class _KilledError(Exception):
     """The server was killed."""
 
 
@@ -238,12 +263,11 @@ def _enable(cluster: Cluster, writer: Writer, kill_at: float | None, say: Any) -
         else:
             if time.monotonic() > told + 20:
                 told = time.monotonic()
-                say(
-                    f"  block {what.block:,} of {what.blocks:,}, {what.rows} rows, {what.seconds * 1000:.0f} ms"
-                )
+                took = round(what.seconds * 1000)
+                say(f"  block {what.block:,} of {what.blocks:,}: {what.rows} rows, {took} ms")
             if kill_at is not None and what.block > kill_at * what.blocks and "persons" in action:
                 _kill(cluster)
-                raise _Killed
+                raise _KilledError
 
     with psycopg.connect(cluster.dsn("bench", "owner"), autocommit=True) as connection:
         enabling.run(connection, Jsonb(POLICY), watch)
@@ -305,10 +329,10 @@ def measure(rows: int, console: Console, *, kill: bool) -> dict[str, Any]:
         seconds: dict[str, float] = {}
         try:
             seconds = _enable(cluster, writer, 0.5 if kill else None, say)
-        except _Killed:
+        except _KilledError:
             say(f"{time.strftime('%H:%M:%S')} the server was killed")
             writer.phase = "away"
-            cluster.start()
+            _start(cluster)
             say(f"{time.strftime('%H:%M:%S')} it is back")
             for action, more in _enable(cluster, writer, None, say).items():
                 seconds[action] = seconds.get(action, 0) + more
@@ -342,9 +366,7 @@ def _look(cluster: Cluster, writer: Writer, before: dict[str, Any]) -> dict[str,
         left = owner.execute("select count(*) from gdpr.plan(%s)", [Jsonb(POLICY)]).fetchone()
     with psycopg.connect(cluster.dsn("bench"), autocommit=True) as admin:
         after = _facts(admin)
-        (wal,) = admin.execute(
-            "select pg_wal_lsn_diff(%s, %s)", [after["lsn"], before["lsn"]]
-        ).fetchone() or [None]
+        (wal,) = one(admin, "select pg_wal_lsn_diff(%s, %s)", [after["lsn"], before["lsn"]])
         (plain, unclaimed, keyless) = (
             admin.execute(
                 "select count(*) filter (where not starts_with(email, 'gdpr1:') or not"

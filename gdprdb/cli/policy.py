@@ -19,6 +19,9 @@ from gdprdb.errors import FINDINGS
 #: Rows from which on a table is protected in batches.
 LARGE = 100_000
 
+#: Rows from which on it is told what protecting a table takes.
+WORTH_A_WORD = 10_000
+
 #: Seconds from which on people count in minutes; bytes of a kB; from where on decimals say nothing.
 MINUTES, KILO, TENS = 120, 1024, 10
 
@@ -127,9 +130,11 @@ def _batched(ahead: Rows) -> list[dict[str, Any]]:
 
 
 def _foresee(ahead: Rows) -> None:
-    """Tell people what protecting each table will take."""
+    """Tell people what protecting each table will take, where that is worth a word."""
     for values in ahead.rows:
         row = dict(zip(ahead.columns, values, strict=True))
+        if row["rows"] < WORTH_A_WORD:
+            continue
         seconds = row["seconds"]
         say(
             f"{row['object']}: about {row['rows']:,} rows, "

@@ -18,7 +18,7 @@ from gdprdb import enabling, migrate
 from gdprdb.server import Cluster
 from tests.attacks.test_crashes import kill
 from tests.capabilities.crm import findings, plan, refused
-from tests.capabilities.enabling import POLICY, ROWS, TABLES, clear, finish, state, take, until
+from tests.capabilities.enabling import POLICY, ROWS, TABLES, clear, finish, take, until
 from tests.support import OWNER, Clone, Database
 
 #: Kills; GDPRDB_TEST_KILLS=20 is the long run.

@@ -42,11 +42,13 @@ grant usage on all sequences in schema shop to crm_app;
 
 ROWS = """
 insert into shop.buyer (email, login, phone, nickname)
-select 'Buyer' || n || '@Example.com', 'login' || n, case when n % 3 > 0 then '+49 711 ' || n end, case when n % 2 = 0 then '' else 'Ä' || n end
+select 'Buyer' || n || '@Example.com', 'login' || n, case when n % 3 > 0 then '+49 711 ' || n end,
+  case when n % 2 = 0 then '' else 'Ä' || n end
 from generate_series(1, 40) as n;
 update shop.buyer set city = null where id = 7;
 insert into shop.purchase (buyer_id, note)
-select case when n % 10 > 0 then 1 + n % 40 end, case when n % 4 > 0 then 'note ' || n end from generate_series(1, 60) as n;
+select case when n % 10 > 0 then 1 + n % 40 end, case when n % 4 > 0 then 'note ' || n end
+from generate_series(1, 60) as n;
 """
 
 POLICY: dict[str, Any] = one_table(
@@ -132,8 +134,8 @@ def finish(db: Database, policy: dict[str, Any] | None = None) -> None:
 CATALOG = """
 select * from gdpr_internal.controls(%(table)s::text::regclass)
 union all
-select format('attribute %%s %%s %%s %%s %%s', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
-  a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
+select format('attribute %%s %%s %%s %%s %%s', a.attnum, a.attname,
+  format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
 from pg_attribute as a
 left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where a.attrelid = %(table)s::text::regclass and a.attnum > 0
@@ -169,13 +171,15 @@ EVIDENCE = """
 select (select count(*) from gdpr_internal.subject where erased_at is null),
   (select count(*) from gdpr_internal.subject_key),
   (select jsonb_agg(to_jsonb(i) order by i.digest) from (
-    select digest, kind, bare_digest, by_match, retired_at is null as held from gdpr_internal.identifier
+    select digest, kind, bare_digest, by_match, retired_at is null as held
+    from gdpr_internal.identifier
   ) as i),
   (select jsonb_agg(to_jsonb(s) order by to_jsonb(s)) from (
     select table_id, event, kind, details, count(*) from gdpr_internal.source group by 1, 2, 3, 4
   ) as s),
   (select jsonb_agg(to_jsonb(b) order by to_jsonb(b)) from (
-    select purpose_id, basis, reason, by_table, count(*) from gdpr_internal.basis_record group by 1, 2, 3, 4
+    select purpose_id, basis, reason, by_table, count(*)
+    from gdpr_internal.basis_record group by 1, 2, 3, 4
   ) as b)
 """
 
