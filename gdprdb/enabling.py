@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from gdprdb.dsn import one
 from gdprdb.errors import GdprdbError
 
 #: How long a batch may take, in seconds: what it holds, others wait for.
@@ -114,7 +115,8 @@ def run(
         How many steps it took.
 
     Raises:
-        GdprdbError: a UNIQUE column got values meanwhile that its digest takes for one.
+        GdprdbError: somebody else is at it; or a UNIQUE column got values meanwhile that its
+            digest takes for one.
     """
     steps = 0
     with _settings(connection):
@@ -132,7 +134,13 @@ def run(
 
 @contextmanager
 def _settings(connection: psycopg.Connection) -> Iterator[None]:
-    """What is lost with the server is done again: nobody has to wait for the disk."""
+    """One at a time; what is lost with the server is done again, so nobody waits for the disk."""
+    (free,) = one(connection, "select pg_try_advisory_lock(hashtextextended('gdpr.enabling', 0))")
+    if not free:
+        raise GdprdbError(
+            "somebody else is enabling tables of this database",
+            hint="gdpr.enabling shows how far it is; the session may also be one that was left.",
+        )
     connection.execute("set synchronous_commit = off")
     connection.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
     try:
@@ -140,6 +148,7 @@ def _settings(connection: psycopg.Connection) -> Iterator[None]:
     finally:
         # where the server is gone, that is what the caller has to hear of
         with suppress(psycopg.OperationalError):
+            connection.execute("select pg_advisory_unlock(hashtextextended('gdpr.enabling', 0))")
             connection.execute("reset lock_timeout")
             connection.execute("reset synchronous_commit")
 

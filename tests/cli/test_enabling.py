@@ -62,6 +62,15 @@ def test_in_batches(run: Run, shop: Database, file: str) -> None:
     ) == [(0,)]
 
 
+def test_two_do_not_get_in_each_others_way(run: Run, shop: Database, file: str) -> None:
+    other = shop.connect()
+    other.execute("select pg_advisory_lock(hashtextextended('gdpr.enabling', 0))")
+    refused = run("policy", "apply", file, "--batches", "--yes")
+    assert refused.code == 1
+    assert "somebody else is enabling tables" in refused.err
+    assert shop.rows("select * from gdpr.enabling") == []
+
+
 def test_large_tables_go_in_batches_and_what_it_takes_is_told(
     run: Run, shop: Database, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
