@@ -252,3 +252,32 @@ def test_a_killed_server_loses_nothing_and_goes_on(house: Database, n: int) -> N
     house.rows("select gdpr.unprotect('shop.purchase'), gdpr.unprotect('shop.buyer')")
     again = house.rows(f"select {columns} from shop.buyer order by id", user="postgres")
     assert again == before
+
+
+def test_many_bring_an_identifier_that_is_somebodys(shop: Database) -> None:
+    """A telephone that a family shares, in rows that come at once: nobody waits in a circle."""
+    finish(shop)
+    errors: list[str] = []
+
+    def insert(number: int) -> None:
+        with psycopg.connect(shop.dsn("crm_app"), autocommit=True) as app:
+            for n in range(15):
+                try:
+                    app.execute(
+                        "insert into gdpr_clear.buyer (email, phone) values (%s, '+49 711 5')",
+                        [f"family{number}.{n}@example.com"],
+                    )
+                except psycopg.Error as error:
+                    errors.append(str(error))
+
+    threads = [threading.Thread(target=insert, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert shop.rows(
+        "select count(*) from gdpr_internal.identifier where kind = 'phone'"
+        " and subject_id is not null",
+        user="postgres",
+    ) == [(27,)]
