@@ -7,10 +7,10 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs freeze clean
+.PHONY: help demo test lint bench bench-enabling docs freeze clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## protect a CRM and watch it work (ROWS=5000, KEEP=1)
 	@$(RUN) -m gdprdb demo $(if $(ROWS),--rows $(ROWS)) $(if $(KEEP),--keep)
@@ -27,6 +27,9 @@ bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, 
 	@QUICK=$(QUICK) RECORDS=$(RECORDS) $(RUN) -m bench.audit
 	@QUICK=$(QUICK) $(RUN) -m bench.orm
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.reads
+
+bench-enabling: $(READY) ## protect 10,000,000 rows while they are written (QUICK=1: 100,000)
+	@QUICK=$(QUICK) $(RUN) -m bench.enabling
 
 docs: $(READY) ## write the reference pages from the database's own comments
 	@$(RUN) docs/build.py

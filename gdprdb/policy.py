@@ -88,6 +88,28 @@ def reshape(
     return connection.execute("select * from gdpr.end_reshape()")
 
 
+def estimate(connection: psycopg.Connection, path: Path) -> psycopg.Cursor[tuple[Any, ...]]:
+    """What protecting the policy's tables would take: rows, time, room, in batches or at once.
+
+    Args:
+        connection: as an administrator who owns the tables.
+        path: the policy file.
+
+    Raises:
+        RefusedError: the policy is refused; the details name file, line and problem.
+    """
+    return _call(connection, "select * from gdpr.estimate(%s)", path)
+
+
+def document(path: Path) -> Jsonb:
+    """A policy file as the database takes it.
+
+    Args:
+        path: the policy file.
+    """
+    return Jsonb(load(path), dumps=_dumps)
+
+
 def locate(text: str, names: list[str]) -> int | None:
     """The line of a TOML text where something is said, counted from 1.
 
@@ -112,9 +134,9 @@ def locate(text: str, names: list[str]) -> int | None:
 def _call(
     connection: psycopg.Connection, statement: str, path: Path
 ) -> psycopg.Cursor[tuple[Any, ...]]:
-    document = load(path)
+    new = document(path)
     try:
-        return connection.execute(statement.encode(), [Jsonb(document, dumps=_dumps)])
+        return connection.execute(statement.encode(), [new])
     except psycopg.Error as error:
         if error.sqlstate != _REFUSED:
             raise

@@ -85,6 +85,9 @@ REVIEWED = {
     # words through format('%L'); only gdprdb's owners may call them.
     ("gdpr.apply", _RUNS),
     ("gdpr.unprotect", _RUNS),
+    ("gdpr.backfill", _RUNS),
+    ("gdpr_policy.finish_enabling", _RUNS),
+    ("gdpr_policy.run_step", _RUNS),
     ("gdpr_generated.define", _RUNS),
     ("gdpr_generated.drop_clear_view", _RUNS),
     ("gdpr_generated.drop_redacted_view", _RUNS),

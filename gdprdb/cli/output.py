@@ -16,7 +16,7 @@ import psycopg
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress, TaskID, track
 from rich.table import Table
 from rich.text import Text
 
@@ -130,6 +130,26 @@ def advancing(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda step: bar.advance(task, step)
+
+
+@contextmanager
+def following() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int], None]]]:
+    """Words and bars for people over works that come one after the other.
+
+    Yields:
+        What says a line; and what moves the bar of a work, given by its name, to how much of how
+        much is done.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Progress(console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def move(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield lambda line: console.print(line, markup=False), move
 
 
 def report(failure: Explanation) -> None:

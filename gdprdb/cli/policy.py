@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+import psycopg
 import rich_click as click
 
+from gdprdb import enabling
 from gdprdb import policy as policies
 from gdprdb.cli.options import database, dry_run_option, dsn_option, go_ahead, yes_option
-from gdprdb.cli.output import Rows, fetched, output, say
+from gdprdb.cli.output import Rows, fetched, following, output, say
 from gdprdb.cli.output import show as show_rows
 from gdprdb.dsn import one
 from gdprdb.errors import FINDINGS
+
+#: Rows from which on a table is protected in batches.
+LARGE = 100_000
+
+#: Rows from which on it is told what protecting a table takes.
+WORTH_A_WORD = 10_000
+
+#: Seconds from which on people count in minutes; bytes of a kB; from where on decimals say nothing.
+MINUTES, KILO, TENS = 120, 1024, 10
 
 file_argument = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -37,36 +48,118 @@ def policy() -> None:
 def plan(dsn: str | None, file: Path) -> Rows:
     """Show the steps that applying FILE would take: statement, lock, rewrite. Changes nothing.
 
+    Beside them, what it would take: rows, time (from a sample), room on the disk, and whether
+    applications can go on meanwhile.
+
     Example:
 
         gdprdb policy plan policy.toml --format json
     """
     with database(dsn) as connection:
-        return fetched(policies.plan(connection, file))
+        steps = fetched(policies.plan(connection, file))
+        if steps.rows:
+            _foresee(fetched(policies.estimate(connection, file)))
+    return steps
 
 
 @policy.command()
 @dsn_option
 @file_argument
+@click.option(
+    "--batches/--at-once",
+    "batches",
+    default=None,
+    help="Protect tables while applications work, in batches, or in one transaction that locks"
+    f" them. By default in batches from {LARGE:,} rows on.",
+)
 @dry_run_option
 @yes_option
-def apply(dsn: str | None, file: Path, dry_run: bool, yes: bool) -> None:
-    """Bring the database to the policy in FILE, in one transaction.
+def apply(dsn: str | None, file: Path, batches: bool | None, dry_run: bool, yes: bool) -> None:
+    """Bring the database to the policy in FILE.
 
-    Shows the plan first. Applied again, the same policy changes nothing.
+    Shows the plan first. Applied again, the same policy changes nothing. Large tables are
+    protected in batches while applications work: stopped at any point, the same command goes on.
 
     Example:
 
         gdprdb policy apply policy.toml --yes
+
+        gdprdb policy apply policy.toml --batches
     """
     with database(dsn) as connection:
         steps = _outline(fetched(policies.plan(connection, file)))
+        if steps.rows:
+            ahead = fetched(policies.estimate(connection, file))
+            _foresee(ahead)
+            (unfinished,) = one(connection, "select exists (select from gdpr.enabling)")
     if not steps.rows:
         say("The database follows this policy: nothing to do.")
     elif go_ahead(steps, "Apply?", dry_run=dry_run, yes=yes):
+        if batches is None:
+            batches = unfinished or any(row["rows"] >= LARGE for row in _batched(ahead))
         with database(dsn) as connection:
-            done = len(policies.apply(connection, file).fetchall())
+            if batches:
+                done = _in_batches(connection, file)
+            else:
+                done = len(policies.apply(connection, file).fetchall())
         say(f"Applied: {done} steps.")
+
+
+def _in_batches(connection: psycopg.Connection, file: Path) -> int:
+    """Apply a policy step by step, each in a transaction of its own, with bars."""
+    connection.commit()
+    connection.autocommit = True
+    with following() as (line, move):
+
+        def watch(what: enabling.Step | enabling.Progress) -> None:
+            if isinstance(what, enabling.Step):
+                line(f"{what.object}: {what.action}")
+            else:
+                move(f"{what.step.object}: {what.step.action}", what.block, what.blocks)
+
+        try:
+            return enabling.run(connection, policies.document(file), watch)
+        except KeyboardInterrupt:
+            say("Stopped. Nothing is lost: the same command goes on.")
+            raise
+
+
+def _batched(ahead: Rows) -> list[dict[str, Any]]:
+    """The estimates of tables that can be protected in batches."""
+    rows = [dict(zip(ahead.columns, row, strict=True)) for row in ahead.rows]
+    return [row for row in rows if row["method"] == "batches"]
+
+
+def _foresee(ahead: Rows) -> None:
+    """Tell people what protecting each table will take, where that is worth a word."""
+    for values in ahead.rows:
+        row = dict(zip(ahead.columns, values, strict=True))
+        if row["rows"] < WORTH_A_WORD:
+            continue
+        seconds = row["seconds"]
+        say(
+            f"{row['object']}: about {row['rows']:,} rows, "
+            + ("time unknown (the key is locked)" if seconds is None else f"{_period(seconds)}")
+            + f", {_size(row['room'])} more on the disk, {_size(row['wal'])} of WAL; "
+            + (
+                "in batches, while applications work"
+                if row["method"] == "batches"
+                else f"locked all the time ({row['reason']})"
+            )
+            + "."
+        )
+
+
+def _period(seconds: int) -> str:
+    return f"{seconds} s" if seconds < MINUTES else f"{round(seconds / 60)} minutes"
+
+
+def _size(size: int) -> str:
+    units = iter(["B", "kB", "MB", "GB"])
+    number, unit = float(size), next(units)
+    while number >= KILO and unit != "GB":
+        number, unit = number / KILO, next(units)
+    return f"{number:.0f} {unit}" if number >= TENS else f"{number:.1f} {unit}"
 
 
 @policy.command()

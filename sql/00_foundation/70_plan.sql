@@ -434,6 +434,36 @@ $function$;
 comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
   'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
 
+create or replace function gdpr_internal.grant_steps(p_relation regclass, p_definition jsonb, p_old jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_schema name := (select n.nspname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation);
+begin
+  return query
+  select p_relation::text, 'let the machinery read and write', s.statement, null::text, false
+  from (values
+    (1, format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema)),
+    (2, format('grant select on table %s to gdpr_worker, gdpr_viewer', p_relation)),
+    -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
+    (3, format('grant update (gdpr_until) on table %s to gdpr_viewer', p_relation)),
+    (4, format('grant update, delete on table %s to gdpr_worker', p_relation))
+  ) as s (n, statement)
+  order by s.n;
+  if p_definition ? 'double_opt_in' or p_old ? 'double_opt_in' then
+    return query
+    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
+    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.grant_steps(regclass, jsonb, jsonb) is 'Steps that let the owners of gdprdb''s functions read and write a table.';
+
 create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
 returns setof gdpr_policy.step
 language plpgsql
@@ -448,9 +478,14 @@ declare
   v_changed boolean;
   v_rewrite boolean;
   v_columns text;
-  v_schema name;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if gdpr_internal.enabling_state(v_table.id) is not null then
+    return next row(
+      p_relation::text, 'finish enabling at once', format('select gdpr_policy.finish_enabling(%L)', p_relation), 'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return;
+  end if;
   v_new := v_table.id is null;
   v_changed := v_new or v_table.definition <> p_definition;
   if not v_changed and v_table.fingerprint is not distinct from gdpr_internal.fingerprint(p_relation) then
@@ -483,29 +518,7 @@ begin
     return next row(p_relation::text, 'add columns', format('alter table %s %s', p_relation, v_columns), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.encrypt_steps(p_relation, p_definition, v_table.definition);
-  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema), null, false
-  )::gdpr_policy.step;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
-  )::gdpr_policy.step;
-  -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant update (gdpr_until) on table %1$s to gdpr_viewer', p_relation), null, false
-  )::gdpr_policy.step;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
-  )::gdpr_policy.step;
-  if p_definition ? 'double_opt_in' or v_table.definition ? 'double_opt_in' then
-    return query
-    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
-    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
-  end if;
+  return query select * from gdpr_internal.grant_steps(p_relation, p_definition, v_table.definition);
   return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
   if v_new or v_rewrite then
     return next row(
@@ -557,6 +570,11 @@ begin
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
       where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
+      union all
+      select format('tables.%s: is being enabled under another definition; let that come to its end, or unprotect it', to_json(t.key))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      where o.definition <> t.value and gdpr_internal.enabling_state(o.id) is not null
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t

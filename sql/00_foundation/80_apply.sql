@@ -355,11 +355,11 @@ begin
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
     return query select s from unnest(v_create) as s;
   end if;
-  return next format('alter table %s %s', p_relation, (
-    select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
-  ));
+  return query
+  select format('alter table %s %s', p_relation, string_agg(format('drop column %I', a.attname), ', ' order by a.attnum))
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
+  having count(*) > 0;
   for v_object in
     select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
@@ -370,6 +370,15 @@ begin
       select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
     ) as k
     where c.table_id = v_id
+      -- an enabling that did not come far has not taken it away
+      and not exists (
+        select from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
+          select from pg_attribute as a
+          where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
+        )
+      )
     order by 1, 2
   loop
     if v_object.kind = 'constraint' then
@@ -413,6 +422,7 @@ begin
   update gdpr_internal.protected_table as t
   set unprotected_at = statement_timestamp(), unprotecting_xid = null
   where t.id = v_id;
+  delete from gdpr_internal.enabling as e where e.table_id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
   perform gdpr_internal.drop_read_counters(v_id);

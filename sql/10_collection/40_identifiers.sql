@@ -222,17 +222,22 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_claimed integer;
+  v_taken_over integer;
 begin
-  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
+  insert into gdpr_internal.identifier (digest, kind, subject_id, bare_digest, by_match)
   -- a row may hold one number twice: as telephone and as mobile
   select distinct on (d.digest) d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
-  on conflict (digest) do update
-  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp(), by_match = excluded.by_match
-  where i.retired_at is not null and i.blocked_at is null;
+  on conflict (digest) do nothing;
   get diagnostics v_claimed = row_count;
-  return v_claimed;
+  -- apart: DO UPDATE locks also what its WHERE leaves alone, and two who share the lock on an identifier of a third would
+  -- wait for each other
+  update gdpr_internal.identifier as i
+  set subject_id = p_subject, retired_at = null, recorded_at = statement_timestamp(), by_match = p_by_match
+  where i.digest = any (p_digests) and i.retired_at is not null and i.blocked_at is null;
+  get diagnostics v_taken_over = row_count;
+  return v_claimed + v_taken_over;
 end
 $function$;
 comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], boolean) is

@@ -24,8 +24,18 @@ begin atomic
     '  perform gdpr_internal.refuse(''drifted'');\n'
     'end if;\n',
     t.relation,
-    string_agg(format('pg_typeof(%s.%I)', p_row, a.attname), ', ' order by a.attnum),
-    array_agg(a.atttypid::regtype order by a.attnum)
+    string_agg(
+      case
+        -- a table that is being enabled makes text of them in a moment that has no time to generate this function
+        when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+          then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
+        else format('pg_typeof(%s.%I)', p_row, a.attname)
+      end, ', ' order by a.attnum
+    ),
+    array_agg(
+      case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+      order by a.attnum
+    )
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
@@ -109,7 +119,8 @@ begin atomic
     c.column_name,
     row_number() over (order by not c.matches, c.position)::integer,
     c.original_type,
-    c.encrypt,
+    -- rows that get their persons stay plaintext for now
+    case when gdpr_internal.is_claiming(p_table) then 'no' else c.encrypt end,
     c.identifier,
     case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
     c.mask,
@@ -126,7 +137,8 @@ begin atomic
         limit 1
       )
     )::name,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
+    c.encrypt = 'searchable'
   from gdpr_internal.protected_column as c
   where c.table_id = p_table;
 end;
@@ -195,7 +207,7 @@ parallel safe
 security invoker
 as $function$
   select concat(
-    case when (p_column).encrypt = 'searchable' then format(
+    case when (p_column).digested then format(
       E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
     ) end,
     case when (p_column).masked then format(
@@ -242,7 +254,7 @@ immutable
 parallel safe
 security invoker
 as $function$
-  select case when (p_column).identifier is not null or (p_column).encrypt = 'searchable' then format(
+  select case when (p_column).identifier is not null or (p_column).digested then format(
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
     (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
   ) else '' end;
@@ -276,7 +288,7 @@ as $function$
     case when (p_column).encrypt <> 'no' and (p_column).maximum is null and (p_column).type not in ('text', 'character varying')
       then format(E'  v_typed_%s %s;\n', (p_column).n, (p_column).type)
     end,
-    case when (p_column).identifier is not null or (p_column).encrypt = 'searchable'
+    case when (p_column).identifier is not null or (p_column).digested
       then format(E'  v_canonical_%1$s text;\n  v_digest_%1$s uuid;\n', (p_column).n)
     end
   );
@@ -334,7 +346,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select case when t.mode = 'enforce' then
+  select case when t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null then
     E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n'
     '  new.gdpr_until <= statement_timestamp()\n'
     '  or new.gdpr_purposes & gdpr_generated.purpose_mask(gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)) = 0\n'
@@ -347,7 +359,8 @@ begin atomic
   from gdpr_internal.protected_table as t
   where t.id = p_table;
 end;
-comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
+comment on function gdpr_internal.check_code(smallint) is
+  'Code that says why the gate will not let a row in; nothing for a table that is only observed, or still being enabled.';
 
 create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
 returns text
@@ -365,7 +378,7 @@ begin atomic
   ) end
   from gdpr_internal.protected_column as c
   join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.special is not null and t.mode = 'enforce';
+  where c.table_id = p_table and c.special is not null and t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null;
 end;
 comment on function gdpr_internal.special_code(smallint, text) is
   'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';

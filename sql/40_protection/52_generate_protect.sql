@@ -173,7 +173,7 @@ begin
   v_plain := array_remove(v_plain || v_gate.known, null);
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
-    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     if v_column.encrypt <> 'no' then
       v_arrived := v_arrived || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);

@@ -75,7 +75,7 @@ begin
   where b.table_id = p_table and b.basis <> 'undetermined';
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
-    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
     v_update := v_update || gdpr_internal.change_value_code(v_column, v_table, v_ivs * 16 + 1);
@@ -180,6 +180,7 @@ begin
   perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
+  perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
   perform gdpr_internal.generate_clear_writes(p_table);
 end

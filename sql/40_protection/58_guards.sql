@@ -18,6 +18,22 @@ end
 $function$;
 comment on function gdpr_policy.guard_gate() is 'Refuses every write of the columns gdpr_*; its trigger fires only for those. Error: PR406.';
 
+create or replace function gdpr_policy.guard_ciphertext()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('ciphertext_written');
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_ciphertext() is
+  'Refuses plaintext that looks like ciphertext while a table is being enabled; its trigger fires only for that. Error: PR405.';
+
 create or replace function gdpr_policy.guard_truncate()
 returns trigger
 language plpgsql

@@ -109,7 +109,7 @@ begin
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
         else format(
-          '  (%s)::%s as %I',
+          '  (%s)::%s%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
               'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
@@ -117,7 +117,13 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          coalesce(c.original ->> 'shown', c.original_type), a.attname
+          coalesce(c.original ->> 'shown', c.original_type),
+          -- or it would be that of the encoding's name in convert_from(): sorted otherwise, and another type to prepared statements
+          (
+            select ' collate ' || coalesce(c.original ->> 'collation', 'pg_catalog."default"')
+            from pg_type as y where y.oid = to_regtype(coalesce(c.original ->> 'shown', c.original_type)) and y.typcollation <> 0
+          ),
+          a.attname
         )
       end, E',\n' order by a.attnum
     )
@@ -387,7 +393,7 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
-        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'seal_' || p_table, 'audit_' || p_table, 'values_' || p_table)
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )
   loop

@@ -15,7 +15,8 @@ begin atomic
     select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    -- one that is being enabled has not all of it yet: see doctor_enabling()
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
   )
   select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
   from live as l where not l.present
@@ -277,7 +278,7 @@ begin
     select t.id, t.relation, c.reltuples
     from gdpr_internal.protected_table as t
     join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
     order by t.relation::text
   loop
     object := v_table.relation::text;
@@ -376,6 +377,8 @@ begin
     select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_retention()
+    union all
+    select * from gdpr_internal.doctor_enabling()
     union all
     select * from gdpr_internal.doctor_requests()
     union all

@@ -123,7 +123,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -159,16 +159,19 @@ grant execute on function
   gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
-  gdpr_internal.retype_column(name, regclass, name, text) to gdpr_admin;
+  gdpr_internal.retype_column(name, regclass, name, text),
+  gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
+  gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
+  gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
 
 grant execute on function
-  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
   gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text) to gdpr_admin;
 grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
-grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
@@ -354,7 +357,8 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function

@@ -12,6 +12,7 @@ values
   ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
+  ('enabling_state', 'PR006', 'the enabling of the table is not in a state for this', 'Somebody else went on with it: ask gdpr.next_step() again.', 'Art. 25'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
   ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
   ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
@@ -1038,6 +1039,52 @@ end
 $function$;
 comment on function gdpr_internal.take_token(text, text) is
   'Takes a token of this kind, once: whoever comes second, at the same time too, is refused. Error: PR303, as know_token() raises it.';
+
+-- 00_foundation/36_enabling_state.sql
+-- [code] How far the enabling of a table has come: what everything else asks that treats such a table otherwise.
+-- GDPR Art. 25. Called by: generators, gdpr.plan(), gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.enabling_state(p_table smallint)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select e.state from gdpr_internal.enabling as e where e.table_id = p_table;
+end;
+comment on function gdpr_internal.enabling_state(smallint) is 'How far the enabling of a table has come; null for one that is enabled, or is not protected.';
+
+create or replace function gdpr_internal.seals_at_once(p_definition jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select coalesce(bool_or(s.value ->> 'encrypt' <> 'no'), false) and not coalesce(bool_or(s.value ->> 'encrypt' = 'searchable'), false)
+  from jsonb_each(p_definition -> 'columns') as s;
+end;
+comment on function gdpr_internal.seals_at_once(jsonb) is
+  'Whether rows of a table get their persons and their ciphertext in one go: what is searchable has to be found by its digest everywhere before its plaintext goes, and takes two.';
+
+create or replace function gdpr_internal.is_claiming(p_table smallint)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
+    and not gdpr_internal.seals_at_once(t.definition)
+  from gdpr_internal.protected_table as t
+  where t.id = p_table;
+end;
+comment on function gdpr_internal.is_claiming(smallint) is 'Whether rows of a table get their persons and stay plaintext for now.';
 
 -- 00_foundation/39_value_types.sql
 -- [code] What encryption makes of a column's type, and which of its CHECK constraints go on in triggers.
@@ -4955,6 +5002,36 @@ $function$;
 comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
   'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
 
+create or replace function gdpr_internal.grant_steps(p_relation regclass, p_definition jsonb, p_old jsonb)
+returns setof gdpr_policy.step
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_schema name := (select n.nspname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation);
+begin
+  return query
+  select p_relation::text, 'let the machinery read and write', s.statement, null::text, false
+  from (values
+    (1, format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema)),
+    (2, format('grant select on table %s to gdpr_worker, gdpr_viewer', p_relation)),
+    -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
+    (3, format('grant update (gdpr_until) on table %s to gdpr_viewer', p_relation)),
+    (4, format('grant update, delete on table %s to gdpr_worker', p_relation))
+  ) as s (n, statement)
+  order by s.n;
+  if p_definition ? 'double_opt_in' or p_old ? 'double_opt_in' then
+    return query
+    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
+    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.grant_steps(regclass, jsonb, jsonb) is 'Steps that let the owners of gdprdb''s functions read and write a table.';
+
 create or replace function gdpr_internal.table_steps(p_relation regclass, p_definition jsonb, p_next_id smallint)
 returns setof gdpr_policy.step
 language plpgsql
@@ -4969,9 +5046,14 @@ declare
   v_changed boolean;
   v_rewrite boolean;
   v_columns text;
-  v_schema name;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  if gdpr_internal.enabling_state(v_table.id) is not null then
+    return next row(
+      p_relation::text, 'finish enabling at once', format('select gdpr_policy.finish_enabling(%L)', p_relation), 'ACCESS EXCLUSIVE', false
+    )::gdpr_policy.step;
+    return;
+  end if;
   v_new := v_table.id is null;
   v_changed := v_new or v_table.definition <> p_definition;
   if not v_changed and v_table.fingerprint is not distinct from gdpr_internal.fingerprint(p_relation) then
@@ -5004,29 +5086,7 @@ begin
     return next row(p_relation::text, 'add columns', format('alter table %s %s', p_relation, v_columns), 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
   end if;
   return query select * from gdpr_internal.encrypt_steps(p_relation, p_definition, v_table.definition);
-  select n.nspname into v_schema from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant usage on schema %I to gdpr_owner, gdpr_keyholder, gdpr_worker, gdpr_viewer, gdpr_dpo', v_schema), null, false
-  )::gdpr_policy.step;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant select on table %1$s to gdpr_worker, gdpr_viewer', p_relation), null, false
-  )::gdpr_policy.step;
-  -- one column is enough for SELECT ... FOR UPDATE through the clear view, which asks its owner too
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant update (gdpr_until) on table %1$s to gdpr_viewer', p_relation), null, false
-  )::gdpr_policy.step;
-  return next row(
-    p_relation::text, 'let the machinery read and write',
-    format('grant update, delete on table %1$s to gdpr_worker', p_relation), null, false
-  )::gdpr_policy.step;
-  if p_definition ? 'double_opt_in' or v_table.definition ? 'double_opt_in' then
-    return query
-    select p_relation::text, 'confirmed registrations', s.statement, null::text, false
-    from gdpr_policy.registration_grants(p_relation, p_definition ? 'double_opt_in') as s (statement);
-  end if;
+  return query select * from gdpr_internal.grant_steps(p_relation, p_definition, v_table.definition);
   return next row(p_relation::text, 'generate functions', format('select gdpr_policy.generate_functions(%L)', p_relation), null, false)::gdpr_policy.step;
   if v_new or v_rewrite then
     return next row(
@@ -5078,6 +5138,11 @@ begin
       from jsonb_each(p_policy -> 'tables') as t
       join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
       where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
+      union all
+      select format('tables.%s: is being enabled under another definition; let that come to its end, or unprotect it', to_json(t.key))
+      from jsonb_each(p_policy -> 'tables') as t
+      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      where o.definition <> t.value and gdpr_internal.enabling_state(o.id) is not null
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
       from jsonb_each(p_policy -> 'tables') as t
@@ -5590,11 +5655,11 @@ begin
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
     return query select s from unnest(v_create) as s;
   end if;
-  return next format('alter table %s %s', p_relation, (
-    select string_agg(format('drop column %I', a.attname), ', ' order by a.attnum)
-    from pg_attribute as a
-    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
-  ));
+  return query
+  select format('alter table %s %s', p_relation, string_agg(format('drop column %I', a.attname), ', ' order by a.attnum))
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and gdpr_internal.is_control_column(v_id, a.attname)
+  having count(*) > 0;
   for v_object in
     select distinct k.kind, k.value ->> 'name' as name, k.value ->> 'definition' as definition, k.value ->> 'comment' as comment
     from gdpr_internal.protected_column as c
@@ -5605,6 +5670,15 @@ begin
       select 'index', value from jsonb_array_elements(coalesce(c.original -> 'indexes', '[]'))
     ) as k
     where c.table_id = v_id
+      -- an enabling that did not come far has not taken it away
+      and not exists (
+        select from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
+          select from pg_attribute as a
+          where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
+        )
+      )
     order by 1, 2
   loop
     if v_object.kind = 'constraint' then
@@ -5648,6 +5722,7 @@ begin
   update gdpr_internal.protected_table as t
   set unprotected_at = statement_timestamp(), unprotecting_xid = null
   where t.id = v_id;
+  delete from gdpr_internal.enabling as e where e.table_id = v_id;
   perform gdpr_internal.generate_worker(null);
   perform gdpr_internal.drop_generated_controls(v_id);
   perform gdpr_internal.drop_read_counters(v_id);
@@ -5712,6 +5787,807 @@ end
 $function$;
 comment on function gdpr.unprotect(regclass) is
   'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
+
+-- 00_foundation/82_enabling.sql
+-- [code] Enabling at size: a large table is protected in moments and batches while the application goes on.
+-- GDPR Art. 25, 32. Called by: gdprdb policy apply --batches; gdpr.apply(), when it finds one that was begun.
+--
+-- gdpr.next_step() says what comes next, from policy, register and catalog alone: whoever asks goes on where another stopped.
+-- A row is finished by being touched: the triggers of the table do it, as they do for a new row.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
+      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+  );
+end;
+comment on function gdpr_internal.noisy_triggers(regclass) is
+  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
+
+create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_class pg_class;
+  v_column text;
+begin
+  select * into strict v_class from pg_class as c where c.oid = p_relation;
+  if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
+    return 'the table is partitioned or has children';
+  elsif v_class.relhasrules then
+    return 'the table has rules';
+  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
+    return 'row security is forced on the table, and hides rows from its owner';
+  end if;
+  select string_agg(quote_ident(s.column_name), ', ' order by a.attnum) into v_column
+  from gdpr_internal.stored_columns(p_definition) as s
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+  where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype);
+  if v_column is not null then
+    return format('columns that become text by rewriting the table: %s', v_column);
+  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
+    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
+  elsif exists (
+    select from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
+      and g.tgattr::text = ''
+  ) then
+    return 'the table has triggers that fire for replicated changes';
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.batch_obstacle(name, regclass, jsonb) is
+  'Why a table cannot be enabled in batches, but only at once; null when it can. No personal data.';
+
+create or replace function gdpr_internal.incomplete_code(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
+  v_definition jsonb;
+begin
+  select t.definition into v_definition from gdpr_internal.protected_table as t where t.id = p_table;
+  if gdpr_internal.enabling_state(p_table) = 'claiming' then
+    return v_unclaimed;
+  end if;
+  return format(
+    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_definition) then v_unclaimed || ' or ' else '' end,
+    gdpr_internal.plaintext_condition(p_table, 't')
+  );
+end
+$function$;
+comment on function gdpr_internal.incomplete_code(smallint) is 'The SQL that says whether row t still has to be written in the state that the enabling of its table is in.';
+
+create or replace function gdpr_internal.enabling_triggers(p_table smallint)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_sealing boolean := gdpr_internal.enabling_state(p_table) = 'sealing';
+  v_touched constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null and pg_catalog.current_setting(''gdpr.enabling'', true) = ''on''';
+  v_known constant text := 'old.gdpr_purposes is not null';
+  v_written text;
+  v_forged text;
+  v_trigger record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('new.%1$I is distinct from old.%1$I', c.column_name), ' or ') into v_written
+  from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c;
+  select string_agg(format('pg_catalog.starts_with(new.%I::pg_catalog.text, ''gdpr1:'')', c.column_name), ' or ' order by c.position) into v_forged
+  from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no';
+  for v_trigger in
+    select *
+    from (values
+      -- later such a value would pass for one that is encrypted
+      ('zzz_gdpr_04_plain', case when v_forged is not null and not v_sealing then 'before insert or update' end, v_forged, 'gdpr_policy.guard_ciphertext()'),
+      ('zzz_gdpr_05_guard', 'before update', format('current_user <> ''gdpr_worker'' and (%s)', v_written), 'gdpr_policy.guard_gate()'),
+      ('zzz_gdpr_10_backfill', case when v_table.parent_id is not null then 'before update' end, v_touched, format('gdpr_generated.%I(''all'')', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject', case when v_table.parent_id is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_table.parent_id is not null then 'before update' end, v_known, format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_40_backfill', 'before update', v_touched, format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || p_table)) is not null then 'before update' end, v_known,
+        format('gdpr_generated.%I()', 'change_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_45_seal', case when v_sealing then 'before update' end,
+        format('new.gdpr_subject_id is not null and (%s)', gdpr_internal.plaintext_condition(p_table, 'new')),
+        format('gdpr_generated.%I()', 'seal_' || p_table))
+    ) as t (name, timing, condition, function)
+    where t.timing is not null
+  loop
+    return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
+      v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
+    return next format('alter table %s enable always trigger %I', v_table.relation, v_trigger.name);
+  end loop;
+  return next format(
+    'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_table.relation
+  );
+  return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_table.relation);
+end
+$function$;
+comment on function gdpr_internal.enabling_triggers(smallint) is
+  'The statements that put on a table the triggers of its enabling: new and changed rows are taken in at once, others when they are touched.';
+
+create or replace function gdpr_internal.digest_index(p_table smallint, p_column gdpr_internal.protected_column)
+returns name
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- an index over nothing but the digest; valid or not
+  select i.relname
+  from gdpr_internal.protected_table as t
+  join pg_index as x on x.indrelid = t.relation
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || (p_column).column_name || '_digest'
+  join pg_class as i on i.oid = x.indexrelid
+  where t.id = p_table and x.indkey::text = a.attnum::text and (x.indisunique or not (p_column).original ? 'unique_name')
+  limit 1;
+end;
+comment on function gdpr_internal.digest_index(smallint, gdpr_internal.protected_column) is 'The index over a column''s digest, as its uniqueness needs it; null when there is none.';
+
+create or replace function gdpr_internal.next_index(p_table smallint, p_digests boolean)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
+  v_index text;
+  v_column gdpr_internal.protected_column;
+begin
+  select format('drop index concurrently %s', x.indexrelid::regclass) into v_index
+  from pg_index as x
+  where x.indrelid = v_relation and not x.indisvalid and exists (
+    select from pg_attribute as a where a.attrelid = v_relation and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
+  )
+  limit 1;
+  if v_index is not null then
+    -- somebody was interrupted
+    return v_index;
+  elsif not exists (
+    select from pg_index as x
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
+    where x.indrelid = v_relation and x.indkey::text = a.attnum::text
+  ) then
+    return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
+  end if;
+  for v_column in
+    select * from gdpr_internal.protected_column as c
+    where p_digests and c.table_id = p_table and c.encrypt = 'searchable'
+    order by c.column_name
+  loop
+    continue when gdpr_internal.digest_index(p_table, v_column) is not null;
+    return case
+      when v_column.original ? 'unique_name'
+        then format('create unique index concurrently %I on %s (%I)', 'gdpr_unique_' || v_column.id, v_relation, 'gdpr_' || v_column.column_name || '_digest')
+      else format('create index concurrently on %s (%I)', v_relation, 'gdpr_' || v_column.column_name || '_digest')
+    end;
+  end loop;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.next_index(smallint, boolean) is
+  'The next statement that indexes the subject, and the digests (p_digests) once every row has them, while writers go on; null when all are there.';
+
+create or replace function gdpr_internal.table_next(p_relation regclass, out action text, out statement text, out kind text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_state text;
+  v_index text;
+  v_encrypts boolean;
+begin
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_state := gdpr_internal.enabling_state(v_table.id);
+  if v_state is null then
+    return;
+  end if;
+  v_encrypts := gdpr_internal.plaintext_condition(v_table.id, 't') is not null;
+  v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  kind := 'transaction';
+  if v_state in ('claiming', 'sealing') then
+    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
+    statement := format('select * from gdpr.backfill(%L)', p_relation);
+    kind := 'batches';
+  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
+    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
+    statement := v_index;
+    kind := 'alone';
+  elsif v_state = 'analysed' then
+    action := 'switch on: triggers, views, the gate';
+    statement := format('select gdpr_policy.switch_on(%L)', p_relation);
+  else
+    select s.action, format('select gdpr_policy.move_enabling(%L, %L)', p_relation, s.state) into action, statement
+    from (
+      select case
+        when v_state = 'begun' then 'generated'
+        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.definition) then 'claiming'
+        when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
+        else 'analysed'
+      end as state
+    ) as n
+    join (values
+      ('generated', 'generate functions'), ('claiming', 'triggers: new rows get their persons'),
+      ('sealing', 'room for ciphertext, the clear view, triggers: new rows are encrypted'), ('analysed', 'statistics forget the plaintext')
+    ) as s (state, action) on s.state = n.state;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.table_next(regclass) is
+  'What comes next in the enabling of a table; nothing for one that is not being enabled. kind: transaction (takes moments, and strong locks; with a lock_timeout), alone (outside of a transaction), batches (again and again).';
+
+create or replace function gdpr_policy.next_of(p_relation regclass, out action text, out statement text, out kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select n.action, n.statement, n.kind from gdpr_internal.table_next(p_relation) as n;
+end;
+comment on function gdpr_policy.next_of(regclass) is 'What comes next in the enabling of a table; nulls for one that is not being enabled.';
+
+create or replace function gdpr_policy.unfinished(p_role name)
+returns table (relation regclass, action text, statement text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.relation, n.action, n.statement, n.kind
+  from (
+    select t.relation
+    from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    join pg_class as c on c.oid = t.relation
+    where pg_has_role(p_role, c.relowner, 'usage')
+    order by e.started_at, t.id
+    limit 1
+  ) as t
+  cross join lateral gdpr_internal.table_next(t.relation) as n;
+end;
+comment on function gdpr_policy.unfinished(name) is 'What comes next in the enabling that a role has begun, or may go on with; no row without one.';
+
+create or replace function gdpr_policy.enabling_order(p_policy jsonb, p_role name)
+returns table (name text, relation regclass, definition jsonb, state text, obstacle text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  -- read once: a call in the query would be made again wherever the query uses it
+  v_tables jsonb := (gdpr_internal.read_policy(p_policy)).policy -> 'tables';
+begin
+  return query
+  select n.key, o.relation, o.definition,
+    case when t.id is null then 'new' else coalesce(gdpr_internal.enabling_state(t.id), 'protected') end,
+    gdpr_internal.batch_obstacle(p_role, o.relation, o.definition)
+  from gdpr_internal.table_order(v_tables) as o
+  join jsonb_object_keys(p_policy -> 'tables') as n (key) on gdpr_internal.find_table(n.key) = o.relation
+  left join gdpr_internal.protected_table as t on t.relation = o.relation and t.unprotected_at is null
+  order by o.n;
+end
+$function$;
+comment on function gdpr_policy.enabling_order(jsonb, name) is
+  'The tables of a policy, parents before children, as it names them: new, protected, or how far their enabling has come; obstacle: why one is enabled at once or not at all.';
+
+create or replace function gdpr.next_step(p_policy jsonb)
+returns table (object text, action text, statement text, kind text)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+as $function$
+declare
+  v_order jsonb;
+  v_table record;
+  v_done jsonb;
+begin
+  -- what was begun comes to its end first; its definition stands in the register
+  select n.relation::text, n.action, n.statement, n.kind into object, action, statement, kind from gdpr_policy.unfinished(current_user) as n;
+  if found then
+    return next;
+    return;
+  end if;
+  select
+    jsonb_agg(o),
+    jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(o.name, p_policy -> 'tables' -> o.name) filter (where o.state = 'protected'), '{}'))
+  into v_order, v_done
+  from gdpr_policy.enabling_order(p_policy, current_user) as o;
+  if exists (select from gdpr.plan(v_done)) then
+    object := 'policy';
+    action := 'purposes, roles, and tables protected before';
+    statement := format('select count(*) from gdpr.apply(%L)', v_done);
+    kind := 'transaction';
+    return next;
+    return;
+  end if;
+  for v_table in
+    select o.* from jsonb_to_recordset(v_order) as o (name text, relation regclass, definition jsonb, state text, obstacle text)
+  loop
+    continue when v_table.state <> 'new';
+    object := v_table.relation::text;
+    kind := 'transaction';
+    if v_table.obstacle is null then
+      action := 'register, add columns';
+      statement := format('select gdpr_policy.begin_enabling(%L, %L)', v_table.relation, v_table.definition);
+    else
+      action := 'protect at once: ' || v_table.obstacle;
+      statement := format('select count(*) from gdpr.apply(%L)', jsonb_set(v_done, array['tables', v_table.name], p_policy -> 'tables' -> v_table.name));
+    end if;
+    return next;
+    return;
+  end loop;
+end
+$function$;
+comment on function gdpr.next_step(jsonb) is
+  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on; a table whose enabling was begun comes first, whatever the policy says of it. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
+
+create or replace function gdpr_internal.put_enabling(p_role name, p_relation regclass, p_state text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_state = 'begun' then
+    insert into gdpr_internal.enabling (table_id, state) values (v_id, p_state);
+  else
+    update gdpr_internal.enabling as e
+    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    where e.table_id = v_id and (e.state, p_state) in (
+      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'sealing'),
+      ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+    );
+    if not found then
+      perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.put_enabling(name, regclass, text) is 'See gdpr_policy.put_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.put_enabling(p_relation regclass, p_state text)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.put_enabling(current_user, p_relation, p_state);
+end;
+comment on function gdpr_policy.put_enabling(regclass, text) is 'Step of enabling: how far it has come. Error: PR006 when another did that meanwhile.';
+
+create or replace function gdpr_policy.enabling_statements(p_relation regclass, p_step text)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_column gdpr_internal.protected_column;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = gdpr_internal.table_id(p_relation);
+  case p_step
+    when 'columns' then
+      return query
+      select format('alter table %s %s', p_relation, string_agg(format('add column %I %s', c.column_name, c.type), ', '))
+      from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+      where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
+      having count(*) > 0;
+    when 'grants' then
+      return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
+    when 'triggers' then
+      return query select * from gdpr_internal.enabling_triggers(v_table.id);
+    when 'text' then
+      return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query select s.statement from gdpr_internal.encrypt_steps(p_relation, v_table.definition, null) as s;
+      for v_column in
+        select * from gdpr_internal.protected_column as c
+        where c.table_id = v_table.id and c.encrypt = 'searchable' and c.original ? 'unique_name'
+        order by c.column_name
+      loop
+        return next case
+          when v_column.original ? 'unique_constraint' then format('alter table %s add constraint %I unique using index %I',
+            p_relation, v_column.original ->> 'unique_name', gdpr_internal.digest_index(v_table.id, v_column))
+          else (
+            select format('alter index %I.%I rename to %I', n.nspname, gdpr_internal.digest_index(v_table.id, v_column), v_column.original ->> 'unique_name')
+            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation
+          )
+        end;
+      end loop;
+    when 'leave' then
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g
+      where g.tgrelid = p_relation and g.tgname in ('zzz_gdpr_04_plain', 'zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal');
+    when 'switch' then
+      return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
+  end case;
+end
+$function$;
+comment on function gdpr_policy.enabling_statements(regclass, text) is
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+
+create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statement text;
+begin
+  for v_statement in select s from gdpr_policy.enabling_statements(p_relation, p_step) as s loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.run_step(regclass, text) is 'Runs the statements of a step of enabling.';
+
+create or replace function gdpr_policy.begin_enabling(p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.register_table(p_relation, p_definition);
+  perform gdpr_policy.put_enabling(p_relation, 'begun');
+  perform gdpr_policy.run_step(p_relation, 'columns');
+end
+$function$;
+comment on function gdpr_policy.begin_enabling(regclass, jsonb) is 'Step of enabling: the table is registered and gets its columns.';
+
+create or replace function gdpr_internal.generate_enabling(p_role name, p_relation regclass, p_views boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_views then
+    perform gdpr_generated.generate_clear_view(v_id);
+  else
+    perform gdpr_internal.generate_triggers(v_id);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.generate_enabling(name, regclass, boolean) is
+  'See gdpr_policy.generate_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_enabling(p_relation regclass, p_views boolean)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_enabling(current_user, p_relation, p_views);
+end;
+comment on function gdpr_policy.generate_enabling(regclass, boolean) is 'Step of enabling: trigger functions for the state it is in, or the clear view (p_views).';
+
+create or replace function gdpr_policy.move_enabling(p_relation regclass, p_state text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.put_enabling(p_relation, p_state);
+  case p_state
+    when 'generated' then
+      perform gdpr_policy.run_step(p_relation, 'grants');
+      perform gdpr_policy.generate_functions(p_relation);
+    when 'claiming' then
+      perform gdpr_policy.run_step(p_relation, 'triggers');
+    when 'sealing' then
+      -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
+      perform gdpr_policy.generate_enabling(p_relation, false);
+      perform gdpr_policy.run_step(p_relation, 'text');
+      perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.generate_enabling(p_relation, true);
+    when 'analysed' then
+      execute format('analyze %s', p_relation);
+  end case;
+end
+$function$;
+comment on function gdpr_policy.move_enabling(regclass, text) is 'Step of enabling: on to the next state, with what belongs to it.';
+
+create or replace function gdpr_internal.end_enabling(p_role name, p_relation regclass, p_seal boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_seal then
+    perform gdpr_internal.drop_seal(v_id);
+    return;
+  end if;
+  delete from gdpr_internal.enabling as e where e.table_id = v_id and e.state = 'analysed';
+  if not found then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'enabled', true));
+end
+$function$;
+comment on function gdpr_internal.end_enabling(name, regclass, boolean) is 'See gdpr_policy.end_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.end_enabling(p_relation regclass, p_seal boolean)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.end_enabling(current_user, p_relation, p_seal);
+end;
+comment on function gdpr_policy.end_enabling(regclass, boolean) is 'Step of enabling: it is over; its trigger function (p_seal) goes last.';
+
+create or replace function gdpr_policy.switch_on(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+as $function$
+declare
+  v_statements text[];
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.end_enabling(p_relation, false);
+  v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
+  for v_n in 1 .. cardinality(v_statements) loop
+    if v_n = cardinality(v_statements) then
+      -- what enabling alone had goes before the controls are remembered
+      perform gdpr_policy.run_step(p_relation, 'leave');
+      perform gdpr_policy.end_enabling(p_relation, true);
+    end if;
+    execute v_statements[v_n];
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.switch_on(regclass) is 'Last step of enabling: the controls that gdpr.apply() puts on a table, in one transaction.';
+
+create or replace function gdpr_policy.finish_enabling(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_step record;
+begin
+  execute format('lock table %s in access exclusive mode', p_relation);
+  loop
+    select * into v_step from gdpr_policy.next_of(p_relation);
+    exit when v_step.statement is null;
+    if v_step.kind = 'batches' then
+      perform gdpr.backfill(p_relation, 1000000000);
+    else
+      execute replace(v_step.statement, ' concurrently ', ' ');
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): an enabling that was begun in batches comes to its end in this transaction.';
+
+-- 00_foundation/84_backfill.sql
+-- [code] Backfill: existing rows of a table that is being enabled, a range of blocks after the other.
+-- GDPR Art. 25. Called by: gdprdb policy apply --batches, or psql with \watch.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.enabling_work(
+  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
+  if state in ('claiming', 'sealing') then
+    condition := gdpr_internal.incomplete_code(v_id);
+    quiet := gdpr_internal.noisy_triggers(p_relation);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.enabling_work(name, regclass) is 'See gdpr_policy.enabling_work(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.enabling_work(
+  p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+)
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select w.state, w.sweep, w.condition, w.quiet from gdpr_internal.enabling_work(current_user, p_relation) as w;
+end;
+comment on function gdpr_policy.enabling_work(regclass) is
+  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and whether triggers of the application have to be kept quiet.';
+
+create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_block bigint;
+begin
+  update gdpr_internal.enabling as e
+  set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
+    worked_at = statement_timestamp()
+  where e.table_id = v_id
+  returning e.block - p_blocks into v_block;
+  return v_block;
+end
+$function$;
+comment on function gdpr_internal.take_blocks(name, regclass, bigint, bigint) is 'See gdpr_policy.take_blocks(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.take_blocks(p_relation regclass, p_blocks bigint, p_done bigint default 0)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
+end;
+comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
+  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
+
+create or replace function gdpr.backfill(
+  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
+)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_work record;
+  v_left boolean;
+begin
+  rows := 0;
+  -- first: who held this row until now may have come to the end
+  block := gdpr_policy.take_blocks(p_table, p_blocks);
+  v_work := gdpr_policy.enabling_work(p_table);
+  state := v_work.state;
+  if v_work.condition is null then
+    return;
+  end if;
+  blocks := pg_relation_size(p_table) / current_setting('block_size')::integer;
+  if block >= blocks then
+    -- all rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
+    execute format('select exists (select from only %s as t where %s)', p_table, v_work.condition) into v_left;
+    if v_left then
+      perform gdpr_policy.take_blocks(p_table, null);
+    else
+      state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
+      perform gdpr_policy.put_enabling(p_table, state);
+    end if;
+    return;
+  end if;
+  perform set_config('gdpr.enabling', 'on', true);
+  if v_work.quiet then
+    perform set_config('session_replication_role', 'replica', true);
+  end if;
+  execute format(
+    'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
+    'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
+    p_table, format('(%s,0)', block), format('(%s,0)', least(block + p_blocks, 4294967295)), v_work.condition,
+    -- a row that somebody is changing is left to the next sweep, which waits for it
+    case when v_work.sweep = 1 then ' skip locked' else '' end
+  );
+  get diagnostics rows = row_count;
+  if v_work.quiet then
+    perform set_config('session_replication_role', 'origin', true);
+  end if;
+  perform set_config('gdpr.enabling', '', true);
+  perform gdpr_policy.take_blocks(p_table, 0, rows);
+end
+$function$;
+comment on function gdpr.backfill(regclass, integer) is
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is. Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+
+create or replace view gdpr.enabling as
+select
+  t.relation as table_name,
+  e.state,
+  e.sweep,
+  e.block,
+  pg_relation_size(t.relation) / current_setting('block_size')::integer as blocks,
+  e.done as rows,
+  e.started_at,
+  e.worked_at
+from gdpr_internal.enabling as e
+join gdpr_internal.protected_table as t on t.id = e.table_id;
+comment on view gdpr.enabling is
+  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state.';
 
 -- 00_foundation/84_renames.sql
 -- [code] What the policy says of a table whose columns have other names now.
@@ -5863,6 +6739,100 @@ begin atomic
 end;
 comment on function gdpr_internal.renamed_original(jsonb, jsonb, text[], text, text) is
   'The constraints and indexes that unprotect() will put back, after columns were renamed or dropped and the table is called p_now instead of p_was.';
+
+-- 00_foundation/86_estimate.sql
+-- [code] What protecting the tables of a policy will take: rows, time, room, and whether the application can go on.
+-- GDPR Art. 25. Called by: gdprdb policy plan and apply, before anything is done.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.estimate_rows(p_relation regclass)
+returns bigint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select case
+    -- 100 rows in a block: what nobody has counted is guessed
+    when sum(c.relpages) filter (where c.reltuples >= 0) > 0
+      then (sum(c.reltuples) filter (where c.reltuples >= 0) / sum(c.relpages) filter (where c.reltuples >= 0))::float8
+    else 100
+  end * (sum(pg_relation_size(c.oid)) / current_setting('block_size')::integer)::float8
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_class as c on c.oid = r.r and c.relkind = 'r';
+end;
+comment on function gdpr_internal.estimate_rows(regclass) is 'About how many rows a table has, from its size and its statistics.';
+
+create or replace function gdpr_policy.estimates(p_policy jsonb, p_role name)
+returns table (object text, rows bigint, method text, reason text, seconds bigint, room bigint, wal bigint, lock text, rewrite boolean)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table record;
+  v_values integer;
+  v_digests integer;
+  v_indexes integer;
+  v_bytes bigint;
+  v_passes integer;
+  v_time interval;
+begin
+  for v_table in
+    select o.* from gdpr_policy.enabling_order(p_policy, p_role) as o where o.state <> 'protected'
+  loop
+    object := v_table.relation::text;
+    rows := gdpr_internal.estimate_rows(v_table.relation);
+    select count(*) filter (where c.value ->> 'encrypt' <> 'no'), count(*) filter (where c.value ? 'identifier' or c.value ->> 'encrypt' = 'searchable')
+    into v_values, v_digests
+    from jsonb_each(v_table.definition -> 'columns') as c;
+    select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
+    v_bytes := pg_table_size(v_table.relation);
+    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.definition) then 2 else 1 end;
+    reason := v_table.obstacle;
+    if reason is null then
+      method := 'batches';
+      lock := 'ACCESS EXCLUSIVE for moments';
+      rewrite := false;
+    else
+      method := 'at once';
+      lock := 'ACCESS EXCLUSIVE all the time';
+      rewrite := true;
+      v_passes := 1;
+    end if;
+    begin
+      v_time := gdpr_internal.time_person(v_values, v_digests);
+      -- besides: each time a row is written, its index entries, and vacuum
+      seconds := ceil(rows * (extract(epoch from v_time) + v_passes * (15 + 3 * (v_indexes + 1)) / 1e6));
+    exception when others then
+      -- a key that is locked or missing: the plan says so, too
+      seconds := null;
+    end;
+    -- by person: number, key, source, bases (700 bytes with their indexes), identifiers (150); by row: six columns, and for each
+    -- ciphertext header, IV and MAC in base64 (120)
+    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case when reason is null then 5 else 1 end;
+    wal := rows * (1100 + 250 * v_digests + 120 * v_values + v_passes * (100 + 80 * (v_indexes + 1))) + v_passes * v_bytes;
+    return next;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.estimates(jsonb, name) is 'See gdpr.estimate(); takes the role that would apply the policy.';
+
+create or replace function gdpr.estimate(p_policy jsonb)
+returns table (object text, rows bigint, method text, reason text, seconds bigint, room bigint, wal bigint, lock text, rewrite boolean)
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
+end;
+comment on function gdpr.estimate(jsonb) is
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once, with the reason; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
 
 -- 00_foundation/86_follow.sql
 -- [code] The register follows what was done to a table while its controls were off.
@@ -8399,17 +9369,22 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_claimed integer;
+  v_taken_over integer;
 begin
-  insert into gdpr_internal.identifier as i (digest, kind, subject_id, bare_digest, by_match)
+  insert into gdpr_internal.identifier (digest, kind, subject_id, bare_digest, by_match)
   -- a row may hold one number twice: as telephone and as mobile
   select distinct on (d.digest) d.digest, d.kind, p_subject, nullif(d.bare, d.digest), p_by_match
   from unnest(p_digests, p_bare, p_kinds) as d (digest, bare, kind)
   where d.digest is not null
-  on conflict (digest) do update
-  set subject_id = excluded.subject_id, retired_at = null, recorded_at = statement_timestamp(), by_match = excluded.by_match
-  where i.retired_at is not null and i.blocked_at is null;
+  on conflict (digest) do nothing;
   get diagnostics v_claimed = row_count;
-  return v_claimed;
+  -- apart: DO UPDATE locks also what its WHERE leaves alone, and two who share the lock on an identifier of a third would
+  -- wait for each other
+  update gdpr_internal.identifier as i
+  set subject_id = p_subject, retired_at = null, recorded_at = statement_timestamp(), by_match = p_by_match
+  where i.digest = any (p_digests) and i.retired_at is not null and i.blocked_at is null;
+  get diagnostics v_taken_over = row_count;
+  return v_claimed + v_taken_over;
 end
 $function$;
 comment on function gdpr_internal.claim_identifiers(bigint, uuid[], uuid[], text[], boolean) is
@@ -13900,8 +14875,18 @@ begin atomic
     '  perform gdpr_internal.refuse(''drifted'');\n'
     'end if;\n',
     t.relation,
-    string_agg(format('pg_typeof(%s.%I)', p_row, a.attname), ', ' order by a.attnum),
-    array_agg(a.atttypid::regtype order by a.attnum)
+    string_agg(
+      case
+        -- a table that is being enabled makes text of them in a moment that has no time to generate this function
+        when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+          then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
+        else format('pg_typeof(%s.%I)', p_row, a.attname)
+      end, ', ' order by a.attnum
+    ),
+    array_agg(
+      case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+      order by a.attnum
+    )
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
@@ -13985,7 +14970,8 @@ begin atomic
     c.column_name,
     row_number() over (order by not c.matches, c.position)::integer,
     c.original_type,
-    c.encrypt,
+    -- rows that get their persons stay plaintext for now
+    case when gdpr_internal.is_claiming(p_table) then 'no' else c.encrypt end,
     c.identifier,
     case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
     c.mask,
@@ -14002,7 +14988,8 @@ begin atomic
         limit 1
       )
     )::name,
-    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer
+    substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
+    c.encrypt = 'searchable'
   from gdpr_internal.protected_column as c
   where c.table_id = p_table;
 end;
@@ -14071,7 +15058,7 @@ parallel safe
 security invoker
 as $function$
   select concat(
-    case when (p_column).encrypt = 'searchable' then format(
+    case when (p_column).digested then format(
       E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
     ) end,
     case when (p_column).masked then format(
@@ -14118,7 +15105,7 @@ immutable
 parallel safe
 security invoker
 as $function$
-  select case when (p_column).identifier is not null or (p_column).encrypt = 'searchable' then format(
+  select case when (p_column).identifier is not null or (p_column).digested then format(
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
     (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
   ) else '' end;
@@ -14152,7 +15139,7 @@ as $function$
     case when (p_column).encrypt <> 'no' and (p_column).maximum is null and (p_column).type not in ('text', 'character varying')
       then format(E'  v_typed_%s %s;\n', (p_column).n, (p_column).type)
     end,
-    case when (p_column).identifier is not null or (p_column).encrypt = 'searchable'
+    case when (p_column).identifier is not null or (p_column).digested
       then format(E'  v_canonical_%1$s text;\n  v_digest_%1$s uuid;\n', (p_column).n)
     end
   );
@@ -14210,7 +15197,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select case when t.mode = 'enforce' then
+  select case when t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null then
     E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n'
     '  new.gdpr_until <= statement_timestamp()\n'
     '  or new.gdpr_purposes & gdpr_generated.purpose_mask(gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true)) = 0\n'
@@ -14223,7 +15210,8 @@ begin atomic
   from gdpr_internal.protected_table as t
   where t.id = p_table;
 end;
-comment on function gdpr_internal.check_code(smallint) is 'Code that says why the gate will not let a row in; nothing for a table that is only observed.';
+comment on function gdpr_internal.check_code(smallint) is
+  'Code that says why the gate will not let a row in; nothing for a table that is only observed, or still being enabled.';
 
 create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
 returns text
@@ -14241,7 +15229,7 @@ begin atomic
   ) end
   from gdpr_internal.protected_column as c
   join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.special is not null and t.mode = 'enforce';
+  where c.table_id = p_table and c.special is not null and t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null;
 end;
 comment on function gdpr_internal.special_code(smallint, text) is
   'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
@@ -14600,7 +15588,7 @@ begin
   v_plain := array_remove(v_plain || v_gate.known, null);
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
-    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     if v_column.encrypt <> 'no' then
       v_arrived := v_arrived || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
@@ -15165,7 +16153,7 @@ begin
   where b.table_id = p_table and b.basis <> 'undetermined';
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
-    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked;
+    continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
     v_update := v_update || gdpr_internal.change_value_code(v_column, v_table, v_ivs * 16 + 1);
@@ -15270,11 +16258,168 @@ begin
   perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
+  perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
   perform gdpr_internal.generate_clear_writes(p_table);
 end
 $function$;
 comment on function gdpr_internal.generate_triggers(smallint) is 'Generates the trigger functions of a protected table from the register.';
+
+-- 40_protection/56_generate_seal.sql
+-- [code] The generator of the trigger that encrypts what a row still holds as plaintext, while its table is being enabled.
+-- GDPR Art. 25, 32. Called by: the steps of enabling.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.plaintext_condition(p_table smallint, p_row text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(format('not pg_catalog.starts_with(%s.%I::pg_catalog.text, ''gdpr1:'')', p_row, c.column_name), ' or ' order by c.position)
+  from gdpr_internal.protected_column as c
+  where c.table_id = p_table and c.encrypt <> 'no';
+end;
+comment on function gdpr_internal.plaintext_condition(smallint, text) is
+  'The SQL that says whether a row holds plaintext where ciphertext belongs; null for a table that encrypts nothing.';
+
+create or replace function gdpr_internal.generate_seal(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_seal text := '';
+  v_ivs integer := 0;
+  v_column gdpr_internal.column_fact;
+begin
+  if gdpr_internal.enabling_state(p_table) is distinct from 'sealing' then
+    return;
+  end if;
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
+    continue when v_column.encrypt = 'no';
+    v_seal := v_seal || format(
+      E'if not starts_with(new.%1$I, ''gdpr1:'') then\n%2$send if;\n', v_column.column_name,
+      gdpr_internal.indented(gdpr_internal.seal_code(
+        format('new.%I', v_column.column_name), 'new.gdpr_subject_id', v_column.column_id, format('new.%I', v_column.column_name), v_ivs * 16 + 1
+      ), '  ')
+    );
+    v_ivs := v_ivs + 1;
+  end loop;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $body$
+declare
+  v_keys gdpr_internal.keyring;
+  v_wrapped bytea;
+  v_key bytea;
+  v_body bytea;
+  v_random bytea := gdpr_internal.gen_random_bytes(%2$s);
+begin
+%3$s%4$s  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
+  if v_wrapped is null then
+    perform gdpr_internal.refuse('data_key_missing');
+  end if;
+  v_key := gdpr_internal.unwrap_key(v_keys.kek, int8send(new.gdpr_subject_id), v_wrapped);
+%5$s  return new;
+end
+$body$
+$code$,
+    'seal_' || p_table, v_ivs * 16,
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(v_seal, '  ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'seal_' || p_table,
+    format('Before a row of %s is stored: what is still plaintext becomes ciphertext. Generated while the table is being enabled.', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'seal_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_seal(smallint) is
+  'Generates the trigger function that encrypts what is left of a row''s plaintext, while its table is in state sealing.';
+
+create or replace function gdpr_internal.drop_seal(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if to_regprocedure(format('gdpr_generated.%I()', 'seal_' || p_table)) is not null then
+    execute format('drop function gdpr_generated.%I()', 'seal_' || p_table);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.drop_seal(smallint) is 'Drops the trigger function of a table''s enabling.';
+
+-- 40_protection/57_time_person.sql
+-- [code] How long this machine takes for one person: the sample behind gdpr.estimate().
+-- GDPR Art. 25. Called by: gdpr.estimate().
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.time_person(p_values integer, p_digests integer)
+returns interval
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_rounds constant integer := 200;
+  v_keys gdpr_internal.keyring;
+  v_claim gdpr_internal.claim;
+  v_start timestamptz;
+  v_time interval;
+begin
+  v_keys := gdpr_internal.keyring();
+  begin
+    for v_n in 1 .. 2 * v_rounds loop
+      if v_n = v_rounds then
+        -- the first half warms up
+        v_start := clock_timestamp();
+      end if;
+      v_claim := gdpr_internal.new_subject(v_keys, 0::smallint, -v_n, gen_random_uuid(), '{"kind": "before_gdprdb"}');
+      for v_digest in 1 .. p_digests loop
+        insert into gdpr_internal.identifier (digest, kind, subject_id)
+        values (gdpr_internal.keyed_digest(v_keys.digest_key, 'estimate', format('%s %s', v_n, v_digest)), 'estimate', -v_n);
+      end loop;
+      for v_value in 1 .. p_values loop
+        perform gdpr_internal.seal_value(v_claim.data_key, gdpr_internal.gen_random_bytes(16), -v_n, 0, 'somebody@example.com');
+      end loop;
+    end loop;
+    v_time := (clock_timestamp() - v_start) / v_rounds;
+    raise exception using errcode = 'PR000';
+  exception when sqlstate 'PR000' then
+    null;
+  end;
+  return v_time;
+end
+$function$;
+comment on function gdpr_internal.time_person(integer, integer) is
+  'How long this machine takes for one person with so many encrypted values and identifiers, by making some and taking them back.';
 
 -- 40_protection/58_guards.sql
 -- [code] Triggers that refuse what row security cannot see.
@@ -15296,6 +16441,22 @@ begin
 end
 $function$;
 comment on function gdpr_policy.guard_gate() is 'Refuses every write of the columns gdpr_*; its trigger fires only for those. Error: PR406.';
+
+create or replace function gdpr_policy.guard_ciphertext()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('ciphertext_written');
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_ciphertext() is
+  'Refuses plaintext that looks like ciphertext while a table is being enabled; its trigger fires only for that. Error: PR405.';
 
 create or replace function gdpr_policy.guard_truncate()
 returns trigger
@@ -18024,7 +19185,7 @@ begin
       case
         when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
         else format(
-          '  (%s)::%s as %I',
+          '  (%s)::%s%s as %I',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
               'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
@@ -18032,7 +19193,13 @@ begin
               gdpr_generated.open_expression(c.id, a.attname)
             )
           end,
-          coalesce(c.original ->> 'shown', c.original_type), a.attname
+          coalesce(c.original ->> 'shown', c.original_type),
+          -- or it would be that of the encoding's name in convert_from(): sorted otherwise, and another type to prepared statements
+          (
+            select ' collate ' || coalesce(c.original ->> 'collation', 'pg_catalog."default"')
+            from pg_type as y where y.oid = to_regtype(coalesce(c.original ->> 'shown', c.original_type)) and y.typcollation <> 0
+          ),
+          a.attname
         )
       end, E',\n' order by a.attnum
     )
@@ -18302,7 +19469,7 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
-        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'seal_' || p_table, 'audit_' || p_table, 'values_' || p_table)
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )
   loop
@@ -29850,6 +31017,29 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_mails() is 'Findings about mails that were given up, or that nobody sends.';
 
+-- 90_accountability/06_doctor_enabling.sql
+-- [code] Findings about tables whose enabling has begun and has not ended.
+-- GDPR Art. 25. Called by: gdpr.doctor().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_enabling()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select 'warning', 'enabling', t.relation::text,
+    format('protection is being switched on since %s (%s), and is not in force yet: no gate, no audit, plaintext in rows',
+      timezone('UTC', e.started_at)::date, e.state),
+    'gdprdb policy apply goes on with it; gdpr.enabling shows how far it is; gdpr.unprotect() gives the table back.'
+  from gdpr_internal.enabling as e
+  join gdpr_internal.protected_table as t on t.id = e.table_id;
+end;
+comment on function gdpr_internal.doctor_enabling() is 'Findings about tables that are being enabled.';
+
 -- 90_accountability/06_doctor_home.sql
 -- [code] What the doctor says of a database that is not where it was.
 -- GDPR Art. 32(1)(c). Called by: gdpr.doctor().
@@ -30163,7 +31353,8 @@ begin atomic
     select t.id, t.relation, t.mode, t.definition, t.fingerprint, c.oid is not null as present
     from gdpr_internal.protected_table as t
     left join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    -- one that is being enabled has not all of it yet: see doctor_enabling()
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
   )
   select 'error', 'table_missing', l.relation::text, 'a protected table is gone', 'Restore it, or record with your officer that its data was deleted.'
   from live as l where not l.present
@@ -30425,7 +31616,7 @@ begin
     select t.id, t.relation, c.reltuples
     from gdpr_internal.protected_table as t
     join pg_class as c on c.oid = t.relation
-    where t.unprotected_at is null
+    where t.unprotected_at is null and gdpr_internal.enabling_state(t.id) is null
     order by t.relation::text
   loop
     object := v_table.relation::text;
@@ -30524,6 +31715,8 @@ begin
     select * from gdpr_internal.doctor_sharing()
     union all
     select * from gdpr_internal.doctor_retention()
+    union all
+    select * from gdpr_internal.doctor_enabling()
     union all
     select * from gdpr_internal.doctor_requests()
     union all
@@ -30958,7 +32151,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name),
+  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -30994,16 +32187,19 @@ grant execute on function
   gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
-  gdpr_internal.retype_column(name, regclass, name, text) to gdpr_admin;
+  gdpr_internal.retype_column(name, regclass, name, text),
+  gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
+  gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
+  gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
 
 grant execute on function
-  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
+  gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
   gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text) to gdpr_admin;
 grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
-grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
@@ -31189,7 +32385,8 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
 grant execute on function

@@ -124,10 +124,10 @@ comment on table gdpr_internal.worker_function is
 
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,
-  mask text, masked boolean, matches boolean, unique_name name, maximum integer
+  mask text, masked boolean, matches boolean, unique_name name, maximum integer, digested boolean
 );
 comment on type gdpr_internal.column_fact is
-  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit.';
+  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit; digested: a digest for searching is.';
 
 create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean, encrypted boolean);
 comment on type gdpr_internal.erase_fact is 'What erasure needs of a column.';
@@ -141,6 +141,25 @@ create type gdpr_internal.erased_fact as (
 );
 comment on type gdpr_internal.erased_fact is
   'What erasure did with rows of a person in a table. what: deleted, anonymised, spared (anonymised, as rows that stay refer to them), kept (until), passed_on (to the other person of a joint row), unlinked (rows of others that referred to one), review (rows that stay with free text in column_name; row_keys).';
+
+-- 00_foundation/11_enabling.sql
+-- [state] Tables on which protection is being switched on in batches, and how far that has come.
+-- GDPR Art. 25. Written by the steps of enabling; whoever may go on with it reads here where.
+
+set local role gdpr_owner;
+
+create table gdpr_internal.enabling (
+  table_id smallint primary key references gdpr_internal.protected_table,
+  state text not null check (state in ('begun', 'generated', 'claiming', 'claimed', 'sealing', 'sealed', 'analysed')),
+  block bigint not null default 0,
+  sweep integer not null default 1,
+  done bigint not null default 0,
+  started_at timestamptz not null default statement_timestamp(),
+  worked_at timestamptz not null default statement_timestamp()
+)
+with (fillfactor = 50);
+comment on table gdpr_internal.enabling is
+  'One row for each table whose enabling has begun and has not ended; gone when its gate is on. begun: columns are there; generated: functions are; claiming: rows get their persons, and stay plaintext; claimed: all have them; sealing: plaintext and ciphertext stand side by side; sealed: no plaintext is left; analysed: nor in the planner''s statistics. block: where the sweep over the table goes on; sweep: rows that were locked are looked at again in the next one; done: rows written in this state.';
 
 -- 00_foundation/11_shapes.sql
 -- [state] The shape of protected tables: what their columns are called, what they were called, whose change is under way.

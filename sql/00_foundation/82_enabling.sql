@@ -1,0 +1,655 @@
+-- [code] Enabling at size: a large table is protected in moments and batches while the application goes on.
+-- GDPR Art. 25, 32. Called by: gdprdb policy apply --batches; gdpr.apply(), when it finds one that was begun.
+--
+-- gdpr.next_step() says what comes next, from policy, register and catalog alone: whoever asks goes on where another stopped.
+-- A row is finished by being touched: the triggers of the table do it, as they do for a new row.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
+      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+  );
+end;
+comment on function gdpr_internal.noisy_triggers(regclass) is
+  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
+
+create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_class pg_class;
+  v_column text;
+begin
+  select * into strict v_class from pg_class as c where c.oid = p_relation;
+  if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
+    return 'the table is partitioned or has children';
+  elsif v_class.relhasrules then
+    return 'the table has rules';
+  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
+    return 'row security is forced on the table, and hides rows from its owner';
+  end if;
+  select string_agg(quote_ident(s.column_name), ', ' order by a.attnum) into v_column
+  from gdpr_internal.stored_columns(p_definition) as s
+  join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
+  where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype);
+  if v_column is not null then
+    return format('columns that become text by rewriting the table: %s', v_column);
+  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
+    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
+  elsif exists (
+    select from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
+      and g.tgattr::text = ''
+  ) then
+    return 'the table has triggers that fire for replicated changes';
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.batch_obstacle(name, regclass, jsonb) is
+  'Why a table cannot be enabled in batches, but only at once; null when it can. No personal data.';
+
+create or replace function gdpr_internal.incomplete_code(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
+  v_definition jsonb;
+begin
+  select t.definition into v_definition from gdpr_internal.protected_table as t where t.id = p_table;
+  if gdpr_internal.enabling_state(p_table) = 'claiming' then
+    return v_unclaimed;
+  end if;
+  return format(
+    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_definition) then v_unclaimed || ' or ' else '' end,
+    gdpr_internal.plaintext_condition(p_table, 't')
+  );
+end
+$function$;
+comment on function gdpr_internal.incomplete_code(smallint) is 'The SQL that says whether row t still has to be written in the state that the enabling of its table is in.';
+
+create or replace function gdpr_internal.enabling_triggers(p_table smallint)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_sealing boolean := gdpr_internal.enabling_state(p_table) = 'sealing';
+  v_touched constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null and pg_catalog.current_setting(''gdpr.enabling'', true) = ''on''';
+  v_known constant text := 'old.gdpr_purposes is not null';
+  v_written text;
+  v_forged text;
+  v_trigger record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  select string_agg(format('new.%1$I is distinct from old.%1$I', c.column_name), ' or ') into v_written
+  from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c;
+  select string_agg(format('pg_catalog.starts_with(new.%I::pg_catalog.text, ''gdpr1:'')', c.column_name), ' or ' order by c.position) into v_forged
+  from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no';
+  for v_trigger in
+    select *
+    from (values
+      -- later such a value would pass for one that is encrypted
+      ('zzz_gdpr_04_plain', case when v_forged is not null and not v_sealing then 'before insert or update' end, v_forged, 'gdpr_policy.guard_ciphertext()'),
+      ('zzz_gdpr_05_guard', 'before update', format('current_user <> ''gdpr_worker'' and (%s)', v_written), 'gdpr_policy.guard_gate()'),
+      ('zzz_gdpr_10_backfill', case when v_table.parent_id is not null then 'before update' end, v_touched, format('gdpr_generated.%I(''all'')', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject', case when v_table.parent_id is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_table.parent_id is not null then 'before update' end, v_known, format('gdpr_generated.%I()', 'subject_' || p_table)),
+      ('zzz_gdpr_40_backfill', 'before update', v_touched, format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || p_table)) is not null then 'before update' end, v_known,
+        format('gdpr_generated.%I()', 'change_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I()', 'protect_' || p_table)),
+      ('zzz_gdpr_45_seal', case when v_sealing then 'before update' end,
+        format('new.gdpr_subject_id is not null and (%s)', gdpr_internal.plaintext_condition(p_table, 'new')),
+        format('gdpr_generated.%I()', 'seal_' || p_table))
+    ) as t (name, timing, condition, function)
+    where t.timing is not null
+  loop
+    return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
+      v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
+    return next format('alter table %s enable always trigger %I', v_table.relation, v_trigger.name);
+  end loop;
+  return next format(
+    'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_table.relation
+  );
+  return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_table.relation);
+end
+$function$;
+comment on function gdpr_internal.enabling_triggers(smallint) is
+  'The statements that put on a table the triggers of its enabling: new and changed rows are taken in at once, others when they are touched.';
+
+create or replace function gdpr_internal.digest_index(p_table smallint, p_column gdpr_internal.protected_column)
+returns name
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- an index over nothing but the digest; valid or not
+  select i.relname
+  from gdpr_internal.protected_table as t
+  join pg_index as x on x.indrelid = t.relation
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || (p_column).column_name || '_digest'
+  join pg_class as i on i.oid = x.indexrelid
+  where t.id = p_table and x.indkey::text = a.attnum::text and (x.indisunique or not (p_column).original ? 'unique_name')
+  limit 1;
+end;
+comment on function gdpr_internal.digest_index(smallint, gdpr_internal.protected_column) is 'The index over a column''s digest, as its uniqueness needs it; null when there is none.';
+
+create or replace function gdpr_internal.next_index(p_table smallint, p_digests boolean)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
+  v_index text;
+  v_column gdpr_internal.protected_column;
+begin
+  select format('drop index concurrently %s', x.indexrelid::regclass) into v_index
+  from pg_index as x
+  where x.indrelid = v_relation and not x.indisvalid and exists (
+    select from pg_attribute as a where a.attrelid = v_relation and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
+  )
+  limit 1;
+  if v_index is not null then
+    -- somebody was interrupted
+    return v_index;
+  elsif not exists (
+    select from pg_index as x
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
+    where x.indrelid = v_relation and x.indkey::text = a.attnum::text
+  ) then
+    return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
+  end if;
+  for v_column in
+    select * from gdpr_internal.protected_column as c
+    where p_digests and c.table_id = p_table and c.encrypt = 'searchable'
+    order by c.column_name
+  loop
+    continue when gdpr_internal.digest_index(p_table, v_column) is not null;
+    return case
+      when v_column.original ? 'unique_name'
+        then format('create unique index concurrently %I on %s (%I)', 'gdpr_unique_' || v_column.id, v_relation, 'gdpr_' || v_column.column_name || '_digest')
+      else format('create index concurrently on %s (%I)', v_relation, 'gdpr_' || v_column.column_name || '_digest')
+    end;
+  end loop;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.next_index(smallint, boolean) is
+  'The next statement that indexes the subject, and the digests (p_digests) once every row has them, while writers go on; null when all are there.';
+
+create or replace function gdpr_internal.table_next(p_relation regclass, out action text, out statement text, out kind text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_state text;
+  v_index text;
+  v_encrypts boolean;
+begin
+  select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
+  v_state := gdpr_internal.enabling_state(v_table.id);
+  if v_state is null then
+    return;
+  end if;
+  v_encrypts := gdpr_internal.plaintext_condition(v_table.id, 't') is not null;
+  v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  kind := 'transaction';
+  if v_state in ('claiming', 'sealing') then
+    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
+    statement := format('select * from gdpr.backfill(%L)', p_relation);
+    kind := 'batches';
+  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
+    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
+    statement := v_index;
+    kind := 'alone';
+  elsif v_state = 'analysed' then
+    action := 'switch on: triggers, views, the gate';
+    statement := format('select gdpr_policy.switch_on(%L)', p_relation);
+  else
+    select s.action, format('select gdpr_policy.move_enabling(%L, %L)', p_relation, s.state) into action, statement
+    from (
+      select case
+        when v_state = 'begun' then 'generated'
+        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.definition) then 'claiming'
+        when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
+        else 'analysed'
+      end as state
+    ) as n
+    join (values
+      ('generated', 'generate functions'), ('claiming', 'triggers: new rows get their persons'),
+      ('sealing', 'room for ciphertext, the clear view, triggers: new rows are encrypted'), ('analysed', 'statistics forget the plaintext')
+    ) as s (state, action) on s.state = n.state;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.table_next(regclass) is
+  'What comes next in the enabling of a table; nothing for one that is not being enabled. kind: transaction (takes moments, and strong locks; with a lock_timeout), alone (outside of a transaction), batches (again and again).';
+
+create or replace function gdpr_policy.next_of(p_relation regclass, out action text, out statement text, out kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select n.action, n.statement, n.kind from gdpr_internal.table_next(p_relation) as n;
+end;
+comment on function gdpr_policy.next_of(regclass) is 'What comes next in the enabling of a table; nulls for one that is not being enabled.';
+
+create or replace function gdpr_policy.unfinished(p_role name)
+returns table (relation regclass, action text, statement text, kind text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.relation, n.action, n.statement, n.kind
+  from (
+    select t.relation
+    from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    join pg_class as c on c.oid = t.relation
+    where pg_has_role(p_role, c.relowner, 'usage')
+    order by e.started_at, t.id
+    limit 1
+  ) as t
+  cross join lateral gdpr_internal.table_next(t.relation) as n;
+end;
+comment on function gdpr_policy.unfinished(name) is 'What comes next in the enabling that a role has begun, or may go on with; no row without one.';
+
+create or replace function gdpr_policy.enabling_order(p_policy jsonb, p_role name)
+returns table (name text, relation regclass, definition jsonb, state text, obstacle text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  -- read once: a call in the query would be made again wherever the query uses it
+  v_tables jsonb := (gdpr_internal.read_policy(p_policy)).policy -> 'tables';
+begin
+  return query
+  select n.key, o.relation, o.definition,
+    case when t.id is null then 'new' else coalesce(gdpr_internal.enabling_state(t.id), 'protected') end,
+    gdpr_internal.batch_obstacle(p_role, o.relation, o.definition)
+  from gdpr_internal.table_order(v_tables) as o
+  join jsonb_object_keys(p_policy -> 'tables') as n (key) on gdpr_internal.find_table(n.key) = o.relation
+  left join gdpr_internal.protected_table as t on t.relation = o.relation and t.unprotected_at is null
+  order by o.n;
+end
+$function$;
+comment on function gdpr_policy.enabling_order(jsonb, name) is
+  'The tables of a policy, parents before children, as it names them: new, protected, or how far their enabling has come; obstacle: why one is enabled at once or not at all.';
+
+create or replace function gdpr.next_step(p_policy jsonb)
+returns table (object text, action text, statement text, kind text)
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+as $function$
+declare
+  v_order jsonb;
+  v_table record;
+  v_done jsonb;
+begin
+  -- what was begun comes to its end first; its definition stands in the register
+  select n.relation::text, n.action, n.statement, n.kind into object, action, statement, kind from gdpr_policy.unfinished(current_user) as n;
+  if found then
+    return next;
+    return;
+  end if;
+  select
+    jsonb_agg(o),
+    jsonb_set(p_policy, '{tables}', coalesce(jsonb_object_agg(o.name, p_policy -> 'tables' -> o.name) filter (where o.state = 'protected'), '{}'))
+  into v_order, v_done
+  from gdpr_policy.enabling_order(p_policy, current_user) as o;
+  if exists (select from gdpr.plan(v_done)) then
+    object := 'policy';
+    action := 'purposes, roles, and tables protected before';
+    statement := format('select count(*) from gdpr.apply(%L)', v_done);
+    kind := 'transaction';
+    return next;
+    return;
+  end if;
+  for v_table in
+    select o.* from jsonb_to_recordset(v_order) as o (name text, relation regclass, definition jsonb, state text, obstacle text)
+  loop
+    continue when v_table.state <> 'new';
+    object := v_table.relation::text;
+    kind := 'transaction';
+    if v_table.obstacle is null then
+      action := 'register, add columns';
+      statement := format('select gdpr_policy.begin_enabling(%L, %L)', v_table.relation, v_table.definition);
+    else
+      action := 'protect at once: ' || v_table.obstacle;
+      statement := format('select count(*) from gdpr.apply(%L)', jsonb_set(v_done, array['tables', v_table.name], p_policy -> 'tables' -> v_table.name));
+    end if;
+    return next;
+    return;
+  end loop;
+end
+$function$;
+comment on function gdpr.next_step(jsonb) is
+  'What to run next so that the database comes to this policy while applications work; no row when it is there. Ask, run, ask again: from policy, register and catalog alone, so anybody may stop and anybody go on; a table whose enabling was begun comes first, whatever the policy says of it. kind: transaction (strong locks for a moment: with a short lock_timeout, again when it strikes), alone (outside of a transaction), batches (again and again; gdpr.enabling shows how far it is). gdprdb policy apply --batches does all of this. Error: PR001 policy refused. Art. 25.';
+
+create or replace function gdpr_internal.put_enabling(p_role name, p_relation regclass, p_state text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_state = 'begun' then
+    insert into gdpr_internal.enabling (table_id, state) values (v_id, p_state);
+  else
+    update gdpr_internal.enabling as e
+    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    where e.table_id = v_id and (e.state, p_state) in (
+      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'sealing'),
+      ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+    );
+    if not found then
+      perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+    end if;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.put_enabling(name, regclass, text) is 'See gdpr_policy.put_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.put_enabling(p_relation regclass, p_state text)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.put_enabling(current_user, p_relation, p_state);
+end;
+comment on function gdpr_policy.put_enabling(regclass, text) is 'Step of enabling: how far it has come. Error: PR006 when another did that meanwhile.';
+
+create or replace function gdpr_policy.enabling_statements(p_relation regclass, p_step text)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_column gdpr_internal.protected_column;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = gdpr_internal.table_id(p_relation);
+  case p_step
+    when 'columns' then
+      return query
+      select format('alter table %s %s', p_relation, string_agg(format('add column %I %s', c.column_name, c.type), ', '))
+      from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+      where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
+      having count(*) > 0;
+    when 'grants' then
+      return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
+    when 'triggers' then
+      return query select * from gdpr_internal.enabling_triggers(v_table.id);
+    when 'text' then
+      return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query select s.statement from gdpr_internal.encrypt_steps(p_relation, v_table.definition, null) as s;
+      for v_column in
+        select * from gdpr_internal.protected_column as c
+        where c.table_id = v_table.id and c.encrypt = 'searchable' and c.original ? 'unique_name'
+        order by c.column_name
+      loop
+        return next case
+          when v_column.original ? 'unique_constraint' then format('alter table %s add constraint %I unique using index %I',
+            p_relation, v_column.original ->> 'unique_name', gdpr_internal.digest_index(v_table.id, v_column))
+          else (
+            select format('alter index %I.%I rename to %I', n.nspname, gdpr_internal.digest_index(v_table.id, v_column), v_column.original ->> 'unique_name')
+            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation
+          )
+        end;
+      end loop;
+    when 'leave' then
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g
+      where g.tgrelid = p_relation and g.tgname in ('zzz_gdpr_04_plain', 'zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal');
+    when 'switch' then
+      return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
+  end case;
+end
+$function$;
+comment on function gdpr_policy.enabling_statements(regclass, text) is
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+
+create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statement text;
+begin
+  for v_statement in select s from gdpr_policy.enabling_statements(p_relation, p_step) as s loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.run_step(regclass, text) is 'Runs the statements of a step of enabling.';
+
+create or replace function gdpr_policy.begin_enabling(p_relation regclass, p_definition jsonb)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.register_table(p_relation, p_definition);
+  perform gdpr_policy.put_enabling(p_relation, 'begun');
+  perform gdpr_policy.run_step(p_relation, 'columns');
+end
+$function$;
+comment on function gdpr_policy.begin_enabling(regclass, jsonb) is 'Step of enabling: the table is registered and gets its columns.';
+
+create or replace function gdpr_internal.generate_enabling(p_role name, p_relation regclass, p_views boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_views then
+    perform gdpr_generated.generate_clear_view(v_id);
+  else
+    perform gdpr_internal.generate_triggers(v_id);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.generate_enabling(name, regclass, boolean) is
+  'See gdpr_policy.generate_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.generate_enabling(p_relation regclass, p_views boolean)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.generate_enabling(current_user, p_relation, p_views);
+end;
+comment on function gdpr_policy.generate_enabling(regclass, boolean) is 'Step of enabling: trigger functions for the state it is in, or the clear view (p_views).';
+
+create or replace function gdpr_policy.move_enabling(p_relation regclass, p_state text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.put_enabling(p_relation, p_state);
+  case p_state
+    when 'generated' then
+      perform gdpr_policy.run_step(p_relation, 'grants');
+      perform gdpr_policy.generate_functions(p_relation);
+    when 'claiming' then
+      perform gdpr_policy.run_step(p_relation, 'triggers');
+    when 'sealing' then
+      -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
+      perform gdpr_policy.generate_enabling(p_relation, false);
+      perform gdpr_policy.run_step(p_relation, 'text');
+      perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.generate_enabling(p_relation, true);
+    when 'analysed' then
+      execute format('analyze %s', p_relation);
+  end case;
+end
+$function$;
+comment on function gdpr_policy.move_enabling(regclass, text) is 'Step of enabling: on to the next state, with what belongs to it.';
+
+create or replace function gdpr_internal.end_enabling(p_role name, p_relation regclass, p_seal boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if p_seal then
+    perform gdpr_internal.drop_seal(v_id);
+    return;
+  end if;
+  delete from gdpr_internal.enabling as e where e.table_id = v_id and e.state = 'analysed';
+  if not found then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+  perform gdpr_internal.audit_event('POLICY', null, jsonb_build_object('table', p_relation::text, 'enabled', true));
+end
+$function$;
+comment on function gdpr_internal.end_enabling(name, regclass, boolean) is 'See gdpr_policy.end_enabling(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.end_enabling(p_relation regclass, p_seal boolean)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.end_enabling(current_user, p_relation, p_seal);
+end;
+comment on function gdpr_policy.end_enabling(regclass, boolean) is 'Step of enabling: it is over; its trigger function (p_seal) goes last.';
+
+create or replace function gdpr_policy.switch_on(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set quote_all_identifiers = off
+as $function$
+declare
+  v_statements text[];
+begin
+  perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.end_enabling(p_relation, false);
+  v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
+  for v_n in 1 .. cardinality(v_statements) loop
+    if v_n = cardinality(v_statements) then
+      -- what enabling alone had goes before the controls are remembered
+      perform gdpr_policy.run_step(p_relation, 'leave');
+      perform gdpr_policy.end_enabling(p_relation, true);
+    end if;
+    execute v_statements[v_n];
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.switch_on(regclass) is 'Last step of enabling: the controls that gdpr.apply() puts on a table, in one transaction.';
+
+create or replace function gdpr_policy.finish_enabling(p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_step record;
+begin
+  execute format('lock table %s in access exclusive mode', p_relation);
+  loop
+    select * into v_step from gdpr_policy.next_of(p_relation);
+    exit when v_step.statement is null;
+    if v_step.kind = 'batches' then
+      perform gdpr.backfill(p_relation, 1000000000);
+    else
+      execute replace(v_step.statement, ' concurrently ', ' ');
+    end if;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): an enabling that was begun in batches comes to its end in this transaction.';

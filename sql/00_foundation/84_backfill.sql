@@ -1,0 +1,142 @@
+-- [code] Backfill: existing rows of a table that is being enabled, a range of blocks after the other.
+-- GDPR Art. 25. Called by: gdprdb policy apply --batches, or psql with \watch.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.enabling_work(
+  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
+  if state in ('claiming', 'sealing') then
+    condition := gdpr_internal.incomplete_code(v_id);
+    quiet := gdpr_internal.noisy_triggers(p_relation);
+  end if;
+end
+$function$;
+comment on function gdpr_internal.enabling_work(name, regclass) is 'See gdpr_policy.enabling_work(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.enabling_work(
+  p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+)
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select w.state, w.sweep, w.condition, w.quiet from gdpr_internal.enabling_work(current_user, p_relation) as w;
+end;
+comment on function gdpr_policy.enabling_work(regclass) is
+  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and whether triggers of the application have to be kept quiet.';
+
+create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
+returns bigint
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_block bigint;
+begin
+  update gdpr_internal.enabling as e
+  set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
+    worked_at = statement_timestamp()
+  where e.table_id = v_id
+  returning e.block - p_blocks into v_block;
+  return v_block;
+end
+$function$;
+comment on function gdpr_internal.take_blocks(name, regclass, bigint, bigint) is 'See gdpr_policy.take_blocks(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.take_blocks(p_relation regclass, p_blocks bigint, p_done bigint default 0)
+returns bigint
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
+end;
+comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
+  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
+
+create or replace function gdpr.backfill(
+  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
+)
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_work record;
+  v_left boolean;
+begin
+  rows := 0;
+  -- first: who held this row until now may have come to the end
+  block := gdpr_policy.take_blocks(p_table, p_blocks);
+  v_work := gdpr_policy.enabling_work(p_table);
+  state := v_work.state;
+  if v_work.condition is null then
+    return;
+  end if;
+  blocks := pg_relation_size(p_table) / current_setting('block_size')::integer;
+  if block >= blocks then
+    -- all rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
+    execute format('select exists (select from only %s as t where %s)', p_table, v_work.condition) into v_left;
+    if v_left then
+      perform gdpr_policy.take_blocks(p_table, null);
+    else
+      state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
+      perform gdpr_policy.put_enabling(p_table, state);
+    end if;
+    return;
+  end if;
+  perform set_config('gdpr.enabling', 'on', true);
+  if v_work.quiet then
+    perform set_config('session_replication_role', 'replica', true);
+  end if;
+  execute format(
+    'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
+    'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
+    p_table, format('(%s,0)', block), format('(%s,0)', least(block + p_blocks, 4294967295)), v_work.condition,
+    -- a row that somebody is changing is left to the next sweep, which waits for it
+    case when v_work.sweep = 1 then ' skip locked' else '' end
+  );
+  get diagnostics rows = row_count;
+  if v_work.quiet then
+    perform set_config('session_replication_role', 'origin', true);
+  end if;
+  perform set_config('gdpr.enabling', '', true);
+  perform gdpr_policy.take_blocks(p_table, 0, rows);
+end
+$function$;
+comment on function gdpr.backfill(regclass, integer) is
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is. Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+
+create or replace view gdpr.enabling as
+select
+  t.relation as table_name,
+  e.state,
+  e.sweep,
+  e.block,
+  pg_relation_size(t.relation) / current_setting('block_size')::integer as blocks,
+  e.done as rows,
+  e.started_at,
+  e.worked_at
+from gdpr_internal.enabling as e
+join gdpr_internal.protected_table as t on t.id = e.table_id;
+comment on view gdpr.enabling is
+  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state.';
