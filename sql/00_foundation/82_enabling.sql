@@ -49,6 +49,16 @@ begin
   where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype);
   if v_column is not null then
     return format('columns that become text by rewriting the table: %s', v_column);
+  elsif gdpr_internal.has_held_values(p_relation, p_definition) then
+    return 'CHECK constraints over encrypted columns go to triggers';
+  elsif exists (
+    select from gdpr_internal.stored_columns(p_definition) as s
+    cross join lateral gdpr_internal.column_triggers(p_relation, array[s.column_name::text])
+    where s.encrypt <> 'no'
+  ) then
+    return 'the table has triggers for the UPDATE of a column that becomes text';
+  elsif p_definition ? 'search' then
+    return 'the index for its search is built at once';
   elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
     return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
   elsif exists (
@@ -515,6 +525,7 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   if p_views then
+    perform gdpr_internal.make_read_counters(t.id) from gdpr_internal.protected_table as t where t.id = v_id and t.definition ? 'audit_reads';
     perform gdpr_generated.generate_clear_view(v_id);
   else
     perform gdpr_internal.generate_triggers(v_id);

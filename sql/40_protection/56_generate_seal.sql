@@ -74,7 +74,7 @@ end
 $body$
 $code$,
     'seal_' || p_table, v_ivs * 16,
-    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new'), '  '),
+    gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '  '),
     gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
     gdpr_internal.indented(v_seal, '  ')
   ));
