@@ -118,12 +118,12 @@ def close(dsn: str | None) -> Rows:
 
 
 @guard.command("sql")
-@click.argument("script", type=click.Choice(["install", "remove"]))
-def sql(script: str) -> None:
+@click.argument("name", type=click.Choice(["install", "remove"]))
+def sql(name: str) -> None:
     """Print the statements that install the guard or take it away, for psql.
 
     Example:
 
         gdprdb guard sql install | psql -X -1 -U postgres crm
     """
-    click.echo(guards.script(script), nl=False)
+    click.echo(guards.script(name), nl=False)

@@ -159,7 +159,7 @@ begin atomic
     cross join lateral gdpr_internal.controls(t.relation) as c
     where t.id = p_table
   )
-  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end)
+  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end) as finding
   from had as h
   left join has as n on n.kind = h.kind and n.name = h.name
   where h.keeps and n.definition is distinct from h.definition
@@ -168,7 +168,7 @@ begin atomic
   from has as n
   left join had as h on h.kind = n.kind and h.name = n.name
   where n.opens and not coalesce(h.keeps, false) and h.definition is distinct from n.definition
-  order by 1;
+  order by finding;
 end;
 comment on function gdpr_internal.weakened(smallint) is
   'What protects a table less than when apply() left it: controls that are gone or changed, and what came and opens it. An added column, index, constraint or trigger of the application does not.';

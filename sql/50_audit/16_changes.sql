@@ -224,7 +224,7 @@ $function$;
 comment on function gdpr_internal.require_whole() is
   'At the end of a transaction in which gdprdb changed something and did not say that it was done: as end_change(). Error: PR510.';
 
-create or replace function gdpr_internal.record_guard()
+create or replace function gdpr_internal.stamp_change()
 returns trigger
 language plpgsql
 volatile
@@ -233,24 +233,47 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- facts, whoever wrote the row and whatever it said
-  case tg_table_name
-    when 'own_change' then
-      new.xid := pg_current_xact_id();
-      new.at := clock_timestamp();
-    when 'maintenance_window' then
-      new.opened_at := clock_timestamp();
-      new.login := session_user;
-      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.id, 'until', new.until));
-    else
-      new.ended_at := clock_timestamp();
-      new.login := session_user;
-      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.window_id, 'closed', true));
-  end case;
+  -- facts, whatever the row said
+  new.xid := pg_current_xact_id();
+  new.at := clock_timestamp();
   return new;
 end
 $function$;
-comment on function gdpr_internal.record_guard() is 'What the guard is told to let pass is on record, whoever told it.';
+comment on function gdpr_internal.stamp_change() is 'A change of gdprdb''s own is of the transaction that says so, and of no other.';
+
+create or replace function gdpr_internal.record_window()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  new.opened_at := clock_timestamp();
+  new.login := session_user;
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.id, 'until', new.until));
+  return new;
+end
+$function$;
+comment on function gdpr_internal.record_window() is 'A maintenance window is on record, whoever opened it, and however.';
+
+create or replace function gdpr_internal.record_window_end()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  new.ended_at := clock_timestamp();
+  new.login := session_user;
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.window_id, 'closed', true));
+  return new;
+end
+$function$;
+comment on function gdpr_internal.record_window_end() is 'The end of a maintenance window is on record.';
 
 create or replace function gdpr_internal.keep_register()
 returns trigger
@@ -277,9 +300,9 @@ begin
   for v_trigger in
     select *
     from (values
-      ('own_change', 'gdpr_50_record', 'trigger', 'before insert or update', 'for each row execute function gdpr_internal.record_guard()'),
-      ('maintenance_window', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
-      ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
+      ('own_change', 'gdpr_50_record', 'trigger', 'before insert or update', 'for each row execute function gdpr_internal.stamp_change()'),
+      ('maintenance_window', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_window()'),
+      ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_window_end()'),
       ('protected_table', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('control', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert or update', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')

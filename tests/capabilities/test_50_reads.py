@@ -71,13 +71,11 @@ def reads(db: Database, since: int) -> list[tuple[str, str]]:
         ("select count(city) from crm.customer", "101-1000"),
         ("select gdpr.reveal((select email from crm.customer where id = 1))", "1"),
         (
-            "select a.email, b.email from gdpr_clear.customer a, gdpr_clear.customer b"
-            " where a.id = 1 and b.id = 2",
+            "select from gdpr_clear.customer a, gdpr_clear.customer b where a.id = 1 and b.id = 2",
             "2-10",
         ),
         (
-            "with c as materialized (select * from gdpr_clear.customer where id <= 3)"
-            " select count(*) from c",
+            "with c as materialized (table gdpr_clear.customer limit 3) select count(*) from c",
             "2-10",
         ),
         ("table gdpr_clear.customer limit 11", "11-100"),
@@ -252,7 +250,7 @@ def test_what_a_cursor_reads_later_is_not_counted(
     assert [rows for _, rows in reads(recording, since)] == ["not counted"] * 3
 
 
-def test_nobody_but_the_database_counts(recording: Database, app: psycopg.Connection) -> None:
+def test_nobody_but_the_database_counts(app: psycopg.Connection) -> None:
     for statement in (
         "delete from gdpr_internal.read_note",
         "select gdpr_policy.note_read(1::smallint, false)",

@@ -93,7 +93,7 @@ def test_no_command_takes_a_person_as_an_argument() -> None:
         "rectification_id",
         "table",
         "arguments",
-        # of a recipient, a notice and a table
+        # of a recipient, a notice, a table and a script
         "name",
         "notice_id",
         "record",

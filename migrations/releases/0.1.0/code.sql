@@ -103,7 +103,7 @@ values
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
   ('read_unrecorded', 'PR503', 'the transaction is read-only, and reads of this table have to be recorded', 'Read in a transaction that may write (BEGIN READ WRITE, on the primary), or let the policy say audit_reads = true.', 'Art. 32(1)(d)'),
-  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply, gdpr.unprotect() and gdpr.reshape() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
+  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply and gdpr.unprotect() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
   ('window_state', 'PR511', 'there is no such maintenance window to open or close', 'gdpr.maintenance shows them; one is open at a time.', 'Art. 32(1)(b)'),
   ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
   ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),
@@ -4141,7 +4141,7 @@ begin atomic
     cross join lateral gdpr_internal.controls(t.relation) as c
     where t.id = p_table
   )
-  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end)
+  select format('%s %s is %s', h.kind, h.name, case when n.name is null then 'gone' else 'changed' end) as finding
   from had as h
   left join has as n on n.kind = h.kind and n.name = h.name
   where h.keeps and n.definition is distinct from h.definition
@@ -4150,7 +4150,7 @@ begin atomic
   from has as n
   left join had as h on h.kind = n.kind and h.name = n.name
   where n.opens and not coalesce(h.keeps, false) and h.definition is distinct from n.definition
-  order by 1;
+  order by finding;
 end;
 comment on function gdpr_internal.weakened(smallint) is
   'What protects a table less than when apply() left it: controls that are gone or changed, and what came and opens it. An added column, index, constraint or trigger of the application does not.';
@@ -20217,7 +20217,7 @@ $function$;
 comment on function gdpr_internal.require_whole() is
   'At the end of a transaction in which gdprdb changed something and did not say that it was done: as end_change(). Error: PR510.';
 
-create or replace function gdpr_internal.record_guard()
+create or replace function gdpr_internal.stamp_change()
 returns trigger
 language plpgsql
 volatile
@@ -20226,24 +20226,47 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- facts, whoever wrote the row and whatever it said
-  case tg_table_name
-    when 'own_change' then
-      new.xid := pg_current_xact_id();
-      new.at := clock_timestamp();
-    when 'maintenance_window' then
-      new.opened_at := clock_timestamp();
-      new.login := session_user;
-      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.id, 'until', new.until));
-    else
-      new.ended_at := clock_timestamp();
-      new.login := session_user;
-      perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.window_id, 'closed', true));
-  end case;
+  -- facts, whatever the row said
+  new.xid := pg_current_xact_id();
+  new.at := clock_timestamp();
   return new;
 end
 $function$;
-comment on function gdpr_internal.record_guard() is 'What the guard is told to let pass is on record, whoever told it.';
+comment on function gdpr_internal.stamp_change() is 'A change of gdprdb''s own is of the transaction that says so, and of no other.';
+
+create or replace function gdpr_internal.record_window()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  new.opened_at := clock_timestamp();
+  new.login := session_user;
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.id, 'until', new.until));
+  return new;
+end
+$function$;
+comment on function gdpr_internal.record_window() is 'A maintenance window is on record, whoever opened it, and however.';
+
+create or replace function gdpr_internal.record_window_end()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  new.ended_at := clock_timestamp();
+  new.login := session_user;
+  perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', new.window_id, 'closed', true));
+  return new;
+end
+$function$;
+comment on function gdpr_internal.record_window_end() is 'The end of a maintenance window is on record.';
 
 create or replace function gdpr_internal.keep_register()
 returns trigger
@@ -20270,9 +20293,9 @@ begin
   for v_trigger in
     select *
     from (values
-      ('own_change', 'gdpr_50_record', 'trigger', 'before insert or update', 'for each row execute function gdpr_internal.record_guard()'),
-      ('maintenance_window', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
-      ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_guard()'),
+      ('own_change', 'gdpr_50_record', 'trigger', 'before insert or update', 'for each row execute function gdpr_internal.stamp_change()'),
+      ('maintenance_window', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_window()'),
+      ('maintenance_window_end', 'gdpr_50_record', 'trigger', 'before insert', 'for each row execute function gdpr_internal.record_window_end()'),
       ('protected_table', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('control', 'gdpr_50_keep', 'trigger', 'before insert or update or delete or truncate', 'for each statement execute function gdpr_internal.keep_register()'),
       ('own_change', 'gdpr_50_whole', 'constraint trigger', 'after insert or update', 'deferrable initially deferred for each row execute function gdpr_internal.require_whole()')
