@@ -26,6 +26,10 @@ from gdprdb.errors import GdprdbError
 #: How long a batch may take, in seconds: what it holds, others wait for.
 BATCH_SECONDS = 0.08
 
+#: A batch that takes longer than this, in milliseconds, is taken back and tried again, smaller:
+#: a busy machine would make it hold its rows for long.
+BATCH_LIMIT = 150
+
 #: How long to wait for a lock, and to keep everybody behind waiting, before trying again.
 LOCK_TIMEOUT = "50ms"
 
@@ -189,9 +193,20 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
     least, most = BLOCKS
     size = fixed or least
     passed = written = 0
+    limit = BATCH_LIMIT
     while True:
         began = time.monotonic()
-        row = _patiently(connection, f"select * from gdpr.backfill({_quoted(step)}, {size})")
+        connection.execute(sql.SQL("set statement_timeout = {}").format(limit))
+        try:
+            row = _patiently(connection, f"select * from gdpr.backfill({_quoted(step)}, {size})")
+        except psycopg.errors.QueryCanceled:
+            # one block that takes longer has to have its time in the end
+            limit = limit if size > 1 else 2 * limit
+            size = max(1, size // 2)
+            continue
+        finally:
+            with suppress(psycopg.OperationalError):
+                connection.execute("set statement_timeout = 0")
         seconds = time.monotonic() - began
         if row is None or row[3] is None:
             return
@@ -200,6 +215,8 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
         passed += size
         written += rows
         over = block >= blocks
+        # what comes after the last block reads the whole table, and holds nothing
+        limit = BATCH_LIMIT if block + size < blocks else 0
         if written and (over or (passed * VACUUM_PART >= blocks and written >= VACUUM_ROWS)):
             _vacuum(connection, step)
             passed = written = 0
