@@ -132,7 +132,8 @@ def finish(db: Database, policy: dict[str, Any] | None = None) -> None:
 
 
 CATALOG = """
-select format('%%s %%s %%s', c.kind, c.name, c.definition) from gdpr_internal.controls(%(table)s::text::regclass) as c
+select format('%%s %%s %%s', c.kind, c.name, c.definition)
+from gdpr_internal.controls(%(table)s::text::regclass) as c
 union all
 select format('attribute %%s %%s %%s %%s %%s', a.attnum, a.attname,
   format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid))

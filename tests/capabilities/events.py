@@ -284,7 +284,8 @@ STEPS = (
     ),
     step(
         OWNER,
-        "select gdpr.record_impact_assessment('X', '{marketing}', 'a', 'b', 'c', 'd', '2099-12-31')",
+        "select gdpr.record_impact_assessment("
+        "'X', '{marketing}', 'a', 'b', 'c', 'd', '2099-12-31')",
         "IMPACT_ASSESSMENT",
         found="impact",
     ),
