@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-enabling docs freeze clean
+.PHONY: help demo test lint bench docs freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,15 +21,11 @@ test: $(READY) ## run all tests (ARGS="-k consent")
 lint: $(READY) ## check style, types, SQL, migrations and function bodies
 	@tools/lint
 
-bench: $(READY) ## measure against a plain table and hand-made stacks (QUICK=1, PEOPLE=10000000, RECORDS=50000000)
+bench: $(READY) ## measure against a plain table and a hand-made stack (QUICK=1); the rest: bench-rights, -audit, -orm, -reads, -search, -enabling
 	@QUICK=$(QUICK) $(RUN) -m bench
-	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.rights
-	@QUICK=$(QUICK) RECORDS=$(RECORDS) $(RUN) -m bench.audit
-	@QUICK=$(QUICK) $(RUN) -m bench.orm
-	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) $(RUN) -m bench.reads
 
-bench-enabling: $(READY) ## protect 10,000,000 rows while they are written (QUICK=1: 100,000)
-	@QUICK=$(QUICK) $(RUN) -m bench.enabling
+bench-%: $(READY)
+	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) RECORDS=$(RECORDS) $(RUN) -m bench.$*
 
 docs: $(READY) ## write the reference pages from the database's own comments
 	@$(RUN) docs/build.py

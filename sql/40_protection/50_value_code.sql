@@ -5,6 +5,19 @@
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.random_code(p_bytes integer)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- pgcrypto gives 1,024 bytes at the most
+  select string_agg(format('gdpr_internal.gen_random_bytes(%s)', least(1024, p_bytes - b.done)), ' || ' order by b.done)
+  from generate_series(0, p_bytes - 1, 1024) as b (done);
+end;
+comment on function gdpr_internal.random_code(integer) is 'The SQL of so many random bytes, one at least.';
+
 create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text, p_columns name[])
 returns text
 language sql

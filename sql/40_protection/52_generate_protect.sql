@@ -219,7 +219,7 @@ declare
   v_source jsonb;
   v_details text;
   v_row uuid;
-  v_random bytea := gdpr_internal.gen_random_bytes(%3$s);
+  v_random bytea := %3$s;
   v_key bytea;
   v_body bytea;
 %4$sbegin
@@ -243,7 +243,7 @@ $body$
 $code$,
     'protect_' || p_table,
     case when v_table.parent_id is null then '' else ' := new.gdpr_subject_id' end,
-    v_random * 16 + 96,
+    gdpr_internal.random_code(v_random * 16 + 96),
     v_declare,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),

@@ -153,7 +153,7 @@ $code$,
     )
     || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
-      '  v_random := gdpr_internal.gen_random_bytes(%s);\n', v_ivs * 16
+      '  v_random := %s;\n', gdpr_internal.random_code(v_ivs * 16)
     ) else '' end,
     gdpr_internal.indented(v_update, '  '),
     gdpr_internal.key_text(v_table.relation, 'new'),

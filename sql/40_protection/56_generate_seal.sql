@@ -62,7 +62,7 @@ declare
   v_wrapped bytea;
   v_key bytea;
   v_body bytea;
-  v_random bytea := gdpr_internal.gen_random_bytes(%2$s);
+  v_random bytea := %2$s;
 begin
 %3$s%4$s  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
   if v_wrapped is null then
@@ -73,7 +73,7 @@ begin
 end
 $body$
 $code$,
-    'seal_' || p_table, v_ivs * 16,
+    'seal_' || p_table, gdpr_internal.random_code(v_ivs * 16),
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '  '),
     gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
     gdpr_internal.indented(v_seal, '  ')

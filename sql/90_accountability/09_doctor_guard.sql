@@ -43,12 +43,13 @@ begin atomic
   join pg_class as c on c.oid = r.relation
   where not exists (select from gdpr_internal.tables_above(c.oid))
   union all
-  select 'warning', 'copy_of_rows', c.oid::regclass::text, 'the table has the columns of a protected one, and is none: a copy, or a partition that was detached',
-    'Drop it, or attach it again.'
+  select 'warning', 'copy_of_rows', c.oid::regclass::text, 'the table has the columns of a protected one, and is none: a copy', 'Drop it, or protect it by the policy.'
   from pg_attribute as a
   join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p')
   where a.attname = 'gdpr_subject_id' and not a.attisdropped
     and not exists (select from gdpr_internal.tables_above(c.oid)) and not exists (select from gdpr_internal.copy_record as r where r.relation = c.oid)
+    -- a partition that was detached still has it: see doctor_types()
+    and not exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = 'gdpr_40_gate')
     and c.relnamespace not in (select n.oid from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner');
 end;
 comment on function gdpr_internal.doctor_guard() is 'Findings about the guard, maintenance windows, and tables that hold copies of protected rows.';

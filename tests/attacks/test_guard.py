@@ -373,7 +373,10 @@ def test_what_was_detached_or_copied_before_is_found(fresh: Database) -> None:
     )
     assert fresh.rows(
         "select object from gdpr.doctor() where topic = 'copy_of_rows' order by object"
-    ) == [("crm.copy",), ("crm.seen",), ("crm.visit_2026",)]
+    ) == [("crm.copy",), ("crm.seen",)]
+    assert fresh.rows("select object from gdpr.doctor() where topic = 'detached'") == [
+        ("crm.visit_2026",)
+    ]
 
 
 def test_a_view_that_passes_row_security_is_refused(fresh: Database) -> None:

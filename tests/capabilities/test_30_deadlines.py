@@ -19,7 +19,7 @@ import pytest
 from gdprdb.server import Cluster
 from tests.capabilities.consents import ask, set_up
 from tests.capabilities.crm import subject
-from tests.support import Database, cloning, serve
+from tests.support import SETTINGS, Database, cloning, serve
 
 ANNA = "select count(*) from gdpr_clear.customer where id = 1"
 
@@ -69,7 +69,7 @@ def test_all_sessions_agree_on_a_deadline(news: Database) -> None:
 @contextmanager
 def standby_of(primary: Cluster, directory: Path) -> Iterator[Cluster]:
     """A hot standby, streaming from a server."""
-    standby = Cluster(directory, binaries=primary.binaries, durable=False)
+    standby = Cluster(directory, settings=SETTINGS, binaries=primary.binaries, durable=False)
     standby.start()
     standby.stop()
     shutil.rmtree(standby.data)

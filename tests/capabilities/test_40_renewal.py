@@ -335,6 +335,7 @@ def old_values(db: Database) -> int:
         int.from_bytes(base64.b64decode(value[6:])[1:5], "big") != (version or 1)
         for *values, version in made
         for value in values
+        if value is not None
     )
 
 

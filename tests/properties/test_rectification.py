@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gdprdb import corrections
 from tests.capabilities.crm import apply, one_table
-from tests.properties.test_round_trip import EXACT, SESSIONS, TEXT, TYPES
+from tests.properties.test_round_trip import EXACT, OWN_TYPES, SESSIONS, TEXT, TYPES
 from tests.support import Clone
 
 KINDS = list(TYPES)
@@ -37,6 +37,7 @@ def officers(clone: Clone, installed_template: str) -> Iterator[list[psycopg.Con
     public.exact, and once in a twin that is not protected."""
     with clone(installed_template) as db:
         owner = db.connect()
+        owner.execute(OWN_TYPES)
         columns = ", ".join(f"{twin}{column(kind)} {kind}" for kind in KINDS for twin in "ep")
         for name in ("exact", "twin"):
             owner.execute(
