@@ -140,10 +140,15 @@ def _verify_seal(connection: psycopg.Connection, seal: Seal) -> Iterator[Finding
 def _first(connection: psycopg.Connection, seal: Seal) -> int | None:
     """The first record that is not the one sealed in its place, as far as the database tells."""
     sealed = b"".join(bytes(leaves) for (leaves,) in connection.execute(_LEAVES, [seal.id]))
+    first = None
+    # to the end: a COPY that is broken off takes the transaction along
     for place, (number, record) in enumerate(read_records(connection, seal)):
-        if leaf_hash(record)[:_SHORT] != sealed[_SHORT * place : _SHORT * (place + 1)]:
-            return number
-    return None
+        if (
+            first is None
+            and leaf_hash(record)[:_SHORT] != (sealed[_SHORT * place : _SHORT * (place + 1)])
+        ):
+            first = number
+    return first
 
 
 def _difference(found: int, sealed: int) -> str:

@@ -35,7 +35,7 @@ def server() -> Iterator[Cluster]:
         with serve(**settings()) as cluster:
             yield cluster
     except Exception as error:
-        if "pgaudit" not in str(error):
+        if "pgaudit" not in f"{error} {vars(error)}":
             raise
         pytest.skip("pgaudit is not installed")
 

@@ -88,6 +88,19 @@ def test_the_record_that_was_changed_is_named(crm: Database) -> None:
     assert words == "records were changed, first at this record"
 
 
+def test_an_early_record_of_a_large_seal_is_named(crm: Database) -> None:
+    """The rest of the records is read all the same: a COPY that is broken off ends in an error."""
+    crm.rows(
+        "insert into gdpr_internal.audit_record (operation, role) select 'TEST', 'nobody'"
+        " from generate_series(1, 30000)",
+        user="postgres",
+    )
+    seal(crm)
+    tamper(crm, EDITS["edit"], record=2)
+    ((_, found, _),) = verified(crm)
+    assert found == 2
+
+
 def test_seals_made_anew_after_the_edit_are_not_those_of_the_checkpoint(crm: Database) -> None:
     write(crm)
     seal(crm)
