@@ -102,7 +102,7 @@ values
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
   ('read_unrecorded', 'PR503', 'the transaction is read-only, and reads of this table have to be recorded', 'Read in a transaction that may write (BEGIN READ WRITE, on the primary), or let the policy say audit_reads = true.', 'Art. 32(1)(d)'),
-  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply and gdpr.unprotect() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
+  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply, gdpr.unprotect() and gdpr.reshape() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
   ('window_state', 'PR511', 'there is no such maintenance window to open or close', 'gdpr.maintenance shows them; one is open at a time.', 'Art. 32(1)(b)'),
   ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
   ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),

@@ -505,6 +505,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.register_table(p_relation, p_definition);
   perform gdpr_policy.put_enabling(p_relation, 'begun');
   perform gdpr_policy.run_step(p_relation, 'columns');
@@ -557,6 +558,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.put_enabling(p_relation, p_state);
   case p_state
     when 'generated' then
@@ -626,6 +628,7 @@ declare
   v_statements text[];
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.end_enabling(p_relation, false);
   v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
   for v_n in 1 .. cardinality(v_statements) loop

@@ -24,11 +24,11 @@ begin
   -- one at a time, as apply()
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
+  -- the guard lets it pass until the commit, and looks then at what it left
+  perform gdpr_policy.begin_change('reshape');
   if not gdpr_policy.open_reshape(p_table) then
     return;
   end if;
-  -- the guard lets it pass until the commit, and looks then at what it left
-  perform gdpr_policy.begin_change('reshape');
   perform gdpr_policy.drop_views(p_table);
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
     for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(30|40|50)_' loop

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
-from gdprdb import guard, migrate
+from gdprdb import enabling, guard, migrate
 from gdprdb.errors import RefusedError
 from tests.capabilities.crm import apply, one_table, policy, refused
 from tests.support import INSTALLER, OWNER, Clone, Database, Run
@@ -473,6 +474,52 @@ def test_gdprdb_itself_needs_no_leave(fresh: Database) -> None:
     assert fresh.rows("select from gdpr_internal.own_change", user="postgres") == []
     with refused("PR510", "guarded"):
         fresh.rows("alter table crm.customer disable trigger zzz_gdpr_50_audit")
+
+
+def test_batches_need_no_leave(fresh: Database) -> None:
+    """Each step of a large table's enabling is a transaction of its own."""
+    fresh.rows(
+        "create table crm.member (id integer primary key, email text unique);"
+        "insert into crm.member select n, n || '@example.net' from generate_series(1, 50) as n"
+    )
+    member = {
+        "subject": "self",
+        "purposes": ["orders"],
+        "columns": {"email": {"identifier": "email", "encrypt": "searchable"}},
+    }
+    larger = POLICY | {"tables": POLICY["tables"] | {"crm.member": member}}
+    with psycopg.connect(fresh.dsn(), autocommit=True) as owner:
+        enabling.run(owner, Jsonb(larger), blocks=1)
+    topics = {topic for (topic,) in fresh.rows("select topic from gdpr.doctor()")}
+    assert topics.isdisjoint({"drift", "enabling", "triggers", "policies", "plaintext"})
+    with refused("PR510", "guarded"):
+        fresh.rows("alter table crm.member disable trigger zzz_gdpr_50_audit")
+
+
+RESHAPE = "select * from gdpr.reshape('crm.customer', %s)"
+
+
+def test_a_reshape_passes_and_what_opens_the_table_in_it_does_not(fresh: Database) -> None:
+    """The shape may change without leave; a policy that somebody slips in may not."""
+    fresh.rows(
+        RESHAPE,
+        [
+            [
+                "alter table crm.customer rename last_name to surname",
+                "alter table crm.customer add x int",
+            ]
+        ],
+    )
+    assert fresh.rows("select count(surname) from gdpr_clear.customer", user="crm_app") != [(0,)]
+    assert ("drift",) not in fresh.rows("select topic from gdpr.doctor()")
+    row = "before insert on crm.customer for each row execute function crm.do_nothing()"
+    for opening in (
+        "create policy open on crm.customer using (true)",
+        f"create trigger zzzz {row}",
+    ):
+        with refused("PR510", "guarded"):
+            fresh.rows(RESHAPE, [[opening]])
+    assert ("drift",) not in fresh.rows("select topic from gdpr.doctor()")
 
 
 @pytest.mark.parametrize(

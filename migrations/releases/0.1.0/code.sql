@@ -103,7 +103,7 @@ values
   ('audit_kept', 'PR502', 'audit records of this time cannot be dropped', 'The detail says why. settings.audit_retain of the policy says how long they are kept, a year at least; whole sealed months can go then.', 'Art. 5(1)(e)'),
   ('checkpoint_invalid', 'PR501', 'this is no checkpoint', 'gdpr.audit_checkpoint() gives one; gdprdb audit checkpoint signs it.', 'Art. 5(2)'),
   ('read_unrecorded', 'PR503', 'the transaction is read-only, and reads of this table have to be recorded', 'Read in a transaction that may write (BEGIN READ WRITE, on the primary), or let the policy say audit_reads = true.', 'Art. 32(1)(d)'),
-  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply and gdpr.unprotect() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
+  ('guarded', 'PR510', 'what protects personal data would be weakened', 'Each line of the detail names one control; nothing was changed. gdprdb policy apply, gdpr.unprotect() and gdpr.reshape() need no leave; for anything else an officer opens a maintenance window, on record: gdpr.open_maintenance().', 'Art. 32(1)(b)'),
   ('window_state', 'PR511', 'there is no such maintenance window to open or close', 'gdpr.maintenance shows them; one is open at a time.', 'Art. 32(1)(b)'),
   ('prior_consultation', 'PR901', 'a high risk is left, and the supervisory authority was not asked', 'Ask it before processing begins, and name its case (p_consultation).', 'Art. 36'),
   ('breach_open', 'PR902', 'the breach is not in a state for this', 'gdpr.breach shows what is to be done next.', 'Art. 33'),
@@ -6296,6 +6296,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.register_table(p_relation, p_definition);
   perform gdpr_policy.put_enabling(p_relation, 'begun');
   perform gdpr_policy.run_step(p_relation, 'columns');
@@ -6348,6 +6349,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.put_enabling(p_relation, p_state);
   case p_state
     when 'generated' then
@@ -6417,6 +6419,7 @@ declare
   v_statements text[];
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
+  perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.end_enabling(p_relation, false);
   v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
   for v_n in 1 .. cardinality(v_statements) loop
@@ -7441,11 +7444,11 @@ begin
   -- one at a time, as apply()
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   execute format('lock table %s in access exclusive mode', p_table);
+  -- the guard lets it pass until the commit, and looks then at what it left
+  perform gdpr_policy.begin_change('reshape');
   if not gdpr_policy.open_reshape(p_table) then
     return;
   end if;
-  -- the guard lets it pass until the commit, and looks then at what it left
-  perform gdpr_policy.begin_change('reshape');
   perform gdpr_policy.drop_views(p_table);
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
     for v_name in select p.polname from pg_policy as p where p.polrelid = v_relation and p.polname ~ '^gdpr_(30|40|50)_' loop
