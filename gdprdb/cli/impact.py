@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import rich_click as click
 
@@ -76,7 +77,7 @@ def due(dsn: str | None) -> Rows:
 @click.option("--views-sought", help="What the persons or their representatives said.")
 @dry_run_option
 @output
-def record(dsn: str | None, name: str, dry_run: bool, **options: object) -> Rows:
+def record(dsn: str | None, name: str, dry_run: bool, **options: Any) -> Rows:
     """Record an assessment, or a new version of it; prints its number.
 
     Example:
@@ -85,7 +86,7 @@ def record(dsn: str | None, name: str, dry_run: bool, **options: object) -> Rows
         --necessity 'no other way' --risks 'disclosure' --measures 'encryption' --review 2028-01-31
     """
     with database(dsn, dry_run=dry_run, done="Recorded.") as connection:
-        options["purposes"] = list(options["purposes"])  # type: ignore[call-overload]
+        options["purposes"] = list(options["purposes"])
         return fetched(
             connection.execute(
                 "select gdpr.record_impact_assessment(p_name => %(name)s,"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rich_click as click
 
 from gdprdb.cli.options import database, day_or_moment, dry_run_option, dsn_option, end_of
@@ -67,7 +69,7 @@ def parties(dsn: str | None) -> Rows:
 @click.option("--valid-until", callback=day_or_moment, help="When the entry ends (ISO 8601).")
 @dry_run_option
 @output
-def party(dsn: str | None, name: str, role: str, dry_run: bool, **options: object) -> Rows:
+def party(dsn: str | None, name: str, role: str, dry_run: bool, **options: Any) -> Rows:
     """Register one of them, or a new version of the entry; prints its number.
 
     Example:
@@ -76,7 +78,7 @@ def party(dsn: str | None, name: str, role: str, dry_run: bool, **options: objec
         --contact dpo@example.org --country DE
     """
     with database(dsn, dry_run=dry_run, done="Registered.") as connection:
-        options["valid_until"] = end_of(connection, options["valid_until"])  # type: ignore[arg-type]
+        options["valid_until"] = end_of(connection, options["valid_until"])
         return fetched(
             connection.execute(
                 "select gdpr.record_party(p_role => %(role)s, p_name => %(name)s,"

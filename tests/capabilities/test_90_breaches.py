@@ -123,6 +123,20 @@ def test_later_facts_replace_earlier_ones_and_the_history_keeps_both(
     ) == [(None,), ("300",), ("280",)]
 
 
+def test_times_are_the_same_in_every_session(crm: Database) -> None:
+    writer = crm.connect("dpo_login")
+    writer.execute("set timezone = 'Asia/Tokyo'; set datestyle = 'German'")
+    facts = FACTS | {"occurred_from": "03.02.2026 09:00", "occurred_until": "2026-02-03 10:00"}
+    writer.execute("select gdpr.record_breach(%s::jsonb)", [json.dumps(facts)])
+    reader = crm.connect("auditor_login")
+    for zone in ("UTC", "America/New_York"):
+        reader.execute(f"set timezone = '{zone}'".encode())
+        assert reader.execute(
+            "select occurred_from = '2026-02-03 00:00Z', occurred_until = '2026-02-03 01:00Z'"
+            " from gdpr.breach"
+        ).fetchall() == [(True, True)]
+
+
 @pytest.mark.parametrize(
     "facts",
     [

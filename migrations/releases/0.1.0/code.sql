@@ -30627,8 +30627,8 @@ select e.id, e.breach_id, e.event, e.details, e.happened_at, e.recorded_at, e.re
 from gdpr_internal.breach_event as e;
 comment on view gdpr.breach_history is 'All that was recorded of breaches, oldest first by id. Art. 33(5).';
 
-create or replace function gdpr_internal.check_breach_facts(p_facts jsonb, p_aware_at timestamptz)
-returns void
+create or replace function gdpr_internal.read_breach_facts(p_facts jsonb, p_aware_at timestamptz)
+returns jsonb
 language plpgsql
 stable
 parallel unsafe
@@ -30676,9 +30676,14 @@ begin
   if v_problem is not null then
     perform gdpr_internal.refuse('invalid_argument', v_problem);
   end if;
+  -- whoever reads them may live in another time zone
+  return p_facts || jsonb_strip_nulls(jsonb_build_object(
+    'occurred_from', gdpr_internal.utc((p_facts ->> 'occurred_from')::timestamptz),
+    'occurred_until', gdpr_internal.utc((p_facts ->> 'occurred_until')::timestamptz)
+  ));
 end
 $function$;
-comment on function gdpr_internal.check_breach_facts(jsonb, timestamptz) is 'Refuses facts of a breach that are none. Error: PR004.';
+comment on function gdpr_internal.read_breach_facts(jsonb, timestamptz) is 'The facts of a breach, their times in UTC. Error: PR004 what is none.';
 
 create or replace function gdpr_internal.add_breach_event(p_breach bigint, p_event text, p_details jsonb, p_at timestamptz default statement_timestamp())
 returns gdpr_internal.breach_state
@@ -30721,18 +30726,19 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_id bigint;
+  v_facts jsonb;
 begin
   if p_aware_at is null or p_aware_at > statement_timestamp() or not isfinite(p_aware_at) then
     perform gdpr_internal.refuse('invalid_argument', 'nobody becomes aware of a breach in the future');
   end if;
-  perform gdpr_internal.check_breach_facts(p_facts, p_aware_at);
+  v_facts := gdpr_internal.read_breach_facts(p_facts, p_aware_at);
   if not p_facts ?& array['nature', 'kinds'] then
     perform gdpr_internal.refuse('invalid_argument', 'the nature of the breach and its kinds are needed; the rest may follow');
   end if;
   insert into gdpr_internal.breach_record (aware_at, actor)
   values (p_aware_at, gdpr_internal.context_setting('actor'))
   returning id into v_id;
-  perform gdpr_internal.add_breach_event(v_id, 'facts', p_facts);
+  perform gdpr_internal.add_breach_event(v_id, 'facts', v_facts);
   return v_id;
 end
 $function$;
@@ -30749,15 +30755,16 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_aware_at timestamptz := (select b.aware_at from gdpr_internal.breach_record as b where b.id = p_breach);
+  v_facts jsonb;
 begin
   if v_aware_at is null then
     perform gdpr_internal.refuse('unknown_breach');
   end if;
-  perform gdpr_internal.check_breach_facts(p_facts, v_aware_at);
+  v_facts := gdpr_internal.read_breach_facts(p_facts, v_aware_at);
   if p_facts = '{}' then
     perform gdpr_internal.refuse('invalid_argument', 'there is nothing to add');
   end if;
-  perform gdpr_internal.add_breach_event(p_breach, 'facts', p_facts);
+  perform gdpr_internal.add_breach_event(p_breach, 'facts', v_facts);
 end
 $function$;
 comment on function gdpr.amend_breach(bigint, jsonb) is
