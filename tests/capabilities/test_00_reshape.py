@@ -645,3 +645,29 @@ def test_what_cannot_be_protected_cannot_come_by_reshape(crm: Database) -> None:
         with refused("PR414", "reshape_refused"):
             reshape(crm, "crm.lead", statement)
     assert sound(crm)
+
+
+def test_searches_and_recorded_reads_come_back(crm: Database) -> None:
+    """All row policies are taken off and put back, those of other capabilities, too."""
+    crm.rows("create extension if not exists pg_trgm schema public")
+    apply(
+        crm,
+        policy(
+            **{
+                "tables__crm.customer__search": ["last_name"],
+                "tables__crm.customer__audit_reads": True,
+            }
+        ),
+    )
+    query = (
+        "select polname::text from pg_policy where polrelid = 'crm.customer'::regclass order by 1"
+    )
+    before = crm.rows(query)
+    assert {("gdpr_30_search",), ("gdpr_50_reads",)} <= set(before)
+    crm.rows(
+        "select * from gdpr.reshape('crm.customer', array['alter table crm.customer add x int'])"
+    )
+    assert crm.rows(query) == before
+    found = "select count(*) from gdpr_clear.customer_search('hren')"
+    assert crm.rows(found, user="crm_app") == [(1,)]
+    assert ("drift",) not in crm.rows("select topic from gdpr.doctor()")
