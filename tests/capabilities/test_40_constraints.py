@@ -616,3 +616,28 @@ def test_what_goes_on_besides(template: Database) -> None:
         owner.execute("select gdpr.unprotect('hr.other')")
         assert original(template, "hr") == before
         owner.execute("drop table hr.other, hr.fired; drop function hr.fire()")
+
+
+def test_a_renamed_column_takes_its_constraint_along(clone: Clone, installed_template: str) -> None:
+    """Through reshape() and back out of protection, under the new name."""
+    with clone(installed_template) as db:
+        owner = db.connect()
+        owner.execute("""
+            create table public.person (id integer primary key, a text check (length(a) > 2));
+            grant all on public.person to crm_app;
+        """)
+        apply(db, one_table("public.person", columns={"a": {"encrypt": True}}))
+        owner.execute(
+            "select * from gdpr.reshape('public.person',"
+            " array['alter table public.person rename a to b'])"
+        )
+        app = db.connect("crm_app")
+        app.execute("insert into gdpr_clear.person values (1, 'long')")
+        with refused("23514"):
+            app.execute("insert into gdpr_clear.person values (2, 'no')")
+        owner.execute("select gdpr.unprotect('public.person')")
+        assert db.rows(
+            "select pg_get_constraintdef(oid) from pg_constraint"
+            " where conrelid = 'public.person'::regclass and contype = 'c'"
+        ) == [("CHECK ((length(b) > 2))",)]
+        assert db.rows("select b from public.person") == [("long",)]
