@@ -304,7 +304,8 @@ $function$;
 comment on function gdpr_internal.identifier_digests(text, text) is 'The digest of an identifier and of its bare form. Error: PR004 empty value.';
 
 create or replace function gdpr_internal.change_identifier(
-  p_table smallint, p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name
+  p_table smallint, p_subject bigint, p_old uuid, p_new uuid, p_bare uuid, p_kind text, p_blocklist text, p_constraint name,
+  p_held uuid[]
 )
 returns void
 language plpgsql
@@ -335,12 +336,12 @@ begin
   );
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
-  where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
+  where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null and p_old <> all (array_remove(coalesce(p_held, '{}'), null));
   perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;
-comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name) is
-  'A person''s identifier changes: the old one is retired (another person may bring it), the new one claimed. Error: 23505 blocked.';
+comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name, uuid[]) is
+  'A person''s identifier changes: the old one is retired (another person may bring it) unless another column of the row holds it (p_held), the new one claimed. Error: 23505 blocked.';
 
 set local role gdpr_owner;
 

@@ -13,6 +13,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_held text;
   v_code text := '';
 begin
   if p_column.encrypt <> 'no' then
@@ -27,14 +28,28 @@ begin
   end if;
   v_code := v_code || gdpr_internal.read_value_code(p_column) || gdpr_internal.digest_code(p_column);
   if p_column.identifier is not null then
+    -- a row may hold one number twice: where one of them changes, the person still has the other
+    select string_agg(
+      format(
+        'gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s))', p_column.canonical,
+        case
+          when f.encrypt = 'no' then gdpr_internal.text_expression(format('new.%I', f.column_name), f.type)
+          else format('gdpr_internal.open_value(v_key, new.gdpr_subject_id, %s, new.%I)', f.column_id, f.column_name)
+        end
+      ), ', ' order by f.n
+    )
+    into v_held
+    from gdpr_internal.column_facts(p_table.id) as f
+    where f.identifier is not null and f.canonical = p_column.canonical and f.column_name <> p_column.column_name;
     v_code := v_code || format(
       E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n'
       'perform gdpr_internal.change_identifier(\n'
-      '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L\n'
+      '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L, %9$s\n'
       ');\n',
       p_column.canonical,
       case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else v_old_value end,
-      p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name
+      p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name,
+      coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null')
     );
   end if;
   return format(

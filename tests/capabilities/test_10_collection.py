@@ -259,6 +259,40 @@ def test_an_identifier_changes_hands(crm: Database) -> None:
     assert crm.rows(find, ["anna@example.com"], user="dpo_login") == [(anna,)]
 
 
+@pytest.mark.parametrize("encrypt", [False, True, "searchable"])
+def test_one_number_in_two_columns_stays_the_persons_while_one_has_it(
+    db: Database, encrypt: bool | str
+) -> None:
+    """A telephone changes that was the fax, too: the number is not free for somebody else."""
+    owner = db.connect()
+    owner.execute("""
+        create table public.person (id integer primary key, phone text, fax text);
+        insert into public.person values (1, '+4930123', '+4930123');
+        grant all on public.person to crm_app;
+    """)
+    column = {"encrypt": encrypt, "identifier": "phone"}
+    apply(db, one_table("public.person", columns={"phone": column, "fax": column}))
+    person = subject(db, "public.person", 1)
+    app = db.connect("crm_app")
+    find = "select gdpr.find_subject('phone', %s)"
+
+    def holder(number: str) -> int | None:
+        return db.rows(find, [number], user="dpo_login")[0][0]
+
+    app.execute("update gdpr_clear.person set phone = '030 / 999' where id = 1")
+    assert holder("+4930123") == person
+    app.execute("update gdpr_clear.person set phone = fax, fax = phone where id = 1")
+    assert holder("+4930123") == person
+    app.execute("insert into gdpr_clear.person values (2, '+49 30 123', null)")
+    assert holder("+4930123") == person != subject(db, "public.person", 2)
+    app.execute("delete from gdpr_clear.person where id = 2")
+    # neither column has it any more
+    app.execute("update gdpr_clear.person set phone = '+4930777', fax = '+4930777' where id = 1")
+    assert (holder("+4930123"), holder("+4930777")) == (None, person)
+    app.execute("insert into gdpr_clear.person values (3, '+49 30 123', null)")
+    assert holder("+4930123") == subject(db, "public.person", 3)
+
+
 def test_an_identifier_is_taken_away(crm: Database) -> None:
     app = crm.connect("crm_app")
     app.execute("update gdpr_clear.customer set phone = null where id = 1")
