@@ -125,6 +125,66 @@ $function$;
 comment on function gdpr_internal.append_only() is
   'Refuses every change of evidence but one: the same text, encrypted under the key that the person has been given in this transaction. Error: 55000.';
 
+create or replace function gdpr_internal.make_audit_partition(p_month timestamptz, p_fill boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $function$
+declare
+  v_name name := 'audit_record_' || to_char(p_month, 'YYYY_MM');
+  v_until timestamptz := p_month + interval '1 month';
+begin
+  -- made apart and attached: writers do not wait
+  execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
+  if p_fill then
+    -- DELETE and not TRUNCATE: what an older snapshot does not see stays, and the rest cannot be attached again
+    execute format(
+      'with moved as (delete from gdpr_internal.audit_record_rest as a where a.at >= %L and a.at < %L returning a.*) '
+      'insert into gdpr_internal.%I select m.* from moved as m',
+      p_month, v_until, v_name
+    );
+  end if;
+  execute format(
+    'alter table gdpr_internal.audit_record attach partition gdpr_internal.%I for values from (%L) to (%L)', v_name, p_month, v_until
+  );
+  execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');
+  execute format('alter table gdpr_internal.%I enable row level security', v_name);
+end
+$function$;
+comment on function gdpr_internal.make_audit_partition(timestamptz, boolean) is
+  'Makes the partition of a month (UTC); p_fill: with the records of that month from the default partition, which is detached.';
+
+create or replace function gdpr_internal.settle_audit_rest()
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+-- it locks out writers while it waits: rather give up, and try again another night
+set lock_timeout = '2s'
+as $function$
+declare
+  v_made integer;
+begin
+  alter table gdpr_internal.audit_record detach partition gdpr_internal.audit_record_rest;
+  select count(gdpr_internal.make_audit_partition(m.month, true)) into v_made
+  from (select distinct date_trunc('month', a.at) as month from gdpr_internal.audit_record_rest as a) as m;
+  alter table gdpr_internal.audit_record attach partition gdpr_internal.audit_record_rest default;
+  return v_made;
+exception
+  when lock_not_available then
+    return 0;
+end
+$function$;
+comment on function gdpr_internal.settle_audit_rest() is
+  'Gives records of months for which no partition was made ahead their months, as they are: writers wait meanwhile. Returns how many months were made; 0 where the lock was not to be had.';
+
 create or replace function gdpr_internal.make_audit_partitions(p_months integer default 3)
 returns integer
 language plpgsql
@@ -136,24 +196,21 @@ set timezone = 'UTC'
 as $function$
 declare
   v_month timestamptz;
-  v_name name;
   v_made integer := 0;
   v_begun boolean;
 begin
+  if exists (select from gdpr_internal.audit_record_rest) then
+    v_begun := gdpr_internal.begin_change('audit partitions');
+    v_made := gdpr_internal.settle_audit_rest();
+  end if;
   for v_month in
     select generate_series(date_trunc('month', statement_timestamp()), statement_timestamp() + make_interval(months => p_months), '1 month')
   loop
-    v_name := 'audit_record_' || to_char(v_month, 'YYYY_MM');
-    if to_regclass('gdpr_internal.' || v_name) is null then
+    if to_regclass('gdpr_internal.audit_record_' || to_char(v_month, 'YYYY_MM')) is null
+      and not exists (select from gdpr_internal.audit_record_rest as a where a.at >= v_month and a.at < v_month + interval '1 month')
+    then
       v_begun := gdpr_internal.begin_change('audit partitions') or coalesce(v_begun, false);
-      -- made apart and attached: writers do not wait
-      execute format('create table gdpr_internal.%I (like gdpr_internal.audit_record including defaults)', v_name);
-      execute format(
-        'alter table gdpr_internal.audit_record attach partition gdpr_internal.%I for values from (%L) to (%L)',
-        v_name, v_month, v_month + interval '1 month'
-      );
-      execute format('comment on table gdpr_internal.%I is %L', v_name, 'Audit records of one month (UTC).');
-      execute format('alter table gdpr_internal.%I enable row level security', v_name);
+      perform gdpr_internal.make_audit_partition(v_month, false);
       v_made := v_made + 1;
     end if;
   end loop;
@@ -161,4 +218,5 @@ begin
   return v_made;
 end
 $function$;
-comment on function gdpr_internal.make_audit_partitions(integer) is 'Makes the monthly partitions of this month and the next p_months; returns how many were missing.';
+comment on function gdpr_internal.make_audit_partitions(integer) is
+  'Makes the monthly partitions of this month and the next p_months, and of months whose records lie in the default partition; returns how many were missing.';

@@ -109,7 +109,7 @@ begin
   elsif p_before <> date_trunc('month', p_before) or p_before > statement_timestamp() - v_retain then
     return format('only whole months (UTC) that ended %s ago', v_retain);
   elsif exists (select from gdpr_internal.audit_record_rest as a where a.at < p_before::timestamptz) then
-    return 'there are records in gdpr_internal.audit_record_rest, of months that have no partition';
+    return 'there are records in gdpr_internal.audit_record_rest, of months that have no partition: gdpr.tidy()';
   end if;
   for v_seal in
     select * from gdpr_internal.audit_seal as s where s.month < p_before and s.month >= gdpr_internal.dropped_before() and s.records > 0 order by s.id

@@ -232,7 +232,7 @@ begin atomic
     and c.relname = any (gdpr_internal.evidence_tables())
     and (select count(*) from pg_trigger as g where g.tgrelid = c.oid and g.tgname in ('gdpr_50_append_only', 'gdpr_50_no_truncate') and g.tgenabled = 'A') < 2
   union all
-  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdpr.tidy() makes partitions ahead; these records stay where they are.'
+  select 'warning', 'audit_partition', 'gdpr_internal.audit_record_rest', 'audit records lie outside the monthly partitions', 'gdpr.tidy() gives them their months, as soon as it gets the lock.'
   where exists (select from gdpr_internal.audit_record_rest)
   union all
   select 'warning', 'audit_partition', to_char(statement_timestamp() + interval '1 month', 'YYYY_MM'), 'next month has no audit partition', 'gdpr.tidy() makes partitions ahead.'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
+import psycopg
 import pytest
 
 from tests.capabilities.crm import apply, policy, refused
@@ -109,17 +110,87 @@ def test_what_is_not_sealed_or_was_changed_stays(crm: Database) -> None:
     assert "seal" in str(caught.value)
 
 
-def test_records_outside_the_partitions_keep_their_month(crm: Database) -> None:
-    retain(crm, "2 years")
-    tamper(
-        crm,
-        "insert into gdpr_internal.audit_record (at, operation, role)"
-        f" values (timestamptz '{OLD}' - interval '3 days', 'TEST', 'x')",
+def late(db: Database) -> tuple[str, str]:
+    """Records of two months for which no partition was made, one of them this month; sealed."""
+    now = f"{datetime.now(UTC):%Y_%m}"
+    db.rows(
+        f"alter table gdpr_internal.audit_record detach partition gdpr_internal.audit_record_{now};"
+        f" insert into gdpr_internal.audit_record overriding system value select * from gdpr_internal.audit_record_{now};"
+        f" drop table gdpr_internal.audit_record_{now}",
+        user="postgres",
     )
-    seal(crm)
+    tamper(
+        db,
+        "insert into gdpr_internal.audit_record (at, operation, role)"
+        f" values (timestamptz '{OLD} 00:00Z' - interval '3 days', 'TEST', 'x')",
+    )
+    seal(db)
+    return f"{date.fromisoformat(OLD) - timedelta(days=3):%Y_%m}", now
+
+
+REST = "select count(*) from gdpr_internal.audit_record_rest"
+OUTSIDE = "select count(*) from gdpr.doctor() where topic = 'audit_partition'"
+
+
+def test_records_outside_the_partitions_get_their_months(crm: Database) -> None:
+    """Nobody made partitions in time: the nightly job gives the records theirs, as they were."""
+    retain(crm, "2 years")
+    months = late(crm)
+    kept = checkpoint(crm)
     with refused("PR502", "audit_kept") as caught:
         crm.rows("select * from gdpr.drop_audit()")
     assert "audit_record_rest" in str(caught.value)
+    assert crm.rows(OUTSIDE) == [(1,)]
+    ((before,),) = crm.rows("select count(*) from gdpr_internal.audit_record", user="postgres")
+    assert crm.rows("select tidied from gdpr.tidy() where what = 'audit_months'") == [(2,)]
+    assert crm.rows(OUTSIDE) == [(0,)]
+    assert crm.rows(REST, user="postgres") == [(0,)]
+    assert crm.rows(
+        "select bool_and(tableoid::regclass::text = 'gdpr_internal.audit_record_' ||"
+        " to_char(at at time zone 'UTC', 'YYYY_MM')), count(*) from gdpr_internal.audit_record",
+        user="postgres",
+    ) == [(True, before)]
+    for month in months:
+        for change in ("delete from {}", "update {} set actor = null"):
+            with refused("55000"):
+                crm.rows(change.format(f"gdpr_internal.audit_record_{month}"), user="postgres")
+    assert crm.rows("select tidied from gdpr.tidy() where what = 'audit_months'") == [(0,)]
+    assert verified(crm, kept) == []
+    write(crm)
+    seal(crm)
+    assert crm.rows(REST, user="postgres") == [(0,)]
+    assert crm.rows("select sum(records) from gdpr.drop_audit()") == [(22,)]
+    assert verified(crm, checkpoint(crm)) == []
+
+
+def test_records_outside_wait_for_another_night(crm: Database) -> None:
+    """A writer that does not end keeps the job from it, for two seconds, and loses nothing."""
+    retain(crm, "2 years")
+    late(crm)
+    (held,) = crm.rows(REST, user="postgres")
+    writer = crm.connect("crm_app", autocommit=False)
+    writer.execute("update gdpr_clear.customer set city = 'Ulm' where id = 1")
+    assert crm.rows("select tidied from gdpr.tidy() where what = 'audit_months'") == [(0,)]
+    writer.commit()
+    assert crm.rows(REST, user="postgres") == [(held[0] + 1,)]
+    assert crm.rows("select tidied from gdpr.tidy() where what = 'audit_months'") == [(2,)]
+    assert crm.rows(REST, user="postgres") == [(0,)]
+
+
+def test_an_old_snapshot_loses_no_record(crm: Database) -> None:
+    """The job in a transaction that does not see the last record: refused, and nothing moved."""
+    late(crm)
+    job = crm.connect("postgres", autocommit=False)
+    job.execute("set transaction isolation level repeatable read")
+    job.execute("select from gdpr_internal.audit_record_rest limit 1")
+    crm.rows("update gdpr_clear.customer set city = 'Ulm' where id = 1", user="crm_app")
+    before = crm.rows(REST, user="postgres")
+    with pytest.raises(psycopg.Error, match="violated by some row"):
+        job.execute("select gdpr_internal.make_audit_partitions()")
+    job.rollback()
+    assert crm.rows(REST, user="postgres") == before
+    seal(crm)
+    assert verified(crm, checkpoint(crm)) == []
 
 
 def test_a_partition_that_somebody_dropped_is_missing(crm: Database) -> None:
