@@ -115,7 +115,11 @@ def cloning(cluster: Cluster) -> Iterator[Clone]:
         @contextmanager
         def clone(template: str = "template0") -> Iterator[Database]:
             name = f"test_{next(numbers)}"
-            admin.execute(f"create database {name} template {template} owner {OWNER}".encode())
+            # copied as files: on a server that need not survive a crash, four times as fast
+            admin.execute(
+                f"create database {name} template {template} owner {OWNER}"
+                " strategy file_copy".encode()
+            )
             database = Database(cluster, name)
             try:
                 yield database
