@@ -203,6 +203,8 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
             # one block that takes longer has to have its time in the end
             limit = limit if size > 1 else 2 * limit
             size = max(1, size // 2)
+            # who waited for these rows goes first, or would wait for the next try, too
+            time.sleep(PAUSES[0])
             continue
         finally:
             with suppress(psycopg.OperationalError):
