@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +221,9 @@ def _before(connection: psycopg.Connection, table: str, digest: str) -> _Before:
         return _Before()
     noted = connection.execute(_REFUSED, [table, digest, last[0]])
     run, done, refused = last
-    return _Before(run, done, refused, {row: (line, problem) for row, line, problem in noted})
+    # a million lines may have the same few problems
+    lines = {row: (line, sys.intern(problem)) for row, line, problem in noted}
+    return _Before(run, done, refused, lines)
 
 
 def _again(before: _Before, file: Path, layout: records.Layout) -> _Before:
