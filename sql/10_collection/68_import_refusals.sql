@@ -74,12 +74,13 @@ begin atomic
   with unique_key as materialized (
     select array_agg(coalesce(c.column_name, a.attname)::text) as columns
     from pg_index as x
-    cross join lateral unnest(x.indkey[:x.indnkeyatts - 1]) as k (attnum)
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
     join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
     -- an encrypted column is unique by its digest
     left join gdpr_internal.protected_column as c
       on c.table_id = gdpr_internal.table_id(p_table) and a.attname = 'gdpr_' || c.column_name || '_digest'
     where x.indrelid = p_table and x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null
+      and k.n <= x.indnkeyatts
     group by x.indexrelid
   )
   select exists (
