@@ -131,7 +131,7 @@ def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Rec
         # a record may have line breaks in it
         place.line = reader.line_num + 1
         nulls = [value == layout.null for value in values]
-        if not layout.force_null and quoted_null in record and any(nulls):
+        if not layout.force_null and True in nulls and quoted_null in record:
             # the reader does not tell `""` from nothing, which is what it is about
             nulls = [
                 null and field[1] != quoted_null

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from gdprdb.records import Layout, chunks
 
 #: Fields that have marks of CSV in them, and line breaks of all kinds.
-FIELD = st.none() | st.text(st.sampled_from('a"";,^]-\\N\t\n\r') | st.characters(codec="utf-8"))
+FIELD: st.SearchStrategy[str | None] = st.none() | st.text(
+    st.sampled_from('a"";,^]-\\N\t\n\r') | st.characters(codec="utf-8")
+)
 
 
 @given(
@@ -25,11 +27,12 @@ FIELD = st.none() | st.text(st.sampled_from('a"";,^]-\\N\t\n\r') | st.characters
 def test_null_is_what_has_no_quotes(
     rows: list[list[str | None]], delimiter: str, null: str, end: str, last: bool
 ) -> None:
+    table: list[list[str | None]] = [["x", "y", "z"], *rows]
     written = [
         delimiter.join(
             null if field is None else '"' + field.replace('"', '""') + '"' for field in row
         )
-        for row in [["x", "y", "z"], *rows]
+        for row in table
     ]
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "a.csv"
