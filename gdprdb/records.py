@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,7 +26,9 @@ class Layout:
         style: ``csv`` with a header, or ``jsonl``.
         encoding: of the text; a byte order mark is no part of it.
         delimiter: between the fields of CSV.
-        null: the field of CSV that stands for NULL.
+        null: the field of CSV that stands for NULL, where it has no quotes around it: as COPY
+            has it, ``,,`` is NULL and ``,"",`` an empty text.
+        force_null: with quotes, too.
         columns: names of columns for names in the file, where they differ; an empty
             name leaves a field out.
     """
@@ -34,6 +37,7 @@ class Layout:
     encoding: str = "utf-8-sig"
     delimiter: str = ","
     null: str = ""
+    force_null: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,13 +109,20 @@ def _told(records: Iterator[tuple[int, Record]], place: _Place) -> Iterator[tupl
 
 def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record]]:
     """Records of CSV, as RFC 4180 has it; the first names the columns."""
-    reader = csv.reader(file, delimiter=layout.delimiter, strict=True)
+    read: list[str] = []
+    reader = csv.reader(_kept(file, read), delimiter=layout.delimiter, strict=True)
+    mark = re.escape(layout.delimiter)
+    fields = re.compile(rf'("(?:[^"]|"")*"|[^{mark}\r\n]*)(?:{mark}|[\r\n]*\Z)')
+    quoted_null = f'"{layout.null}"'
     header = next(reader, [])
+    read.clear()
     if len(set(header)) != len(header) or not all(header):
         raise ValueError("the header has no name, or the same twice")
     place.line = reader.line_num + 1
     for values in reader:
         line = place.line
+        record = "".join(read)
+        read.clear()
         if not values:
             place.line = reader.line_num + 1
             continue
@@ -119,13 +130,27 @@ def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Rec
             raise ValueError(f"{len(values)} fields where the header has {len(header)}")
         # a record may have line breaks in it
         place.line = reader.line_num + 1
+        nulls = [value == layout.null for value in values]
+        if not layout.force_null and True in nulls and quoted_null in record:
+            # the reader does not tell `""` from nothing, which is what it is about
+            nulls = [
+                null and field[1] != quoted_null
+                for null, field in zip(nulls, fields.finditer(record), strict=False)
+            ]
         yield (
             line,
             {
-                name: None if value == layout.null else value
-                for name, value in zip(header, values, strict=True)
+                name: None if null else value
+                for name, value, null in zip(header, values, nulls, strict=True)
             },
         )
+
+
+def _kept(file: Iterator[str], read: list[str]) -> Iterator[str]:
+    """The lines of a file, which stay in a list until it is cleared."""
+    for line in file:
+        read.append(line)
+        yield line
 
 
 def _jsonl(file: TextIO, place: _Place) -> Iterator[tuple[int, Record]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,41 @@ from psycopg.types.json import Jsonb
 from gdprdb import records
 from gdprdb.cli.options import database, dry_run_option, dsn_option
 from gdprdb.cli.output import Rows, advancing, output, say
-from gdprdb.dsn import one
-from gdprdb.errors import FINDINGS
+from gdprdb.errors import FINDINGS, GdprdbError
 
 #: Records of a file that go to the database at a time.
 BATCH = 5_000
 
 _IMPORT = (
     "select line, problem, taken from gdpr.import_rows(%s::text::regclass, %s, %s,"
-    " p_skip => %s, p_first => %s, p_file => %s, p_lines => %s)"
+    " p_skip => %s, p_first => %s, p_file => %s, p_lines => %s, p_retry => %s, p_run => %s,"
+    " p_double => %s)"
 )
-_DONE = (
-    "select coalesce(max(last_row), 0) from gdpr.import"
-    " where table_name = %s::text::regclass and file = %s"
+_BEFORE = (
+    "select run, last_row, refused from gdpr.import"
+    " where table_name = %s::text::regclass and file = %s order by run desc limit 1"
 )
+_REFUSED = (
+    "select row_number, line, problem from gdpr.import_refusal"
+    " where table_name = %s::text::regclass and file = %s and run = %s order by row_number"
+)
+
+
+@dataclass(slots=True)
+class _Before:
+    """What was done of a file before.
+
+    Attributes:
+        run: how many times it was given on purpose, with this one.
+        done: its records up to this one are done.
+        refused: how many of them are not taken.
+        noted: line and problem of these, by the number of the record; those of long ago are not.
+    """
+
+    run: int | None = None
+    done: int = 0
+    refused: int = 0
+    noted: dict[int, tuple[int, str]] = field(default_factory=dict)
 
 
 def _mapping(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -57,12 +80,34 @@ def _mapping(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
 )
 @click.option("--delimiter", default=",", show_default=True, help="Between fields of CSV.")
 @click.option("--null", default="", help="What stands for NULL in CSV.  [default: nothing]")
+@click.option("--force-null", is_flag=True, help="That stands for NULL with quotes around it, too.")
 @click.option("--encoding", default="utf-8-sig", show_default=True, help="Of the text in FILE.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="The list or system that the data come from, for the record.  [default: the file's name]",
+)
 @click.option("--note", help="More about where the data come from, for the record.")
 @click.option(
     "--skip",
     is_flag=True,
     help="Take the other rows when some are refused, some thousands at a time.",
+)
+@click.option(
+    "--retry-refused",
+    "retry",
+    is_flag=True,
+    help="Try the lines of FILE again that were refused before, and no others that are done.",
+)
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Import all of FILE once more, from its beginning; goes on with that if it stopped.",
+)
+@click.option(
+    "--double",
+    is_flag=True,
+    help="With --again: even rows that no unique key of the table tells from those taken before.",
 )
 @click.option(
     "--batch",
@@ -78,8 +123,12 @@ def import_(
     file: Path,
     table: str,
     written: str | None,
+    source: str | None,
     note: str | None,
     skip: bool,
+    retry: bool,
+    again: bool,
+    double: bool,
     batch: int,
     dry_run: bool,
     **layout: Any,
@@ -89,40 +138,69 @@ def import_(
     And, where the policy only warns of blocked identifiers, the lines that have one.
 
     COPY FROM is refused by PostgreSQL where row security is on. Rows are inserted with your
-    own rights; their source is the import and the name of the file. Either all of the file
-    is taken or nothing; with --skip all that can be, and if that stops in between, the same
-    command goes on after the last record that was done.
+    own rights; their source is the import and the name of the file, or --source. Either all of
+    the file is taken or nothing; with --skip all that can be, and if that stops in between, the
+    same command goes on after the last record that was done. Lines that were refused are listed
+    on every later run, until --retry-refused brings them in.
 
     Example:
 
         gdprdb import fair.csv --table crm.customer --map Mail=email --dry-run
     """
+    if retry and again:
+        raise click.UsageError("--retry-refused and --again exclude each other")
+    if source is not None and not source.strip():
+        raise click.UsageError("--source is the name of a list or a system")
     style = written or ("jsonl" if file.suffix in {".jsonl", ".ndjson", ".json"} else "csv")
     wanted = records.Layout(style, **layout)
     digest, lines = records.fingerprint(file)
-    source = {"file": file.name} | ({"note": note} if note else {})
+    origin = {"file": source or file.name} | ({"note": note} if note else {})
     told: list[tuple[Any, ...]] = []
-    first, taken, refused = 1, 0, 0
+    number, taken, refused = 0, 0, 0
     warnings = Counter[str]()
     with database(dsn, dry_run=dry_run) as connection:
         connection.add_notice_handler(lambda said: _count(warnings, said))
-        (done,) = one(connection, _DONE, [table, digest])
-        with advancing("importing", lines, done) as advance:
+        before = _before(connection, table, digest)
+        if retry and before.run is None:
+            raise GdprdbError(
+                "this file was not imported into this table before",
+                hint="A file is known by its content: it has to be the same, to the byte.",
+            )
+        if again:
+            before = _again(before, file, wanted)
+        if before.done:
+            say(
+                f"The first {before.done} records of the file had been done before,"
+                f" {before.refused} of them refused."
+            )
+        if lost := before.refused - len(before.noted):
+            say(f"The lines of {lost} of these are not known any more.")
+        with advancing("importing", lines) as advance:
             for places, rows in records.chunks(file, wanted, batch):
-                if first + len(rows) - 1 > done:
+                tried = [
+                    n
+                    for n in range(number + 1, number + len(rows) + 1)
+                    if n > before.done or (retry and n in before.noted)
+                ]
+                if tried:
+                    part = slice(tried[0] - number - 1, tried[-1] - number)
                     answer = connection.execute(
-                        _IMPORT, [table, Jsonb(rows), Jsonb(source), skip, first, digest, places]
+                        _IMPORT,
+                        [
+                            *(table, Jsonb(rows[part]), Jsonb(origin), skip, tried[0], digest),
+                            *(places[part], retry, before.run, double),
+                        ],
                     ).fetchall()
                     if skip and not dry_run:
                         connection.commit()
                     told += answer
                     failed = sum(not came for *_, came in answer)
                     refused += failed
-                    taken += len(rows) - max(0, done - first + 1) - failed
-                    advance(len(rows))
-                first += len(rows)
-    if done:
-        say(f"The first {done} records of the file had been imported before.")
+                    taken += len(tried) - failed
+                    for n in tried:
+                        before.noted.pop(n, None)
+                advance(len(rows))
+                number += len(rows)
     for words, count in warnings.items():
         say(f"Warning, {count} times: {words}")
     warned = len(told) - refused
@@ -131,7 +209,35 @@ def import_(
         + f", {warned} of them with a blocked identifier" * bool(warned)
         + f", {refused} refused."
     )
-    return Rows(("line", "problem", "taken"), told, exit_code=FINDINGS if told else 0)
+    told += [(line, problem, False) for line, problem in before.noted.values()]
+    told.sort(key=lambda row: row[0])
+    return Rows(("line", "problem", "taken"), told, exit_code=FINDINGS if told or lost else 0)
+
+
+def _before(connection: psycopg.Connection, table: str, digest: str) -> _Before:
+    """What was done before of a file, the last time that it was given."""
+    last = connection.execute(_BEFORE, [table, digest]).fetchone()
+    if last is None:
+        return _Before()
+    noted = connection.execute(_REFUSED, [table, digest, last[0]])
+    run, done, refused = last
+    # a million lines may have the same few problems
+    lines = {row: (line, sys.intern(problem)) for row, line, problem in noted}
+    return _Before(run, done, refused, lines)
+
+
+def _again(before: _Before, file: Path, layout: records.Layout) -> _Before:
+    """The next import of a file; the last one, if it was a second one that has not come to its end.
+
+    The same command that was killed half way must not begin a third.
+    """
+    if before.run is None:
+        return before
+    if before.run > 1:
+        count = sum(len(rows) for _, rows in records.chunks(file, layout, BATCH))
+        if before.done < count:
+            return before
+    return _Before(run=before.run + 1)
 
 
 def _count(warnings: Counter[str], said: psycopg.errors.Diagnostic) -> None:

@@ -25,6 +25,7 @@ values
   ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
   ('source_missing', 'PR108', 'the table takes no data of unknown source', 'Say where it comes from with gdpr.set_context() or gdpr.source.', 'Art. 14(2)(f)'),
   ('import_refused', 'PR109', 'rows are refused, and nothing is imported', 'Each line of the detail names one row; p_skip takes the others.', 'Art. 5(1)(d)'),
+  ('import_doubled', 'PR110', 'rows of the file would come in a second time', 'No unique key of the table tells them from those taken before: delete those first, or say p_double (--double) if they are to be there twice.', 'Art. 5(1)(d)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),

@@ -59,10 +59,12 @@ begin atomic
   union all
   select 'blocklist', gdpr.tidy_blocklist(p_limit)
   union all
+  select 'imports', gdpr.tidy_imports(p_limit)
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit)
   union all
   -- last: it may lock out writers until the end of the transaction
   select 'audit_months', gdpr_internal.make_audit_partitions();
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), tidy_imports(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';

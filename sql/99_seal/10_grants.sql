@@ -253,12 +253,14 @@ grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 -- an import writes with the rights of its caller; these say how, and keep count
 grant execute on function
-  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]),
-  gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]),
+  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[], boolean, integer, boolean),
+  gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[], boolean, integer, boolean),
+  gdpr_internal.blocked_rows(regclass, jsonb[], bigint[]),
   gdpr_internal.insert_rows(text, jsonb[], bigint[]), gdpr_internal.failed_column(regclass, jsonb), gdpr_internal.error_names(text, text, text),
-  gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) to gdpr_app, gdpr_admin;
-grant select on gdpr.import to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
+  gdpr_internal.end_import(regclass, bigint, boolean, text, bigint, bigint[], bigint[], bigint[], text[]) to gdpr_app, gdpr_admin;
+grant select on gdpr.import, gdpr.import_refusal to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy_imports(integer),
+  gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gdprdb import migrate
+from gdprdb import migrate, records
 from gdprdb.server import Cluster
 from tests.capabilities.crm import apply, one_table
 from tests.support import OWNER, Database
@@ -321,11 +321,16 @@ def came(house: Database, part: str, n: int) -> list[tuple[Any, ...]]:
     )
 
 
-def in_the_middle(house: Database, process: subprocess.Popen[str], before: int) -> None:
+def in_the_middle(
+    house: Database,
+    process: subprocess.Popen[str],
+    before: int,
+    query: str = "select coalesce(sum(last_row), 0)::integer from gdpr.import",
+) -> None:
     """Wait until some of a file is imported and not all."""
     deadline = time.monotonic() + 60
     while True:
-        ((rows,),) = house.rows("select coalesce(sum(last_row), 0)::integer from gdpr.import")
+        ((rows,),) = house.rows(query)
         if rows > before:
             return
         assert process.poll() is None, process.communicate()
@@ -356,10 +361,52 @@ def test_an_import_goes_on_after_a_crash(
     (_, said) = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert came(house, victim, n) == [(RECORDS, RECORDS)]
-    taken = house.rows("select taken, refused, last_row from gdpr.import")
+    taken = house.rows(
+        "select taken, refused, last_row from gdpr.import where file = %s",
+        [records.fingerprint(file)[0]],
+    )
     assert set(taken) == {(RECORDS, 0, RECORDS)}
     assert half < RECORDS
-    assert "had been imported before" in said
+    assert "had been done before" in said
+
+
+@pytest.mark.parametrize("n", range(max(1, KILLS // 2)))
+def test_refused_lines_survive_a_crash(house: Database, tmp_path: Path, n: int) -> None:
+    """Of an import, and of the second try of what it refused: none forgotten, none doubled."""
+    victim = ("server", "client")[n % 2]
+    file = file_of(tmp_path, n, "retry")
+    digest, _ = records.fingerprint(file)
+    progress = {
+        (): "select coalesce(sum(last_row), 0)::integer from gdpr.import",
+        ("--retry-refused",): "select coalesce(sum(taken), 0)::integer from gdpr.import",
+    }
+    house.rows("alter table public.guest add constraint full_house check (false) not valid")
+    try:
+        for extra, query in progress.items():
+            ((before,),) = house.rows(query)
+            process = importer(house, file, "--batch", "20", "--skip", *extra)
+            in_the_middle(house, process, before, query)
+            kill(house.cluster) if victim == "server" else process.kill()
+            process.communicate(timeout=60)
+            if not extra:
+                house.rows("alter table public.guest drop constraint full_house")
+            ((noted, lines, refused, last),) = house.rows(
+                "select count(r), count(distinct r.line), max(i.refused), max(i.last_row)"
+                " from gdpr.import as i"
+                " left join gdpr.import_refusal as r using (file, table_name, run)"
+                " where i.file = %s",
+                [digest],
+            )
+            ((half, different),) = came(house, "retry", n)
+            assert half == different
+            assert noted == lines == refused == last - half
+            assert (half > 0) == bool(extra)
+    finally:
+        house.rows("alter table public.guest drop constraint if exists full_house")
+    last_try = importer(house, file, "--batch", "20", "--skip", "--retry-refused")
+    _, said = last_try.communicate(timeout=120)
+    assert last_try.returncode == 0, said
+    assert came(house, "retry", n) == [(RECORDS, RECORDS)]
 
 
 def test_an_import_as_a_whole_is_whole_or_nothing(house: Database, tmp_path: Path) -> None:

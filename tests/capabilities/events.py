@@ -418,6 +418,7 @@ SILENT = {
     "tidy_gates": "copies what the evidence says",
     "tidy_registrations": _EXPIRED,
     "tidy_tokens": _EXPIRED,
+    "tidy_imports": _EXPIRED,
 }
 
 #: Functions that leave records, and where that is tested: they do not fit in between.

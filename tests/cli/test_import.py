@@ -59,8 +59,8 @@ def test_a_file_of_a_spreadsheet(
     ]
     assert names(crm) == ["Xi", 'Yao, "Y"\r\n2nd']
     again = importer(*how, "--skip", "--format", "json")
-    assert (again.code, again.data) == (0, [])
-    assert "before" in again.err
+    assert (again.code, again.data) == (3, done.data)
+    assert "The first 4 records of the file had been done before, 2 of them refused." in again.err
     sources = crm.rows(
         "select distinct details from gdpr.source where kind = 'import'", user="dpo_login"
     )
@@ -156,3 +156,152 @@ def test_blocked_persons_are_named_where_the_policy_warns(
         "SQLSTATE 23505, constraint customer_email_key"
     }
     assert {row["taken"] for row in refused.data} == {False}
+
+
+CHILDREN = "customer_id,total\n1,5\n4711,6\n4711,7\n2,no\n2,8\n"
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> tuple[str, ...]:
+    """A file of orders, two of a customer who is not there, and one that is wrong in itself."""
+    file = tmp_path / "orders.csv"
+    file.write_text(CHILDREN)
+    return str(file), "--table", "crm.order", "--skip", "--batch", "2", "--format", "json"
+
+
+def totals(crm: Database) -> list[int]:
+    """What the orders that came are worth."""
+    query = 'select total::integer from gdpr_clear."order" where id > 4 order by 1'
+    return [total for (total,) in crm.rows(query, user="crm_app")]
+
+
+def come(crm: Database, key: int) -> None:
+    """A customer of this number comes."""
+    crm.rows(
+        "insert into crm.customer (id, email, last_name) overriding system value"
+        " values (%s, %s, 'Late')",
+        [key, f"c{key}@new.example"],
+        user="crm_app",
+    )
+
+
+def test_refused_lines_come_in_when_the_table_takes_them(
+    crm: Database, importer: Run, orders: tuple[str, ...]
+) -> None:
+    assert importer(*orders).code == 3
+    for _ in range(2):
+        later = importer(*orders)
+        assert (later.code, [row["line"] for row in later.data]) == (3, [3, 4, 5])
+        assert "5 records of the file had been done before, 3 of them refused" in later.err
+        assert "0 rows imported, 0 refused" in later.err
+    sequence = crm.rows("select max(id) from crm.order", user="crm_app")
+    come(crm, 4711)
+    dry = importer(*orders, "--retry-refused", "--dry-run")
+    assert [row["line"] for row in dry.data] == [5]
+    assert crm.rows("select max(id) from crm.order", user="crm_app") == sequence
+    # without --skip it is all of them or none
+    whole = [word for word in orders if word != "--skip"]
+    assert importer(*whole, "--retry-refused").code == 4
+    assert totals(crm) == [5, 8]
+    tried = importer(*orders, "--retry-refused")
+    assert (tried.code, [row["line"] for row in tried.data]) == (3, [5])
+    assert "2 rows imported, 1 refused" in tried.err
+    assert totals(crm) == [5, 6, 7, 8]
+    for _ in range(2):
+        once_more = importer(*orders, "--retry-refused")
+        assert (once_more.code, [row["line"] for row in once_more.data]) == (3, [5])
+    assert totals(crm) == [5, 6, 7, 8]
+    assert crm.rows("select taken, refused, last_row from gdpr.import", user="crm_app") == [
+        (4, 1, 5)
+    ]
+
+
+def test_a_wrong_mapping_is_no_dead_end(crm: Database, importer: Run, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("mail,name\n" + "".join(f"p{n}@new.example,P{n}\n" for n in range(9)))
+    how = (str(file), "--table", "crm.customer", "--skip", "--batch", "4", "--format", "json")
+    wrong = importer(*how, "--map", "mail=email", "--map", "name=birth_date")
+    assert (wrong.code, len(wrong.data)) == (3, 9)
+    right = importer(*how, "--map", "mail=email", "--map", "name=last_name", "--retry-refused")
+    assert (right.code, right.data) == (0, [])
+    assert names(crm) == [f"P{n}" for n in range(9)]
+    done = importer(*how, "--map", "mail=email", "--map", "name=last_name")
+    assert (done.code, done.data) == (0, [])
+    assert "9 records of the file had been done before, 0 of them refused" in done.err
+
+
+def test_a_file_is_given_again_on_purpose(
+    crm: Database, importer: Run, orders: tuple[str, ...], tmp_path: Path
+) -> None:
+    importer(*orders)
+    doubled = importer(*orders, "--again")
+    assert doubled.code == 4
+    assert "second time" in doubled.err
+    assert "--double" in doubled.err
+    assert totals(crm) == [5, 8]
+    assert importer(*orders, "--again", "--double").code == 3
+    assert totals(crm) == [5, 5, 8, 8]
+    # one that stopped half way goes on, and does not begin a third
+    file = tmp_path / "people.csv"
+    file.write_text("email,last_name\n" + "".join(f"p{n}@new.example,P{n}\n" for n in range(4)))
+    how = (str(file), "--table", "crm.customer", "--skip", "--batch", "2", "--format", "json")
+    assert importer(*how).code == 0
+    crm.rows("delete from crm.customer where last_name like 'P%'", user="crm_app")
+    assert importer(*how, "--again", "--dry-run").code == 0
+    crm.rows(
+        "select gdpr.import_rows('crm.customer', %s, p_file => file, p_run => 2) from gdpr.import"
+        " where table_name = 'crm.customer'::regclass",
+        [json.dumps([{"email": "p0@new.example", "last_name": "P0"}])],
+        user="crm_app",
+    )
+    going_on = importer(*how, "--again")
+    assert going_on.code == 0
+    assert "The first 1 records" in going_on.err
+    assert names(crm) == ["P0", "P1", "P2", "P3"]
+    # rows with a unique key: the table itself tells
+    third = importer(*how, "--again")
+    assert {row["problem"] for row in third.data} == {
+        "SQLSTATE 23505, constraint customer_email_key"
+    }
+    assert crm.rows("select max(run) from gdpr.import", user="crm_app") == [(3,)]
+
+
+def test_what_cannot_be_tried_again(importer: Run, orders: tuple[str, ...]) -> None:
+    fresh = importer(*orders, "--retry-refused")
+    assert fresh.code == 1
+    assert "not imported into this table before" in fresh.err
+    assert importer(*orders, "--retry-refused", "--again").code == 2
+    assert importer(*orders, "--source", " ").code == 2
+
+
+def test_quotes_tell_an_empty_text_from_null(crm: Database, importer: Run, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    text = 'email,last_name,city,phone\na@new.example,"A\n""",,""\nb@new.example,"",,\r\n'
+    file.write_text(text + 'c@new.example,"C","",\n"d@new.example","a"",""b","",""', newline="")
+    assert importer(str(file), "--table", "crm.customer").code == 0
+    stored = "select last_name, city, phone from gdpr_clear.customer where id > 3 order by id"
+    assert crm.rows(stored, user="crm_app") == [
+        ('A\n"', None, ""),
+        ("", None, None),
+        ("C", "", None),
+        ('a","b', "", ""),
+    ]
+    file.write_text('email,last_name,city\ne@new.example,"\\N",\\N\nf@new.example,,""\n')
+    assert importer(str(file), "--table", "crm.customer", "--null", "\\N").code == 0
+    file.write_text('email,last_name,city\n"g@new.example","G",""\n')
+    assert importer(str(file), "--table", "crm.customer", "--force-null").code == 0
+    assert crm.rows(stored, user="crm_app")[4:] == [
+        ("\\N", None, None),
+        ("", "", None),
+        ("G", None, None),
+    ]
+
+
+def test_the_source_has_a_name_of_its_own(crm: Database, importer: Run, tmp_path: Path) -> None:
+    file = tmp_path / "Anna Ahrens.csv"
+    file.write_text("email,last_name\nx@new.example,Xi\n")
+    how = ("--table", "crm.customer", "--source", "Fair of Stuttgart", "--note", "by hand")
+    assert importer(str(file), *how).code == 0
+    assert crm.rows("select details from gdpr.source where kind = 'import'", user="dpo_login") == [
+        ({"file": "Fair of Stuttgart", "note": "by hand"},)
+    ]

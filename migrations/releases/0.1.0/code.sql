@@ -26,6 +26,7 @@ values
   ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
   ('source_missing', 'PR108', 'the table takes no data of unknown source', 'Say where it comes from with gdpr.set_context() or gdpr.source.', 'Art. 14(2)(f)'),
   ('import_refused', 'PR109', 'rows are refused, and nothing is imported', 'Each line of the detail names one row; p_skip takes the others.', 'Art. 5(1)(d)'),
+  ('import_doubled', 'PR110', 'rows of the file would come in a second time', 'No unique key of the table tells them from those taken before: delete those first, or say p_double (--double) if they are to be there twice.', 'Art. 5(1)(d)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
   ('basis_ended', 'PR203', 'the basis does not exist or has ended', 'See gdpr.basis for the bases that hold.', 'Art. 6'),
@@ -10342,6 +10343,140 @@ from (
 where o.event = 'opted_out';
 comment on view gdpr.opt_out is 'Mailboxes (keyed digests, as gdpr.digest(''email'', ...) gives them for the address without its plus-tag) whose owners want no mails about registrations.';
 
+-- 10_collection/68_import_refusals.sql
+-- [code] Lines of files that were refused: kept by their numbers until they are taken, or until it was long ago.
+-- GDPR Art. 5(1)(d), Art. 5(1)(e). Called by: gdpr.import_rows(); gdpr_admin, the nightly job.
+-- Nothing of a row is kept, not even a digest: to try a line again, its file has to be given again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.refused_before(p_import bigint, p_first bigint, p_last bigint)
+returns setof gdpr_internal.import_refusal
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select r.*
+  from gdpr_internal.import_refusal as r
+  -- notes do not overlap: the last one that begins before may reach in, none before it
+  where r.import_id = p_import and r.last_row >= p_first and r.first_row between coalesce(
+    (select max(b.first_row) from gdpr_internal.import_refusal as b where b.import_id = p_import and b.first_row <= p_first), p_first
+  ) and p_last;
+end;
+comment on function gdpr_internal.refused_before(bigint, bigint, bigint) is 'The notes of refused lines that have to do with these rows of a file.';
+
+create or replace function gdpr_internal.note_refusals(p_import bigint, p_tried bigint[], p_rows bigint[], p_lines bigint[], p_problems text[])
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  with before as (
+    delete from gdpr_internal.import_refusal as r
+    using gdpr_internal.refused_before(
+      p_import, (select min(t.n) from unnest(p_tried) as t (n)), (select max(t.n) from unnest(p_tried) as t (n))
+    ) as b
+    where r.import_id = b.import_id and r.first_row = b.first_row
+    returning r.*
+  ),
+  refused as (
+    select b.first_row + g.n as row_number, b.first_line + g.n as line, b.problem, b.noted_at
+    from before as b
+    cross join lateral generate_series(0, b.last_row - b.first_row) as g (n)
+    where b.first_row + g.n <> all (p_tried)
+    union all
+    select n.row_number, n.line, n.problem, statement_timestamp()
+    from unnest(p_rows, p_lines, p_problems) as n (row_number, line, problem)
+  ),
+  neighbours as (
+    select
+      r.*,
+      r.row_number - row_number() over (partition by r.problem, r.noted_at, r.line - r.row_number order by r.row_number) as island
+    from refused as r
+  )
+  insert into gdpr_internal.import_refusal (import_id, first_row, last_row, first_line, problem, noted_at)
+  select p_import, min(n.row_number), max(n.row_number), min(n.line), n.problem, n.noted_at
+  from neighbours as n
+  group by n.problem, n.noted_at, n.line - n.row_number, n.island;
+end
+$function$;
+comment on function gdpr_internal.note_refusals(bigint, bigint[], bigint[], bigint[], text[]) is
+  'Of rows that were tried: notes of those that were refused, and none any more of the others.';
+
+create or replace function gdpr_internal.comes_twice(p_table regclass, p_rows jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+begin atomic
+  with unique_key as materialized (
+    select array_agg(coalesce(c.column_name, a.attname)::text) as columns
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    -- an encrypted column is unique by its digest
+    left join gdpr_internal.protected_column as c
+      on c.table_id = gdpr_internal.table_id(p_table) and a.attname = 'gdpr_' || c.column_name || '_digest'
+    where x.indrelid = p_table and x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null
+      and k.n <= x.indnkeyatts
+    group by x.indexrelid
+  )
+  select exists (
+    select from jsonb_array_elements(p_rows) as e (content)
+    where not exists (
+      select from unique_key as k
+      where not exists (select from unnest(k.columns) as n (name) where e.content ->> n.name is null)
+    )
+  );
+end;
+comment on function gdpr_internal.comes_twice(regclass, jsonb) is
+  'Whether some of these rows could be taken twice unnoticed: they give no unique key of the table in whole.';
+
+create or replace view gdpr.import_refusal as
+select t.relation as table_name, i.file, i.run, r.first_row + g.n as row_number, r.first_line + g.n as line, r.problem, r.noted_at
+from gdpr_internal.import_refusal as r
+join gdpr_internal.import as i on i.id = r.import_id
+join gdpr_internal.protected_table as t on t.id = i.table_id
+cross join lateral generate_series(0, r.last_row - r.first_row) as g (n)
+-- with the file at hand it tells of persons: for who brings them in, and for officers
+where has_any_column_privilege(t.relation, 'insert')
+  or pg_has_role('gdpr_admin', 'usage') or pg_has_role('gdpr_dpo', 'usage') or pg_has_role('gdpr_auditor', 'usage');
+comment on view gdpr.import_refusal is
+  'Lines of imported files that were refused and not taken since: row_number among the records of the file, line there, and problem (SQLSTATE, constraint, column; no values). Shown to whoever may insert into the table, to officers and administrators; for half a year; gdpr.import goes on counting them. Art. 5(1)(d).';
+
+create or replace function gdpr.tidy_imports(p_limit integer default 10000)
+returns integer
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_deleted integer;
+begin
+  with past as (
+    select r.import_id, r.first_row from gdpr_internal.import_refusal as r
+    where r.noted_at < statement_timestamp() - interval '6 months'
+    limit p_limit
+    for update skip locked
+  )
+  delete from gdpr_internal.import_refusal as r using past as p where r.import_id = p.import_id and r.first_row = p.first_row;
+  get diagnostics v_deleted = row_count;
+  return v_deleted;
+end
+$function$;
+comment on function gdpr.tidy_imports(integer) is
+  'Deletes up to p_limit notes of lines that imports refused more than half a year ago, and returns how many; gdpr.import keeps their number. Art. 5(1)(e).';
+
 -- 10_collection/70_imports.sql
 -- [code] Import: many rows at once, each refused for itself, and none taken twice.
 -- GDPR Art. 5(1)(d), Art. 14(2)(f). Called by: applications and importers, with their own rights in the table.
@@ -10419,8 +10554,10 @@ end
 $function$;
 comment on function gdpr_internal.failed_column(regclass, jsonb) is 'The first column of a row whose value is none of its type, if one is to blame.';
 
-create or replace function gdpr_internal.begin_import(p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text, p_lines bigint[])
-returns table (code text, contents jsonb[], lines bigint[], source_before text)
+create or replace function gdpr_internal.begin_import(
+  p_table regclass, p_rows jsonb, p_source jsonb, p_first bigint, p_file text, p_lines bigint[], p_retry boolean, p_run integer, p_double boolean
+)
+returns table (code text, contents jsonb[], numbers bigint[], source_before text, import_id bigint)
 language plpgsql
 volatile
 parallel unsafe
@@ -10432,6 +10569,11 @@ declare
   v_table smallint := gdpr_internal.table_id(p_table);
   v_source jsonb := '{"kind": "import"}';
   v_done bigint := 0;
+  v_last bigint;
+  v_before integer;
+  v_run integer;
+  v_taken bigint;
+  v_retried bigint[];
 begin
   if jsonb_typeof(p_rows) is distinct from 'array' or jsonb_typeof(p_source) is distinct from 'object'
     or exists (
@@ -10440,48 +10582,64 @@ begin
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
-    or array_position(p_lines, null) is not null
+    or array_position(p_lines, null) is not null or p_file is null and (p_retry or p_run is not null)
   then
     perform gdpr_internal.refuse(
-      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, and there are as many lines as rows'
+      'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, there are as many lines as rows, and only a file can be tried or given again'
     );
   end if;
+  v_last := p_first + jsonb_array_length(p_rows) - 1;
   v_source := p_source || v_source;
   perform gdpr_internal.check_source(v_source);
   if p_file is not null then
+    select max(i.run) into v_before from gdpr_internal.import as i where i.table_id = v_table and i.file = p_file;
+    if p_run not in (coalesce(v_before, 1), coalesce(v_before, 0) + 1) then
+      perform gdpr_internal.refuse('invalid_argument', format('this file was given %s times: go on with that, or with the next', coalesce(v_before, 0)));
+    end if;
     -- who imports the same file waits here until this transaction ends
-    insert into gdpr_internal.import as i (table_id, file)
-    values (v_table, p_file)
-    on conflict (table_id, file) do update set continued_at = statement_timestamp(), login = session_user
-    returning i.last_row into v_done;
+    insert into gdpr_internal.import as i (table_id, file, run)
+    values (v_table, p_file, coalesce(p_run, v_before, 1))
+    on conflict (table_id, file, run) do update set continued_at = statement_timestamp(), login = session_user
+    returning i.last_row, i.id, i.run into v_done, import_id, v_run;
     if v_done > 0 and p_first > v_done + 1 then
       perform gdpr_internal.refuse('invalid_argument', format('rows of this file are missing: go on with row %s', v_done + 1));
     end if;
+    if p_retry then
+      v_retried := array(
+        select r.first_row + g.n
+        from gdpr_internal.refused_before(import_id, p_first, v_last) as r
+        cross join lateral generate_series(0, r.last_row - r.first_row) as g (n)
+      );
+    end if;
+    v_taken := (select sum(i.taken) from gdpr_internal.import as i where i.table_id = v_table and i.file = p_file and i.run < v_run);
+    if v_taken > 0 and p_double is not true and (v_last > v_done or v_retried <> '{}') and gdpr_internal.comes_twice(p_table, p_rows) then
+      perform gdpr_internal.refuse('import_doubled', format('%s rows of this file were taken before', v_taken));
+    end if;
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
-  for contents, lines, code in
-    select array_agg(x.content order by x.line), array_agg(x.line order by x.line), gdpr_internal.import_code(p_table, x.columns)
+  for contents, numbers, code in
+    select array_agg(x.content order by x.n), array_agg(x.n order by x.n), gdpr_internal.import_code(p_table, x.columns)
     from (
       select
-        e.content, coalesce(p_lines[e.n], p_first + e.n - 1) as line,
+        e.content, p_first + e.n - 1 as n,
         -- a column that a row leaves out gets its default
         array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
       from jsonb_array_elements(p_rows) with ordinality as e (content, n)
-      where p_first + e.n - 1 > v_done
+      where p_first + e.n - 1 > v_done or p_first + e.n - 1 = any (v_retried)
     ) as x
     group by x.columns
-    order by min(x.line)
+    order by min(x.n)
   loop
     perform set_config('gdpr.source', v_source::text, true);
     return next;
   end loop;
 end
 $function$;
-comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]) is
-  'The INSERT for each set of columns that rows have, their rows and lines; rows of the file that are done are left out. From here on, new data of this transaction comes from the import. Errors: PR002, PR004.';
+comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[], boolean, integer, boolean) is
+  'The INSERT for each set of columns that rows have, these rows and their numbers in the file; those that are done are left out, but, with p_retry, not those that were refused. From here on, new data of this transaction comes from the import. Errors: PR002, PR004, PR110.';
 
-create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_lines bigint[])
-returns table (line bigint, content jsonb, state text, constraint_name text, column_name text)
+create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_numbers bigint[])
+returns table (number bigint, content jsonb, state text, constraint_name text, column_name text)
 language plpgsql
 volatile
 parallel unsafe
@@ -10492,12 +10650,12 @@ as $function$
 #variable_conflict use_column
 declare
   v_from integer[] := array[1];
-  v_to integer[] := array[pg_catalog.cardinality(p_lines)];
+  v_to integer[] := array[pg_catalog.cardinality(p_numbers)];
   v_last integer;
   v_first integer;
   v_half integer;
 begin
-  -- what refuses every row refuses none, too: such an error is not told line by line
+  -- what refuses every row refuses none, too: such an error is not told row by row
   execute p_code using '{}'::pg_catalog.jsonb[];
   while v_from[1] is not null loop
     v_first := v_from[pg_catalog.cardinality(v_from)];
@@ -10517,7 +10675,7 @@ begin
       get stacked diagnostics state = returned_sqlstate, constraint_name = constraint_name, column_name = column_name;
     end;
     if v_first = v_last then
-      line := p_lines[v_first];
+      number := p_numbers[v_first];
       content := p_contents[v_first];
       return next;
     else
@@ -10533,7 +10691,8 @@ comment on function gdpr_internal.insert_rows(text, jsonb[], bigint[]) is
   'Inserts rows, and tells of each that the table refuses why. It calls nothing of gdpr_internal: applications have no way in there.';
 
 create or replace function gdpr_internal.end_import(
-  p_table regclass, p_file text, p_skip boolean, p_source_before text, p_rows bigint, p_last bigint, p_lines bigint[], p_problems text[]
+  p_table regclass, p_import bigint, p_skip boolean, p_source_before text, p_last bigint, p_tried bigint[], p_numbers bigint[], p_lines bigint[],
+  p_problems text[]
 )
 returns table (line bigint, problem text)
 language plpgsql
@@ -10543,7 +10702,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_refused bigint := coalesce(cardinality(p_lines), 0);
+  v_tried bigint := coalesce(cardinality(p_tried), 0);
+  v_refused bigint := coalesce(cardinality(p_numbers), 0);
+  v_retried bigint;
+  v_run integer;
 begin
   if v_refused > 0 and p_skip is not true then
     perform gdpr_internal.refuse('import_refused', (
@@ -10552,23 +10714,35 @@ begin
       from (select x.*, row_number() over (order by x.line) as n from unnest(p_lines, p_problems) as x (line, problem)) as u
     ));
   end if;
-  if p_rows > 0 then
+  if v_tried > 0 then
     perform set_config('gdpr.source', p_source_before, true);
-    update gdpr_internal.import as i
-    set last_row = p_last, taken = i.taken + p_rows - v_refused, refused = i.refused + v_refused
-    where i.table_id = gdpr_internal.table_id(p_table) and i.file = p_file;
+    if p_import is not null then
+      select count(*) filter (where t.n <= i.last_row), i.run into v_retried, v_run
+      from gdpr_internal.import as i
+      cross join unnest(p_tried) as t (n)
+      where i.id = p_import
+      group by i.run;
+      update gdpr_internal.import as i
+      set last_row = greatest(i.last_row, p_last), taken = i.taken + v_tried - v_refused, refused = i.refused + v_refused - v_retried
+      where i.id = p_import;
+      if v_refused + v_retried > 0 then
+        perform gdpr_internal.note_refusals(p_import, p_tried, p_numbers, p_lines, p_problems);
+      end if;
+    end if;
     perform gdpr_internal.audit_event(
-      'IMPORT', null, jsonb_build_object('table', p_table::text, 'taken', p_rows - v_refused, 'refused', v_refused)
+      'IMPORT', null,
+      jsonb_build_object('table', p_table::text, 'taken', v_tried - v_refused, 'refused', v_refused)
+        || jsonb_strip_nulls(jsonb_build_object('retried', nullif(v_retried, 0), 'run', nullif(v_run, 1)))
     );
   end if;
-  return query select x.line, x.problem from unnest(p_lines, p_problems) as x (line, problem) order by x.line;
+  return query select x.line, x.problem from unnest(p_lines, p_problems) as x (line, problem);
 end
 $function$;
-comment on function gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) is
-  'Keeps how far a file is imported and records how many rows came, or takes everything back. Error: PR109.';
+comment on function gdpr_internal.end_import(regclass, bigint, boolean, text, bigint, bigint[], bigint[], bigint[], text[]) is
+  'Keeps how far a file is imported and which of its lines were refused, and records how many rows came; or takes everything back. Error: PR109.';
 
-create or replace function gdpr_internal.blocked_lines(p_table regclass, p_contents jsonb[], p_lines bigint[])
-returns table (line bigint, column_name text)
+create or replace function gdpr_internal.blocked_rows(p_table regclass, p_contents jsonb[], p_numbers bigint[])
+returns table (number bigint, column_name text)
 language plpgsql
 stable
 parallel unsafe
@@ -10584,8 +10758,8 @@ begin
     return;
   end if;
   return query
-  select r.line, string_agg(c.column_name, ', ' order by c.position)
-  from unnest(p_contents, p_lines) as r (content, line)
+  select r.number, string_agg(c.column_name, ', ' order by c.position)
+  from unnest(p_contents, p_numbers) as r (content, number)
   join gdpr_internal.protected_column as c on c.table_id = v_table and c.identifier is not null
   cross join lateral (
     select gdpr_internal.canonical(c.identifier, r.content ->> c.column_name::text) as form offset 0
@@ -10594,15 +10768,15 @@ begin
   where f.form is not null and exists (
     select from gdpr_internal.identifier as i where i.digest in (d.digest, d.bare) and i.blocked_at is not null
   )
-  group by r.line;
+  group by r.number;
 end
 $function$;
-comment on function gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]) is
+comment on function gdpr_internal.blocked_rows(regclass, jsonb[], bigint[]) is
   'Of rows that were inserted where the policy only warns of blocked identifiers: which have one, and in which column.';
 
 create or replace function gdpr.import_rows(
   p_table regclass, p_rows jsonb, p_source jsonb default '{}', p_skip boolean default false, p_first bigint default 1, p_file text default null,
-  p_lines bigint[] default null
+  p_lines bigint[] default null, p_retry boolean default false, p_run integer default null, p_double boolean default false
 )
 returns table (line bigint, problem text, taken boolean)
 language sql
@@ -10613,46 +10787,56 @@ security invoker
 set jit = off
 begin atomic
   with part as materialized (
-    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file, p_lines)
+    select * from gdpr_internal.begin_import(p_table, p_rows, p_source, p_first, p_file, p_lines, p_retry, p_run, p_double)
   ),
   refused as materialized (
     select
-      b.line,
+      b.number,
       gdpr_internal.error_names(
         b.state, b.constraint_name,
         case when b.state like '22%' and b.column_name = '' then gdpr_internal.failed_column(p_table, b.content)::text else b.column_name end
       ) as problem
     from part as p
-    cross join lateral gdpr_internal.insert_rows(p.code, p.contents, p.lines) as b
+    cross join lateral gdpr_internal.insert_rows(p.code, p.contents, p.numbers) as b
   ),
   told as materialized (
-    select array_agg(r.line) as lines, array_agg(r.problem) as problems from refused as r
+    select
+      array_agg(r.number) as numbers,
+      array_agg(coalesce(p_lines[r.number - p_first + 1], r.number)) as lines,
+      array_agg(r.problem) as problems
+    from refused as r
   ),
   warned as materialized (
-    select b.line, gdpr_internal.error_names('01000', 'gdpr_blocked_identifier', b.column_name) as problem
+    select
+      coalesce(p_lines[b.number - p_first + 1], b.number) as line,
+      gdpr_internal.error_names('01000', 'gdpr_blocked_identifier', b.column_name) as problem
     from told as t
     cross join part as p
-    cross join lateral gdpr_internal.blocked_lines(p_table, p.contents, p.lines) as b
-    where b.line <> all (coalesce(t.lines, '{}'))
+    cross join lateral gdpr_internal.blocked_rows(p_table, p.contents, p.numbers) as b
+    where b.number <> all (coalesce(t.numbers, '{}'))
   )
   select w.line, w.problem, true from warned as w
   union all
   select e.line, e.problem, false
   from told as t
-  cross join (select min(p.source_before) as source_before, coalesce(sum(cardinality(p.lines)), 0)::bigint as n from part as p) as p
+  cross join (
+    select min(p.source_before) as source_before, min(p.import_id) as import_id, array_agg(n.number) as tried
+    from part as p
+    cross join lateral unnest(p.numbers) as n (number)
+  ) as p
   cross join lateral gdpr_internal.end_import(
-    p_table, p_file, p_skip, p.source_before, p.n, p_first + jsonb_array_length(p_rows) - 1, t.lines, t.problems
+    p_table, p.import_id, p_skip, p.source_before, p_first + jsonb_array_length(p_rows) - 1, p.tried, t.numbers, t.lines, t.problems
   ) as e
   order by 1;
 end;
-comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. Errors: PR109 rows are refused (not p_skip), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[], boolean, integer, boolean) is
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. p_retry: those of gdpr.import_refusal are not left out, but tried again. p_run: 2 to give the file again from its beginning, after which 2 goes on with that, and so on; without it, the last one goes on. p_double: rows that no unique key of the table tells from those taken before may come a second time by that. Errors: PR109 rows are refused (not p_skip), PR110 rows would be doubled (not p_double), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
-select t.relation as table_name, i.file, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login
+select t.relation as table_name, i.file, i.run, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login
 from gdpr_internal.import as i
 join gdpr_internal.protected_table as t on t.id = i.table_id;
-comment on view gdpr.import is 'Files that were imported, and how far: rows up to last_row are done, taken or refused. Art. 14(2)(f).';
+comment on view gdpr.import is 'Files that were imported, and how far: rows up to last_row are done, taken or refused; gdpr.import_refusal has the lines of the refused. run: 2 and more where a file was given again on purpose. Art. 14(2)(f).';
 
 -- 20_lawful_basis/20_bases.sql
 -- [code] Recording and ending lawful bases.
@@ -31991,13 +32175,15 @@ begin atomic
   union all
   select 'blocklist', gdpr.tidy_blocklist(p_limit)
   union all
+  select 'imports', gdpr.tidy_imports(p_limit)
+  union all
   select 'erasures', gdpr_internal.finish_erasures(p_limit)
   union all
   -- last: it may lock out writers until the end of the transaction
   select 'audit_months', gdpr_internal.make_audit_partitions();
 end;
 comment on function gdpr.tidy(integer) is
-  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
+  'The nightly job: tidy_registrations(), tidy_tokens(), tidy_gates(), tidy_blocklist(), tidy_imports(), partitions of the audit for the months ahead, indexes for the months that are over, and the erasure of what a period kept of the erased until now, up to p_limit of each; returns how many there were. Repeat until all are 0. Never needed for correctness. Art. 5(1)(e).';
 
 -- 90_accountability/30_processing_record.sql
 -- [code] The record of processing activities, from what the database is: purposes, bases, persons, data, recipients, retention, security.
@@ -32414,12 +32600,14 @@ grant execute on function gdpr.submit(text, jsonb, jsonb, text[], bigint), gdpr.
 grant execute on function gdpr.lift_opt_out(text, text) to gdpr_dpo;
 -- an import writes with the rights of its caller; these say how, and keep count
 grant execute on function
-  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[]), gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[]),
-  gdpr_internal.blocked_lines(regclass, jsonb[], bigint[]),
+  gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[], boolean, integer, boolean),
+  gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[], boolean, integer, boolean),
+  gdpr_internal.blocked_rows(regclass, jsonb[], bigint[]),
   gdpr_internal.insert_rows(text, jsonb[], bigint[]), gdpr_internal.failed_column(regclass, jsonb), gdpr_internal.error_names(text, text, text),
-  gdpr_internal.end_import(regclass, text, boolean, text, bigint, bigint, bigint[], text[]) to gdpr_app, gdpr_admin;
-grant select on gdpr.import to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy(integer) to gdpr_admin;
+  gdpr_internal.end_import(regclass, bigint, boolean, text, bigint, bigint[], bigint[], bigint[], text[]) to gdpr_app, gdpr_admin;
+grant select on gdpr.import, gdpr.import_refusal to gdpr_app, gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr.tidy_registrations(integer), gdpr.tidy_tokens(integer), gdpr.tidy_blocklist(integer), gdpr.tidy_imports(integer),
+  gdpr.tidy(integer) to gdpr_admin;
 grant select on gdpr.registration, gdpr.opt_out to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
 -- 8c. retention: officers decide what has to stay; administrators see what stays
