@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -277,7 +277,8 @@ def test_one_number_in_two_columns_stays_the_persons_while_one_has_it(
     find = "select gdpr.find_subject('phone', %s)"
 
     def holder(number: str) -> int | None:
-        return db.rows(find, [number], user="dpo_login")[0][0]
+        ((found,),) = db.rows(find, [number], user="dpo_login")
+        return cast("int | None", found)
 
     app.execute("update gdpr_clear.person set phone = '030 / 999' where id = 1")
     assert holder("+4930123") == person

@@ -77,7 +77,7 @@ def test_a_story_that_ends_well_leaves_nothing(
     servers: dict[Path, Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a story without chapters; the whole one is told above."""
-    monkeypatch.setattr(demo.scenes, "tell", lambda scene: None)
+    monkeypatch.setattr(demo.scenes, "tell", lambda _: None)
     console = silent()
     demo.run(20, keep=False, console=console)
     assert "0 claims checked, all of them hold" in told(console)
