@@ -25,7 +25,7 @@ SINGLE, BULK = 25.0, 12.0
 LESS = 5.0
 
 _ROUNDS = 5
-#: The first of the persons that are changed past the gate: those before keep values that can be read.
+#: The first of the persons that are changed past the gate: those before stay readable.
 _FIRST = 1001
 _COLUMNS = "first_name, last_name, email, phone, birth_date, city"
 _KEPT = "gdpr_subject_id, gdpr_subject_ref, gdpr_purposes, gdpr_until, gdpr_email_mask"

@@ -113,10 +113,11 @@ def test_what_is_not_sealed_or_was_changed_stays(crm: Database) -> None:
 def late(db: Database) -> tuple[str, str]:
     """Records of two months for which no partition was made, one of them this month; sealed."""
     now = f"{datetime.now(UTC):%Y_%m}"
+    partition = f"gdpr_internal.audit_record_{now}"
     db.rows(
-        f"alter table gdpr_internal.audit_record detach partition gdpr_internal.audit_record_{now};"
-        f" insert into gdpr_internal.audit_record overriding system value select * from gdpr_internal.audit_record_{now};"
-        f" drop table gdpr_internal.audit_record_{now}",
+        f"alter table gdpr_internal.audit_record detach partition {partition};"
+        " insert into gdpr_internal.audit_record overriding system value"
+        f" select * from {partition}; drop table {partition}",
         user="postgres",
     )
     tamper(

@@ -15,7 +15,6 @@ from rich.console import Console
 from gdprdb import demo
 from gdprdb.demo import DemoError
 from gdprdb.demo.scenes.cast import CAST
-from gdprdb.errors import GdprdbError
 from gdprdb.server import Cluster
 
 CHAPTERS = 26
