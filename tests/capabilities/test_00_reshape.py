@@ -7,7 +7,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.capabilities.crm import apply, findings, plan, policy, problems, refused, subject
+from tests.capabilities.crm import (
+    apply,
+    findings,
+    one_table,
+    plan,
+    policy,
+    problems,
+    refused,
+    subject,
+)
 from tests.support import Database
 
 CUSTOMERS = (
@@ -326,6 +335,236 @@ def test_a_value_that_does_not_fit_the_new_type_stops_the_change_without_being_t
     owner.rollback()
     owner.close()
     assert sound(crm)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["alter table crm.lead alter email type text using lower(email)"],
+        ["alter table crm.lead alter email type text using trim(email)"],
+        ["alter table crm.lead alter email type text using null"],
+        ["alter table crm.lead alter email type text using case when email ~ '@' then email end"],
+        ["alter table crm.lead alter email type text using full_name"],
+        ["alter table crm.lead alter email type varchar(10) using left(email, 10)"],
+        [
+            "alter table crm.lead alter email type varchar(10) using left(email, 10)",
+            "alter table crm.lead alter email type text",
+        ],
+        [
+            "alter table crm.lead rename email to mail",
+            "alter table crm.lead alter mail type text using lower(mail)",
+            "alter table crm.lead rename mail to email",
+        ],
+        [
+            "drop statistics crm.gdpr_00_reshape_4_2",
+            "alter table crm.lead alter email type text using lower(email)",
+            "create statistics crm.gdpr_00_reshape_4_2 on (email is null) from crm.lead",
+        ],
+        ["alter table crm.lead alter email type text"],
+    ],
+)
+def test_ddl_over_ciphertext_is_refused_with_a_way_out(
+    same: Database, statements: list[str]
+) -> None:
+    before = same.rows("select * from crm.lead order by id", user="postgres")
+    with refused("PR414", "reshape_refused") as error:
+        reshape(same, "crm.lead", *statements)
+    told = error.value.diag.message_detail or ""
+    assert "email: is encrypted" in told
+    assert "UPDATE gdpr_clear.lead" in told
+    assert "gdpr.retype()" in told
+    assert same.rows("select * from crm.lead order by id", user="postgres") == before
+    assert sound(same)
+
+
+def test_what_moves_rows_to_another_file_is_no_change_of_their_values(crm: Database) -> None:
+    before = crm.rows(CUSTOMERS, user="crm_app")
+    assert reshape(
+        crm,
+        "crm.customer",
+        "alter table crm.customer add token uuid default gen_random_uuid()",
+        "cluster crm.customer using customer_pkey",
+        "alter table crm.customer alter city type varchar(30)",
+        "alter table crm.customer alter birth_date set not null, alter email set statistics 7",
+        "alter table crm.customer rename email to mail",
+    ) == [
+        ("column renamed", "email", "mail"),
+        ("type changed", "city", "character varying(30)"),
+        ("column added", "token", "hidden until the policy classifies it"),
+    ]
+    assert crm.rows(CUSTOMERS.replace("email", "mail"), user="crm_app") == before
+    assert crm.rows("select from pg_statistic_ext") == []
+    assert sound(crm)
+
+
+def test_a_column_that_comes_anew_under_its_old_name_is_another(crm: Database) -> None:
+    changes = reshape(
+        crm,
+        "crm.customer",
+        "alter table crm.customer drop phone",
+        "alter table crm.customer add phone text",
+    )
+    assert changes == [
+        ("column dropped", "phone", None),
+        ("column added", "phone", "hidden until the policy classifies it"),
+    ]
+    definition = crm.rows("select gdpr.policy() -> 'tables' -> 'crm.customer'")[0][0]
+    assert "phone" not in definition["columns"]
+    assert crm.rows("select from pg_statistic_ext") == []
+
+
+def test_a_pseudonym_follows_values_that_ddl_has_changed(crm: Database) -> None:
+    def masks() -> list[Any]:
+        return crm.rows("select gdpr_full_name_mask from crm.lead order by id", user="postgres")
+
+    before = masks()
+    reshape(crm, "crm.lead", "alter table crm.lead alter full_name type text using full_name")
+    assert masks() == before
+    reshape(crm, "crm.lead", "alter table crm.lead alter full_name type text using lower(full_name)")
+    changed = masks()
+    assert len({*before, *changed}) == 4
+    crm.rows("update gdpr_clear.lead set full_name = full_name || ''", user="crm_app")
+    crm.rows("update gdpr_clear.lead set full_name = upper(full_name)", user="crm_app")
+    crm.rows("update gdpr_clear.lead set full_name = lower(full_name)", user="crm_app")
+    assert masks() == changed
+    assert sound(crm)
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_plain_identifiers_stay_those_that_persons_are_known_by(
+    crm: Database, observed: bool
+) -> None:
+    new = policy()
+    new["tables"]["crm.customer"]["columns"]["city"] = {
+        "category": "contact",
+        "identifier": "text",
+    }
+    crm.rows("create table crm.guest (id int primary key, email varchar(90), nr int)")
+    crm.rows("insert into crm.guest values (1, 'Gus@example.com', 70), (2, null, 71)")
+    new["tables"]["crm.guest"] = {
+        "subject": "self",
+        "match_on": ["email"],
+        "mode": "observe" if observed else "enforce",
+        "purposes": ["orders"],
+        "columns": {
+            "email": {"category": "contact", "identifier": "email"},
+            "nr": {"category": "key", "identifier": "text"},
+        },
+    }
+    apply(crm, new)
+    reshape(
+        crm,
+        "crm.guest",
+        "alter table crm.guest alter nr type bigint, alter email type text using lower(email)",
+    )
+    for statement in (
+        "alter table crm.guest alter nr type bigint using nr + 1",
+        "alter table crm.guest alter email type text using left(email, 4)",
+    ):
+        with refused("PR414", "reshape_refused") as error:
+            reshape(crm, "crm.guest", statement)
+        told = error.value.diag.message_detail or ""
+        assert "UPDATE gdpr_clear.guest" in told
+        assert "gus@" not in told
+    assert subject(crm, "crm.guest", 1) == crm.rows(
+        "select gdpr.find_subject('email', 'gus@example.com')", user="dpo_login"
+    )[0][0]
+    assert sound(crm)
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now", "becomes"),
+    [
+        ("numeric(10,2)", "1.25", "numeric(10,0)", "1"),
+        ("numeric(10,2)", "1.25", "numeric(4,1)", "1.3"),
+        ("numeric", "1.23456789", "real", "1.2345679"),
+        ("double precision", "0.1234567890123", "real", "0.12345679"),
+        ("integer", "16777217", "real", "16777216"),
+        ("timestamp", "2020-01-02 03:04:05.678", "timestamp(0)", "2020-01-02 03:04:06"),
+        ("timestamp", "2020-01-02 03:04:05", "date", "2020-01-02"),
+        ("timestamptz", "2020-01-02 03:04:05+09", "timestamp", "2020-01-01 18:04:05"),
+        ("time", "10:00:00.6", "time(0)", "10:00:01"),
+        ("text", "01234", "integer", "1234"),
+        ("text", "yes", "boolean", "t"),
+        ("text", "ab   ", "varchar(3)", "ab "),
+    ],
+)
+def test_a_type_in_which_a_value_would_be_another_is_refused_unless_asked_for(
+    db: Database, was: str, value: str, now: str, becomes: str
+) -> None:
+    _one_value(db, was, value)
+    with psycopg.connect(db.dsn()) as owner:
+        owner.execute("set timezone = 'Asia/Tokyo'")
+        owner.execute("select gdpr.reshape('public.thing')")
+        owner.execute("select gdpr.retype('public.thing', 'v', %s)", [now])
+        with refused("22023", "value_changes") as error:
+            owner.execute("select gdpr.end_reshape()")
+        assert value not in str(error.value) + str(error.value.diag.message_detail)
+        owner.rollback()
+        owner.execute("select gdpr.reshape('public.thing')")
+        owner.execute("select gdpr.retype('public.thing', 'v', %s, p_lossy => true)", [now])
+        owner.execute("select gdpr.end_reshape()")
+    assert _shown(db, "v::text") == becomes
+    assert sound(db)
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("numeric(10,2)", "7.00", "numeric(10,0)"),
+        ("numeric", "7.50", "numeric(3,1)"),
+        ("integer", "1000000", "real"),
+        ("integer", "1000000", "numeric(12,4)"),
+        ("bigint", "9007199254740992", "double precision"),
+        ("real", "1000000", "integer"),
+        ("date", "2020-02-29", "timestamp"),
+        ("timestamp", "2020-01-02 03:04:05", "timestamptz"),
+        ("timestamp(3)", "2020-01-02 00:00:00", "date"),
+        ("text", "42", "bigint"),
+        ("char(5)", "ab", "text"),
+        ("text", "ab", "char(5)"),
+        ("json", '{"a":  1}', "jsonb"),
+        ("integer[]", "{1,2}", "bigint[]"),
+        ("inet", "10.0.0.1", "text"),
+        ("boolean", "true", "text"),
+        ("point", "(1,2)", "text"),
+        ("uuid", "d1f4b6e8-3f3c-4c3d-9a57-0d6ff5bb0a11", "varchar(36)"),
+        ("interval", "24:00:00", "text"),
+    ],
+)
+def test_a_type_in_which_every_value_is_the_same_is_taken(
+    db: Database, was: str, value: str, now: str
+) -> None:
+    _one_value(db, was, value)
+    before = _shown(db, f"v::{now}::{was}::text")
+    with psycopg.connect(db.dsn()) as owner:
+        owner.execute("set timezone = 'Asia/Tokyo'")
+        owner.execute("select gdpr.reshape('public.thing')")
+        owner.execute("select gdpr.retype('public.thing', 'v', %s)", [now])
+        owner.execute("select gdpr.end_reshape()")
+    assert _shown(db, f"v::{was}::text") == before
+    assert "v_kept" not in db.rows(
+        "select string_agg(prosrc, '') from pg_proc"
+        " where pronamespace = 'gdpr_generated'::regnamespace and proname ~ '^change_'"
+    )[0][0]
+    assert sound(db)
+
+
+def _one_value(db: Database, kind: str, value: str) -> None:
+    """A protected table with one value, and a NULL, in its encrypted column."""
+    db.rows(f"create table public.thing (id int primary key, v {kind})")
+    db.rows("insert into public.thing values (1, %s), (2, null)", [value])
+    db.rows("grant select on public.thing to crm_app")
+    db.rows("select gdpr.create_key()")
+    apply(db, one_table("public.thing", columns={"v": {"category": "other", "encrypt": True}}))
+
+
+def _shown(db: Database, expression: str) -> str:
+    """What the application sees of the value, in the time zone of the tests of types."""
+    with db.connect("crm_app") as reader:
+        reader.execute("set timezone = 'Asia/Tokyo'")
+        rows = reader.execute(f"select {expression} from gdpr_clear.thing where id = 1".encode())
+        return str((rows.fetchone() or ("",))[0])
 
 
 def test_indexes_and_constraints_come_and_go(crm: Database) -> None:
