@@ -327,11 +327,10 @@ begin
   where c.id = v_column.id;
   update gdpr_internal.reshape as r
   set retyped = r.retyped || v_column.column_name,
-    was = case
-      when p_lossy then r.was - v_column.id::text
-      -- two changes of one column: what the values are now is of the first type
-      else jsonb_build_object(v_column.id, v_column.original_type) || r.was
-    end
+    was = r.was || jsonb_build_object(v_column.id, jsonb_build_object(
+      -- after two changes the values are of the type before the first still
+      'type', coalesce(r.was -> v_column.id::text ->> 'type', v_column.original_type), 'lossy', coalesce(p_lossy, false)
+    ))
   where r.table_id = v_id;
 end
 $function$;

@@ -58,7 +58,12 @@ as $function$
 declare
   v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
   v_held text;
-  v_was text := (select r.was ->> p_column.column_id::text from gdpr_internal.reshape as r where r.table_id = p_table.id);
+  v_was text := (
+    select w.was ->> 'type'
+    from gdpr_internal.reshape as r
+    cross join lateral (select r.was -> p_column.column_id::text) as w (was)
+    where r.table_id = p_table.id and not (w.was ->> 'lossy')::boolean
+  );
   v_code text := '';
 begin
   if p_column.encrypt <> 'no' then
