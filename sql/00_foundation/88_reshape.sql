@@ -44,7 +44,7 @@ begin
     );
     execute format('alter table %s enable always trigger zzz_gdpr_00_reshape', v_relation);
   end loop;
-  for v_statement in select s from gdpr_policy.tripwires(p_table) as s loop
+  foreach v_statement in array array(select s from gdpr_policy.tripwires(p_table) as s) loop
     execute v_statement;
   end loop;
   perform gdpr_policy.watch_reshape(p_table);

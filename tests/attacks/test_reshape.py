@@ -451,4 +451,3 @@ def test_who_looks_after_the_change_has_looked_too_late(world: World) -> None:
             "db_owner",
             "select gdpr_policy.require_identifier('crm.customer', 'email', 'email', 'a@b.example')",
         )
-

@@ -421,7 +421,9 @@ def test_a_pseudonym_follows_values_that_ddl_has_changed(crm: Database) -> None:
     before = masks()
     reshape(crm, "crm.lead", "alter table crm.lead alter full_name type text using full_name")
     assert masks() == before
-    reshape(crm, "crm.lead", "alter table crm.lead alter full_name type text using lower(full_name)")
+    reshape(
+        crm, "crm.lead", "alter table crm.lead alter full_name type text using lower(full_name)"
+    )
     changed = masks()
     assert len({*before, *changed}) == 4
     crm.rows("update gdpr_clear.lead set full_name = full_name || ''", user="crm_app")
@@ -467,9 +469,10 @@ def test_plain_identifiers_stay_those_that_persons_are_known_by(
         told = error.value.diag.message_detail or ""
         assert "UPDATE gdpr_clear.guest" in told
         assert "gus@" not in told
-    assert subject(crm, "crm.guest", 1) == crm.rows(
-        "select gdpr.find_subject('email', 'gus@example.com')", user="dpo_login"
-    )[0][0]
+    assert (
+        subject(crm, "crm.guest", 1)
+        == crm.rows("select gdpr.find_subject('email', 'gus@example.com')", user="dpo_login")[0][0]
+    )
     assert sound(crm)
 
 
@@ -568,9 +571,7 @@ def test_a_type_in_which_a_value_would_be_another_is_refused_unless_asked_for(
 
 def test_a_type_in_which_every_value_is_the_same_is_taken(db: Database) -> None:
     owner = _values(db, [(was, value) for was, value, _ in LOSSLESS])
-    back = [
-        f"v{n}::{was.split(' collate')[0]}" for n, (was, _, _) in enumerate(LOSSLESS)
-    ]
+    back = [f"v{n}::{was.split(' collate')[0]}" for n, (was, _, _) in enumerate(LOSSLESS)]
     before = _thing(db, *back)
     owner.execute("select gdpr.reshape('public.thing')")
     for n, (_, _, now) in enumerate(LOSSLESS):
@@ -579,10 +580,13 @@ def test_a_type_in_which_every_value_is_the_same_is_taken(db: Database) -> None:
     owner.commit()
     assert _thing(db, *back) == before
     # nothing of the comparison stays behind
-    assert db.rows(
-        "select from pg_proc where pronamespace = 'gdpr_generated'::regnamespace"
-        " and strpos(prosrc, 'v_kept') > 0"
-    ) == []
+    assert (
+        db.rows(
+            "select from pg_proc where pronamespace = 'gdpr_generated'::regnamespace"
+            " and strpos(prosrc, 'v_kept') > 0"
+        )
+        == []
+    )
     assert sound(db)
 
 
