@@ -449,5 +449,5 @@ def test_who_looks_after_the_change_has_looked_too_late(world: World) -> None:
     with refused("PR416", "reshape_closed"):
         world.run(
             "db_owner",
-            "select gdpr_policy.require_identifier('crm.customer', 'email', 'email', 'a@b.example')",
+            "select gdpr_policy.require_identifier('crm.customer', 'email', 'email', 'a@b.test')",
         )

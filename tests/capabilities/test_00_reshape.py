@@ -17,7 +17,7 @@ from tests.capabilities.crm import (
     refused,
     subject,
 )
-from tests.support import Database
+from tests.support import Clone, Database
 
 CUSTOMERS = (
     "select id, email, phone, last_name, birth_date, city from gdpr_clear.customer order by id"
@@ -356,8 +356,12 @@ def test_a_value_that_does_not_fit_the_new_type_stops_the_change_without_being_t
             "alter table crm.lead rename mail to email",
         ],
         [
-            "do $$ begin execute (select format('drop statistics %s.%I', 'crm', stxname)"
-            " from pg_statistic_ext where stxname like 'gdpr%\\_2'); end $$",
+            """
+            do $$ begin
+              execute (select format('drop statistics crm.%I', stxname)
+                       from pg_statistic_ext where stxname like 'gdpr%\\_2');
+            end $$
+            """,
             "alter table crm.lead alter email type text using lower(email)",
             "create statistics crm.mine on (email is null) from crm.lead",
         ],
@@ -819,6 +823,59 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
     with refused("PR415", "reshape_open"):
         owner.execute("insert into public.young values (3, 2002, 'Cleo')")
     owner.execute("rollback")
+
+
+def test_ddl_over_ciphertext_of_partitions_is_refused_too(db: Database) -> None:
+    db.rows(
+        "create table public.old (id int, year int, name text, nr int, primary key (id, year))"
+        " partition by range (year);"
+        "create table public.old_1 partition of public.old for values from (2000) to (2001);"
+        "insert into public.old values (1, 2000, 'Anna', 5)"
+    )
+    columns = {
+        "name": {"category": "identity", "encrypt": True},
+        "nr": {"category": "key", "identifier": "text"},
+    }
+    apply(db, one_table("public.old", columns=columns))
+    young = (
+        "create table public.old_2 (like public.old)",
+        "alter table public.old attach partition public.old_2 for values from (2001) to (2002)",
+    )
+    with refused("PR414", "reshape_refused") as error:
+        reshape(db, "public.old", *young, "alter table public.old alter name type text using null")
+    assert "name: is encrypted" in (error.value.diag.message_detail or "")
+    with refused("PR414", "reshape_refused") as error:
+        reshape(db, "public.old", *young, "alter table public.old alter nr type int using nr + 1")
+    assert "nr: persons are known by it" in (error.value.diag.message_detail or "")
+    reshape(db, "public.old", *young, "alter table public.old alter nr type bigint")
+    assert sound(db)
+
+
+def test_a_locked_key_is_told_where_values_have_to_be_looked_at(
+    clone: Clone, installed_template: str
+) -> None:
+    with clone(installed_template) as db:
+        db.rows("create table public.guest (id int primary key, nr int, note text)")
+        db.rows("insert into public.guest values (1, 7, 'a')")
+        columns = {
+            "nr": {"category": "key", "identifier": "text"},
+            "note": {"category": "other", "encrypt": True},
+        }
+        apply(db, one_table("public.guest", columns=columns))
+        (key,) = db.rows("select gdpr.rotate_key('session')")[0]
+        with db.connect() as owner:
+            owner.execute("select gdpr.unlock(%s)", [key])
+            owner.execute("select gdpr.rewrap_keys()")
+            owner.execute("select gdpr.finish_rotation()")
+        for statement in (
+            "alter table public.guest alter nr type bigint",
+            "select gdpr.retype('public.guest', 'note', 'varchar(9)')",
+        ):
+            with refused("PR402", "key_locked"):
+                reshape(db, "public.guest", statement)
+        with refused("PR414", "reshape_refused"):
+            reshape(db, "public.guest", "alter table public.guest alter note type text using ''")
+        reshape(db, "public.guest", "alter table public.guest rename note to remark")
 
 
 def test_a_column_of_children_changes_its_type_rows_of_nobody_too(crm: Database) -> None:
