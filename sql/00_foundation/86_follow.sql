@@ -172,6 +172,136 @@ begin atomic
 end;
 comment on function gdpr_policy.refuse_reshape(regclass) is 'Row policy of a table whose controls are off: no row is shown, with an error that says why. Error: PR415.';
 
+create or replace function gdpr_internal.tripwires(p_table smallint)
+returns table ("position" smallint, name name, wire oid)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select s.position, s.name, w.oid
+  from (
+    select t.relation, k.position, format('gdpr_00_reshape_%s_%s', t.id, k.position)::name as name
+    from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id
+    join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
+    where t.id = p_table and (c.encrypt <> 'no' or c.identifier is not null or c.mask = 'pseudonym')
+  ) as s
+  left join pg_statistic_ext as w on w.stxrelid = s.relation and w.stxname = s.name;
+end;
+comment on function gdpr_internal.tripwires(smallint) is
+  'Statistics objects that stand over columns while a table is reshaped, and hold no statistics: of all that depends on a column they go along when it is dropped, and are made anew, with another oid, when ALTER COLUMN TYPE changes it. For columns from whose values gdprdb has made others.';
+
+create or replace function gdpr_internal.reshape_guards(p_relation regclass)
+returns table (name name, "row" jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- disabled and enabled again, it is another version of its row
+  select g.tgname, jsonb_build_array(g.oid, g.ctid)
+  from pg_trigger as g
+  where g.tgrelid = p_relation and g.tgparentid = 0 and g.tgname in ('zzz_gdpr_00_reshape', 'zzz_gdpr_05_guard', 'zzz_gdpr_40_truncate');
+end;
+comment on function gdpr_internal.reshape_guards(regclass) is
+  'The triggers without which a table, or a partition, is not written while its shape is changed: statements, the columns gdpr_*, TRUNCATE.';
+
+create or replace function gdpr_internal.watch_reshape(p_role name, p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- once: who changes something first, and looks then, has looked too late
+  update gdpr_internal.reshape as r
+  set state = jsonb_build_object(
+    'columns', (select coalesce(jsonb_object_agg(w.position, w.wire), '{}') from gdpr_internal.tripwires(r.table_id) as w),
+    'files', (
+      select jsonb_object_agg(f.f::oid, pg_relation_filenode(f.f)) from gdpr_internal.relation_tree(p_relation) as f (f)
+      where pg_relation_filenode(f.f) is not null
+    ),
+    'guards', (
+      select coalesce(jsonb_agg(jsonb_build_object('relation', f.f::oid, 'name', g.name, 'row', g."row")), '[]')
+      from gdpr_internal.relation_tree(p_relation) as f (f)
+      cross join lateral gdpr_internal.reshape_guards(f.f) as g
+    )
+  )
+  where r.table_id = gdpr_internal.own_table(p_role, p_relation) and r.state is null;
+end;
+comment on function gdpr_internal.watch_reshape(name, regclass) is 'See gdpr_policy.watch_reshape(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.watch_reshape(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.watch_reshape(current_user, p_relation);
+end;
+comment on function gdpr_policy.watch_reshape(regclass) is
+  'Step of reshape(): remembers by what end_reshape() will tell which columns ALTER TABLE has written, and whether rows were.';
+
+create or replace function gdpr_policy.tripwires(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('create statistics %I.%I on (%I is null) from %s', n.nspname, w.name, a.attname, p_relation)
+  from gdpr_internal.tripwires(gdpr_internal.table_id(p_relation)) as w
+  join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.position and not a.attisdropped
+  join pg_class as c on c.oid = p_relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where w.wire is null
+  order by w.position;
+end;
+comment on function gdpr_policy.tripwires(regclass) is
+  'Step of reshape(): statements that make what tells of ALTER COLUMN TYPE. Its table''s owner needs CREATE on the schema.';
+
+create or replace function gdpr_internal.altered_columns(p_table smallint)
+returns setof smallint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select w.position
+  from gdpr_internal.reshape as r
+  cross join lateral jsonb_each_text(r.state -> 'columns') as s (key, wire)
+  join gdpr_internal.tripwires(p_table) as w on w.position = s.key::smallint and w.wire::text is distinct from s.wire
+  where r.table_id = p_table;
+end;
+comment on function gdpr_internal.altered_columns(smallint) is
+  'Positions of columns that were altered by ALTER COLUMN TYPE since reshape(), or dropped; or whose tripwire was.';
+
+create or replace function gdpr_internal.is_rewritten(p_table smallint)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from gdpr_internal.reshape as r
+    cross join lateral jsonb_each_text(r.state -> 'files') as f (relation, file)
+    join pg_class as c on c.oid = f.relation::oid
+    where r.table_id = p_table and pg_relation_filenode(c.oid)::text is distinct from f.file
+  );
+end;
+comment on function gdpr_internal.is_rewritten(smallint) is
+  'Whether a table or one of its partitions lies in another file since reshape(): only then may ALTER COLUMN TYPE have changed values. So it does after CLUSTER, or a new column with a default of its own in each row.';
+
 create or replace function gdpr_internal.shape_problems(p_table smallint)
 returns text[]
 language plpgsql
@@ -212,11 +342,25 @@ begin
     join gdpr_internal.live_hold as h on coalesce(h.table_id, p_table) = p_table and (h.columns is null or c.was = any (h.columns))
     where c.now is null and not gdpr_internal.is_control_column(p_table, c.was)
     union all
-    select format('%I: is encrypted, and text for PostgreSQL; gdpr.retype() changes its type', p.column_name)
+    select format(
+      '%I: is encrypted, and text for PostgreSQL: ALTER COLUMN TYPE would change ciphertext; before or after, UPDATE gdpr_clear.%I changes its values, and gdpr.retype() its type',
+      a.attname, v_table.view_name
+    )
     from gdpr_internal.protected_column as p
     join gdpr_internal.known_column as k on k.table_id = p.table_id and k.column_name = p.column_name
     join pg_attribute as a on a.attrelid = v_table.relation and a.attnum = k.position and not a.attisdropped
-    where p.table_id = p_table and p.encrypt <> 'no' and a.atttypid <> 'text'::regtype
+    where p.table_id = p_table and p.encrypt <> 'no'
+      and (a.atttypid <> 'text'::regtype or a.attnum in (select gdpr_internal.altered_columns(p_table)))
+    union all
+    select format(
+      'trigger %I on %s was dropped or changed: rows may have been written past the audit log; they are written before gdpr.reshape() or after it',
+      g.name, g.relation
+    )
+    from gdpr_internal.reshape as r
+    cross join lateral jsonb_to_recordset(r.state -> 'guards') as g (relation regclass, name name, "row" jsonb)
+    where r.table_id = p_table
+      and exists (select from pg_class as c where c.oid = g.relation)
+      and not exists (select from gdpr_internal.reshape_guards(g.relation) as n where n.name = g.name and n."row" = g."row")
     union all
     select format('%I: %s', p.column_name, d.problem)
     from gdpr_internal.protected_column as p
@@ -347,6 +491,105 @@ $function$;
 comment on function gdpr_internal.digest_statements(smallint, jsonb) is
   'Follows what became of indexes and constraints of encrypted columns; returns the statements that take away those that were made over ciphertext.';
 
+create or replace function gdpr_internal.value_statements(p_table smallint)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return (
+    with shape as (
+      select t.relation, r.retyped, c.column_name, c.original_type, c.encrypt, c.identifier, c.canonical, a.attname, a.attnum,
+        format_type(a.atttypid, a.atttypmod) as type
+      from gdpr_internal.protected_table as t
+      join gdpr_internal.reshape as r on r.table_id = t.id
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
+      join pg_attribute as a on a.attrelid = t.relation and a.attnum = k.position and not a.attisdropped
+      where t.id = p_table
+    )
+    select coalesce(array_agg(s.statement order by s.n, s.place), '{}')
+    from (
+      select 1 as n, 0 as place, format('drop statistics %I.%I', w.stxnamespace::regnamespace::name, w.stxname) as statement
+      from pg_statistic_ext as w
+      join gdpr_internal.protected_table as t on t.relation = w.stxrelid
+      where t.id = p_table and w.stxname ~ '^gdpr_00_reshape_'
+      union all
+      -- rows of nobody hold what erasure left there, in plaintext
+      select 2, x.attnum, format('select gdpr_policy.empty_rows_of_nobody(%L, %L, %L)', x.relation, x.attname, gdpr_internal.neutral_value(x.original_type))
+      from shape as x
+      where x.encrypt <> 'no' and x.column_name = any (x.retyped)
+      union all
+      select 3, x.attnum, format(
+        'select gdpr_policy.check_identifiers(%L, %L, %L, %L)', x.relation, x.attname,
+        case when x.canonical = 'exact' then 'exact' else x.identifier end, gdpr_internal.text_expression(format('t.%I', x.attname), x.type)
+      )
+      from shape as x
+      where x.encrypt = 'no' and x.identifier is not null
+        and gdpr_internal.is_rewritten(p_table) and x.attnum in (select gdpr_internal.altered_columns(p_table))
+    ) as s
+  );
+end
+$function$;
+comment on function gdpr_internal.value_statements(smallint) is
+  'Statements of end_reshape() about values: the tripwires go, what is left of erased persons gets its type, identifiers that ALTER COLUMN TYPE has written are looked up.';
+
+create or replace function gdpr_policy.check_identifiers(p_relation regclass, p_column name, p_kind text, p_expression text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statements text[] := gdpr_policy.hush(p_relation);
+  v_statement text;
+begin
+  v_statements := format(
+    'select count(gdpr_policy.require_identifier(%1$L, %2$L, %3$L, %4$s)) from %1$s as t where gdpr_subject_id is not null and t.%2$I is not null',
+    p_relation, p_column, p_kind, p_expression
+  ) || v_statements;
+  foreach v_statement in array v_statements loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.check_identifiers(regclass, name, text, text) is
+  'Step of end_reshape(): whether the values of an identifier are those that persons are known by. p_expression: a value as text, of row t. Errors: PR414, PR402 locked.';
+
+create or replace function gdpr_policy.require_identifier(p_relation regclass, p_column name, p_kind text, p_value text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.reshape as r join gdpr_internal.protected_table as t on t.id = r.table_id
+    where t.relation = p_relation and r.closing
+  ) then
+    perform gdpr_internal.refuse('reshape_closed', p_relation::text);
+  elsif gdpr_internal.canonical(p_kind, p_value) is not null and not exists (
+    select from gdpr_internal.identifier as i where i.digest = (gdpr_internal.identifier_digests(p_kind, p_value)).digest
+  ) then
+    perform gdpr_internal.refuse('reshape_refused', format(
+      '%I: persons are known by it, and ALTER COLUMN TYPE has changed its values; before or after, UPDATE gdpr_clear.%I changes them', p_column,
+      (select t.view_name from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+    ));
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_policy.require_identifier(regclass, name, text, text) is
+  'Refuses a value that no person is known by, while its table''s shape is changed. Errors: PR414, PR402 locked, PR416.';
+
 create or replace function gdpr_internal.follow_shape(p_role name, p_relation regclass, out statements text[], out changes jsonb)
 language plpgsql
 volatile
@@ -372,7 +615,7 @@ declare
   v_schema name;
 begin
   select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id;
-  if v_reshape.table_id is null then
+  if v_reshape.state is null then
     perform gdpr_internal.refuse('reshape_closed', v_now);
   end if;
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = v_id;
@@ -396,9 +639,12 @@ begin
     from gdpr_internal.protected_column as c
     join gdpr_internal.known_column as k on k.table_id = c.table_id and k.column_name = c.column_name
     join pg_attribute as a on a.attrelid = p_relation and a.attnum = k.position and not a.attisdropped
-    where c.table_id = v_id and c.encrypt = 'no' and c.mask = 'pseudonym' and c.original_type <> format_type(a.atttypid, a.atttypmod)
+    where c.table_id = v_id and c.encrypt = 'no' and c.mask = 'pseudonym' and (
+      c.original_type <> format_type(a.atttypid, a.atttypmod)
+      or gdpr_internal.is_rewritten(v_id) and a.attnum in (select gdpr_internal.altered_columns(v_id))
+    )
   );
-  statements := gdpr_internal.shadow_statements(v_id, v_reshape.retyped);
+  statements := gdpr_internal.value_statements(v_id) || gdpr_internal.shadow_statements(v_id, v_reshape.retyped || v_stale);
 
   insert into gdpr_internal.former_name (table_id, position, name, became, column_id, original_type, special, withheld, until)
   select

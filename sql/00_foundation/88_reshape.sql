@@ -18,6 +18,7 @@ as $function$
 declare
   v_relation regclass;
   v_name name;
+  v_statement text;
 begin
   -- asked before it waits for anybody
   perform gdpr_policy.own_table(p_table);
@@ -43,6 +44,10 @@ begin
     );
     execute format('alter table %s enable always trigger zzz_gdpr_00_reshape', v_relation);
   end loop;
+  foreach v_statement in array array(select s from gdpr_policy.tripwires(p_table) as s) loop
+    execute v_statement;
+  end loop;
+  perform gdpr_policy.watch_reshape(p_table);
 end
 $function$;
 comment on function gdpr.reshape(regclass) is
@@ -118,7 +123,7 @@ $function$;
 comment on function gdpr.reshape(regclass, text[], text) is
   'gdpr.reshape(), these statements, gdpr.end_reshape(): one call, so that it needs no transaction around it. Without statements it follows what plain DDL did to the table. Returns the changes. Errors: those of the three.';
 
-create or replace function gdpr.retype(p_table regclass, p_column name, p_type text)
+create or replace function gdpr.retype(p_table regclass, p_column name, p_type text, p_lossy boolean default false)
 returns void
 language plpgsql
 volatile
@@ -130,13 +135,13 @@ as $function$
 declare
   v_statement text;
 begin
-  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type) as s) loop
+  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type, p_lossy) as s) loop
     execute v_statement;
   end loop;
 end
 $function$;
-comment on function gdpr.retype(regclass, name, text) is
-  'Changes the type that an encrypted column has in the views, between gdpr.reshape() and gdpr.end_reshape(), which then decrypts each value, reads it as the new type, and encrypts it anew; a value that is none refuses the change, without being named. p_type: a type of PostgreSQL, with its length. Errors: PR416 no reshape() before, PR004 not encrypted, or not such a type.';
+comment on function gdpr.retype(regclass, name, text, boolean) is
+  'Changes the type that an encrypted column has in the views, between gdpr.reshape() and gdpr.end_reshape(), which then decrypts each value, reads it as the new type, and encrypts it anew; a value that is none (22023, 22001), or that would be another one when it is read back as the old type (22023), refuses the change, without being named. p_type: a type of PostgreSQL, with its length. p_lossy: rounds and shortens as the new type does. Errors: PR416 no reshape() before, PR004 not encrypted, or not such a type.';
 
 create or replace function gdpr_policy.control_steps(p_relation regclass)
 returns setof text
@@ -219,6 +224,11 @@ begin
     perform gdpr_internal.refuse('drifted', v_missing);
   end if;
   perform gdpr_internal.refuse_opened(v_id);
+  if v_reshape.was <> '{}' then
+    -- without the comparison of old and new values
+    update gdpr_internal.reshape as r set was = '{}' where r.table_id = v_id;
+    perform gdpr_internal.generate_triggers(v_id);
+  end if;
   perform gdpr_internal.remember_controls(t.id)
   from gdpr_internal.protected_table as t
   where t.id = any (v_reshape.neighbours || v_id) and t.unprotected_at is null
@@ -269,7 +279,7 @@ end
 $function$;
 comment on function gdpr_internal.type_named(text) is 'A type of PostgreSQL itself, as the catalog writes it; null if it is none.';
 
-create or replace function gdpr_internal.retype_column(p_role name, p_relation regclass, p_column name, p_type text)
+create or replace function gdpr_internal.retype_column(p_role name, p_relation regclass, p_column name, p_type text, p_lossy boolean)
 returns setof text
 language plpgsql
 volatile
@@ -315,23 +325,27 @@ begin
   update gdpr_internal.protected_column as c
   set original_type = v_type, original = v_column.original - 'collation'
   where c.id = v_column.id;
-  update gdpr_internal.reshape as r set retyped = r.retyped || v_column.column_name where r.table_id = v_id;
-  -- rows of nobody hold what erasure left there, in plaintext
-  return next format('select gdpr_policy.empty_rows_of_nobody(%L, %L, %L)', p_relation, p_column, gdpr_internal.neutral_value(v_type));
+  update gdpr_internal.reshape as r
+  set retyped = r.retyped || v_column.column_name,
+    was = r.was || jsonb_build_object(v_column.id, jsonb_build_object(
+      -- after two changes the values are of the type before the first still
+      'type', coalesce(r.was -> v_column.id::text ->> 'type', v_column.original_type), 'lossy', coalesce(p_lossy, false)
+    ))
+  where r.table_id = v_id;
 end
 $function$;
-comment on function gdpr_internal.retype_column(name, regclass, name, text) is 'See gdpr_policy.retype_column(); takes the role of the caller, which a definer function cannot see.';
+comment on function gdpr_internal.retype_column(name, regclass, name, text, boolean) is 'See gdpr_policy.retype_column(); takes the role of the caller, which a definer function cannot see.';
 
-create or replace function gdpr_policy.retype_column(p_relation regclass, p_column name, p_type text)
+create or replace function gdpr_policy.retype_column(p_relation regclass, p_column name, p_type text, p_lossy boolean)
 returns setof text
 language sql
 volatile
 parallel unsafe
 security invoker
 begin atomic
-  select s from gdpr_internal.retype_column(current_user, p_relation, p_column, p_type) as s;
+  select s from gdpr_internal.retype_column(current_user, p_relation, p_column, p_type, p_lossy) as s;
 end;
-comment on function gdpr_policy.retype_column(regclass, name, text) is
+comment on function gdpr_policy.retype_column(regclass, name, text, boolean) is
   'Step of retype(): the register has the new type. Returns what the owner of the table has to do. Errors: PR416, PR004.';
 
 create or replace function gdpr_policy.empty_rows_of_nobody(p_relation regclass, p_column name, p_value text)
@@ -357,4 +371,4 @@ begin
 end
 $function$;
 comment on function gdpr_policy.empty_rows_of_nobody(regclass, name, text) is
-  'Step of retype(): rows whose person was erased hold what erasure left there; it has to be of the new type. p_value: the SQL of a neutral value, for a column that cannot be null.';
+  'Step of end_reshape() after retype(): rows whose person was erased hold what erasure left there; it has to be of the new type. p_value: the SQL of a neutral value, for a column that cannot be null.';

@@ -1,4 +1,4 @@
--- [code] What names of columns and tables say about persons, in ten languages.
+-- [code] What names of columns and tables say about persons, in nine languages.
 -- GDPR Art. 4(1), 9(1). Called by: gdpr.discover(). Words, not statements: what a column holds, its values confirm or deny.
 
 set local role gdpr_owner;

@@ -3,6 +3,50 @@
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.same_value_code(p_column gdpr_internal.column_fact, p_was text)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+  select format(
+    E'declare\n'
+    '  v_kept boolean;\n'
+    'begin\n'
+    '  begin\n'
+    '    v_kept := new.%1$I is null or coalesce((new.%1$I::%2$s)%4$s = (%3$s::%2$s)%4$s, false);\n'
+    '  exception when data_exception then\n'
+    '    v_kept := false;\n'
+    '  end;\n'
+    '  if not v_kept then\n'
+    '    perform gdpr_internal.refuse(''value_changes'', %5$L);\n'
+    '  end if;\n'
+    'end;\n',
+    p_column.column_name, p_was,
+    case
+      -- by way of the cast, as 1e+06 is the text of a real and not that of an integer
+      when exists (
+        select from pg_cast as c where c.castsource = to_regtype(p_column.type) and c.casttarget = to_regtype(p_was) and c.castmethod <> 'i'
+      ) and gdpr_internal.base_type(p_column.type) not in ('text', 'character varying', 'character') then format('v_typed_%s', p_column.n)
+      else format('v_%s', p_column.n)
+    end,
+    case
+      when gdpr_internal.base_type(p_was) = 'json' then '::jsonb'
+      when exists (
+        select from pg_opclass as o join pg_am as m on m.oid = o.opcmethod
+        join pg_type as y on y.oid = o.opcintype and y.typcollation = 0
+        where m.amname = 'btree' and o.opcdefault and o.opcintype = to_regtype(p_was)
+      ) then ''
+      else '::text collate "C"'
+    end,
+    format('column %I', p_column.column_name)
+  );
+$function$;
+comment on function gdpr_internal.same_value_code(gdpr_internal.column_fact, text) is
+  'Code that refuses a value which, read as the new type of its column, is another one in the type that it had.';
+
 create or replace function gdpr_internal.change_value_code(p_column gdpr_internal.column_fact, p_table gdpr_internal.protected_table, p_random integer)
 returns text
 language plpgsql
@@ -14,6 +58,12 @@ as $function$
 declare
   v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
   v_held text;
+  v_was text := (
+    select w.was ->> 'type'
+    from gdpr_internal.reshape as r
+    cross join lateral (select r.was -> p_column.column_id::text) as w (was)
+    where r.table_id = p_table.id and not (w.was ->> 'lossy')::boolean
+  );
   v_code text := '';
 begin
   if p_column.encrypt <> 'no' then
@@ -26,7 +76,9 @@ begin
       p_column.column_name, v_old_value, format('column %I', p_column.column_name)
     );
   end if;
-  v_code := v_code || gdpr_internal.read_value_code(p_column) || gdpr_internal.digest_code(p_column);
+  v_code := v_code || gdpr_internal.read_value_code(p_column)
+    || case when v_was is null then '' else gdpr_internal.same_value_code(p_column, v_was) end
+    || gdpr_internal.digest_code(p_column);
   if p_column.identifier is not null then
     -- a row may hold one number twice: where one of them changes, the person still has the other
     select string_agg(

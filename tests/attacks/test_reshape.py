@@ -188,11 +188,20 @@ def test_planted_code_that_runs_meanwhile_gets_neither_keys_nor_plaintext(world:
         "alter table mal.lead enable always trigger aaa;",
     )
     world.run("postgres", "grant mallory to db_owner")
+    owner = world.db.connect(autocommit=False)
+    owner.execute("select gdpr.reshape('mal.lead')")
+    owner.execute("alter table mal.lead alter note type text using mal.peek(note)")
+    taken = [what for (what,) in owner.execute("select what from mal.loot").fetchall()]
+    assert any(what.startswith("gdpr1:") for what in taken)
+    assert not any(len(what) == 128 for what in taken)
+    assert leaked(str(taken)) == []
+    with refused("PR414", "reshape_refused"):
+        owner.execute("select gdpr.end_reshape()")
+    owner.rollback()
     world.run(
         "db_owner",
         "begin;"
         "select gdpr.reshape('mal.lead');"
-        "alter table mal.lead alter note type text using mal.peek(note);"
         "alter table mal.lead add copied text default mal.peek('x');"
         "select gdpr.retype('mal.lead', 'email', 'varchar(300)');"
         "select gdpr.end_reshape();"
@@ -350,3 +359,95 @@ def test_statements_mean_what_they_mean_to_the_caller_and_nothing_else(world: Wo
         assert owner.execute("show search_path").fetchall() == [("mal, pg_catalog, crm",)]
     assert world.loot() == []
     assert world.run("crm_app", "select place from gdpr_clear.customer where id = 1") == [("Ulm",)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "alter table crm.customer disable trigger user",
+        "alter table crm.customer disable trigger zzz_gdpr_00_reshape",
+        "drop trigger zzz_gdpr_00_reshape on crm.customer",
+        "alter table crm.customer disable trigger zzz_gdpr_40_truncate",
+        "alter table crm.customer enable replica trigger zzz_gdpr_00_reshape",
+        "drop trigger zzz_gdpr_05_guard on crm.customer",
+    ],
+)
+def test_rows_cannot_be_written_past_triggers_that_are_put_back(
+    world: World, statement: str
+) -> None:
+    """Values of one person exchanged between columns, the gate opened, all on the quiet."""
+    before = world.run("postgres", "select c::text from crm.customer as c order by id")
+    owner = world.db.connect(autocommit=False)
+    owner.execute(RESHAPE)
+    owner.execute(statement.encode())
+    owner.execute("drop policy gdpr_40_reshape on crm.customer")
+    owner.execute("alter table crm.customer disable row level security")
+    owner.execute("savepoint written")
+    try:
+        owner.execute("alter table crm.customer disable trigger all")
+    except psycopg.errors.InsufficientPrivilege:
+        owner.execute("rollback to written")
+        owner.execute("alter table crm.customer disable trigger user")
+    owner.execute("update crm.customer set phone = email, email = phone, gdpr_purposes = -1")
+    owner.execute("alter table crm.customer enable trigger user")
+    for name in ("zzz_gdpr_05_guard", "zzz_gdpr_40_truncate"):
+        owner.execute("savepoint put_back")
+        if attempt(owner, f"alter table crm.customer enable always trigger {name}") is not None:
+            owner.execute("rollback to put_back")
+    owner.execute(
+        "create or replace trigger zzz_gdpr_00_reshape before insert or update or delete"
+        " on crm.customer for each statement execute function gdpr_policy.guard_reshape()"
+    )
+    owner.execute("alter table crm.customer enable always trigger zzz_gdpr_00_reshape")
+    with refused("PR414", "reshape_refused") as error:
+        owner.execute("select gdpr.end_reshape()")
+    assert "zzz_gdpr_" in (error.value.diag.message_detail or "")
+    owner.rollback()
+    assert world.run("postgres", "select c::text from crm.customer as c order by id") == before
+    assert settled(world)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "alter table crm.customer alter gdpr_purposes type bigint using -1",
+        "alter table crm.customer alter gdpr_until type timestamptz using 'infinity'",
+        "alter table crm.customer alter gdpr_subject_id type bigint using 1",
+        "alter table crm.customer alter gdpr_email_digest type uuid using gen_random_uuid()",
+    ],
+)
+def test_the_gate_cannot_be_opened_by_a_change_of_type(world: World, statement: str) -> None:
+    owner = world.db.connect(autocommit=False)
+    owner.execute(RESHAPE)
+    error = attempt(owner, statement)
+    assert isinstance(error, psycopg.errors.FeatureNotSupported)
+    owner.rollback()
+    # without what stands in the way, it is missed
+    owner.execute(RESHAPE)
+    owner.execute("drop trigger zzz_gdpr_05_guard on crm.customer")
+    owner.execute(statement.encode())
+    with refused("PR414", "reshape_refused"):
+        owner.execute("select gdpr.end_reshape()")
+    owner.close()
+
+
+def test_who_looks_after_the_change_has_looked_too_late(world: World) -> None:
+    """The steps of reshape() one by one: what it watches is looked at once."""
+    owner = world.db.connect(autocommit=False)
+    owner.execute("select gdpr_policy.open_reshape('crm.customer')")
+    with refused("PR416", "reshape_closed"):
+        owner.execute("select gdpr.end_reshape()")
+    owner.rollback()
+    owner.execute(RESHAPE)
+    owner.execute("alter table crm.customer alter phone type text using lower(phone)")
+    owner.execute("select gdpr_policy.watch_reshape('crm.customer')")
+    with refused("PR414", "reshape_refused"):
+        owner.execute("select gdpr.end_reshape()")
+    owner.rollback()
+    with refused("42501", "not_table_owner"):
+        world.run("admin_login", "select gdpr_policy.watch_reshape('crm.customer')")
+    with refused("PR416", "reshape_closed"):
+        world.run(
+            "db_owner",
+            "select gdpr_policy.require_identifier('crm.customer', 'email', 'email', 'a@b.test')",
+        )

@@ -7,8 +7,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.capabilities.crm import apply, findings, plan, policy, problems, refused, subject
-from tests.support import Database
+from tests.capabilities.crm import (
+    apply,
+    findings,
+    one_table,
+    plan,
+    policy,
+    problems,
+    refused,
+    subject,
+)
+from tests.support import Clone, Database
 
 CUSTOMERS = (
     "select id, email, phone, last_name, birth_date, city from gdpr_clear.customer order by id"
@@ -328,6 +337,281 @@ def test_a_value_that_does_not_fit_the_new_type_stops_the_change_without_being_t
     assert sound(crm)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["alter table crm.lead alter email type text using lower(email)"],
+        ["alter table crm.lead alter email type text using trim(email)"],
+        ["alter table crm.lead alter email type text using null"],
+        ["alter table crm.lead alter email type text using case when email ~ '@' then email end"],
+        ["alter table crm.lead alter email type text using full_name"],
+        ["alter table crm.lead alter email type varchar(10) using left(email, 10)"],
+        [
+            "alter table crm.lead alter email type varchar(10) using left(email, 10)",
+            "alter table crm.lead alter email type text",
+        ],
+        [
+            "alter table crm.lead rename email to mail",
+            "alter table crm.lead alter mail type text using lower(mail)",
+            "alter table crm.lead rename mail to email",
+        ],
+        [
+            """
+            do $$ begin
+              execute (select format('drop statistics crm.%I', stxname)
+                       from pg_statistic_ext where stxname like 'gdpr%\\_2');
+            end $$
+            """,
+            "alter table crm.lead alter email type text using lower(email)",
+            "create statistics crm.mine on (email is null) from crm.lead",
+        ],
+        ["alter table crm.lead alter email type text"],
+    ],
+)
+def test_ddl_over_ciphertext_is_refused_with_a_way_out(
+    same: Database, statements: list[str]
+) -> None:
+    before = same.rows("select * from crm.lead order by id", user="postgres")
+    with refused("PR414", "reshape_refused") as error:
+        reshape(same, "crm.lead", *statements)
+    told = error.value.diag.message_detail or ""
+    assert "email: is encrypted" in told
+    assert "UPDATE gdpr_clear.lead" in told
+    assert "gdpr.retype()" in told
+    assert same.rows("select * from crm.lead order by id", user="postgres") == before
+    assert sound(same)
+
+
+def test_what_moves_rows_to_another_file_is_no_change_of_their_values(crm: Database) -> None:
+    before = crm.rows(CUSTOMERS, user="crm_app")
+    assert reshape(
+        crm,
+        "crm.customer",
+        "alter table crm.customer add token uuid default gen_random_uuid()",
+        "cluster crm.customer using customer_pkey",
+        "alter table crm.customer alter city type varchar(30)",
+        "alter table crm.customer alter birth_date set not null, alter email set statistics 7",
+        "alter table crm.customer rename email to mail",
+    ) == [
+        ("column renamed", "email", "mail"),
+        ("type changed", "city", "character varying(30)"),
+        ("column added", "token", "hidden until the policy classifies it"),
+    ]
+    assert crm.rows(CUSTOMERS.replace("email", "mail"), user="crm_app") == before
+    assert crm.rows("select from pg_statistic_ext") == []
+    assert findings(crm) == {("unclassified", "crm.customer")}
+
+
+def test_a_column_that_comes_anew_under_its_old_name_is_another(crm: Database) -> None:
+    changes = reshape(
+        crm,
+        "crm.customer",
+        "alter table crm.customer drop phone",
+        "alter table crm.customer add phone text",
+    )
+    assert changes == [
+        ("column dropped", "phone", None),
+        ("column added", "phone", "hidden until the policy classifies it"),
+    ]
+    definition = crm.rows("select gdpr.policy() -> 'tables' -> 'crm.customer'")[0][0]
+    assert "phone" not in definition["columns"]
+    assert crm.rows("select from pg_statistic_ext") == []
+
+
+def test_a_pseudonym_follows_values_that_ddl_has_changed(crm: Database) -> None:
+    def masks() -> list[Any]:
+        return crm.rows("select gdpr_full_name_mask from crm.lead order by id", user="postgres")
+
+    before = masks()
+    reshape(crm, "crm.lead", "alter table crm.lead alter full_name type text using full_name")
+    assert masks() == before
+    reshape(
+        crm, "crm.lead", "alter table crm.lead alter full_name type text using lower(full_name)"
+    )
+    changed = masks()
+    assert len({*before, *changed}) == 4
+    crm.rows("update gdpr_clear.lead set full_name = full_name || ''", user="crm_app")
+    crm.rows("update gdpr_clear.lead set full_name = upper(full_name)", user="crm_app")
+    crm.rows("update gdpr_clear.lead set full_name = lower(full_name)", user="crm_app")
+    assert masks() == changed
+    assert sound(crm)
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_plain_identifiers_stay_those_that_persons_are_known_by(
+    crm: Database, observed: bool
+) -> None:
+    new = policy()
+    new["tables"]["crm.customer"]["columns"]["city"] = {
+        "category": "contact",
+        "identifier": "text",
+    }
+    crm.rows("create table crm.guest (id int primary key, email varchar(90), nr int)")
+    crm.rows("insert into crm.guest values (1, 'Gus@example.com', 70), (2, null, 71)")
+    new["tables"]["crm.guest"] = {
+        "subject": "self",
+        "match_on": ["email"],
+        "mode": "observe" if observed else "enforce",
+        "purposes": ["orders"],
+        "columns": {
+            "email": {"category": "contact", "identifier": "email"},
+            "nr": {"category": "key", "identifier": "text"},
+        },
+    }
+    apply(crm, new)
+    reshape(
+        crm,
+        "crm.guest",
+        "alter table crm.guest alter nr type bigint, alter email type text using lower(email)",
+    )
+    for statement in (
+        "alter table crm.guest alter nr type bigint using nr + 1",
+        "alter table crm.guest alter email type text using left(email, 4)",
+    ):
+        with refused("PR414", "reshape_refused") as error:
+            reshape(crm, "crm.guest", statement)
+        told = error.value.diag.message_detail or ""
+        assert "UPDATE gdpr_clear.guest" in told
+        assert "gus@" not in told
+    assert (
+        subject(crm, "crm.guest", 1)
+        == crm.rows("select gdpr.find_subject('email', 'gus@example.com')", user="dpo_login")[0][0]
+    )
+    assert sound(crm)
+
+
+#: A type, a value, and a type in which it would be another: what that would be.
+LOSSY = [
+    ("numeric(10,2)", "1.25", "numeric(10,0)", "1"),
+    ("numeric", "1.23456789", "real", "1.2345679"),
+    ("integer", "16777217", "real", "1.6777216e+07"),
+    ("numeric", "7.5", "integer", None),
+    ("timestamp", "2020-01-02 03:04:05.678", "timestamp(0)", "2020-01-02 03:04:06"),
+    ("timestamp", "2020-01-02 03:04:05", "date", "2020-01-02"),
+    ("timestamptz", "2020-01-02 03:04:05+09", "timestamp", "2020-01-01 18:04:05"),
+    ("text", "01234", "integer", "1234"),
+    ("text", "ab   ", "varchar(3)", "ab "),
+    ("numeric[]", "{1.25}", "numeric(3,1)[]", "{1.3}"),
+]
+
+#: A type, a value, and a type in which it is the same.
+LOSSLESS = [
+    ("numeric(10,2)", "7.00", "numeric(10,0)"),
+    ("numeric", "7.50", "numeric(3,1)"),
+    ("integer", "1000000", "real"),
+    ("integer", "1000000", "numeric(12,4)"),
+    ("bigint", "9007199254740992", "double precision"),
+    ("real", "1000", "integer"),
+    ("date", "2020-02-29", "timestamp"),
+    ("timestamp", "2020-01-02 03:04:05", "timestamptz"),
+    ("timestamp(3)", "2020-01-02 00:00:00", "date"),
+    ("text", "42", "bigint"),
+    ("char(5)", "ab", "text"),
+    ("text", "ab", "char(5)"),
+    ('varchar(9) collate "C"', "ab", "varchar(2)"),
+    ("json", '{"a":  1}', "jsonb"),
+    ("integer[]", "{1,2}", "bigint[]"),
+    ("inet", "10.0.0.1", "text"),
+    ("boolean", "true", "text"),
+    ("point", "(1,2)", "text"),
+    ("uuid", "d1f4b6e8-3f3c-4c3d-9a57-0d6ff5bb0a11", "varchar(36)"),
+    ("interval", "24:00:00", "text"),
+]
+
+
+def _values(db: Database, values: list[tuple[str, str]]) -> psycopg.Connection:
+    """A protected table with one value, and a NULL, in each of its encrypted columns.
+
+    Returns:
+        A connection of its owner, far from Greenwich.
+    """
+    names = [f"v{n}" for n, _ in enumerate(values)]
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in zip(names, values, strict=True))
+    db.rows(f"create table public.thing (id int primary key, {columns})")
+    db.rows("insert into public.thing (id) values (2)")
+    db.rows(
+        f"insert into public.thing values (1, {', '.join(['%s'] * len(values))})",
+        [value for _, value in values],
+    )
+    db.rows("grant select on public.thing to crm_app")
+    classified = {name: {"category": "other", "encrypt": True} for name in names}
+    apply(db, one_table("public.thing", columns=classified))
+    owner = db.connect(autocommit=False)
+    owner.execute("set timezone = 'Asia/Tokyo'")
+    return owner
+
+
+def _thing(db: Database, *expressions: str) -> tuple[Any, ...]:
+    """What the application sees of the values."""
+    with db.connect("crm_app") as reader:
+        reader.execute("set timezone = 'Asia/Tokyo'")
+        query = f"select {', '.join(expressions)} from gdpr_clear.thing where id = 1"
+        (row,) = reader.execute(query.encode()).fetchall()
+        return row
+
+
+def test_a_type_in_which_a_value_would_be_another_is_refused_unless_asked_for(
+    db: Database,
+) -> None:
+    owner = _values(db, [(was, value) for was, value, _, _ in LOSSY])
+    taken = [n for n, (_, _, _, becomes) in enumerate(LOSSY) if becomes is not None]
+    owner.execute("select gdpr.reshape('public.thing')")
+    owner.execute("savepoint a")
+    for n, (was, value, now, becomes) in enumerate(LOSSY):
+        owner.execute("select gdpr.retype('public.thing', %s, %s)", [f"v{n}", now])
+        name = "invalid_value" if becomes is None else "value_changes"
+        with refused("22023", name) as error:
+            owner.execute("select gdpr.end_reshape()")
+        assert error.value.diag.message_detail == f"column v{n}", was
+        assert value not in str(error.value), was
+        owner.execute("rollback to a")
+    for n in taken:
+        owner.execute("select gdpr.retype('public.thing', %s, %s, true)", [f"v{n}", LOSSY[n][2]])
+    owner.execute("select gdpr.end_reshape()")
+    owner.commit()
+    assert _thing(db, *(f"v{n}::text" for n in taken)) == tuple(LOSSY[n][3] for n in taken)
+    assert sound(db)
+
+
+def test_a_type_in_which_every_value_is_the_same_is_taken(db: Database) -> None:
+    owner = _values(db, [(was, value) for was, value, _ in LOSSLESS])
+    back = [f"v{n}::{was.split(' collate')[0]}" for n, (was, _, _) in enumerate(LOSSLESS)]
+    before = _thing(db, *back)
+    owner.execute("select gdpr.reshape('public.thing')")
+    for n, (_, _, now) in enumerate(LOSSLESS):
+        owner.execute("select gdpr.retype('public.thing', %s, %s)", [f"v{n}", now])
+    owner.execute("select gdpr.end_reshape()")
+    owner.commit()
+    assert _thing(db, *back) == before
+    # nothing of the comparison stays behind
+    assert (
+        db.rows(
+            "select from pg_proc where pronamespace = 'gdpr_generated'::regnamespace"
+            " and strpos(prosrc, 'v_kept') > 0"
+        )
+        == []
+    )
+    assert sound(db)
+
+
+def test_the_last_word_about_a_type_counts(db: Database) -> None:
+    owner = _values(db, [("numeric", "1.25")])
+    for first, last in (("numeric(9,0)", "numeric(9,1)"), ("text", "numeric(9,1)")):
+        owner.execute("select gdpr.reshape('public.thing')")
+        owner.execute("select gdpr.retype('public.thing', 'v0', %s, true)", [first])
+        owner.execute("select gdpr.retype('public.thing', 'v0', %s)", [last])
+        # the value is of the type before the first still
+        with refused("22023", "value_changes"):
+            owner.execute("select gdpr.end_reshape()")
+        owner.rollback()
+    owner.execute("select gdpr.reshape('public.thing')")
+    owner.execute("select gdpr.retype('public.thing', 'v0', 'integer')")
+    owner.execute("select gdpr.retype('public.thing', 'v0', 'numeric(9,1)', true)")
+    owner.execute("select gdpr.end_reshape()")
+    owner.commit()
+    assert _thing(db, "v0::text") == ("1.3",)
+
+
 def test_indexes_and_constraints_come_and_go(crm: Database) -> None:
     reshape(
         crm,
@@ -539,6 +823,59 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
     with refused("PR415", "reshape_open"):
         owner.execute("insert into public.young values (3, 2002, 'Cleo')")
     owner.execute("rollback")
+
+
+def test_ddl_over_ciphertext_of_partitions_is_refused_too(db: Database) -> None:
+    db.rows(
+        "create table public.old (id int, year int, name text, nr int, primary key (id, year))"
+        " partition by range (year);"
+        "create table public.old_1 partition of public.old for values from (2000) to (2001);"
+        "insert into public.old values (1, 2000, 'Anna', 5)"
+    )
+    columns = {
+        "name": {"category": "identity", "encrypt": True},
+        "nr": {"category": "key", "identifier": "text"},
+    }
+    apply(db, one_table("public.old", columns=columns))
+    young = (
+        "create table public.old_2 (like public.old)",
+        "alter table public.old attach partition public.old_2 for values from (2001) to (2002)",
+    )
+    with refused("PR414", "reshape_refused") as error:
+        reshape(db, "public.old", *young, "alter table public.old alter name type text using null")
+    assert "name: is encrypted" in (error.value.diag.message_detail or "")
+    with refused("PR414", "reshape_refused") as error:
+        reshape(db, "public.old", *young, "alter table public.old alter nr type int using nr + 1")
+    assert "nr: persons are known by it" in (error.value.diag.message_detail or "")
+    reshape(db, "public.old", *young, "alter table public.old alter nr type bigint")
+    assert sound(db)
+
+
+def test_a_locked_key_is_told_where_values_have_to_be_looked_at(
+    clone: Clone, installed_template: str
+) -> None:
+    with clone(installed_template) as db:
+        db.rows("create table public.guest (id int primary key, nr int, note text)")
+        db.rows("insert into public.guest values (1, 7, 'a')")
+        columns = {
+            "nr": {"category": "key", "identifier": "text"},
+            "note": {"category": "other", "encrypt": True},
+        }
+        apply(db, one_table("public.guest", columns=columns))
+        (key,) = db.rows("select gdpr.rotate_key('session')")[0]
+        with db.connect() as owner:
+            owner.execute("select gdpr.unlock(%s)", [key])
+            owner.execute("select gdpr.rewrap_keys()")
+            owner.execute("select gdpr.finish_rotation()")
+        for statement in (
+            "alter table public.guest alter nr type bigint",
+            "select gdpr.retype('public.guest', 'note', 'varchar(9)')",
+        ):
+            with refused("PR402", "key_locked"):
+                reshape(db, "public.guest", statement)
+        with refused("PR414", "reshape_refused"):
+            reshape(db, "public.guest", "alter table public.guest alter note type text using ''")
+        reshape(db, "public.guest", "alter table public.guest rename note to remark")
 
 
 def test_a_column_of_children_changes_its_type_rows_of_nobody_too(crm: Database) -> None:

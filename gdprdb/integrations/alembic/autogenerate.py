@@ -129,7 +129,8 @@ def _render_unprotect(_context: AutogenContext, operation: GdprUnprotectOp) -> s
 
 @renderers.dispatch_for(GdprRetypeOp)
 def _render_retype(_context: AutogenContext, operation: GdprRetypeOp) -> str:
-    return f"op.gdpr_retype({operation.table!r}, {operation.column!r}, {operation.to!r})"
+    lossy = ", lossy=True" if operation.lossy else ""
+    return f"op.gdpr_retype({operation.table!r}, {operation.column!r}, {operation.to!r}{lossy})"
 
 
 @renderers.dispatch_for(GdprReshapeOp)

@@ -46,7 +46,7 @@ _UNPROTECT_ONE = "select gdpr.unprotect({relation}::regclass)"
 
 _RESHAPE = "select gdpr.reshape({relation}::regclass)"
 
-_RETYPE = "select gdpr.retype({relation}::regclass, {column}, {to})"
+_RETYPE = "select gdpr.retype({relation}::regclass, {column}, {to}, {lossy}::boolean)"
 
 # Not by name: the block may have given the table another.
 _END_RESHAPE = "select count(*) from gdpr.end_reshape()"
@@ -206,18 +206,30 @@ class GdprRetypeOp(MigrateOperation):
         column: its name now.
         to: the new type, as PostgreSQL writes it.
         previous: the type before, which a reversal brings back.
+        lossy: values may become others, rounded or shortened as the new type does.
     """
 
-    def __init__(self, table: str, column: str, to: str, *, previous: str | None = None) -> None:
+    def __init__(
+        self,
+        table: str,
+        column: str,
+        to: str,
+        *,
+        previous: str | None = None,
+        lossy: bool = False,
+    ) -> None:
         self.table = table
         self.column = column
         self.to = to
         self.previous = previous
+        self.lossy = lossy
 
     @classmethod
-    def gdpr_retype(cls, operations: Operations, table: str, column: str, to: str) -> None:
+    def gdpr_retype(
+        cls, operations: Operations, table: str, column: str, to: str, *, lossy: bool = False
+    ) -> None:
         """Change the type of an encrypted column; see `GdprRetypeOp`."""
-        operations.invoke(cls(table, column, to))
+        operations.invoke(cls(table, column, to, lossy=lossy))
 
     def reverse(self) -> GdprRetypeOp:
         """Back to the type before."""
@@ -247,6 +259,7 @@ def _retype(operations: Operations, operation: GdprRetypeOp) -> None:
         relation=relation(operation.table),
         column=operation.column,
         to=operation.to,
+        lossy=str(operation.lossy).lower(),
     )
 
 

@@ -89,6 +89,7 @@ values
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
   ('invalid_value', '22023', 'the value does not fit the column''s type', 'The column keeps the type and length it had before it was encrypted.', null),
+  ('value_changes', '22023', 'a value would be another one in the new type', 'Choose a type that holds every value; gdpr.retype(..., p_lossy => true) rounds and shortens them.', null),
   ('export_only', '42501', 'what this role reads goes to a recipient and is recorded', 'Call gdpr.export_rows(), which records the disclosure with the rows that it returns.', 'Art. 5(2)'),
   ('export_refused', '42501', 'the role does not export', 'Bind it to audience export, api or integration in the policy.', 'Art. 32(4)'),
   ('transfer_refused', 'PR701', 'nothing may be disclosed to this recipient', 'Register it anew with gdpr.record_recipient(), with a safeguard for the transfer; gdpr.adequacy lists countries that need none.', 'Art. 44'),
@@ -7024,6 +7025,136 @@ begin atomic
 end;
 comment on function gdpr_policy.refuse_reshape(regclass) is 'Row policy of a table whose controls are off: no row is shown, with an error that says why. Error: PR415.';
 
+create or replace function gdpr_internal.tripwires(p_table smallint)
+returns table ("position" smallint, name name, wire oid)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select s.position, s.name, w.oid
+  from (
+    select t.relation, k.position, format('gdpr_00_reshape_%s_%s', t.id, k.position)::name as name
+    from gdpr_internal.protected_table as t
+    join gdpr_internal.protected_column as c on c.table_id = t.id
+    join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
+    where t.id = p_table and (c.encrypt <> 'no' or c.identifier is not null or c.mask = 'pseudonym')
+  ) as s
+  left join pg_statistic_ext as w on w.stxrelid = s.relation and w.stxname = s.name;
+end;
+comment on function gdpr_internal.tripwires(smallint) is
+  'Statistics objects that stand over columns while a table is reshaped, and hold no statistics: of all that depends on a column they go along when it is dropped, and are made anew, with another oid, when ALTER COLUMN TYPE changes it. For columns from whose values gdprdb has made others.';
+
+create or replace function gdpr_internal.reshape_guards(p_relation regclass)
+returns table (name name, "row" jsonb)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- disabled and enabled again, it is another version of its row
+  select g.tgname, jsonb_build_array(g.oid, g.ctid)
+  from pg_trigger as g
+  where g.tgrelid = p_relation and g.tgparentid = 0 and g.tgname in ('zzz_gdpr_00_reshape', 'zzz_gdpr_05_guard', 'zzz_gdpr_40_truncate');
+end;
+comment on function gdpr_internal.reshape_guards(regclass) is
+  'The triggers without which a table, or a partition, is not written while its shape is changed: statements, the columns gdpr_*, TRUNCATE.';
+
+create or replace function gdpr_internal.watch_reshape(p_role name, p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- once: who changes something first, and looks then, has looked too late
+  update gdpr_internal.reshape as r
+  set state = jsonb_build_object(
+    'columns', (select coalesce(jsonb_object_agg(w.position, w.wire), '{}') from gdpr_internal.tripwires(r.table_id) as w),
+    'files', (
+      select jsonb_object_agg(f.f::oid, pg_relation_filenode(f.f)) from gdpr_internal.relation_tree(p_relation) as f (f)
+      where pg_relation_filenode(f.f) is not null
+    ),
+    'guards', (
+      select coalesce(jsonb_agg(jsonb_build_object('relation', f.f::oid, 'name', g.name, 'row', g."row")), '[]')
+      from gdpr_internal.relation_tree(p_relation) as f (f)
+      cross join lateral gdpr_internal.reshape_guards(f.f) as g
+    )
+  )
+  where r.table_id = gdpr_internal.own_table(p_role, p_relation) and r.state is null;
+end;
+comment on function gdpr_internal.watch_reshape(name, regclass) is 'See gdpr_policy.watch_reshape(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.watch_reshape(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.watch_reshape(current_user, p_relation);
+end;
+comment on function gdpr_policy.watch_reshape(regclass) is
+  'Step of reshape(): remembers by what end_reshape() will tell which columns ALTER TABLE has written, and whether rows were.';
+
+create or replace function gdpr_policy.tripwires(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('create statistics %I.%I on (%I is null) from %s', n.nspname, w.name, a.attname, p_relation)
+  from gdpr_internal.tripwires(gdpr_internal.table_id(p_relation)) as w
+  join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.position and not a.attisdropped
+  join pg_class as c on c.oid = p_relation
+  join pg_namespace as n on n.oid = c.relnamespace
+  where w.wire is null
+  order by w.position;
+end;
+comment on function gdpr_policy.tripwires(regclass) is
+  'Step of reshape(): statements that make what tells of ALTER COLUMN TYPE. Its table''s owner needs CREATE on the schema.';
+
+create or replace function gdpr_internal.altered_columns(p_table smallint)
+returns setof smallint
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select w.position
+  from gdpr_internal.reshape as r
+  cross join lateral jsonb_each_text(r.state -> 'columns') as s (key, wire)
+  join gdpr_internal.tripwires(p_table) as w on w.position = s.key::smallint and w.wire::text is distinct from s.wire
+  where r.table_id = p_table;
+end;
+comment on function gdpr_internal.altered_columns(smallint) is
+  'Positions of columns that were altered by ALTER COLUMN TYPE since reshape(), or dropped; or whose tripwire was.';
+
+create or replace function gdpr_internal.is_rewritten(p_table smallint)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from gdpr_internal.reshape as r
+    cross join lateral jsonb_each_text(r.state -> 'files') as f (relation, file)
+    join pg_class as c on c.oid = f.relation::oid
+    where r.table_id = p_table and pg_relation_filenode(c.oid)::text is distinct from f.file
+  );
+end;
+comment on function gdpr_internal.is_rewritten(smallint) is
+  'Whether a table or one of its partitions lies in another file since reshape(): only then may ALTER COLUMN TYPE have changed values. So it does after CLUSTER, or a new column with a default of its own in each row.';
+
 create or replace function gdpr_internal.shape_problems(p_table smallint)
 returns text[]
 language plpgsql
@@ -7064,11 +7195,25 @@ begin
     join gdpr_internal.live_hold as h on coalesce(h.table_id, p_table) = p_table and (h.columns is null or c.was = any (h.columns))
     where c.now is null and not gdpr_internal.is_control_column(p_table, c.was)
     union all
-    select format('%I: is encrypted, and text for PostgreSQL; gdpr.retype() changes its type', p.column_name)
+    select format(
+      '%I: is encrypted, and text for PostgreSQL: ALTER COLUMN TYPE would change ciphertext; before or after, UPDATE gdpr_clear.%I changes its values, and gdpr.retype() its type',
+      a.attname, v_table.view_name
+    )
     from gdpr_internal.protected_column as p
     join gdpr_internal.known_column as k on k.table_id = p.table_id and k.column_name = p.column_name
     join pg_attribute as a on a.attrelid = v_table.relation and a.attnum = k.position and not a.attisdropped
-    where p.table_id = p_table and p.encrypt <> 'no' and a.atttypid <> 'text'::regtype
+    where p.table_id = p_table and p.encrypt <> 'no'
+      and (a.atttypid <> 'text'::regtype or a.attnum in (select gdpr_internal.altered_columns(p_table)))
+    union all
+    select format(
+      'trigger %I on %s was dropped or changed: rows may have been written past the audit log; they are written before gdpr.reshape() or after it',
+      g.name, g.relation
+    )
+    from gdpr_internal.reshape as r
+    cross join lateral jsonb_to_recordset(r.state -> 'guards') as g (relation regclass, name name, "row" jsonb)
+    where r.table_id = p_table
+      and exists (select from pg_class as c where c.oid = g.relation)
+      and not exists (select from gdpr_internal.reshape_guards(g.relation) as n where n.name = g.name and n."row" = g."row")
     union all
     select format('%I: %s', p.column_name, d.problem)
     from gdpr_internal.protected_column as p
@@ -7199,6 +7344,105 @@ $function$;
 comment on function gdpr_internal.digest_statements(smallint, jsonb) is
   'Follows what became of indexes and constraints of encrypted columns; returns the statements that take away those that were made over ciphertext.';
 
+create or replace function gdpr_internal.value_statements(p_table smallint)
+returns text[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return (
+    with shape as (
+      select t.relation, r.retyped, c.column_name, c.original_type, c.encrypt, c.identifier, c.canonical, a.attname, a.attnum,
+        format_type(a.atttypid, a.atttypmod) as type
+      from gdpr_internal.protected_table as t
+      join gdpr_internal.reshape as r on r.table_id = t.id
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
+      join pg_attribute as a on a.attrelid = t.relation and a.attnum = k.position and not a.attisdropped
+      where t.id = p_table
+    )
+    select coalesce(array_agg(s.statement order by s.n, s.place), '{}')
+    from (
+      select 1 as n, 0 as place, format('drop statistics %I.%I', w.stxnamespace::regnamespace::name, w.stxname) as statement
+      from pg_statistic_ext as w
+      join gdpr_internal.protected_table as t on t.relation = w.stxrelid
+      where t.id = p_table and w.stxname ~ '^gdpr_00_reshape_'
+      union all
+      -- rows of nobody hold what erasure left there, in plaintext
+      select 2, x.attnum, format('select gdpr_policy.empty_rows_of_nobody(%L, %L, %L)', x.relation, x.attname, gdpr_internal.neutral_value(x.original_type))
+      from shape as x
+      where x.encrypt <> 'no' and x.column_name = any (x.retyped)
+      union all
+      select 3, x.attnum, format(
+        'select gdpr_policy.check_identifiers(%L, %L, %L, %L)', x.relation, x.attname,
+        case when x.canonical = 'exact' then 'exact' else x.identifier end, gdpr_internal.text_expression(format('t.%I', x.attname), x.type)
+      )
+      from shape as x
+      where x.encrypt = 'no' and x.identifier is not null
+        and gdpr_internal.is_rewritten(p_table) and x.attnum in (select gdpr_internal.altered_columns(p_table))
+    ) as s
+  );
+end
+$function$;
+comment on function gdpr_internal.value_statements(smallint) is
+  'Statements of end_reshape() about values: the tripwires go, what is left of erased persons gets its type, identifiers that ALTER COLUMN TYPE has written are looked up.';
+
+create or replace function gdpr_policy.check_identifiers(p_relation regclass, p_column name, p_kind text, p_expression text)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_statements text[] := gdpr_policy.hush(p_relation);
+  v_statement text;
+begin
+  v_statements := format(
+    'select count(gdpr_policy.require_identifier(%1$L, %2$L, %3$L, %4$s)) from %1$s as t where gdpr_subject_id is not null and t.%2$I is not null',
+    p_relation, p_column, p_kind, p_expression
+  ) || v_statements;
+  foreach v_statement in array v_statements loop
+    execute v_statement;
+  end loop;
+end
+$function$;
+comment on function gdpr_policy.check_identifiers(regclass, name, text, text) is
+  'Step of end_reshape(): whether the values of an identifier are those that persons are known by. p_expression: a value as text, of row t. Errors: PR414, PR402 locked.';
+
+create or replace function gdpr_policy.require_identifier(p_relation regclass, p_column name, p_kind text, p_value text)
+returns boolean
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.reshape as r join gdpr_internal.protected_table as t on t.id = r.table_id
+    where t.relation = p_relation and r.closing
+  ) then
+    perform gdpr_internal.refuse('reshape_closed', p_relation::text);
+  elsif gdpr_internal.canonical(p_kind, p_value) is not null and not exists (
+    select from gdpr_internal.identifier as i where i.digest = (gdpr_internal.identifier_digests(p_kind, p_value)).digest
+  ) then
+    perform gdpr_internal.refuse('reshape_refused', format(
+      '%I: persons are known by it, and ALTER COLUMN TYPE has changed its values; before or after, UPDATE gdpr_clear.%I changes them', p_column,
+      (select t.view_name from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+    ));
+  end if;
+  return true;
+end
+$function$;
+comment on function gdpr_policy.require_identifier(regclass, name, text, text) is
+  'Refuses a value that no person is known by, while its table''s shape is changed. Errors: PR414, PR402 locked, PR416.';
+
 create or replace function gdpr_internal.follow_shape(p_role name, p_relation regclass, out statements text[], out changes jsonb)
 language plpgsql
 volatile
@@ -7224,7 +7468,7 @@ declare
   v_schema name;
 begin
   select * into v_reshape from gdpr_internal.reshape as r where r.table_id = v_id;
-  if v_reshape.table_id is null then
+  if v_reshape.state is null then
     perform gdpr_internal.refuse('reshape_closed', v_now);
   end if;
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = v_id;
@@ -7248,9 +7492,12 @@ begin
     from gdpr_internal.protected_column as c
     join gdpr_internal.known_column as k on k.table_id = c.table_id and k.column_name = c.column_name
     join pg_attribute as a on a.attrelid = p_relation and a.attnum = k.position and not a.attisdropped
-    where c.table_id = v_id and c.encrypt = 'no' and c.mask = 'pseudonym' and c.original_type <> format_type(a.atttypid, a.atttypmod)
+    where c.table_id = v_id and c.encrypt = 'no' and c.mask = 'pseudonym' and (
+      c.original_type <> format_type(a.atttypid, a.atttypmod)
+      or gdpr_internal.is_rewritten(v_id) and a.attnum in (select gdpr_internal.altered_columns(v_id))
+    )
   );
-  statements := gdpr_internal.shadow_statements(v_id, v_reshape.retyped);
+  statements := gdpr_internal.value_statements(v_id) || gdpr_internal.shadow_statements(v_id, v_reshape.retyped || v_stale);
 
   insert into gdpr_internal.former_name (table_id, position, name, became, column_id, original_type, special, withheld, until)
   select
@@ -7439,6 +7686,7 @@ as $function$
 declare
   v_relation regclass;
   v_name name;
+  v_statement text;
 begin
   -- asked before it waits for anybody
   perform gdpr_policy.own_table(p_table);
@@ -7464,6 +7712,10 @@ begin
     );
     execute format('alter table %s enable always trigger zzz_gdpr_00_reshape', v_relation);
   end loop;
+  foreach v_statement in array array(select s from gdpr_policy.tripwires(p_table) as s) loop
+    execute v_statement;
+  end loop;
+  perform gdpr_policy.watch_reshape(p_table);
 end
 $function$;
 comment on function gdpr.reshape(regclass) is
@@ -7539,7 +7791,7 @@ $function$;
 comment on function gdpr.reshape(regclass, text[], text) is
   'gdpr.reshape(), these statements, gdpr.end_reshape(): one call, so that it needs no transaction around it. Without statements it follows what plain DDL did to the table. Returns the changes. Errors: those of the three.';
 
-create or replace function gdpr.retype(p_table regclass, p_column name, p_type text)
+create or replace function gdpr.retype(p_table regclass, p_column name, p_type text, p_lossy boolean default false)
 returns void
 language plpgsql
 volatile
@@ -7551,13 +7803,13 @@ as $function$
 declare
   v_statement text;
 begin
-  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type) as s) loop
+  foreach v_statement in array array(select s from gdpr_policy.retype_column(p_table, p_column, p_type, p_lossy) as s) loop
     execute v_statement;
   end loop;
 end
 $function$;
-comment on function gdpr.retype(regclass, name, text) is
-  'Changes the type that an encrypted column has in the views, between gdpr.reshape() and gdpr.end_reshape(), which then decrypts each value, reads it as the new type, and encrypts it anew; a value that is none refuses the change, without being named. p_type: a type of PostgreSQL, with its length. Errors: PR416 no reshape() before, PR004 not encrypted, or not such a type.';
+comment on function gdpr.retype(regclass, name, text, boolean) is
+  'Changes the type that an encrypted column has in the views, between gdpr.reshape() and gdpr.end_reshape(), which then decrypts each value, reads it as the new type, and encrypts it anew; a value that is none (22023, 22001), or that would be another one when it is read back as the old type (22023), refuses the change, without being named. p_type: a type of PostgreSQL, with its length. p_lossy: rounds and shortens as the new type does. Errors: PR416 no reshape() before, PR004 not encrypted, or not such a type.';
 
 create or replace function gdpr_policy.control_steps(p_relation regclass)
 returns setof text
@@ -7640,6 +7892,11 @@ begin
     perform gdpr_internal.refuse('drifted', v_missing);
   end if;
   perform gdpr_internal.refuse_opened(v_id);
+  if v_reshape.was <> '{}' then
+    -- without the comparison of old and new values
+    update gdpr_internal.reshape as r set was = '{}' where r.table_id = v_id;
+    perform gdpr_internal.generate_triggers(v_id);
+  end if;
   perform gdpr_internal.remember_controls(t.id)
   from gdpr_internal.protected_table as t
   where t.id = any (v_reshape.neighbours || v_id) and t.unprotected_at is null
@@ -7690,7 +7947,7 @@ end
 $function$;
 comment on function gdpr_internal.type_named(text) is 'A type of PostgreSQL itself, as the catalog writes it; null if it is none.';
 
-create or replace function gdpr_internal.retype_column(p_role name, p_relation regclass, p_column name, p_type text)
+create or replace function gdpr_internal.retype_column(p_role name, p_relation regclass, p_column name, p_type text, p_lossy boolean)
 returns setof text
 language plpgsql
 volatile
@@ -7736,23 +7993,27 @@ begin
   update gdpr_internal.protected_column as c
   set original_type = v_type, original = v_column.original - 'collation'
   where c.id = v_column.id;
-  update gdpr_internal.reshape as r set retyped = r.retyped || v_column.column_name where r.table_id = v_id;
-  -- rows of nobody hold what erasure left there, in plaintext
-  return next format('select gdpr_policy.empty_rows_of_nobody(%L, %L, %L)', p_relation, p_column, gdpr_internal.neutral_value(v_type));
+  update gdpr_internal.reshape as r
+  set retyped = r.retyped || v_column.column_name,
+    was = r.was || jsonb_build_object(v_column.id, jsonb_build_object(
+      -- after two changes the values are of the type before the first still
+      'type', coalesce(r.was -> v_column.id::text ->> 'type', v_column.original_type), 'lossy', coalesce(p_lossy, false)
+    ))
+  where r.table_id = v_id;
 end
 $function$;
-comment on function gdpr_internal.retype_column(name, regclass, name, text) is 'See gdpr_policy.retype_column(); takes the role of the caller, which a definer function cannot see.';
+comment on function gdpr_internal.retype_column(name, regclass, name, text, boolean) is 'See gdpr_policy.retype_column(); takes the role of the caller, which a definer function cannot see.';
 
-create or replace function gdpr_policy.retype_column(p_relation regclass, p_column name, p_type text)
+create or replace function gdpr_policy.retype_column(p_relation regclass, p_column name, p_type text, p_lossy boolean)
 returns setof text
 language sql
 volatile
 parallel unsafe
 security invoker
 begin atomic
-  select s from gdpr_internal.retype_column(current_user, p_relation, p_column, p_type) as s;
+  select s from gdpr_internal.retype_column(current_user, p_relation, p_column, p_type, p_lossy) as s;
 end;
-comment on function gdpr_policy.retype_column(regclass, name, text) is
+comment on function gdpr_policy.retype_column(regclass, name, text, boolean) is
   'Step of retype(): the register has the new type. Returns what the owner of the table has to do. Errors: PR416, PR004.';
 
 create or replace function gdpr_policy.empty_rows_of_nobody(p_relation regclass, p_column name, p_value text)
@@ -7778,10 +8039,10 @@ begin
 end
 $function$;
 comment on function gdpr_policy.empty_rows_of_nobody(regclass, name, text) is
-  'Step of retype(): rows whose person was erased hold what erasure left there; it has to be of the new type. p_value: the SQL of a neutral value, for a column that cannot be null.';
+  'Step of end_reshape() after retype(): rows whose person was erased hold what erasure left there; it has to be of the new type. p_value: the SQL of a neutral value, for a column that cannot be null.';
 
 -- 00_foundation/90_discover_words.sql
--- [code] What names of columns and tables say about persons, in ten languages.
+-- [code] What names of columns and tables say about persons, in nine languages.
 -- GDPR Art. 4(1), 9(1). Called by: gdpr.discover(). Words, not statements: what a column holds, its values confirm or deny.
 
 set local role gdpr_owner;
@@ -16293,6 +16554,50 @@ comment on function gdpr_policy.guard_check() is
 
 set local role gdpr_keyholder;
 
+create or replace function gdpr_internal.same_value_code(p_column gdpr_internal.column_fact, p_was text)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+  select format(
+    E'declare\n'
+    '  v_kept boolean;\n'
+    'begin\n'
+    '  begin\n'
+    '    v_kept := new.%1$I is null or coalesce((new.%1$I::%2$s)%4$s = (%3$s::%2$s)%4$s, false);\n'
+    '  exception when data_exception then\n'
+    '    v_kept := false;\n'
+    '  end;\n'
+    '  if not v_kept then\n'
+    '    perform gdpr_internal.refuse(''value_changes'', %5$L);\n'
+    '  end if;\n'
+    'end;\n',
+    p_column.column_name, p_was,
+    case
+      -- by way of the cast, as 1e+06 is the text of a real and not that of an integer
+      when exists (
+        select from pg_cast as c where c.castsource = to_regtype(p_column.type) and c.casttarget = to_regtype(p_was) and c.castmethod <> 'i'
+      ) and gdpr_internal.base_type(p_column.type) not in ('text', 'character varying', 'character') then format('v_typed_%s', p_column.n)
+      else format('v_%s', p_column.n)
+    end,
+    case
+      when gdpr_internal.base_type(p_was) = 'json' then '::jsonb'
+      when exists (
+        select from pg_opclass as o join pg_am as m on m.oid = o.opcmethod
+        join pg_type as y on y.oid = o.opcintype and y.typcollation = 0
+        where m.amname = 'btree' and o.opcdefault and o.opcintype = to_regtype(p_was)
+      ) then ''
+      else '::text collate "C"'
+    end,
+    format('column %I', p_column.column_name)
+  );
+$function$;
+comment on function gdpr_internal.same_value_code(gdpr_internal.column_fact, text) is
+  'Code that refuses a value which, read as the new type of its column, is another one in the type that it had.';
+
 create or replace function gdpr_internal.change_value_code(p_column gdpr_internal.column_fact, p_table gdpr_internal.protected_table, p_random integer)
 returns text
 language plpgsql
@@ -16304,6 +16609,12 @@ as $function$
 declare
   v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
   v_held text;
+  v_was text := (
+    select w.was ->> 'type'
+    from gdpr_internal.reshape as r
+    cross join lateral (select r.was -> p_column.column_id::text) as w (was)
+    where r.table_id = p_table.id and not (w.was ->> 'lossy')::boolean
+  );
   v_code text := '';
 begin
   if p_column.encrypt <> 'no' then
@@ -16316,7 +16627,9 @@ begin
       p_column.column_name, v_old_value, format('column %I', p_column.column_name)
     );
   end if;
-  v_code := v_code || gdpr_internal.read_value_code(p_column) || gdpr_internal.digest_code(p_column);
+  v_code := v_code || gdpr_internal.read_value_code(p_column)
+    || case when v_was is null then '' else gdpr_internal.same_value_code(p_column, v_was) end
+    || gdpr_internal.digest_code(p_column);
   if p_column.identifier is not null then
     -- a row may hold one number twice: where one of them changes, the person still has the other
     select string_agg(
@@ -32445,7 +32758,7 @@ grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rec
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding to gdpr_keyholder;
+  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding, gdpr_internal.reshape to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -32505,15 +32818,15 @@ grant execute on function
   gdpr_internal.generate_views(name, regclass), gdpr_internal.settle_table(name, regclass), gdpr_internal.extend_table(name, regclass),
   gdpr_internal.drop_views(name, regclass), gdpr_internal.check_statements(name, regclass), gdpr_internal.begin_unprotect(name, regclass),
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
-  gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
-  gdpr_internal.retype_column(name, regclass, name, text),
+  gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.watch_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
+  gdpr_internal.retype_column(name, regclass, name, text, boolean),
   gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
   gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
   gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
-  gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text) to gdpr_admin;
+  gdpr.reshape(regclass), gdpr.reshape(regclass, text[], text), gdpr.end_reshape(regclass), gdpr.retype(regclass, name, text, boolean) to gdpr_admin;
 grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to gdpr_admin; -- with the rights of whoever calls
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;

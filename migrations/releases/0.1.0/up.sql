@@ -200,10 +200,12 @@ create table gdpr_internal.reshape (
   drifted boolean not null,
   defaults jsonb not null,
   retyped name[] not null default '{}',
+  was jsonb not null default '{}',
+  state jsonb,
   closing boolean not null default false
 );
 comment on table gdpr_internal.reshape is
-  'Tables whose controls are off in the transaction that reads this: no transaction can commit a row. neighbours: other tables whose generated code names this one, and whose controls were as apply() left them. drifted: those of the table itself were not. defaults: of its columns, by position, as they were. retyped: encrypted columns of which gdpr.retype() changed the type.';
+  'Tables whose controls are off in the transaction that reads this: no transaction can commit a row. neighbours: other tables whose generated code names this one, and whose controls were as apply() left them. drifted: those of the table itself were not. defaults: of its columns, by position, as they were. retyped: columns whose ciphertext and stored masks are written anew at the end. was: by column id the type before gdpr.retype(), and whether values may become others (lossy). state: what tells at the end which columns and rows were written meanwhile.';
 
 -- 00_foundation/12_tokens.sql
 -- [state] One-time tokens: the secrets in links that are sent to persons.
