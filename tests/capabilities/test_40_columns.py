@@ -38,8 +38,7 @@ def mallory(shared: Database) -> Iterator[psycopg.Connection]:
         "select id, last_name, city from customer order by last_name",
         "select count(*) from customer where city = 'Aalen'",
         "select c.id from customer as c join crm.order as o on o.customer_id = c.id",
-        "select o.id, c.last_name from crm.order as o left join customer as c"
-        " on c.id = o.customer_id",
+        "select o.id, c.last_name from crm.order o left join customer c on c.id = o.customer_id",
         "select id from (select * from customer) as c",
         "select id from customer where id = 1 for update",
         "with c as (select * from customer) select last_name from c",
@@ -68,8 +67,7 @@ PROBES = [
     "select id from customer group by id, phone",
     "select a.id from customer as a join customer as b using (created_at)",
     "select l.id from lead as l join customer as c using (email_digest)",
-    "select l.id from (values ('anna@example.com'::varchar)) as l (id) where exists"
-    " (select from customer as c where c.email = l.id)",
+    "select where exists (select from customer as c where c.email = 'anna@example.com')",
     "select c from customer as c",
     "select * from customer",
     "table customer",
@@ -101,7 +99,7 @@ PROBES = [
 def test_columns_that_may_not(mallory: psycopg.Connection, statement: str, plans: str) -> None:
     """However a statement touches them: 42501 that names the column and tells no value."""
     mallory.execute(f"set local plan_cache_mode = {plans}".encode())
-    with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+    with refused("42501") as caught:
         if statement.startswith("copy"):
             with mallory.cursor() as cursor, cursor.copy(statement.encode()) as copy:
                 copy.read()
@@ -110,7 +108,7 @@ def test_columns_that_may_not(mallory: psycopg.Connection, statement: str, plans
     said = " ".join(
         filter(None, [caught.value.diag.message_primary, caught.value.diag.message_detail])
     )
-    assert "anna" not in said and "1001" not in said and "Ahrens" not in said
+    assert not [value for value in ("anna", "1001", "Ahrens", "Aalen") if value in said]
     if statement.startswith("select"):
         assert caught.value.diag.constraint_name == "gdpr_column_refused"
         assert "on table crm.customer, role crm_app" in said
@@ -145,13 +143,13 @@ def test_nobodys_view_on_top_shows_more(shared: Database, mallory: psycopg.Conne
             mallory.execute(f"select phone from {view}".encode()).fetchall()
 
 
-def test_an_index_finds_the_row(shared: Database, mallory: psycopg.Connection) -> None:
+def test_an_index_finds_the_row(mallory: psycopg.Connection) -> None:
     """The rights are part of the plan: a column is a column, and nothing is asked for each row."""
     mallory.execute("set local enable_seqscan = off")
     lines = mallory.execute("explain (verbose) select id, last_name from customer where id = 1")
     plan = "\n".join(line for (line,) in lines)
     assert "Index Cond: (b.id = 1)" in plan
-    assert "shows_column" not in plan and "refuse_column" not in plan
+    assert "_column(" not in plan
 
 
 def test_rights_change_without_apply(crm: Database) -> None:
@@ -203,9 +201,9 @@ def test_rights_through_a_group(crm: Database, mode: str) -> None:
         superuser.execute("revoke crm_readers from crm_app")
         with refused("42501", "clear_refused"):
             app.execute("execute phones").fetchall()
-        assert app.execute(
-            "select last_name from gdpr_clear.customer where id = 1"
-        ).fetchall() == [("Ahrens",)]
+        assert app.execute("select last_name from gdpr_clear.customer where id = 1").fetchall() == [
+            ("Ahrens",)
+        ]
     finally:
         crm.rows("revoke all on crm.customer from crm_readers")
         superuser.execute("drop role crm_readers")
@@ -330,7 +328,8 @@ def test_columns_keep_their_types(db: Database) -> None:
         create domain public.code as varchar(9) not null check (value <> '');
         create type public.mood as enum ('glad', 'sad');
         create table public.thing (id bigint primary key, "%s'a" char(5), n numeric(10, 2),
-          t timestamptz(3), c public.code, m public.mood[], w varchar(7) collate "C", v varchar(30));
+          t timestamptz(3), c public.code, m public.mood[], w varchar(7) collate "C",
+          v varchar(30));
         create index on public.thing ("%s'a"); create index on public.thing (w);
         grant all on public.thing to crm_app;
     """)
@@ -340,13 +339,11 @@ def test_columns_keep_their_types(db: Database) -> None:
         " where attrelid = %s::regclass and attnum > 0 and attname not like 'gdpr%%'"
         " and attname <> 'v' order by attnum"
     )
-    assert db.rows(types, ["public.thing"]) == [
-        row for row in db.rows(types, ["gdpr_clear.thing"], user="postgres")
-    ]
+    assert db.rows(types, ["public.thing"]) == db.rows(types, ["gdpr_clear.thing"], user="postgres")
     app = db.connect("crm_app", options="-c search_path=gdpr_clear")
     app.execute("insert into thing values (1, 'x', 1, now(), 'c', '{glad}', 'w', 'secret')")
     app.execute("set enable_seqscan = off")
-    for column in ("\"%s'a\"", "w"):
+    for column in ('"%s\'a"', "w"):
         plan = app.execute(f"explain select id from thing where {column} = 'x'".encode()).fetchall()
         assert any("Index Cond" in line for (line,) in plan)
     owner.execute("revoke all on public.thing from crm_app")
@@ -356,3 +353,41 @@ def test_columns_keep_their_types(db: Database) -> None:
     assert app.execute("""select "%s'a", v, c from thing""").fetchall() == [("y    ", "v", "c")]
     with refused("42501", "column_refused"):
         app.execute("update thing set m = '{sad}'")
+
+
+def test_imports_take_the_columns_that_may_be_inserted(crm: Database) -> None:
+    """gdpr.import_rows() writes the table as the caller, only the columns that are given."""
+    crm.rows("revoke insert on crm.customer from crm_app")
+    crm.rows("grant insert (email, last_name) on crm.customer to crm_app")
+    take = "select * from gdpr.import_rows('crm.customer', %s)"
+    crm.rows(take, ['[{"email": "i@example.com", "last_name": "I"}]'], user="crm_app")
+    more = '[{"email": "j@example.com", "last_name": "J", "city": "Ulm"}]'
+    with pytest.raises(psycopg.Error) as caught:
+        crm.rows(take, [more], user="crm_app")
+    assert "42501" in f"{caught.value.sqlstate} {caught.value.diag.message_detail}"
+    assert crm.rows(
+        "select last_name, city from gdpr_clear.customer where id > 3", user="crm_app"
+    ) == [("I", "Stuttgart")]
+
+
+def test_a_search_takes_the_columns_that_it_meets(db: Database) -> None:
+    """Parts of words of a column that the role may not select are not found out."""
+    owner = db.connect()
+    owner.execute("""
+        create extension if not exists pg_trgm schema public;
+        create table public.person (id bigint primary key, last_name text, maiden_name text);
+        grant select, insert on public.person to crm_app;
+    """)
+    columns = {"maiden_name": {"category": "identity"}}
+    apply(db, one_table("public.person", search=["last_name", "maiden_name"], columns=columns))
+    app = db.connect("crm_app", options="-c search_path=gdpr_clear")
+    app.execute("insert into person values (1, 'Ahrens', 'Bartok')")
+    assert app.execute("select id from person_search('bart')").fetchall() == [(1,)]
+    owner.execute("revoke select on public.person from crm_app")
+    owner.execute("grant select (id, last_name) on public.person to crm_app")
+    assert app.execute("select last_name from person where id = 1").fetchall() == [("Ahrens",)]
+    for statement in ("select id from person_search('bart')", "select count(*) from person_search"):
+        with refused("42501", "clear_refused"):
+            app.execute(statement.encode()).fetchall()
+    owner.execute("grant select (maiden_name) on public.person to crm_app")
+    assert app.execute("select id from person_search('bart')").fetchall() == [(1,)]
