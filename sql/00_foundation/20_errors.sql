@@ -16,6 +16,7 @@ values
   ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
   ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
   ('clear_refused', '42501', 'the role has no right to read the table behind this view', 'GRANT SELECT on the table to the role: a clear view gives no right that its table does not.', 'Art. 32(4)'),
+  ('column_refused', '42501', 'the role has no such right to this column of the table', 'GRANT it on the column or the table to the role: a clear view gives no right that its table does not. UPDATE and DELETE through the view read whole rows.', 'Art. 32(4)'),
   ('unknown_subject', 'PR101', 'unknown subject', 'gdpr.find_subject() and gdpr.subject_of() give the number of a person.', null),
   ('blocked_identifier', '23505', 'duplicate or blocked identifier', 'The value is in use or may not be stored.', 'Art. 17'),
   ('not_yet_linked', 'PR102', 'the parent row of this row does not exist', 'Insert the parent row first: this row belongs to the parent''s subject.', null),

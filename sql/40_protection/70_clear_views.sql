@@ -2,10 +2,58 @@
 -- GDPR Art. 32. The views belong to gdpr_viewer, which may read the tables and the keys and as which no code runs; the row
 -- policies of the table apply to whoever asks.
 -- Its INSTEAD OF triggers write the table as the caller: the clear view gives no right that the table does not.
+-- The same column by column. What a role may select is asked when a statement is planned (shows_column(), "immutable"): its columns are
+-- then columns, which reach indexes, and nothing is left to be asked for each row. What a plan took for granted is asked again
+-- whenever it is run; a plan that took less for granted than the role may see by now asks for the rest itself.
 
 set local role gdpr_owner;
 
-create or replace function gdpr_policy.refuse_clear(p_role name, p_table regclass)
+create or replace function gdpr_policy.shows_column(p_table regclass, p_column name)
+returns boolean
+language plpgsql
+-- not true, but what lets the planner ask: a GRANT or REVOKE on the table makes it plan anew, and refuse_clear() asks when it is run
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  -- by itself, as an expression that needs no query: asked for each column of each statement that is planned
+  if has_table_privilege(p_table, 'select') then
+    return true;
+  end if;
+  return pg_has_role('gdpr_dpo', 'usage') or exists (
+    select from pg_attribute as a
+    where a.attrelid = p_table and a.attname = p_column and has_column_privilege(p_table, a.attnum, 'select')
+  );
+end
+$function$;
+comment on function gdpr_policy.shows_column(regclass, name) is
+  'Whether a clear view shows a column to the current user: who may select it in the table, and gdpr_dpo. For the planner, which asks before each plan.';
+
+create or replace function gdpr_policy.shown_columns(p_table regclass)
+returns text[]
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if has_table_privilege(p_table, 'select') or pg_has_role('gdpr_dpo', 'usage') then
+    return null;
+  end if;
+  return array(
+    select a.attname::text from pg_attribute as a
+    where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and has_column_privilege(p_table, a.attnum, 'select')
+    order by a.attnum
+  );
+end
+$function$;
+comment on function gdpr_policy.shown_columns(regclass) is
+  'The columns of a table that the current user may select, null for all: what a plan of its clear view takes for granted. For the planner, as shows_column().';
+
+create or replace function gdpr_policy.refuse_clear(p_role name, p_table regclass, p_columns text[])
 returns boolean
 language plpgsql
 stable
@@ -15,13 +63,38 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return gdpr_policy.refuse_base(p_role) and (
-    has_any_column_privilege(p_role, p_table, 'select') or pg_has_role(p_role, 'gdpr_dpo', 'usage')
+    has_table_privilege(p_role, p_table, 'select') or pg_has_role(p_role, 'gdpr_dpo', 'usage')
+    or p_columns <> '{}' and not exists (
+      select from unnest(p_columns) as n (name)
+      left join pg_attribute as a on a.attrelid = p_table and a.attname = n.name
+      where has_column_privilege(p_role, p_table, a.attnum, 'select') is not true
+    )
   )
     or gdpr_internal.refuse('clear_refused', format('role %s, table %s', quote_ident(p_role), p_table));
 end
 $function$;
-comment on function gdpr_policy.refuse_clear(name, regclass) is
-  'A clear view shows its table to roles of audience clear that may read the table, and to gdpr_dpo. Errors: gdpr_clear_refused, gdpr_base_refused, gdpr_no_purpose (42501).';
+comment on function gdpr_policy.refuse_clear(name, regclass, text[]) is
+  'A clear view shows its table to roles of audience clear that may select these columns of it (null: all), and to gdpr_dpo. Errors: gdpr_clear_refused, gdpr_base_refused, gdpr_no_purpose (42501).';
+
+create or replace function gdpr_policy.refuse_column(p_role name, p_table regclass, p_column name)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return has_table_privilege(p_role, p_table, 'select') or pg_has_role(p_role, 'gdpr_dpo', 'usage')
+    or exists (
+      select from pg_attribute as a
+      where a.attrelid = p_table and a.attname = p_column and has_column_privilege(p_role, p_table, a.attnum, 'select')
+    )
+    or gdpr_internal.refuse('column_refused', format('SELECT (%s) on table %s, role %s', quote_ident(p_column), p_table, quote_ident(p_role)));
+end
+$function$;
+comment on function gdpr_policy.refuse_column(name, regclass, name) is
+  'Shows a column of a clear view to who may select it in the table, and to gdpr_dpo. Error: gdpr_column_refused (42501).';
 
 create or replace function gdpr_internal.is_control_column(p_table smallint, p_column name)
 returns boolean
@@ -106,10 +179,36 @@ begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
     string_agg(
+      format(
+        -- the type once more, or its length would be lost
+        '  case when %s then %s else null::%s end as %I', x.guard, x.code,
+        case when c.encrypt <> 'no' then coalesce(c.original ->> 'shown', c.original_type) else format_type(a.atttypid, a.atttypmod) end,
+        a.attname
+      ), E',\n' order by a.attnum
+    )
+    || coalesce(string_agg(
+      format(E',\n  case when %s then t.%I end as %I', x.guard, 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
+    ) filter (where c.encrypt = 'searchable'), ''),
+    concat_ws(
+      ', ', string_agg(format('b.%I', a.attname), ', ' order by a.attnum),
+      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by a.attnum) filter (where c.encrypt = 'searchable')
+    ),
+    string_agg(
+      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by a.attnum
+    ) filter (where c.encrypt <> 'no')
+  into v_columns, v_read, v_bodies
+  from pg_attribute as a
+  left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+  cross join lateral (
+    select
+      format(
+        'gdpr_policy.shows_column(%1$L::regclass, %2$L) or gdpr_policy.refuse_column(current_user, %1$L::regclass, %2$L)',
+        v_table.relation, a.attname
+      ) as guard,
       case
-        when c.encrypt is null or c.encrypt = 'no' then format('  t.%I', a.attname)
+        when c.encrypt is null or c.encrypt = 'no' then format('t.%I', a.attname)
         else format(
-          '  (%s)::%s%s as %I',
+          '(%s)::%s%s',
           case when c.special is null then gdpr_generated.open_expression(c.id, a.attname)
             else format(
               'case when (select gdpr_policy.special_allowed(null, current_user, current_setting(''gdpr.purpose'', true))) '
@@ -122,36 +221,23 @@ begin
           (
             select ' collate ' || coalesce(c.original ->> 'collation', 'pg_catalog."default"')
             from pg_type as y where y.oid = to_regtype(coalesce(c.original ->> 'shown', c.original_type)) and y.typcollation <> 0
-          ),
-          a.attname
+          )
         )
-      end, E',\n' order by a.attnum
-    )
-    || coalesce(string_agg(
-      format(E',\n  t.%I as %I', 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
-    ) filter (where c.encrypt = 'searchable'), ''),
-    concat_ws(
-      ', ', string_agg(format('b.%I', a.attname), ', ' order by a.attnum),
-      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by a.attnum) filter (where c.encrypt = 'searchable')
-    ),
-    string_agg(
-      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by a.attnum
-    ) filter (where c.encrypt <> 'no')
-  into v_columns, v_read, v_bodies
-  from pg_attribute as a
-  left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
+      end as code
+  ) as x
   where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
     and not gdpr_internal.is_hidden_column(p_table, a.attname);
 
   perform gdpr_generated.drop_clear_view(p_table);
   execute format(
-    E'create view gdpr_clear.%I as\nselect\n%s\n'
+    E'create view gdpr_clear.%1$I as\nselect\n%2$s\n'
     -- in brackets: the row policies of the table bring sub-selects along, which are looked for before each execution of a plan, in
     -- every expression of the query that holds them
-    'from (\n  select b.gdpr_subject_id, %s\n  from %s as b\n'
-    '  where (select gdpr_generated.is_clear(current_user) and has_any_column_privilege(%L::regclass, ''select'') or gdpr_policy.refuse_clear(current_user, %L::regclass))\n'
-    ') as t%s',
-    v_table.view_name, v_columns, v_read, v_table.relation, v_table.relation, v_table.relation,
+    'from (\n  select b.gdpr_subject_id, %3$s\n  from %4$s as b\n'
+    '  where (select gdpr_generated.is_clear(current_user) and has_table_privilege(%4$L::regclass, ''select'')'
+    ' or gdpr_policy.refuse_clear(current_user, %4$L::regclass, gdpr_policy.shown_columns(%4$L::regclass)))\n'
+    ') as t%5$s',
+    v_table.view_name, v_columns, v_read, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
     -- offset 0: each value is decoded and the key unwrapped once;
     -- a scalar and not a join: SELECT ... FOR UPDATE through the view locks the row of the table and nothing else
@@ -252,6 +338,9 @@ declare
   v_key text;
   v_insert text;
   v_change text;
+  v_changes text;
+  v_refuse text;
+  v_returned text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
@@ -272,8 +361,14 @@ begin
         )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
+    ) filter (where not a.always and not a.generated),
+    string_agg(
+      format(
+        '(%1$s, %2$L, coalesce(pg_catalog.texteq(%3$s, %4$s), new.%2$I is null and old.%2$I is null), %5$L)',
+        a.attnum, a.attname, a.new_text, a.old_text, format('%I = %s', a.attname, a.value)
+      ), E',\n          ' order by a.attnum
     ) filter (where not a.always and not a.generated)
-  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set
+  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set, v_changes
   from (
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
@@ -315,6 +410,8 @@ begin
   into v_back, v_into
   from gdpr_internal.protected_column as c
   where c.table_id = p_table and c.encrypt = 'searchable';
+  v_returned := nullif(v_back, '');
+  v_into := nullif(v_into, '');
   v_back := case when v_back = '' then '' else format(E'\n    returning %s into %s', v_back, v_into) end;
   v_insert := format(
     E'insert into %s as t (%s)\n    values (%s)%s;', v_table.relation, v_names, v_values, v_back
@@ -328,23 +425,47 @@ begin
       ) end
     );
   end if;
+  -- whose function this is, the caller's: no function of gdprdb's own could be named in it
+  select
+    string_agg(format(
+      'raise exception using errcode = %L, message = %L, hint = %L, constraint = %L;', e.sqlstate, e.message, e.hint, 'gdpr_' || e.name
+    ), '') filter (where e.name = 'no_primary_key'),
+    string_agg(format(
+      'raise exception using errcode = %L, message = %L, hint = %L, constraint = %L, detail = pg_catalog.format(%L, v_refused, current_user);',
+      e.sqlstate, e.message, e.hint, 'gdpr_' || e.name, 'UPDATE (%I) on table ' || replace(v_table.relation::text, '%', '%%') || ', role %I'
+    ), '') filter (where e.name = 'column_refused')
+  into v_change, v_refuse
+  from gdpr.error_code as e;
   v_change := case
-    when v_key is null then (
-      select format(
-        'raise exception using errcode = %L, message = %L, hint = %L, constraint = %L;',
-        e.sqlstate, e.message, e.hint, 'gdpr_' || e.name
-      )
-      from gdpr.error_code as e where e.name = 'no_primary_key'
-    )
+    when v_key is null then v_change
     else format(
       E'if tg_op = ''UPDATE'' then\n'
+      -- who may update some columns writes those that change, and no others
+      '    if not pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'') and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'') then\n'
+      '      select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
+      '        pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
+      '      into v_set, v_refused\n'
+      '      from (\n        values\n          %6$s\n      ) as c (n, name, kept, code)\n'
+      '      where not c.kept;\n'
+      '      if v_refused is not null then\n        %7$s\n      end if;\n'
+      '      if v_set is null then\n        return new;\n      end if;\n'
+      '      execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
+      '      get diagnostics v_count = row_count;\n'
+      '      return case when v_count > 0 then new end;\n'
+      '    end if;\n'
       '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
       '    if not found then\n      return null;\n    end if;\n'
       '    return new;\n'
       '  end if;\n'
       '  delete from %1$s as t where %3$s;\n'
       '  if not found then\n    return null;\n  end if;\n',
-      v_table.relation, v_set, v_key, v_back
+      v_table.relation, v_set, v_key, v_back, v_table.relation, v_changes, v_refuse,
+      format(
+        E'update %s as t set %%s\nfrom (select ($1).*) as new cross join (select ($2).*) as old\nwhere %s%s',
+        replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'),
+        replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
+      ),
+      coalesce(' into ' || v_into, '')
     )
   end;
   perform gdpr_generated.define(format(
@@ -357,6 +478,10 @@ security invoker
 -- no search_path: the application's own triggers run inside, with the application's
 set debug_print_plan = off
 as $body$
+declare
+  v_set text;
+  v_refused text;
+  v_count bigint;
 begin
   if tg_op = 'INSERT' then
   %2$s

@@ -137,7 +137,8 @@ grant execute on function
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
   gdpr_policy.search_pattern(integer),
-  gdpr_policy.refuse_clear(name, regclass) to public;
+  gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
+  gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
 
 -- 6. policy and keys: gdpr_admin, who sees no data
 do $steps$

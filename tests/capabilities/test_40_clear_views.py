@@ -355,8 +355,13 @@ def test_a_read_opens_keys_and_values_and_calls_nothing_else(
             " where c.id = 1)) as f where f.value ^@ 'gdpr1:'"
         ).fetchone() or (0,)
         assert encrypted > 1
+        superuser.execute("set plan_cache_mode = force_generic_plan")
+        superuser.execute("prepare read as select * from gdpr_clear.customer where id = 1")
+        # who may read which column is asked when a statement is planned
+        superuser.execute("execute read").fetchall()
+        superuser.execute("select pg_stat_force_next_flush()")
         with superuser.transaction():
-            superuser.execute("select * from gdpr_clear.customer where id = 1").fetchall()
+            superuser.execute("execute read").fetchall()
             called: dict[str, int] = dict(superuser.execute(COUNTED).fetchall())
     # the tests' databases are copies, which have to ask where they are
     whereabouts = {"purpose_mask", "whereabouts", "current_place"}
