@@ -69,6 +69,7 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
+  ('key_not_shown', 'PR415', 'this session was not given the key that would be the only one', 'Give it with gdpr.unlock(), to prove that somebody has it. Until then gdpr.show_new_key() shows a new key again, and gdpr.abort_rotation() goes back to the key before.', 'Art. 32'),
   ('renewal_open', 'PR414', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
