@@ -64,7 +64,7 @@ def keys() -> None:
     """
 
 
-def _allow_files(connection: psycopg.Connection) -> None:
+def allow_files(connection: psycopg.Connection) -> None:
     """Give gdpr_keyholder the right to read files of the server, where the caller can."""
     (superuser, version) = one(
         connection,
@@ -111,7 +111,7 @@ def create(dsn: str | None, provider: str | None, location: str | None) -> None:
     provider = provider or "table"
     with database(dsn) as connection:
         if provider == "file":
-            _allow_files(connection)
+            allow_files(connection)
         (key,) = one(connection, "select gdpr.create_key(%s, %s)", [provider, location])
         if key is not None:
             # what cannot be printed is not committed
@@ -248,7 +248,7 @@ def _rotation(connection: psycopg.Connection) -> _Rotation | None:
 def _begin(connection: psycopg.Connection, provider: str | None, location: str | None) -> _Rotation:
     """Begin a rotation; a key that is printed is so before the database has it."""
     if provider == "file" or location:
-        _allow_files(connection)
+        allow_files(connection)
     with connection.transaction():
         (key,) = one(connection, "select gdpr.rotate_key(%s, %s)", [provider, location])
         if key is not None:
