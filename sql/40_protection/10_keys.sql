@@ -17,6 +17,7 @@ create table gdpr_internal.key_encryption_key (
   predecessor bytea,
   successor bytea,
   rewrapped_to bigint not null default 0,
+  waits_for text[],
   created_xid xid8 not null default pg_current_xact_id(),
   created_at timestamptz not null default statement_timestamp(),
   retired_at timestamptz,
@@ -27,7 +28,7 @@ create table gdpr_internal.key_encryption_key (
 );
 create unique index key_encryption_key_in_force on gdpr_internal.key_encryption_key ((true)) where retired_at is null;
 comment on table gdpr_internal.key_encryption_key is
-  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(); file: the server reads it from location. While a rotation lasts, replaces names the key before: predecessor is that key wrapped by this one, successor this key wrapped by that one (of provider session the 32 bytes of its text behind it), material both, rewrapped_to the last person whose data key was re-wrapped; a key before it that is of provider table keeps its material so long. A rotation that was given up runs back: then replaces names a younger key. created_xid: the transaction by which the key came in force. A retired key keeps its check value only. digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
+  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(); file: the server reads it from location. While a rotation lasts, replaces names the key before: predecessor is that key wrapped by this one, successor this key wrapped by that one (of provider session the 32 bytes of its text behind it), material both, rewrapped_to the last person whose data key was re-wrapped; a key before it that is of provider table keeps its material so long. A rotation that was given up runs back: then replaces names a younger key. created_xid: the transaction by which the key came in force; waits_for: those that were going on when it had, and may write with the other key. A retired key keeps its check value only. digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
 
 create table gdpr_internal.subject_key (
   subject_id bigint primary key,

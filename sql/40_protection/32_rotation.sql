@@ -120,6 +120,22 @@ begin atomic
 end;
 comment on function gdpr_internal.is_wrapped_by(bytea, bytea, bytea) is 'Whether the first 64 bytes of p_kek wrapped this key.';
 
+create or replace function gdpr_internal.transactions_here()
+returns text[]
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  -- by number of an assigned transaction one would miss who has only read so far: at REPEATABLE READ he goes on with the key he saw
+  select coalesce(array_agg(l.virtualxid), '{}')
+  from pg_locks as l
+  join pg_stat_activity as a on a.pid = l.pid
+  where l.locktype = 'virtualxid' and l.pid <> pg_backend_pid()
+    and a.datid = (select d.oid from pg_database as d where d.datname = current_database()) and a.usesysid is not null;
+end;
+comment on function gdpr_internal.transactions_here() is 'The transactions of other sessions in this database, by their virtual number.';
+
 create or replace function gdpr.rewrap_keys(p_limit integer default 10000)
 returns bigint
 language plpgsql
@@ -147,6 +163,10 @@ begin
     perform gdpr_internal.refuse('rotation_state', 'none is going on');
   end if;
   v_keys := gdpr_internal.keyring();
+  -- not in the transaction that began it: others may still begin without it
+  update gdpr_internal.key_encryption_key as k
+  set waits_for = gdpr_internal.transactions_here()
+  where k.id = v_keys.kek_id and k.waits_for is null and k.created_xid <> pg_current_xact_id();
   select max(b.subject_id) into v_to
   from (
     select s.subject_id from gdpr_internal.subject_key as s where s.subject_id > v_from order by s.subject_id limit p_limit
@@ -239,7 +259,12 @@ begin
   end if;
   -- not by way of the other key: nobody may have this one
   v_kek := gdpr_internal.held_key(v_key, v_key.ticket_key, true);
-  if v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()) then
+  if v_key.waits_for is null then
+    perform gdpr_internal.refuse('rotation_state', 'gdpr.rewrap_keys() has not been called since the transaction that began it');
+  elsif v_key.waits_for && gdpr_internal.transactions_here()
+    -- prepared ones have no session
+    or (v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()))
+  then
     -- they may still write a person with the other key
     perform gdpr_internal.refuse('rotation_state', 'transactions that are older than the rotation are still going on: wait for their end');
   elsif exists (select from gdpr_internal.subject_key as s where s.kek_id <> v_key.id)
@@ -253,7 +278,7 @@ begin
     perform gdpr_internal.refuse('rotation_state', 'data keys are still wrapped by the other key: gdpr.rewrap_keys()');
   end if;
   update gdpr_internal.key_encryption_key as k
-  set replaces = null, predecessor = null, successor = null, material = substr(k.material, 1, 64)
+  set replaces = null, predecessor = null, successor = null, waits_for = null, material = substr(k.material, 1, 64)
   where k.id = v_key.id;
   update gdpr_internal.key_encryption_key as k set material = null where k.id = v_key.replaces;
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object(case when v_key.replaces < v_key.id then 'rotated' else 'rotated_back' end, true));
@@ -290,7 +315,7 @@ begin
   v_keys := gdpr_internal.keyring();
   update gdpr_internal.key_encryption_key as k
   set retired_at = statement_timestamp(), material = substr(k.material, 1, 64), digest_key = null, audit_key = null, ticket_key = null,
-    replaces = null, predecessor = null, successor = null
+    replaces = null, predecessor = null, successor = null, waits_for = null
   where k.id = v_new.id;
   update gdpr_internal.key_encryption_key as k
   set retired_at = null,
@@ -302,6 +327,7 @@ begin
     predecessor = gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'predecessor'::bytea, substr(v_keys.kek, 1, 64)),
     successor = gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea, v_kek),
     rewrapped_to = 0,
+    waits_for = null,
     created_xid = pg_current_xact_id()
   where k.id = v_old.id;
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('rotating_back_to', v_old.provider));
