@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import Counter
+from contextlib import suppress
+
 import psycopg
 
 from tests.capabilities.crm import refused
@@ -371,3 +376,60 @@ def test_two_at_once_end_in_one_state(house: House) -> None:
     rewrap(admin)
     admin.execute("select gdpr.finish_rotation()")
     assert app.execute(READ.encode()).fetchall() == [(PEOPLE,)]
+
+
+#: Rotations under load; GDPRDB_TEST_ROTATIONS=50 is the long run.
+ROTATIONS = int(os.environ.get("GDPRDB_TEST_ROTATIONS", "4"))
+
+WORK = (
+    "insert into gdpr_clear.person values ({0}, '{0}@example.com', 'Name {0}')",
+    "update gdpr_clear.person set name = 'Name ' || id where id = 1 + {0} % 20",
+    "select 1 / (not bool_or(name <> 'Name ' || id))::integer from gdpr_clear.person where id > -{0}",
+    "select gdpr.renew_key(gdpr.subject_of('public.person', (1 + {0} % 20)::text))",
+)
+
+
+def test_work_goes_on_through_rotations_and_their_giving_up(house: House) -> None:
+    """Who writes, reads and is renewed meanwhile meets no other error than the lock at the end."""
+    held, stop = [house.key], threading.Event()
+    problems: list[str] = []
+    done: Counter[str] = Counter()
+
+    def work(task: str) -> None:
+        session, n = house.login(user=OWNER if "renew" in task else "crm_app"), 1000
+        while not stop.is_set():
+            n += 1
+            try:
+                session.execute(task.format(n).encode())
+                done[task] += 1
+            except psycopg.Error as error:
+                if error.sqlstate != "PR402":
+                    problems.append(str(error))
+                    return
+                session.execute("select gdpr.unlock(%s)", [held[-1]])
+
+    workers = [threading.Thread(target=work, args=(task,)) for task in WORK]
+    for worker in workers:
+        worker.start()
+    admin = house.login(user=OWNER)
+    try:
+        for n in range(ROTATIONS):
+            (new,) = admin.execute("select gdpr.rotate_key()").fetchone() or ("",)
+            admin.execute("select gdpr.rewrap_keys(7)")
+            if n % 2:
+                admin.execute("select gdpr.unlock(%s)", [new])
+                held.append(new)
+            else:
+                admin.execute("select gdpr.abort_rotation()")
+            while any(str(state).startswith("taking") for state, _ in states(house.db)):
+                rewrap(admin, 20)
+                with suppress(psycopg.Error):
+                    admin.execute("select gdpr.finish_rotation()")
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(30)
+    assert not problems
+    assert min(done[task] for task in WORK) > 0
+    expected = PEOPLE + done[WORK[0]]
+    assert house.login(held[-1]).execute(READ.encode()).fetchall() == [(expected,)]
