@@ -92,9 +92,9 @@ def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
             make()
             while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
                 pass
-            for user, call in ((admin, "select gdpr.finish_rotation()"), (app, READ)):
+            for session, call in ((admin, "select gdpr.finish_rotation()"), (app, READ)):
                 with pytest.raises(psycopg.Error) as caught:
-                    user.execute(call.encode())
+                    session.execute(call.encode())
                 assert caught.value.sqlstate == code
             assert house.login().execute(READ.encode()).fetchall() == [(PEOPLE,)]
         admin.execute("select gdpr.abort_rotation()")

@@ -384,7 +384,7 @@ ROTATIONS = int(os.environ.get("GDPRDB_TEST_ROTATIONS", "4"))
 WORK = (
     "insert into gdpr_clear.person values ({0}, '{0}@example.com', 'Name {0}')",
     "update gdpr_clear.person set name = 'Name ' || id where id = 1 + {0} % 20",
-    "select 1 / (not bool_or(name <> 'Name ' || id))::integer from gdpr_clear.person where id > -{0}",
+    "select 1 / bool_and(name = 'Name ' || id)::integer from gdpr_clear.person where id > -{0}",
     "select gdpr.renew_key(gdpr.subject_of('public.person', (1 + {0} % 20)::text))",
 )
 
