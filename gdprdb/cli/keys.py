@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import rich_click as click
 
 from gdprdb.cli.options import database, dsn_option, go_ahead, yes_option
-from gdprdb.cli.output import Rows, advancing, fetched, output, say
+from gdprdb.cli.output import Rows, advancing, deliver, fetched, output, say
 from gdprdb.dsn import one
 from gdprdb.errors import GdprdbError
 
@@ -63,7 +64,7 @@ def keys() -> None:
     """
 
 
-def _allow_files(connection: psycopg.Connection) -> None:
+def allow_files(connection: psycopg.Connection) -> None:
     """Give gdpr_keyholder the right to read files of the server, where the caller can."""
     (superuser, version) = one(
         connection,
@@ -82,12 +83,9 @@ def _allow_files(connection: psycopg.Connection) -> None:
         connection.execute("grant pg_read_server_files to gdpr_keyholder with inherit true")
 
 
-def _told(key: str | None, provider: str) -> None:
-    """Print a new key, once, or say where it is."""
-    if key is not None:
-        say("Keep this key: it is shown once. Sessions give it to gdpr.unlock().")
-        click.echo(key)
-    elif provider == "table":
+def _told(provider: str) -> None:
+    """Say where a new key is that is not printed."""
+    if provider == "table":
         say("A key was created in the database: for development, not for production.")
     elif provider == "file":
         say("The server reads the key from its file. Keep a copy elsewhere; standbys need it too.")
@@ -100,8 +98,9 @@ def _told(key: str | None, provider: str) -> None:
 def create(dsn: str | None, provider: str | None, location: str | None) -> None:
     """Create the key-encryption key. With --provider session it is printed, once.
 
-    A key that is lost makes all encrypted data unreadable for ever. Called by a superuser,
-    --provider file also gives gdpr_keyholder the right to read the file.
+    A key that is lost makes all encrypted data unreadable for ever: where it cannot be
+    printed, none is created. Called by a superuser, --provider file also gives gdpr_keyholder
+    the right to read the file.
 
     Example:
 
@@ -112,9 +111,13 @@ def create(dsn: str | None, provider: str | None, location: str | None) -> None:
     provider = provider or "table"
     with database(dsn) as connection:
         if provider == "file":
-            _allow_files(connection)
+            allow_files(connection)
         (key,) = one(connection, "select gdpr.create_key(%s, %s)", [provider, location])
-    _told(key, provider)
+        if key is not None:
+            # what cannot be printed is not committed
+            deliver(key)
+            say("Keep this key: it is shown once. Sessions give it to gdpr.unlock().")
+    _told(provider)
 
 
 @keys.command()
@@ -139,7 +142,13 @@ def status(dsn: str | None) -> Rows:
     "--finish",
     is_flag=True,
     help="Also end the rotation: the old key opens nothing any more. Implied unless sessions"
-    " hold the key.",
+    " hold the key. Takes the new key in GDPRDB_KEY, as a proof that it is kept.",
+)
+@click.option(
+    "--abort",
+    is_flag=True,
+    help="Give up a rotation that has not ended: the old key, in GDPRDB_KEY, stays, and the new"
+    " one opens nothing any more.",
 )
 @click.option(
     "--batch",
@@ -149,45 +158,111 @@ def status(dsn: str | None) -> Rows:
     help="Keys wrapped by one transaction.",
 )
 def rotate(
-    dsn: str | None, provider: str | None, location: str | None, finish: bool, batch: int
+    dsn: str | None,
+    provider: str | None,
+    location: str | None,
+    finish: bool,
+    abort: bool,
+    batch: int,
 ) -> None:
     """Replace the key-encryption key while applications work; resumes where it was stopped.
 
     Data keys are wrapped anew in batches. A new key of provider session is printed before
     that: give it to the applications, then call this again with --finish. Until then the
-    old key opens the database too.
+    old key opens the database too, and whoever calls this again is shown the new key again.
 
     Example:
 
         GDPRDB_KEY=$(cat old.key) gdprdb keys rotate > new.key
 
         GDPRDB_KEY=$(cat new.key) gdprdb keys rotate --finish
+
+        GDPRDB_KEY=$(cat old.key) gdprdb keys rotate --abort
     """
+    if abort and (finish or provider or location):
+        raise click.UsageError("--abort is given alone")
     with database(dsn) as connection:
         connection.commit()
         connection.autocommit = True
-        current = connection.execute(
-            "select provider from gdpr.key_status where state = 'taking over'"
-        ).fetchone()
-        if current is None and finish:
-            raise GdprdbError("no rotation is going on: call it without --finish first")
+        current = _rotation(connection)
+        if current is None and (finish or abort):
+            raise GdprdbError("no rotation is going on: call it without --finish or --abort first")
         if current is None:
-            if provider == "file" or location:
-                _allow_files(connection)
-            (key,) = one(connection, "select gdpr.rotate_key(%s, %s)", [provider, location])
-            (provider,) = one(
-                connection, "select provider from gdpr.key_status where state = 'taking over'"
+            current = _begin(connection, provider, location)
+        elif abort:
+            connection.execute("select gdpr.abort_rotation()")
+            current = _rotation(connection)
+        elif provider not in (None, current.provider):
+            raise GdprdbError(
+                f"a rotation to provider {current.provider} is going on: end it with --finish, or"
+                " give it up with --abort"
             )
-            _told(key, provider)
         else:
-            say("A rotation is going on: it is resumed.")
-            (provider,) = current
+            say(
+                "A rotation is being given up: that is resumed."
+                if current.back
+                else "A rotation is going on: it is resumed."
+            )
+            if current.shows_key and not finish:
+                _show(one(connection, "select gdpr.show_new_key()")[0])
         _rewrap(connection, batch)
-        if finish or provider != "session":
+        assert current is not None
+        if finish or not current.shows_key:
             _finish(connection)
-            say("The key was replaced. The old one opens nothing any more but older backups.")
+            say(
+                "The rotation was given up. The new key opens nothing any more."
+                if current.back
+                else "The key was replaced. The old one opens nothing any more but older backups."
+            )
         else:
-            say("Give the new key to all applications, then: gdprdb keys rotate --finish")
+            say("Give the new key to all applications, then, with it: gdprdb keys rotate --finish")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rotation:
+    """A rotation that is going on.
+
+    Attributes:
+        provider: of the key that takes over.
+        back: it was given up, and the old key takes over again.
+    """
+
+    provider: str
+    back: bool
+
+    @property
+    def shows_key(self) -> bool:
+        """Whether the key that takes over is one that people have to be given."""
+        return self.provider == "session" and not self.back
+
+
+def _rotation(connection: psycopg.Connection) -> _Rotation | None:
+    """The rotation that is going on, if any."""
+    row = connection.execute(
+        "select provider, state = 'taking back' from gdpr.key_status"
+        " where state in ('taking over', 'taking back')"
+    ).fetchone()
+    return None if row is None else _Rotation(*row)
+
+
+def _begin(connection: psycopg.Connection, provider: str | None, location: str | None) -> _Rotation:
+    """Begin a rotation; a key that is printed is so before the database has it."""
+    if provider == "file" or location:
+        allow_files(connection)
+    with connection.transaction():
+        (key,) = one(connection, "select gdpr.rotate_key(%s, %s)", [provider, location])
+        if key is not None:
+            _show(key)
+    current = _rotation(connection)
+    assert current is not None
+    _told(current.provider)
+    return current
+
+
+def _show(key: str) -> None:
+    """Print the new key of a rotation."""
+    deliver(key)
+    say("Keep this key: after --finish there is no other. Sessions give it to gdpr.unlock().")
 
 
 def _rewrap(connection: psycopg.Connection, batch: int) -> None:

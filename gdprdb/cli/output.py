@@ -6,10 +6,13 @@ import csv
 import datetime
 import functools
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,7 +23,7 @@ from rich.progress import Progress, TaskID, track
 from rich.table import Table
 from rich.text import Text
 
-from gdprdb.errors import Explanation
+from gdprdb.errors import Explanation, GdprdbError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,34 @@ def show(result: Rows) -> None:
 def say(message: str) -> None:
     """One line of words for people."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def deliver(secret: str) -> None:
+    """Print what is shown once, and return when it is where standard output leads.
+
+    Whoever commits only then has lost nothing when the disk is full or the reader is gone.
+
+    Args:
+        secret: one line.
+
+    Raises:
+        GdprdbError: standard output is closed, or leads nowhere.
+        OSError: it could not be written.
+    """
+    nowhere = Path(os.devnull).stat()
+    try:
+        target: os.stat_result | None = os.fstat(sys.stdout.fileno())
+    except AttributeError:
+        raise GdprdbError("standard output is closed: nobody would see the key") from None
+    except ValueError:
+        # kept in memory, by a program that calls this one
+        target = None
+    if target and stat.S_ISCHR(target.st_mode) and os.path.samestat(target, nowhere):
+        raise GdprdbError(f"standard output is {os.devnull}: nobody would see the key")
+    click.echo(secret)
+    sys.stdout.flush()
+    if target and stat.S_ISREG(target.st_mode):
+        os.fsync(sys.stdout.fileno())
 
 
 def progress(steps: Sequence[int], what: str) -> Iterator[int]:

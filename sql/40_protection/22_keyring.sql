@@ -42,7 +42,7 @@ end;
 comment on function gdpr_internal.open_ticket(bytea) is
   'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s or transaction''s.';
 
-create or replace function gdpr_internal.key_file(p_location text)
+create or replace function gdpr_internal.key_file(p_location text, p_required boolean)
 returns text
 language plpgsql
 stable
@@ -54,7 +54,11 @@ as $function$
 declare
   v_key text;
 begin
-  if not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
+  if not p_required and not (
+    has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') and pg_has_role('pg_read_server_files', 'usage')
+  ) then
+    return null;
+  elsif not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
     perform gdpr_internal.refuse('key_file',
       'gdpr_keyholder may not read files of the server. As a superuser: grant execute on function pg_read_file(text, bigint, bigint, boolean) to gdpr_keyholder');
   elsif not pg_has_role('pg_read_server_files', 'usage') then
@@ -66,7 +70,11 @@ begin
     ));
   end if;
   v_key := rtrim(pg_read_file(p_location, 0, 128, true), E'\r\n');
-  if v_key is null then
+  if not p_required and v_key !~ '^[0-9a-f]{64}$' then
+    return null;
+  elsif not p_required then
+    return v_key;
+  elsif v_key is null then
     perform gdpr_internal.refuse('key_file', 'there is no such file on this server');
   elsif v_key !~ '^[0-9a-f]{64}$' then
     perform gdpr_internal.refuse('key_file', 'the file does not hold a key: 64 hexadecimal digits, as openssl rand -hex 32 gives them');
@@ -74,8 +82,8 @@ begin
   return v_key;
 end
 $function$;
-comment on function gdpr_internal.key_file(text) is
-  'The key in a file of the server; the one function that reads files. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
+comment on function gdpr_internal.key_file(text, boolean) is
+  'The key in a file of the server; the one function that reads files. Null instead of an error unless p_required. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
 
 create or replace function gdpr_internal.key_check(p_kek bytea)
 returns bytea
@@ -89,6 +97,34 @@ begin atomic
 end;
 comment on function gdpr_internal.key_check(bytea) is 'What is kept to tell a key-encryption key from a wrong one.';
 
+create or replace function gdpr_internal.held_key(p_key gdpr_internal.key_encryption_key, p_ticket_key bytea, p_required boolean)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+begin
+  v_kek := case p_key.provider
+    when 'table' then substr(p_key.material, 1, 64)
+    when 'file' then gdpr_internal.derive_key(gdpr_internal.key_file(p_key.location, p_required))
+    else gdpr_internal.open_ticket(p_ticket_key)
+  end;
+  if gdpr_internal.key_check(v_kek) = p_key.check_value then
+    return v_kek;
+  elsif p_required then
+    perform gdpr_internal.refuse(case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end);
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.held_key(gdpr_internal.key_encryption_key, bytea, boolean) is
+  'The 64 bytes of this very key from where it is kept: the table, its file, or the session. Unless they are there: null, or with p_required an error. Errors: PR403, PR412, PR417.';
+
 create or replace function gdpr_internal.given_key(p_ticket_key bytea)
 returns bytea
 language plpgsql
@@ -100,30 +136,29 @@ set debug_print_plan = off
 as $function$
 declare
   v_key gdpr_internal.key_encryption_key;
+  v_before gdpr_internal.key_encryption_key;
   v_kek bytea;
 begin
   select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.ticket_key = p_ticket_key;
-  if v_key.provider = 'file' then
-    v_kek := gdpr_internal.derive_key(gdpr_internal.key_file(v_key.location));
-    if gdpr_internal.key_check(v_kek) <> v_key.check_value then
-      perform gdpr_internal.refuse('key_wrong');
-    end if;
-  else
-    v_kek := gdpr_internal.open_ticket(p_ticket_key);
-  end if;
-  if gdpr_internal.key_check(v_kek) = v_key.check_value then
+  v_kek := gdpr_internal.held_key(v_key, p_ticket_key, v_key.provider = 'file' and v_key.replaces is null);
+  if v_kek is not null then
     return v_kek || coalesce(gdpr_internal.unwrap_key(v_kek, 'predecessor'::bytea, v_key.predecessor), '');
-  elsif v_key.replaces is not null and exists (
-    select from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces and k.check_value = gdpr_internal.key_check(v_kek)
-  ) then
-    -- this session was given the key before: it works on until the rotation ends
-    return gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor) || v_kek;
+  elsif v_key.replaces is not null then
+    -- who has the key before works on until the rotation ends
+    select * into v_before from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces;
+    v_kek := gdpr_internal.held_key(v_before, p_ticket_key, false);
+    if v_kek is not null then
+      return substr(gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor), 1, 64) || v_kek;
+    elsif v_key.provider = 'file' then
+      -- says what is wrong with it
+      perform gdpr_internal.held_key(v_key, p_ticket_key, true);
+    end if;
   end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.given_key(bytea) is
-  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes, the new key and the old, and either is enough, wherever it is kept. Errors: PR403, PR412.';
 
 create or replace function gdpr_internal.given_keys(p_ticket_key bytea)
 returns bytea[]
@@ -143,7 +178,10 @@ begin
   return case
     when v_kek is null then null
     when v_key.replaces is null then array_fill(substr(v_kek, 1, 32), array[1], array[v_key.id::integer])
-    else array_fill(substr(v_kek, 65, 32), array[v_key.id - v_key.replaces], array[v_key.replaces::integer]) || substr(v_kek, 1, 32)
+    else array_fill(
+      substr(v_kek, case when v_key.replaces < v_key.id then 65 else 1 end, 32),
+      array[abs(v_key.id - v_key.replaces)::integer], array[least(v_key.id, v_key.replaces)::integer]
+    ) || substr(v_kek, case when v_key.replaces < v_key.id then 1 else 65 end, 32)
   end;
 end
 $function$;

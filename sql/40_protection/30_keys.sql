@@ -20,13 +20,13 @@ begin
   elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
     perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
   end if;
-  return case when p_provider = 'file' then gdpr_internal.key_file(p_location) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
+  return case when p_provider = 'file' then gdpr_internal.key_file(p_location, true) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
 end
 $function$;
 comment on function gdpr_internal.new_key(text, text, text) is
   'The text of a key to be: random, given by the caller (provider session), or what the file at p_location holds. Errors: PR004, PR412.';
 
-create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null)
+create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null, p_key text default null)
 returns text
 language plpgsql
 volatile
@@ -46,7 +46,7 @@ begin
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
-  v_key := gdpr_internal.new_key(p_provider, p_location);
+  v_key := gdpr_internal.new_key(p_provider, p_location, p_key);
   v_kek := gdpr_internal.derive_key(v_key);
   insert into gdpr_internal.key_encryption_key (provider, material, location, check_value, digest_key, audit_key, ticket_key)
   values (
@@ -59,11 +59,11 @@ begin
     gdpr_internal.gen_random_bytes(64)
   );
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('created', p_provider));
-  return case p_provider when 'session' then v_key end;
+  return case when p_provider = 'session' and p_key is null then v_key end;
 end
 $function$;
-comment on function gdpr.create_key(text, text) is
-  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
+comment on function gdpr.create_key(text, text, text) is
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored, or p_key, which the caller keeps already (sent as a bind parameter); each session gives it with gdpr.unlock(). Keep what is returned before you commit. Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
 
 create or replace function gdpr.unlock(p_key text, p_transaction boolean default false)
 returns void
@@ -166,9 +166,14 @@ immutable
 parallel unsafe
 security invoker
 begin atomic
-  select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
+  select case
+    when p_key.retired_at is not null then 'retired'
+    when p_key.replaces > p_key.id then 'taking back'
+    when p_key.replaces is not null then 'taking over'
+    else 'in force'
+  end;
 end;
-comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts) or retired.';
+comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts), taking back (a rotation was given up, and lasts) or retired.';
 
 create or replace view gdpr.key_status as
 select
@@ -188,7 +193,7 @@ cross join lateral (
   from gdpr_internal.subject_key as s
   where s.kek_id = k.id
 ) as s;
-comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, taking back after it was given up, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text

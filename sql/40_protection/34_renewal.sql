@@ -405,7 +405,7 @@ begin
 end
 $function$;
 comment on function gdpr.renew_keys(integer, timestamptz) is
-  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR414 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR418 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
 
 create or replace view gdpr.key_renewal as
 select

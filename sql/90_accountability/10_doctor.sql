@@ -442,10 +442,10 @@ begin atomic
   select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
     'For production create the key with provider session or file and keep it elsewhere; gdpr.rotate_key() changes a key that is in use.'
   from gdpr_internal.key_encryption_key as k
-  where k.provider = 'table'
+  where k.provider = 'table' and k.retired_at is null
   union all
   select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
-    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it.'
+    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it, --abort gives it up.'
   from gdpr_internal.key_encryption_key as k
   where k.replaces is not null
   union all

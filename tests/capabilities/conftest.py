@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support import Clone, Database
+from gdprdb import migrate
+from tests.capabilities.crm import apply
+from tests.capabilities.houses import PEOPLE, POLICY, House
+from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Clone, Database
 
 
 @pytest.fixture
@@ -44,3 +47,37 @@ def undone(unchanged: Database) -> Iterator[psycopg.Connection]:
     with psycopg.connect(unchanged.dsn()) as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture(scope="session")
+def house_template(clone: Clone) -> Iterator[tuple[str, str]]:
+    """A database whose key of provider session encrypts 25 persons: its name and the key."""
+    with clone() as database:
+        migrate.init(database.dsn(INSTALLER))
+        if AS_SUPERUSER:
+            database.rows(
+                f"grant gdpr_admin, gdpr_dpo to {OWNER} with admin option", user="postgres"
+            )
+        (key,) = database.rows("select gdpr.create_key('session')")[0]
+        with psycopg.connect(database.dsn(), autocommit=True) as owner:
+            owner.execute(
+                "create table public.person (id integer primary key, email text, name text);"
+                "grant all on public.person to crm_app"
+            )
+            owner.execute("select gdpr.unlock(%s)", [key])
+            apply(owner, POLICY)
+        with psycopg.connect(database.dsn("crm_app"), autocommit=True) as app:
+            app.execute("select gdpr.unlock(%s)", [key])
+            app.execute(
+                "insert into gdpr_clear.person select n, n || '@example.com', 'Name ' || n"
+                " from generate_series(1, %s) as n",
+                [PEOPLE],
+            )
+        yield database.name, key
+
+
+@pytest.fixture
+def house(clone: Clone, house_template: tuple[str, str]) -> Iterator[House]:
+    """A copy of `house_template`, for one test."""
+    with clone(house_template[0]) as database:
+        yield House(database, house_template[1])

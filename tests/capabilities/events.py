@@ -375,6 +375,8 @@ STEPS = (
     step(OWNER, "select gdpr.unprotect('crm.order_line')", "UNPROTECT"),
     step(OWNER, "select gdpr.rotate_key('session')", "KEY"),
     step(OWNER, "select gdpr.lock_keys()", "KEY"),
+    step(OWNER, "select gdpr.show_new_key()", "KEY"),
+    step(OWNER, "select gdpr.abort_rotation()", "KEY"),
 )
 
 _SHOWN = "shows what is there; documents about persons are recorded, look-ups are not"

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from gdprdb.cli.keys import allow_files
 from gdprdb.server import Cluster
 from tests.capabilities.consents import ask, set_up
 from tests.capabilities.crm import subject
@@ -128,7 +129,49 @@ def test_a_hot_standby_agrees(news: Database, reachable: Path) -> None:
             for db in (news, copy):
                 assert db.rows(status, user="auditor_login")[0] == (state,)
             time.sleep(3.1 if state == "waiting" else 0)
+        a_key_file_of_each_server(news, copy)
         copy.close()
+
+
+def a_key_file_of_each_server(primary: Database, standby: Database) -> None:
+    """A standby reads the key of provider file from its own disk, and is locked without."""
+    read = "select count(*) filter (where email like '%@%'), count(*) from gdpr_clear.customer"
+    # a path that means another file to each of them: servers run in their data directory
+    here, there = (db.cluster.data / "gdprdb.key" for db in (primary, standby))
+    here.write_text("ab" * 32)
+    here.chmod(0o644)
+
+    def locked() -> str | None:
+        with pytest.raises(psycopg.Error) as caught:
+            standby.rows(read, user="crm_app")
+        return caught.value.sqlstate
+
+    try:
+        with psycopg.connect(primary.dsn("postgres"), autocommit=True) as superuser:
+            allow_files(superuser)
+        before = primary.rows(read, user="crm_app")
+        assert before[0][0] == before[0][1] > 1
+        primary.rows("select gdpr.rotate_key('file', '/proc/self/cwd/gdprdb.key')")
+        while primary.rows("select gdpr.rewrap_keys()") != [(0,)]:
+            pass
+        # until the end the key before opens the database, there too
+        catch_up(primary, standby, seconds=60)
+        assert standby.rows(read, user="crm_app") == before
+        primary.rows("select gdpr.finish_rotation()")
+        catch_up(primary, standby, seconds=60)
+        assert primary.rows(read, user="crm_app") == before
+        assert locked() == "PR412"
+        there.write_text("cd" * 32)
+        there.chmod(0o644)
+        assert locked() == "PR403"
+        there.write_text("ab" * 32)
+        assert standby.rows(read, user="crm_app") == before
+        there.unlink()
+        assert locked() == "PR412"
+    finally:
+        here.unlink()
+        primary.rows("revoke pg_read_server_files from gdpr_keyholder", user="postgres")
+        primary.rows("alter role gdpr_keyholder noinherit", user="postgres")
 
 
 SECONDS = float(os.environ.get("GDPRDB_RACE_SECONDS", "4"))

@@ -1,243 +1,15 @@
-"""Station 40: where the key is kept, how it is given, replaced, proved and missed."""
+"""Station 40: where the key is kept, how it is given, proved and missed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from gdprdb import migrate
-from tests.capabilities.crm import apply, one_table, refused
-from tests.support import AS_SUPERUSER, INSTALLER, OWNER, Clone, Database
-
-PEOPLE = 25
-
-POLICY = one_table(
-    "public.person",
-    columns={
-        "id": {"category": "key"},
-        "email": {"identifier": "email", "encrypt": "searchable", "mask": "email"},
-        "name": {"category": "identity", "encrypt": True},
-    },
-)
-
-
-@dataclass
-class House:
-    """A protected database and its key, which no session has yet."""
-
-    db: Database
-    key: str
-
-    def login(self, key: str | None = None, user: str = "crm_app") -> psycopg.Connection:
-        """A session that was given the key."""
-        connection = self.db.connect(user)
-        connection.execute("select gdpr.unlock(%s)", [key or self.key])
-        return connection
-
-    def ciphertext(self) -> list[tuple[object, ...]]:
-        """What is stored, for comparison."""
-        return self.db.rows(
-            "select id, email, name, email_digest_stored from (select id, email, name,"
-            " gdpr_email_digest as email_digest_stored from public.person) as p order by id",
-            user="postgres",
-        )
-
-
-@pytest.fixture(scope="module")
-def template(clone: Clone) -> Iterator[tuple[str, str]]:
-    """A database whose key of provider session encrypts 25 persons: its name and the key."""
-    with clone() as database:
-        migrate.init(database.dsn(INSTALLER))
-        if AS_SUPERUSER:
-            database.rows(
-                f"grant gdpr_admin, gdpr_dpo to {OWNER} with admin option", user="postgres"
-            )
-        (key,) = database.rows("select gdpr.create_key('session')")[0]
-        with psycopg.connect(database.dsn(), autocommit=True) as owner:
-            owner.execute(
-                "create table public.person (id integer primary key, email text, name text);"
-                "grant all on public.person to crm_app"
-            )
-            owner.execute("select gdpr.unlock(%s)", [key])
-            apply(owner, POLICY)
-        with psycopg.connect(database.dsn("crm_app"), autocommit=True) as app:
-            app.execute("select gdpr.unlock(%s)", [key])
-            app.execute(
-                "insert into gdpr_clear.person select n, n || '@example.com', 'Name ' || n"
-                " from generate_series(1, %s) as n",
-                [PEOPLE],
-            )
-        yield database.name, key
-
-
-@pytest.fixture
-def house(clone: Clone, template: tuple[str, str]) -> Iterator[House]:
-    """A copy of the template, for one test."""
-    with clone(template[0]) as database:
-        yield House(database, template[1])
-
-
-READ = "select count(*) from gdpr_clear.person where name = 'Name ' || id"
-
-
-def states(db: Database) -> list[tuple[object, ...]]:
-    """State and number of data keys of each key-encryption key."""
-    return db.rows("select state, data_keys from gdpr.key_status order by id")
-
-
-# ---------------------------------------------------------------- another key
-
-
-def test_the_key_is_replaced_while_applications_work(house: House) -> None:
-    db = house.db
-    app, admin = house.login(), house.login(user=OWNER)
-    before = house.ciphertext()
-    (new,) = admin.execute("select gdpr.rotate_key()").fetchone() or ("",)
-    assert new != house.key
-    assert states(db) == [("retired", PEOPLE), ("taking over", 0)]
-    with refused("PR413", "rotation_state"):
-        admin.execute("select gdpr.rotate_key()")
-
-    # who holds the old key works on, also in new sessions; who holds the new one works already
-    for session in (app, house.login(), house.login(new)):
-        assert session.execute(READ.encode()).fetchall() == [(PEOPLE,)]
-        found = session.execute(
-            "select id from gdpr_clear.person where email_digest ="
-            " gdpr.digest('email', '7@EXAMPLE.com')"
-        )
-        assert found.fetchall() == [(7,)]
-    app.execute("insert into gdpr_clear.person values (100, 'new@example.com', 'Name 100')")
-    assert states(db) == [("retired", PEOPLE), ("taking over", 1)]
-
-    # a batch, a session that dies, another one that goes on with the new key
-    assert admin.execute("select gdpr.rewrap_keys(10)").fetchall() == [(10,)]
-    assert states(db) == [("retired", PEOPLE - 10), ("taking over", 11)]
-    assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
-    app.execute("update gdpr_clear.person set name = 'Name ' || id where id in (1, 20)")
-    killed = house.login(user=OWNER)
-    killed.autocommit = False
-    killed.execute("select gdpr.rewrap_keys(10)")
-    killed.close()
-    admin = house.login(new, user=OWNER)
-    with refused("PR413", "rotation_state"):
-        admin.execute("select gdpr.finish_rotation()")
-    while admin.execute("select gdpr.rewrap_keys(10)").fetchall() != [(0,)]:
-        assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
-    assert states(db) == [("retired", 0), ("taking over", PEOPLE + 1)]
-    admin.execute("select gdpr.finish_rotation()")
-    assert states(db) == [("retired", 0), ("in force", PEOPLE + 1)]
-
-    # the old key opens nothing any more, nor does what the new one left in a session change
-    with refused("PR402", "key_locked"):
-        app.execute(READ.encode())
-    with refused("PR403", "key_wrong"):
-        house.login()
-    after = house.login(new)
-    assert after.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
-    # the data was not written: the keys were
-    untouched = [row for row in house.ciphertext() if row[0] not in (1, 20, 100)]
-    assert untouched == [row for row in before if row[0] not in (1, 20)]
-    for (leftover,) in db.rows(
-        "select to_jsonb(k) - array['id', 'provider', 'check_value', 'created_at', 'created_xid',"
-        " 'retired_at', 'rewrapped_to'] from gdpr_internal.key_encryption_key k where retired_at"
-        " is not null",
-        user="postgres",
-    ):
-        assert set(leftover.values()) == {None}
-
-
-def test_a_rotation_waits_for_writers_that_began_before(house: House) -> None:
-    admin, writer = house.login(user=OWNER), house.login()
-    writer.autocommit = False
-    writer.execute("insert into gdpr_clear.person values (200, 'slow@example.com', 'Name 200')")
-    admin.execute("select gdpr.rotate_key()")
-    while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
-        pass
-    with refused("PR413", "rotation_state"):
-        admin.execute("select gdpr.finish_rotation()")
-    writer.commit()
-    # the person came with the old key, below the place that the batches had reached
-    with refused("PR413", "rotation_state"):
-        admin.execute("select gdpr.finish_rotation()")
-    assert admin.execute("select gdpr.rewrap_keys()").fetchall() == [(1,)]
-    admin.execute("select gdpr.finish_rotation()")
-    assert states(house.db) == [("retired", 0), ("in force", PEOPLE + 1)]
-
-
-def test_keys_of_notices_and_registrations_come_along(house: House) -> None:
-    admin = house.login(user=OWNER)
-    (old,) = house.db.rows(
-        "select encode(gdpr_internal.derive_key(%s), 'hex')", [house.key], user="postgres"
-    )[0]
-    wrap = "gdpr_internal.wrap_key(decode(%s, 'hex'), gdpr_internal.gen_random_bytes(16), {}, %s)"
-    secret = bytes(range(64))
-    with psycopg.connect(house.db.dsn("postgres"), autocommit=True) as superuser:
-        superuser.execute("set session_replication_role = replica")
-        for table, context in (
-            ("notice_key", "'notice'::bytea || int8send(5)"),
-            ("registration_key", "int8send(-5)"),
-        ):
-            superuser.execute(
-                f"insert into gdpr_internal.{table} values (5, {wrap.format(context)})".encode(),
-                [old, secret],
-            )
-        (new,) = admin.execute("select gdpr.rotate_key()").fetchone() or ("",)
-        while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
-            pass
-        admin.execute("select gdpr.finish_rotation()")
-        for table, context in (
-            ("notice_key", "'notice'::bytea || int8send(5)"),
-            ("registration_key", "int8send(-5)"),
-        ):
-            assert superuser.execute(
-                f"select gdpr_internal.unwrap_key(gdpr_internal.derive_key(%s), {context}, wrapped)"
-                f" from gdpr_internal.{table}".encode(),
-                [new],
-            ).fetchall() == [(secret,)]
-
-
-def test_a_key_of_development_becomes_one_of_production(house: House) -> None:
-    admin = house.login(user=OWNER)
-    admin.execute("select gdpr.rotate_key('table')")
-    reader = house.db.connect("crm_app")
-    for _ in range(2):
-        assert reader.execute(READ.encode()).fetchall() == [(PEOPLE,)]
-        while admin.execute("select gdpr.rewrap_keys(7)").fetchall() != [(0,)]:
-            assert reader.execute(READ.encode()).fetchall() == [(PEOPLE,)]
-    admin.execute("select gdpr.finish_rotation()")
-    assert reader.execute(READ.encode()).fetchall() == [(PEOPLE,)]
-    mine = "0123456789abcdef" * 4
-    assert admin.execute("select gdpr.rotate_key('session', null, %s)", [mine]).fetchall() == [
-        (None,)
-    ]
-    with refused("PR402", "key_locked"):
-        reader.execute(READ.encode())
-    admin.execute("select gdpr.unlock(%s)", [mine])
-    while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
-        pass
-    admin.execute("select gdpr.finish_rotation()")
-    assert house.login(mine).execute(READ.encode()).fetchall() == [(PEOPLE,)]
-
-
-def test_who_may_not_rotate(house: House) -> None:
-    for user in ("crm_app", "metabase", "dpo_login", "auditor_login"):
-        for call in ("rotate_key()", "rewrap_keys()", "finish_rotation()", "lock_keys()"):
-            with refused("42501"):
-                house.db.rows(f"select gdpr.{call}", user=user)
-    admin = house.login(user=OWNER)
-    for call in ("rewrap_keys()", "finish_rotation()"):
-        with refused("PR413", "rotation_state"):
-            admin.execute(f"select gdpr.{call}".encode())
-    for given in ("short", house.key, house.key.upper()):
-        with refused("PR004", "invalid_argument"):
-            admin.execute("select gdpr.rotate_key('session', null, %s)", [given])
-    with refused("PR402", "key_locked"):
-        house.db.rows("select gdpr.rotate_key()")
-
+from tests.capabilities.crm import refused
+from tests.capabilities.houses import PEOPLE, READ, House
+from tests.support import OWNER
 
 # ---------------------------------------------------------------- given by the session
 
@@ -311,6 +83,29 @@ def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
                 admin.execute(rotate.encode(), [wrong])
         assert admin.execute(rotate.encode(), [str(file)]).fetchall() == [(None,)]
         assert app.execute(READ.encode()).fetchall() == [(PEOPLE,)]
+        # lost, or another, before the rotation has ended: it cannot end, and who has the old key
+        # works on and can go back
+        for make, code in (
+            (lambda: file.write_text("ef" * 32), "PR403"),
+            (file.unlink, "PR412"),
+        ):
+            make()
+            while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
+                pass
+            for session, call in ((admin, "select gdpr.finish_rotation()"), (app, READ)):
+                with pytest.raises(psycopg.Error) as caught:
+                    session.execute(call.encode())
+                assert caught.value.sqlstate == code
+            assert house.login().execute(READ.encode()).fetchall() == [(PEOPLE,)]
+        admin.execute("select gdpr.abort_rotation()")
+        while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
+            pass
+        admin.execute("select gdpr.finish_rotation()")
+        assert house.login().execute(READ.encode()).fetchall() == [(PEOPLE,)]
+        with refused("PR402", "key_locked"):
+            app.execute(READ.encode())
+        file.write_text("ba" * 32)
+        assert admin.execute(rotate.encode(), [str(file)]).fetchall() == [(None,)]
         app.execute("insert into gdpr_clear.person values (300, 'f@example.com', 'Name 300')")
         while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
             pass
@@ -338,12 +133,28 @@ def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
                 (False,)
             ]
         assert house.ciphertext() == before
-        file.write_text("ab" * 32)
+        file.write_text("ba" * 32)
+        assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
+        # from one file to another, which is lost: the first opens the database still
+        admin.execute("reset gdpr.unlocked")
+        admin.execute(rotate.encode(), [str(another)])
+        another.unlink()
+        assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
+        with refused("PR412", "key_file"):
+            admin.execute("select gdpr.finish_rotation()")
+        admin.execute("select gdpr.abort_rotation()")
+        while admin.execute("select gdpr.rewrap_keys()").fetchall() != [(0,)]:
+            pass
+        file.rename(another)
+        with refused("PR412", "key_file"):
+            admin.execute("select gdpr.finish_rotation()")
+        another.rename(file)
+        admin.execute("select gdpr.finish_rotation()")
         assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
         # nobody but gdprdb's own functions reads files this way
         for user in ("crm_app", OWNER):
             with refused("42501"):
-                db.rows("select gdpr_internal.key_file('/etc/hostname')", user=user)
+                db.rows("select gdpr_internal.key_file('/etc/hostname', true)", user=user)
     finally:
         if len(granted) == 2:
             db.rows("revoke pg_read_server_files from gdpr_keyholder", user="postgres")

@@ -345,7 +345,7 @@ def test_batches_resume_where_they_stopped(people: Database) -> None:
         "select made_before, persons, renewed, remaining from gdpr.key_renewal"
     )
     assert started[1:] == (40, 15, 25)
-    with refused("PR414", "renewal_open"):
+    with refused("PR418", "renewal_open"):
         people.rows("select gdpr.renew_keys(15, now() - interval '1 day')")
     # who comes now has a new key already
     people.rows(

@@ -57,6 +57,11 @@ def test_codes_and_words(crm_database: Database) -> None:
         assert hint[0].isupper() or hint.startswith(("gdpr.", "consent ", "compliance ")), name
 
 
+def test_a_code_of_gdprdb_is_one_error(crm_database: Database) -> None:
+    own = [state for state, _, _ in codes(crm_database).values() if state.startswith("PR")]
+    assert sorted(own) == sorted(set(own))
+
+
 def test_every_error_is_provoked_by_a_test(crm_database: Database) -> None:
     missing = [
         name for name in codes(crm_database) if not re.search(rf"[\"'](gdpr_)?{name}[\"']", TESTS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gdprdb import migrate
+from gdprdb.cli import main
 from tests.capabilities.crm import apply, one_table
 from tests.support import INSTALLER, Database, Run
 
@@ -21,29 +24,126 @@ def key(run: Run, empty_db: Database, monkeypatch: pytest.MonkeyPatch) -> str:
     return created.out.strip()
 
 
+def standing(run: Run) -> list[str]:
+    """The states of the keys there are."""
+    return [row["state"] for row in run("keys", "status", "--format", "json").data]
+
+
 def test_a_key_is_replaced(run: Run, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = run("keys", "rotate")
     assert locked.code != 0
     assert "PR402" in locked.err
     monkeypatch.setenv("GDPRDB_KEY", key)
-    early = run("keys", "rotate", "--finish")
-    assert early.code != 0
-    assert "no rotation is going on" in early.err
+    for early in ("--finish", "--abort"):
+        refused = run("keys", "rotate", early)
+        assert refused.code != 0
+        assert "no rotation is going on" in refused.err
     rotated = run("keys", "rotate")
     new = rotated.out.strip()
     assert rotated.code == 0, rotated.err
     assert len(new) == 64
     assert new != key
-    # called again it goes on, and shows no key a second time
-    again = run("keys", "rotate")
-    assert (again.code, again.out) == (0, "")
+    # called again, with either key, it goes on and shows the same key
+    for holding in (key, new):
+        monkeypatch.setenv("GDPRDB_KEY", holding)
+        again = run("keys", "rotate")
+        assert (again.code, again.out) == (0, rotated.out)
+    other = run("keys", "rotate", "--provider", "table")
+    assert other.code == 1
+    assert "a rotation to provider session is going on" in other.err
+    # who has not the new key does not make it the only one
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    refused = run("keys", "rotate", "--finish")
+    assert (refused.code, refused.out) == (4, "")
+    assert "PR417" in refused.err
+    assert standing(run) == ["retired", "taking over"]
     monkeypatch.setenv("GDPRDB_KEY", new)
     finished = run("keys", "rotate", "--finish")
-    assert finished.code == 0, finished.err
-    states = [row["state"] for row in run("keys", "status", "--format", "json").data]
-    assert states == ["retired", "in force"]
+    assert (finished.code, finished.out) == (0, ""), finished.err
+    assert standing(run) == ["retired", "in force"]
     monkeypatch.setenv("GDPRDB_KEY", key)
     assert "PR403" in run("keys", "status").err
+
+
+def test_a_rotation_is_given_up(run: Run, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    new = run("keys", "rotate").out.strip()
+    assert run("keys", "rotate", "--abort", "--finish").code == 2
+    monkeypatch.setenv("GDPRDB_KEY", new)
+    assert "PR417" in run("keys", "rotate", "--abort").err
+    monkeypatch.setenv("GDPRDB_KEY", key)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gdprdb.cli.keys._rewrap", killed)
+        assert run("keys", "rotate", "--abort").code != 0
+    assert standing(run) == ["taking back", "retired"]
+    # nothing of the new key is shown any more; called again, with or without the option, it goes on
+    monkeypatch.setenv("GDPRDB_KEY", new)
+    assert "PR417" in run("keys", "rotate", "--finish").err
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    done = run("keys", "rotate", "--abort")
+    assert (done.code, done.out) == (0, ""), done.err
+    assert "given up" in done.err
+    assert standing(run) == ["in force", "retired"]
+    monkeypatch.setenv("GDPRDB_KEY", new)
+    assert "PR403" in run("keys", "status").err
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    assert run("keys", "rotate").out.strip() not in (key, new)
+
+
+def into(target: Path | None, *arguments: str) -> int:
+    """The exit code of the command when standard output leads there; None: when it is closed."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdout", target.open("w") if target else None)
+        with pytest.raises(SystemExit) as end:
+            main(arguments, prog_name="gdprdb")
+    return int(end.value.code or 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_key_that_nobody_would_see_is_not_made(
+    run: Run, empty_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDPRDB_DSN", empty_db.dsn(INSTALLER))
+    migrate.init(empty_db.dsn(INSTALLER))
+    create = ("keys", "create", "--provider", "session")
+    lost = (Path("/dev/full"), Path("/dev/null"), None)
+    for target in lost:
+        assert into(target, *create) == 1
+        assert standing(run) == []
+    # the connection to the database is what the closed number then stands for
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m gdprdb keys create --provider session >&-', sys.executable],
+        capture_output=True,
+        check=False,
+    )
+    assert closed.returncode == 1
+    assert b"standard output is closed" in closed.stderr
+    assert standing(run) == []
+    old, new = tmp_path / "old.key", tmp_path / "new.key"
+    assert into(old, *create) == 0
+    monkeypatch.setenv("GDPRDB_KEY", old.read_text().strip())
+    for target in lost:
+        assert into(target, "keys", "rotate") == 1
+        assert standing(run) == ["in force"]
+    # the very same line twice leaves the very same key
+    assert into(new, "keys", "rotate") == 0
+    key = new.read_text().strip()
+    new.unlink()
+    assert into(new, "keys", "rotate") == 0
+    assert new.read_text().strip() == key
+    for target in lost:
+        assert into(target, "keys", "rotate") == 1
+        assert standing(run) == ["retired", "taking over"]
+    # a second key of a database is refused, and none printed that would not open it
+    assert into(old, *create) == 4
+    assert old.read_text() == ""
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    assert run("keys", "rotate", "--finish").code == 0
+    assert standing(run) == ["retired", "in force"]
 
 
 def test_a_copy_is_proved(run: Run, key: str, tmp_path: Path) -> None:

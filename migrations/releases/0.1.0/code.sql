@@ -72,7 +72,8 @@ values
   ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
-  ('renewal_open', 'PR414', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
+  ('key_not_shown', 'PR417', 'this session was not given the key that would be the only one', 'Give it with gdpr.unlock(), to prove that somebody has it. Until then gdpr.show_new_key() shows a new key again, and gdpr.abort_rotation() goes back to the key before.', 'Art. 32'),
+  ('renewal_open', 'PR418', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
   ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
@@ -13470,7 +13471,7 @@ end;
 comment on function gdpr_internal.open_ticket(bytea) is
   'The key-encryption key that gdpr.unlock() left in this session, sealed by the ticket key; null when there is none, or it is another session''s or transaction''s.';
 
-create or replace function gdpr_internal.key_file(p_location text)
+create or replace function gdpr_internal.key_file(p_location text, p_required boolean)
 returns text
 language plpgsql
 stable
@@ -13482,7 +13483,11 @@ as $function$
 declare
   v_key text;
 begin
-  if not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
+  if not p_required and not (
+    has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') and pg_has_role('pg_read_server_files', 'usage')
+  ) then
+    return null;
+  elsif not has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'execute') then
     perform gdpr_internal.refuse('key_file',
       'gdpr_keyholder may not read files of the server. As a superuser: grant execute on function pg_read_file(text, bigint, bigint, boolean) to gdpr_keyholder');
   elsif not pg_has_role('pg_read_server_files', 'usage') then
@@ -13494,7 +13499,11 @@ begin
     ));
   end if;
   v_key := rtrim(pg_read_file(p_location, 0, 128, true), E'\r\n');
-  if v_key is null then
+  if not p_required and v_key !~ '^[0-9a-f]{64}$' then
+    return null;
+  elsif not p_required then
+    return v_key;
+  elsif v_key is null then
     perform gdpr_internal.refuse('key_file', 'there is no such file on this server');
   elsif v_key !~ '^[0-9a-f]{64}$' then
     perform gdpr_internal.refuse('key_file', 'the file does not hold a key: 64 hexadecimal digits, as openssl rand -hex 32 gives them');
@@ -13502,8 +13511,8 @@ begin
   return v_key;
 end
 $function$;
-comment on function gdpr_internal.key_file(text) is
-  'The key in a file of the server; the one function that reads files. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
+comment on function gdpr_internal.key_file(text, boolean) is
+  'The key in a file of the server; the one function that reads files. Null instead of an error unless p_required. Error: PR412, which names what is missing and the statement that gives it, never what the file holds.';
 
 create or replace function gdpr_internal.key_check(p_kek bytea)
 returns bytea
@@ -13517,6 +13526,34 @@ begin atomic
 end;
 comment on function gdpr_internal.key_check(bytea) is 'What is kept to tell a key-encryption key from a wrong one.';
 
+create or replace function gdpr_internal.held_key(p_key gdpr_internal.key_encryption_key, p_ticket_key bytea, p_required boolean)
+returns bytea
+language plpgsql
+stable
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_kek bytea;
+begin
+  v_kek := case p_key.provider
+    when 'table' then substr(p_key.material, 1, 64)
+    when 'file' then gdpr_internal.derive_key(gdpr_internal.key_file(p_key.location, p_required))
+    else gdpr_internal.open_ticket(p_ticket_key)
+  end;
+  if gdpr_internal.key_check(v_kek) = p_key.check_value then
+    return v_kek;
+  elsif p_required then
+    perform gdpr_internal.refuse(case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end);
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.held_key(gdpr_internal.key_encryption_key, bytea, boolean) is
+  'The 64 bytes of this very key from where it is kept: the table, its file, or the session. Unless they are there: null, or with p_required an error. Errors: PR403, PR412, PR417.';
+
 create or replace function gdpr_internal.given_key(p_ticket_key bytea)
 returns bytea
 language plpgsql
@@ -13528,30 +13565,29 @@ set debug_print_plan = off
 as $function$
 declare
   v_key gdpr_internal.key_encryption_key;
+  v_before gdpr_internal.key_encryption_key;
   v_kek bytea;
 begin
   select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.ticket_key = p_ticket_key;
-  if v_key.provider = 'file' then
-    v_kek := gdpr_internal.derive_key(gdpr_internal.key_file(v_key.location));
-    if gdpr_internal.key_check(v_kek) <> v_key.check_value then
-      perform gdpr_internal.refuse('key_wrong');
-    end if;
-  else
-    v_kek := gdpr_internal.open_ticket(p_ticket_key);
-  end if;
-  if gdpr_internal.key_check(v_kek) = v_key.check_value then
+  v_kek := gdpr_internal.held_key(v_key, p_ticket_key, v_key.provider = 'file' and v_key.replaces is null);
+  if v_kek is not null then
     return v_kek || coalesce(gdpr_internal.unwrap_key(v_kek, 'predecessor'::bytea, v_key.predecessor), '');
-  elsif v_key.replaces is not null and exists (
-    select from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces and k.check_value = gdpr_internal.key_check(v_kek)
-  ) then
-    -- this session was given the key before: it works on until the rotation ends
-    return gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor) || v_kek;
+  elsif v_key.replaces is not null then
+    -- who has the key before works on until the rotation ends
+    select * into v_before from gdpr_internal.key_encryption_key as k where k.id = v_key.replaces;
+    v_kek := gdpr_internal.held_key(v_before, p_ticket_key, false);
+    if v_kek is not null then
+      return substr(gdpr_internal.unwrap_key(v_kek, 'successor'::bytea, v_key.successor), 1, 64) || v_kek;
+    elsif v_key.provider = 'file' then
+      -- says what is wrong with it
+      perform gdpr_internal.held_key(v_key, p_ticket_key, true);
+    end if;
   end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.given_key(bytea) is
-  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes: the new key and the old. Errors: PR403, PR412.';
+  'The key-encryption key that a file or the session holds, for whoever knows the ticket key. Null when it is locked. While a rotation lasts 128 bytes, the new key and the old, and either is enough, wherever it is kept. Errors: PR403, PR412.';
 
 create or replace function gdpr_internal.given_keys(p_ticket_key bytea)
 returns bytea[]
@@ -13571,7 +13607,10 @@ begin
   return case
     when v_kek is null then null
     when v_key.replaces is null then array_fill(substr(v_kek, 1, 32), array[1], array[v_key.id::integer])
-    else array_fill(substr(v_kek, 65, 32), array[v_key.id - v_key.replaces], array[v_key.replaces::integer]) || substr(v_kek, 1, 32)
+    else array_fill(
+      substr(v_kek, case when v_key.replaces < v_key.id then 65 else 1 end, 32),
+      array[abs(v_key.id - v_key.replaces)::integer], array[least(v_key.id, v_key.replaces)::integer]
+    ) || substr(v_kek, case when v_key.replaces < v_key.id then 1 else 65 end, 32)
   end;
 end
 $function$;
@@ -13664,13 +13703,13 @@ begin
   elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
     perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
   end if;
-  return case when p_provider = 'file' then gdpr_internal.key_file(p_location) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
+  return case when p_provider = 'file' then gdpr_internal.key_file(p_location, true) else coalesce(p_given, encode(gdpr_internal.gen_random_bytes(32), 'hex')) end;
 end
 $function$;
 comment on function gdpr_internal.new_key(text, text, text) is
   'The text of a key to be: random, given by the caller (provider session), or what the file at p_location holds. Errors: PR004, PR412.';
 
-create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null)
+create or replace function gdpr.create_key(p_provider text default 'table', p_location text default null, p_key text default null)
 returns text
 language plpgsql
 volatile
@@ -13690,7 +13729,7 @@ begin
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
-  v_key := gdpr_internal.new_key(p_provider, p_location);
+  v_key := gdpr_internal.new_key(p_provider, p_location, p_key);
   v_kek := gdpr_internal.derive_key(v_key);
   insert into gdpr_internal.key_encryption_key (provider, material, location, check_value, digest_key, audit_key, ticket_key)
   values (
@@ -13703,11 +13742,11 @@ begin
     gdpr_internal.gen_random_bytes(64)
   );
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('created', p_provider));
-  return case p_provider when 'session' then v_key end;
+  return case when p_provider = 'session' and p_key is null then v_key end;
 end
 $function$;
-comment on function gdpr.create_key(text, text) is
-  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored; each session gives it with gdpr.unlock(). Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
+comment on function gdpr.create_key(text, text, text) is
+  'Creates the key-encryption key. provider table: kept in the database, for development. provider file: 64 hexadecimal digits in a file of the server at p_location, which is there already. provider session: returned once (64 hexadecimal digits) and never stored, or p_key, which the caller keeps already (sent as a bind parameter); each session gives it with gdpr.unlock(). Keep what is returned before you commit. Errors: PR004 there is a key already, or persons whose key has to be restored; PR412 the file, or the right to read it, is missing. Art. 32(1)(a).';
 
 create or replace function gdpr.unlock(p_key text, p_transaction boolean default false)
 returns void
@@ -13810,9 +13849,14 @@ immutable
 parallel unsafe
 security invoker
 begin atomic
-  select case when p_key.retired_at is not null then 'retired' when p_key.replaces is not null then 'taking over' else 'in force' end;
+  select case
+    when p_key.retired_at is not null then 'retired'
+    when p_key.replaces > p_key.id then 'taking back'
+    when p_key.replaces is not null then 'taking over'
+    else 'in force'
+  end;
 end;
-comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts) or retired.';
+comment on function gdpr_internal.key_state(gdpr_internal.key_encryption_key) is 'in force, taking over (a rotation lasts), taking back (a rotation was given up, and lasts) or retired.';
 
 create or replace view gdpr.key_status as
 select
@@ -13832,7 +13876,7 @@ cross join lateral (
   from gdpr_internal.subject_key as s
   where s.kek_id = k.id
 ) as s;
-comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
+comment on view gdpr.key_status is 'Key-encryption keys: provider, age, whether it is at hand in this session, how many data keys it wraps, state (in force, taking over while a rotation lasts, taking back after it was given up, retired), when it was retired; of the data keys, when the oldest one in force was made, and how many persons have one that replaced another. No key material.';
 
 create or replace function gdpr_internal.reveal(p_value text, p_role name, p_claim text)
 returns text
@@ -14018,7 +14062,8 @@ comment on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) is
 -- 40_protection/32_rotation.sql
 -- [code] Another key-encryption key: data keys are wrapped anew in batches, while applications work on.
 -- GDPR Art. 32(1)(a), 32(1)(d). Called by: gdpr_admin, gdprdb keys rotate. Between rotate_key() and finish_rotation() both keys open
--- the database: sessions that hold the old one reach the new one through it. New persons get the new key at once.
+-- the database: who holds the old one reaches the new one through it. New persons get the new key at once. What nobody can show never
+-- becomes the only key; abort_rotation() turns a rotation round, which then ends like any other.
 
 set local role gdpr_keyholder;
 
@@ -14052,7 +14097,7 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'the new key has been used before');
   end if;
   update gdpr_internal.key_encryption_key as k
-  set retired_at = statement_timestamp(), material = null, digest_key = null, audit_key = null, ticket_key = null
+  set retired_at = statement_timestamp(), digest_key = null, audit_key = null, ticket_key = null
   where k.id = v_old.id;
   insert into gdpr_internal.key_encryption_key (
     provider, material, location, check_value, digest_key, audit_key, ticket_key, replaces, predecessor, successor
@@ -14067,14 +14112,17 @@ begin
     v_old.ticket_key,
     v_old.id,
     gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'predecessor'::bytea, v_keys.kek),
-    gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea, v_kek)
+    gdpr_internal.wrap_key(
+      v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea,
+      v_kek || case when v_provider = 'session' then decode(v_key, 'hex') else '' end
+    )
   );
   perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('rotating_to', v_provider));
   return case when v_provider = 'session' and p_key is null then v_key end;
 end
 $function$;
 comment on function gdpr.rotate_key(text, text, text) is
-  'Begins to replace the key-encryption key. p_provider: as it is now by default; file takes the new key from p_location; session returns the new key once, or takes p_key (64 hexadecimal digits, sent as a bind parameter). From now on persons get the new key; gdpr.rewrap_keys() brings the others over, gdpr.finish_rotation() ends it. Data is not encrypted anew. Errors: PR402 the old key is locked, PR413 a rotation is going on, PR004, PR412. Art. 32(1)(a).';
+  'Begins to replace the key-encryption key. p_provider: as it is now by default; file takes the new key from p_location; session returns the new key, or takes p_key (64 hexadecimal digits, sent as a bind parameter). From now on persons get the new key; gdpr.rewrap_keys() brings the others over, gdpr.finish_rotation() ends it. Until then either key opens the database, gdpr.show_new_key() shows a new one of provider session again, and gdpr.abort_rotation() gives up. Data is not encrypted anew. Errors: PR402 the old key is locked, PR413 a rotation is going on, PR004, PR412. Art. 32(1)(a).';
 
 create or replace function gdpr_internal.rewrap_lesser_keys(p_kek bytea, p_limit integer)
 returns bigint
@@ -14134,6 +14182,22 @@ begin atomic
 end;
 comment on function gdpr_internal.is_wrapped_by(bytea, bytea, bytea) is 'Whether the first 64 bytes of p_kek wrapped this key.';
 
+create or replace function gdpr_internal.transactions_here()
+returns text[]
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  -- by number of an assigned transaction one would miss who has only read so far: at REPEATABLE READ he goes on with the key he saw
+  select coalesce(array_agg(l.virtualxid), '{}')
+  from pg_locks as l
+  join pg_stat_activity as a on a.pid = l.pid
+  where l.locktype = 'virtualxid' and l.pid <> pg_backend_pid()
+    and a.datid = (select d.oid from pg_database as d where d.datname = current_database()) and a.usesysid is not null;
+end;
+comment on function gdpr_internal.transactions_here() is 'The transactions of other sessions in this database, by their virtual number.';
+
 create or replace function gdpr.rewrap_keys(p_limit integer default 10000)
 returns bigint
 language plpgsql
@@ -14153,14 +14217,18 @@ begin
     perform gdpr_internal.refuse('invalid_argument', 'the limit is a positive number');
   end if;
   -- a second caller waits and goes on where the first one came to
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   select k.rewrapped_to into v_from
   from gdpr_internal.key_encryption_key as k
-  where k.retired_at is null and k.replaces is not null
-  for update;
+  where k.retired_at is null and k.replaces is not null;
   if v_from is null then
     perform gdpr_internal.refuse('rotation_state', 'none is going on');
   end if;
   v_keys := gdpr_internal.keyring();
+  -- not in the transaction that began it: others may still begin without it
+  update gdpr_internal.key_encryption_key as k
+  set waits_for = gdpr_internal.transactions_here()
+  where k.id = v_keys.kek_id and k.waits_for is null and k.created_xid <> pg_current_xact_id();
   select max(b.subject_id) into v_to
   from (
     select s.subject_id from gdpr_internal.subject_key as s where s.subject_id > v_from order by s.subject_id limit p_limit
@@ -14206,6 +14274,33 @@ $function$;
 comment on function gdpr.rewrap_keys(integer) is
   'Wraps up to p_limit data keys by the new key-encryption key; call it, each time in a transaction of its own, until it returns 0. Writers do not wait for it longer than for one batch, and only on the persons in it. Resumes by itself. Errors: PR413 no rotation is going on, PR402, PR404 a wrapped key is damaged. Art. 32(1)(a).';
 
+create or replace function gdpr.show_new_key()
+returns text
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_text bytea;
+begin
+  select * into v_key
+  from gdpr_internal.key_encryption_key as k
+  where k.retired_at is null and k.replaces < k.id and k.provider = 'session';
+  if v_key.id is null then
+    perform gdpr_internal.refuse('rotation_state', 'no rotation to a key of provider session is going on');
+  end if;
+  v_text := substr(gdpr_internal.unwrap_key(substr((gdpr_internal.keyring()).kek, 65), 'successor'::bytea, v_key.successor), 65);
+  perform gdpr_internal.audit_event('KEY', null, '{"shown": true}');
+  return encode(v_text, 'hex');
+end
+$function$;
+comment on function gdpr.show_new_key() is
+  'The new key of provider session again, while the rotation to it lasts, for a session that was given it or the key before: who lost the answer of gdpr.rotate_key(). Is recorded. Errors: PR413 no such rotation is going on, PR402. Art. 32(1)(b).';
+
 create or replace function gdpr.finish_rotation()
 returns void
 language plpgsql
@@ -14217,34 +14312,91 @@ set debug_print_plan = off
 as $function$
 declare
   v_key gdpr_internal.key_encryption_key;
-  v_keys gdpr_internal.keyring;
+  v_kek bytea;
 begin
-  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.replaces is not null for update;
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.replaces is not null;
   if v_key.id is null then
     perform gdpr_internal.refuse('rotation_state', 'none is going on');
-  elsif v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()) then
-    -- they may still write a person with the old key
-    perform gdpr_internal.refuse('rotation_state', 'transactions that are older than the rotation are still going on: wait for their end');
   end if;
-  v_keys := gdpr_internal.keyring();
-  if exists (select from gdpr_internal.subject_key as s where s.kek_id <> v_key.id)
+  -- not by way of the other key: nobody may have this one
+  v_kek := gdpr_internal.held_key(v_key, v_key.ticket_key, true);
+  if v_key.waits_for is null then
+    perform gdpr_internal.refuse('rotation_state', 'gdpr.rewrap_keys() has not been called since the transaction that began it');
+  elsif v_key.waits_for && gdpr_internal.transactions_here()
+    -- prepared ones have no session
+    or (v_key.created_xid >= pg_snapshot_xmin(pg_current_snapshot()) and v_key.created_xid < pg_snapshot_xmax(pg_current_snapshot()))
+  then
+    -- they may still write a person with the other key
+    perform gdpr_internal.refuse('rotation_state', 'transactions that are older than the rotation are still going on: wait for their end');
+  elsif exists (select from gdpr_internal.subject_key as s where s.kek_id <> v_key.id)
     or exists (
-      select from gdpr_internal.registration_key as r where not gdpr_internal.is_wrapped_by(v_keys.kek, int8send(-r.registration_id), r.wrapped)
+      select from gdpr_internal.registration_key as r where not gdpr_internal.is_wrapped_by(v_kek, int8send(-r.registration_id), r.wrapped)
     )
     or exists (
-      select from gdpr_internal.notice_key as n where not gdpr_internal.is_wrapped_by(v_keys.kek, 'notice'::bytea || int8send(n.notice_id), n.wrapped)
+      select from gdpr_internal.notice_key as n where not gdpr_internal.is_wrapped_by(v_kek, 'notice'::bytea || int8send(n.notice_id), n.wrapped)
     )
   then
-    perform gdpr_internal.refuse('rotation_state', 'data keys are still wrapped by the old key: gdpr.rewrap_keys()');
+    perform gdpr_internal.refuse('rotation_state', 'data keys are still wrapped by the other key: gdpr.rewrap_keys()');
   end if;
   update gdpr_internal.key_encryption_key as k
-  set replaces = null, predecessor = null, successor = null, material = substr(k.material, 1, 64)
+  set replaces = null, predecessor = null, successor = null, waits_for = null, material = substr(k.material, 1, 64)
   where k.id = v_key.id;
-  perform gdpr_internal.audit_event('KEY', null, '{"rotated": true}');
+  update gdpr_internal.key_encryption_key as k set material = null where k.id = v_key.replaces;
+  perform gdpr_internal.audit_event('KEY', null, jsonb_build_object(case when v_key.replaces < v_key.id then 'rotated' else 'rotated_back' end, true));
 end
 $function$;
 comment on function gdpr.finish_rotation() is
-  'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. Errors: PR413 data keys are still wrapped by the old key, or older transactions are going on, or there is no rotation; PR402. Art. 32(1)(a).';
+  'Ends a rotation: from now on the old key opens nothing; sessions that hold it are locked. The caller''s session has to hold the new key itself (provider file: the server reads it from its file), or nobody might. After gdpr.abort_rotation() it is the other way round. Errors: PR417 the session was not given the key that takes over, PR412 and PR403 its file is missing or another; PR413 data keys are still wrapped by the other key, or older transactions are going on, or there is no rotation. Art. 32(1)(a).';
+
+create or replace function gdpr.abort_rotation()
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_new gdpr_internal.key_encryption_key;
+  v_old gdpr_internal.key_encryption_key;
+  v_keys gdpr_internal.keyring;
+  v_kek bytea;
+begin
+  lock table gdpr_internal.key_encryption_key in share row exclusive mode;
+  select * into v_new from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.replaces is not null;
+  if v_new.id is null then
+    perform gdpr_internal.refuse('rotation_state', 'none is going on');
+  elsif v_new.replaces > v_new.id then
+    -- called again
+    return;
+  end if;
+  select * into v_old from gdpr_internal.key_encryption_key as k where k.id = v_new.replaces;
+  v_kek := gdpr_internal.held_key(v_old, v_new.ticket_key, true);
+  v_keys := gdpr_internal.keyring();
+  update gdpr_internal.key_encryption_key as k
+  set retired_at = statement_timestamp(), material = substr(k.material, 1, 64), digest_key = null, audit_key = null, ticket_key = null,
+    replaces = null, predecessor = null, successor = null, waits_for = null
+  where k.id = v_new.id;
+  update gdpr_internal.key_encryption_key as k
+  set retired_at = null,
+    material = case when v_old.provider = 'table' then v_kek || substr(v_keys.kek, 1, 64) end,
+    digest_key = gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'digest'::bytea, v_keys.digest_key),
+    audit_key = v_new.audit_key,
+    ticket_key = v_new.ticket_key,
+    replaces = v_new.id,
+    predecessor = gdpr_internal.wrap_key(v_kek, gdpr_internal.gen_random_bytes(16), 'predecessor'::bytea, substr(v_keys.kek, 1, 64)),
+    successor = gdpr_internal.wrap_key(v_keys.kek, gdpr_internal.gen_random_bytes(16), 'successor'::bytea, v_kek),
+    rewrapped_to = 0,
+    waits_for = null,
+    created_xid = pg_current_xact_id()
+  where k.id = v_old.id;
+  perform gdpr_internal.audit_event('KEY', null, jsonb_build_object('rotating_back_to', v_old.provider));
+end
+$function$;
+comment on function gdpr.abort_rotation() is
+  'Gives up a rotation that has not ended, because the new key was lost, or is not wanted: from now on persons get the old key again; gdpr.rewrap_keys() brings back those who had come over, gdpr.finish_rotation() ends it, and the new key opens nothing any more. Until then either key opens the database. The caller''s session has to hold the old key itself. Called again it changes nothing. Errors: PR413 no rotation is going on, PR417 the session was not given the old key, PR412 and PR403 its file is missing or another. Art. 32(1)(b).';
 
 -- 40_protection/34_renewal.sql
 -- [code] A new data key for persons: everything under the old one is encrypted anew, while applications work on.
@@ -14654,7 +14806,7 @@ begin
 end
 $function$;
 comment on function gdpr.renew_keys(integer, timestamptz) is
-  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR414 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
+  'Gives up to p_limit persons a new data key, each as gdpr.renew_key() does; call it, each time in a transaction of its own, until it returns 0. p_made_before: whose key is older than that (without it: all that there are at the first call). What the first call began, later ones go on with, whoever calls them and after whatever crash; gdpr.key_renewal shows how far it is. Persons of whom somebody is writing at this moment come last; where one cannot be renewed, a warning says so and the renewal stays open. Errors: PR418 another renewal is going on, PR402, PR004, PR005 not at READ COMMITTED. Art. 32(1)(a).';
 
 create or replace view gdpr.key_renewal as
 select
@@ -32538,10 +32690,10 @@ begin atomic
   select 'warning', 'key', 'key-encryption key', 'the key lies in the database, beside what it encrypts',
     'For production create the key with provider session or file and keep it elsewhere; gdpr.rotate_key() changes a key that is in use.'
   from gdpr_internal.key_encryption_key as k
-  where k.provider = 'table'
+  where k.provider = 'table' and k.retired_at is null
   union all
   select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
-    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it.'
+    'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it, --abort gives it up.'
   from gdpr_internal.key_encryption_key as k
   where k.replaces is not null
   union all
@@ -33177,7 +33329,8 @@ grant execute on function
   gdpr_policy.note_read(smallint, boolean), gdpr_policy.count_read(regclass) to public;
 grant execute on function gdpr_policy.decrypt_for_unprotect(bigint, integer, text) to gdpr_admin;
 grant execute on function
-  gdpr.create_key(text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(), gdpr.lock_keys(),
+  gdpr.create_key(text, text, text), gdpr.rotate_key(text, text, text), gdpr.rewrap_keys(integer), gdpr.finish_rotation(),
+  gdpr.show_new_key(), gdpr.abort_rotation(), gdpr.lock_keys(),
   gdpr.renew_key(bigint), gdpr.renew_keys(integer, timestamptz) to gdpr_admin;
 grant execute on function gdpr.check_key(text, integer) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- whoever keeps the copy
 grant execute on function gdpr_internal.is_unlocked(), gdpr_internal.key_state(gdpr_internal.key_encryption_key) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by gdpr.key_status

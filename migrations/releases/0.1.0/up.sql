@@ -841,17 +841,18 @@ create table gdpr_internal.key_encryption_key (
   predecessor bytea,
   successor bytea,
   rewrapped_to bigint not null default 0,
+  waits_for text[],
   created_xid xid8 not null default pg_current_xact_id(),
   created_at timestamptz not null default statement_timestamp(),
   retired_at timestamptz,
-  check ((provider = 'table' and retired_at is null) = (material is not null)),
+  check (case when provider <> 'table' then material is null else retired_at is not null or material is not null end),
   check ((provider = 'file') = (location is not null)),
   check (retired_at is not null or num_nulls(digest_key, audit_key, ticket_key) = 0),
   check (num_nulls(replaces, predecessor, successor) in (0, 3))
 );
 create unique index key_encryption_key_in_force on gdpr_internal.key_encryption_key ((true)) where retired_at is null;
 comment on table gdpr_internal.key_encryption_key is
-  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(); file: the server reads it from location. While a rotation lasts, replaces names the key before: predecessor is that key wrapped by this one, successor this key wrapped by that one, material both, rewrapped_to the last person whose data key was re-wrapped. A retired key keeps its check value only. digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
+  'The key-encryption key: 32 bytes AES-256, 32 bytes HMAC-SHA-256; the one in force is not retired. provider table (development): material stands here; session: only a check value, the client gives the key with gdpr.unlock(); file: the server reads it from location. While a rotation lasts, replaces names the key before: predecessor is that key wrapped by this one, successor this key wrapped by that one (of provider session the 32 bytes of its text behind it), material both, rewrapped_to the last person whose data key was re-wrapped; a key before it that is of provider table keeps its material so long. A rotation that was given up runs back: then replaces names a younger key. created_xid: the transaction by which the key came in force; waits_for: those that were going on when it had, and may write with the other key. A retired key keeps its check value only. digest_key: the key of identifier digests, wrapped by this key. audit_key: keys the digests in audit records. ticket_key: seals the unlocked key into a session.';
 
 create table gdpr_internal.subject_key (
   subject_id bigint primary key,
