@@ -159,7 +159,7 @@ create or replace function gdpr_internal.value_or_null(p_key bytea, p_subject bi
 returns text
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -303,7 +303,7 @@ create or replace function gdpr_internal.broken_columns(p_subject bigint, p_colu
 returns table (column_id integer, error text)
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off

@@ -253,7 +253,7 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
-      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null then\n'
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null and new.gdpr_subject_id is not null then\n'
       '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
       '  if %s then\n%s  end if;\n',
       gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')

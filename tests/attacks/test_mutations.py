@@ -191,7 +191,7 @@ def test_a_thousand_mutations(bent: Database) -> None:
     cells = bent.rows("select id, secret, other from public.bent order by id", user="postgres")
     made = mutations(cells, elsewhere)
     whole = {elsewhere, *(value for _, *values in cells for value in values)}
-    assert "" in made.values() and "gdpr1" in made.values()
+    assert {"", "gdpr1"} < set(made.values())
     assert len(made) > 0.98 * MUTATIONS
     plant(bent, made)
     try:
