@@ -6192,7 +6192,13 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   if p_state = 'begun' then
-    insert into gdpr_internal.enabling (table_id, state) values (v_id, p_state);
+    -- one that was registered just now: in a table that is protected, plaintext must not become what is not yet encrypted
+    insert into gdpr_internal.enabling (table_id, state)
+    select t.id, p_state from gdpr_internal.protected_table as t
+    where t.id = v_id and t.fingerprint is null and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id);
+    if not found then
+      perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+    end if;
   else
     update gdpr_internal.enabling as e
     set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
@@ -12780,7 +12786,7 @@ create or replace function gdpr_internal.value_or_null(p_key bytea, p_subject bi
 returns text
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -12924,7 +12930,7 @@ create or replace function gdpr_internal.broken_columns(p_subject bigint, p_colu
 returns table (column_id integer, error text)
 language plpgsql
 stable
-parallel restricted
+parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -15797,7 +15803,7 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
-      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null then\n'
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null and new.gdpr_subject_id is not null then\n'
       '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
       '  if %s then\n%s  end if;\n',
       gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
