@@ -75,7 +75,7 @@ values
   ('renewal_open', 'PR418', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
-  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
+  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered, moved from another row or column, or written past the triggers. gdpr.broken_values() names the row; UPDATE on the table itself replaces the value.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
   ('drifted', 'PR409', 'the table is not as the policy left it', 'Apply the policy again: gdprdb policy apply.', 'Art. 25'),
   ('session_changed', 'PR411', 'code in a table has changed the session', 'A trigger, policy or constraint of the table''s owner left it with other settings, or with something that runs later: remove it.', 'Art. 32'),

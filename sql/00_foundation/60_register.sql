@@ -358,7 +358,8 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = p_table and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original,
+    encrypting_xid
   )
   select
     p_table, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
@@ -366,7 +367,8 @@ begin
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(v_relation, d.key, d.value), d.value ->> 'same_as',
     coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
-    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt')
+    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt'),
+    case when d.value ->> 'encrypt' <> 'no' then pg_current_xact_id() end
   from jsonb_each(p_definition -> 'columns') as d
   join pg_attribute as a on a.attrelid = v_relation and a.attname = d.key and not a.attisdropped
   cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
@@ -376,6 +378,7 @@ begin
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
     encrypt = excluded.encrypt;
 end
 $function$;

@@ -208,6 +208,9 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
+  -- all is ciphertext: from now on plaintext is a value that somebody planted
+  update gdpr_internal.protected_column as c set encrypting_xid = null
+  where c.table_id = gdpr_internal.own_table(p_role, p_relation) and c.encrypting_xid is not null;
   perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
   perform gdpr_internal.know_columns(gdpr_internal.own_table(p_role, p_relation));
 end

@@ -395,7 +395,13 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   if p_state = 'begun' then
-    insert into gdpr_internal.enabling (table_id, state) values (v_id, p_state);
+    -- one that was registered just now: in a table that is protected, plaintext must not become what is not yet encrypted
+    insert into gdpr_internal.enabling (table_id, state)
+    select t.id, p_state from gdpr_internal.protected_table as t
+    where t.id = v_id and t.fingerprint is null and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id);
+    if not found then
+      perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+    end if;
   else
     update gdpr_internal.enabling as e
     set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()

@@ -15,11 +15,13 @@ set datestyle = 'ISO'
 set debug_print_plan = off
 as $function$
 declare
-  v_birth text := p_value;
+  v_key bytea;
+  v_birth text;
 begin
   if starts_with(p_value, 'gdpr1:') then
-    v_birth := gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
   end if;
+  v_birth := gdpr_internal.open_value(v_key, p_subject, p_column, p_value);
   return coalesce(v_birth::date > p_day, false);
 exception when data_exception then
   return false;

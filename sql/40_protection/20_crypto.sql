@@ -113,7 +113,13 @@ declare
   v_length integer;
   v_key bytea := p_key;
 begin
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+  if p_value is null then
+    return null;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    -- a row that is not yet encrypted, or what somebody planted
+    if p_column is not null and not gdpr_internal.holds_plaintext(p_column) then
+      perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+    end if;
     return p_value;
   elsif p_key is null then
     -- a restore without the key tables: no value at all would look like one that was never given
@@ -147,7 +153,47 @@ begin
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext is returned as it is while the column may hold it (a row not yet encrypted). p_column null: of any column; plaintext, and null, without an error, for what only begins like a ciphertext. Errors: PR404 altered, moved or planted value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.value_or_null(p_key bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.open_value(p_key, p_subject, p_column, p_value);
+exception when sqlstate 'PR404' then
+  return null;
+end
+$function$;
+comment on function gdpr_internal.value_or_null(bytea, bigint, integer, text) is
+  'gdpr_internal.open_value() for a value that is about to be replaced: null when it is broken. Error: PR410.';
+
+create or replace function gdpr_internal.holds_plaintext(p_column integer)
+returns boolean
+language plpgsql
+stable
+-- in parallel plans, too: there is an id in workers that their leader has
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return exists (
+    select from gdpr_internal.protected_column as c
+    where c.id = p_column and (
+      c.encrypt = 'no' or c.encrypting_xid = pg_current_xact_id_if_assigned()
+      or exists (select from gdpr_internal.enabling as e where e.table_id = c.table_id)
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.holds_plaintext(integer) is
+  'Whether rows of persons may hold plaintext in a column: one that is not encrypted, or whose table is being enabled, or in the transaction that encrypts it. False for column 0, evidence.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -252,6 +298,32 @@ begin
 end
 $function$;
 comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key with those that it replaced, checked; null when they were destroyed.';
+
+create or replace function gdpr_internal.broken_columns(p_subject bigint, p_columns integer[], p_values text[])
+returns table (column_id integer, error text)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+begin
+  for i in 1 .. coalesce(cardinality(p_columns), 0) loop
+    begin
+      perform gdpr_internal.open_value(v_key, p_subject, p_columns[i], p_values[i]);
+    exception when sqlstate 'PR404' or sqlstate 'PR410' then
+      column_id := p_columns[i];
+      error := sqlstate;
+      return next;
+    end;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.broken_columns(bigint, integer[], text[]) is
+  'Which of the values that a person''s row holds in these encrypted columns cannot be opened, and with what error: PR404 altered, moved or planted, PR410 the key is gone. Nothing of a value. Error: PR402 key locked.';
 
 create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
 returns text

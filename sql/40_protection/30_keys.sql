@@ -208,8 +208,25 @@ declare
   v_subject bigint;
   v_mask bigint;
 begin
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
-    return p_value;
+  if p_value is null then
+    return null;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    if exists (select from gdpr_internal.enabling) then
+      -- of which table it is, nobody says
+      return p_value;
+    elsif exists (
+      select from gdpr_internal.protected_column as c
+      where c.encrypt <> 'no' and (
+        c.erase = 'value:' || p_value
+        or c.erase = 'neutral' and (
+          gdpr_internal.neutral_value(c.original_type) in (quote_literal(p_value), p_value) or p_value ~ '^erased-[0-9a-f-]+$'
+        )
+      )
+    ) then
+      -- erasure has left it in a row of nobody; in any other it is no value either
+      return null;
+    end if;
+    perform gdpr_internal.refuse('tampered');
   end if;
   begin
     v_subject := gdpr_internal.value_subject(p_value);
@@ -261,7 +278,7 @@ begin atomic
   select gdpr_internal.reveal(p_value, current_user, current_setting('gdpr.purpose', true));
 end;
 comment on function gdpr.reveal(text) is
-  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the person was erased. Errors: 42501 not allowed, PR404 altered value, PR402 locked, PR410 the person''s key is gone. Art. 32.';
+  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the person was erased, and for what erasure puts into columns that cannot be null. Plaintext is returned as it is while some table is being enabled, and refused otherwise: it was planted, or stands in a column that is not encrypted. Errors: 42501 not allowed, PR404 altered value or none, PR402 locked, PR410 the person''s key is gone. Art. 32.';
 
 create or replace function gdpr_internal.keyed_digest(p_key bytea, p_kind text, p_canonical text)
 returns uuid
@@ -367,8 +384,12 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+  if p_value is null or p_subject is null then
+    -- what erasure has left
     return p_value;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    -- needs no key
+    return gdpr_internal.open_value(null, p_subject, p_column, p_value);
   end if;
   return gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
 end

@@ -157,6 +157,7 @@ declare
   v_gate record := gdpr_internal.default_gate_code(p_table);
   v_declare text := '';
   v_arrived text[] := '{}';
+  v_planted text := '';
   v_open text := '';
   v_read text := '';
   v_store text := '';
@@ -177,6 +178,10 @@ begin
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     if v_column.encrypt <> 'no' then
       v_arrived := v_arrived || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
+      v_planted := v_planted || format(
+        E'if not starts_with(new.%1$I, ''gdpr1:'') then\n  perform gdpr_internal.open_value(null, new.gdpr_subject_id, %2$s, new.%1$I);\nend if;\n',
+        v_column.column_name, v_column.column_id
+      );
       v_open := v_open || format(
         E'if starts_with(new.%1$I, ''gdpr1:'') then\n  v_parent := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
         '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_parent), v_parent, %2$s, new.%1$I);\nend if;\n',
@@ -248,7 +253,12 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
-      E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
+      '    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
+      '  then\n'
+      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
+      '  if %s then\n%s  end if;\n',
+      gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
     gdpr_internal.indented(v_read, '  '),
     array_to_string(v_plain, ' and '),

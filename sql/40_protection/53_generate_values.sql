@@ -169,7 +169,8 @@ begin
     v_moved := v_moved || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
     v_open := v_open || format(
       E'if starts_with(new.%1$I, ''gdpr1:'') then\n  v_subject := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
-      '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_subject), v_subject, %2$s, new.%1$I);\nend if;\n',
+      '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_subject), v_subject, %2$s, new.%1$I);\n'
+      'else\n  perform gdpr_internal.open_value(null, new.gdpr_subject_id, %2$s, new.%1$I);\nend if;\n',
       v_column.column_name, v_column.id
     );
     v_seal := v_seal || format(
@@ -185,7 +186,7 @@ begin
     if v_column.column_name = any (v_shared) then
       v_back := v_back || format(
         E'if new.%1$I is distinct from old.%1$I and starts_with(old.%1$I, ''gdpr1:'')\n'
-        '  and new.%1$I = gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
+        '  and new.%1$I = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
         v_column.column_name, v_column.id
       );
     end if;

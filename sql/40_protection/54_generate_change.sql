@@ -56,7 +56,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_old_value text := format('(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
   v_held text;
   v_was text := (
     select w.was ->> 'type'
@@ -73,7 +73,7 @@ begin
       'elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
       '  perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
       'end if;\n',
-      p_column.column_name, v_old_value, format('column %I', p_column.column_name)
+      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name)
     );
   end if;
   v_code := v_code || gdpr_internal.read_value_code(p_column)
@@ -86,7 +86,11 @@ begin
         'gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s))', p_column.canonical,
         case
           when f.encrypt = 'no' then gdpr_internal.text_expression(format('new.%I', f.column_name), f.type)
-          else format('gdpr_internal.open_value(v_key, new.gdpr_subject_id, %s, new.%I)', f.column_id, f.column_name)
+          else format(
+            -- one that changes too is plaintext until its turn comes
+            'case when starts_with(new.%2$I, ''gdpr1:'') then gdpr_internal.value_or_null(v_key, new.gdpr_subject_id, %1$s, new.%2$I) else new.%2$I end',
+            f.column_id, f.column_name
+          )
         end
       ), ', ' order by f.n
     )
@@ -94,14 +98,21 @@ begin
     from gdpr_internal.column_facts(p_table.id) as f
     where f.identifier is not null and f.canonical = p_column.canonical and f.column_name <> p_column.column_name;
     v_code := v_code || format(
-      E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n'
+      E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n%10$s'
       'perform gdpr_internal.change_identifier(\n'
       '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L, %9$s\n'
       ');\n',
       p_column.canonical,
-      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else v_old_value end,
+      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else 'gdpr_internal.value_or_null' || v_old_value end,
       p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name,
-      coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null')
+      coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null'),
+      case when p_column.digested then format(
+        E'if v_old is null and old.%1$I is not null and not v_moved then\n'
+        '  -- a broken value: the digest beside it, if it is this person''s\n'
+        '  select i.digest into v_old from gdpr_internal.identifier as i\n'
+        '  where i.digest = old.%2$I and i.subject_id = old.gdpr_subject_id and i.retired_at is null and i.blocked_at is null;\n'
+        'end if;\n', p_column.column_name, 'gdpr_' || p_column.column_name || '_digest'
+      ) else '' end
     );
   end if;
   return format(

@@ -12,17 +12,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_plain constant text := 'nullif(format(''%%s'', t.%1$I), '''')';
+  -- no ciphertext is empty: that is a broken value
+  v_sealed constant text := 'case when t.%1$I is not null then format(''%%s'', t.%1$I) end';
   v_table gdpr_internal.protected_table;
   v_email record;
   v_language record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_email
+  select c.id, format(case c.encrypt when 'no' then v_plain else v_sealed end, c.column_name) as value into v_email
   from gdpr_internal.protected_column as c
   where c.table_id = p_table and c.identifier = 'email' and v_table.parent_id is null
   order by c.position
   limit 1;
-  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_language
+  select c.id, format(case c.encrypt when 'no' then v_plain else v_sealed end, c.column_name) as value into v_language
   from gdpr_internal.protected_column as c
   where c.table_id = p_table and v_table.definition -> 'columns' -> c.column_name::text ->> 'language' = 'true'
   order by c.position
@@ -135,8 +138,8 @@ begin
   return query
   select
     u.subject_id,
-    gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email),
-    gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language)
+    nullif(gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email), ''),
+    nullif(gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language), '')
   from unnest(v_ids, v_emails, v_email_columns, v_languages, v_language_columns)
     as u (subject_id, email, email_column, language, language_column)
   left join lateral (

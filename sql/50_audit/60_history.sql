@@ -17,7 +17,7 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb, p_payload text)
+create or replace function gdpr_internal.open_version(p_table smallint, p_subject bigint, p_row jsonb, p_payload text)
 returns jsonb
 language sql
 stable
@@ -27,14 +27,23 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 begin atomic
   select case
-    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true)
+    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true) || coalesce((
+      select jsonb_object_agg(c.column_name, jsonb_build_object('error', b.error))
+      from (
+        select array_agg(c.id) as ids, array_agg(p_row ->> c.column_name) as values
+        from gdpr_internal.protected_column as c
+        where c.table_id = p_table and c.encrypt <> 'no'
+      ) as v
+      cross join lateral gdpr_internal.broken_columns(p_subject, v.ids, v.values) as b
+      join gdpr_internal.protected_column as c on c.id = b.column_id
+    ), '{}')
     when k.data_key is not null
       then gdpr_internal.open_columns(k.data_key, p_subject, gdpr_internal.open_value(k.data_key, p_subject, 0, p_payload)::jsonb, true)
   end - 'gdpr_subject_id'
   from (select gdpr_internal.data_key(gdpr_internal.keyring(), p_subject) as data_key offset 0) as k;
 end;
-comment on function gdpr_internal.open_version(bigint, jsonb, text) is
-  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
+comment on function gdpr_internal.open_version(smallint, bigint, jsonb, text) is
+  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; {"error": code} for what stands in the row and cannot be opened; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -177,7 +186,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_subject, v_content, null);
+    v_content := gdpr_internal.open_version(v_table, v_subject, v_content, null);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -203,7 +212,7 @@ begin
       content := v_content;
       if v_record.operation = 'INSERT' and v_same is not null and v_content is not null then
         v_left := gdpr_internal.left_behind(v_record);
-        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_left.subject_id, null, v_left.payload));
+        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_table, v_left.subject_id, null, v_left.payload));
         if v_old is null or exists (select from unnest(v_same) as s (name) where v_old -> s.name is distinct from v_content -> s.name) then
           v_left := null;
         else
@@ -223,7 +232,7 @@ begin
         -- what was lost in between stays lost, but a deleted row was kept whole
         when v_content is null and v_record.operation <> 'DELETE' then null
         else coalesce(v_content, '{}')
-          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_record.subject_id, null, v_record.payload))
+          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_table, v_record.subject_id, null, v_record.payload))
       end;
     end loop;
     exit when v_left.id is null;
@@ -248,4 +257,4 @@ begin
 end
 $function$;
 comment on function gdpr.history(regclass, text, bigint) is
-  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before, or moved between partitions, is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content; {"error": "PR404"} for a value that stands there broken). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before, or moved between partitions, is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';

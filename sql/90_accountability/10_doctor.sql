@@ -319,7 +319,7 @@ begin
     if v_plain > 0 then
       topic := 'plaintext';
       finding := format('%s rows hold plaintext, or ciphertext of somebody else, in an encrypted column', v_plain);
-      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      hint := format('Somebody wrote past the triggers. gdpr.broken_values(%L) names the rows; UPDATE on the table itself replaces a value.', object);
       return next;
     end if;
   end loop;

@@ -98,7 +98,7 @@ grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rec
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding, gdpr_internal.reshape to gdpr_keyholder;
+  gdpr_internal.enabling, gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding, gdpr_internal.reshape to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -123,7 +123,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -230,6 +230,7 @@ grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.a
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -358,7 +359,7 @@ grant execute on function
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
-  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
+  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
   gdpr_internal.time_person(integer, integer),
@@ -396,6 +397,7 @@ grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gd
 -- erasure takes the person's addresses out of arrays and documents
 grant execute on function
   gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
+grant execute on function gdpr_internal.broken_columns(bigint, integer[], text[]) to gdpr_worker; -- says which, and nothing of them
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
@@ -414,7 +416,8 @@ set local role gdpr_worker;
 grant execute on function
   gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
-  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean),
+  gdpr_generated.broken_rows(smallint, integer) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

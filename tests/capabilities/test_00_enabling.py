@@ -157,6 +157,57 @@ def test_the_application_goes_on_with_what_it_had(shop: Database) -> None:
     assert 0 < sealed[0] < sealed[1]
 
 
+def test_plaintext_has_its_place_until_it_ends(shop: Database) -> None:
+    """What was not yet encrypted is read, reported and told as ever; afterwards it is refused."""
+    seen = set()
+    while True:
+        now = state(shop)
+        seen.add(now)
+        if now is None and plan(shop, POLICY) == []:
+            break
+        if now not in (None, "begun", "generated"):
+            assert shop.rows("select * from gdpr.broken_values('shop.buyer')") == []
+            ((person,),) = shop.rows(
+                "select gdpr.find_subject('email', 'buyer38@example.com')", user="dpo_login"
+            )
+            if person is not None:
+                ((report,),) = shop.rows(
+                    "select gdpr.access_report(%s)::text", [person], user="dpo_login"
+                )
+                assert "Buyer38@Example.com" in report
+                assert "+49 711 38" in report
+            assert shop.rows(
+                "select gdpr.reveal(email) from shop.buyer where id in (1, 38) order by id",
+                user="crm_app",
+            ) == [("Buyer1@Example.com",), ("Buyer38@Example.com",)]
+        if shop.rows("select to_regclass('gdpr_clear.buyer') is not null") == [(True,)]:
+            assert len(clear(shop, "buyer")) == 40
+        take(shop, 20)
+    assert seen == {
+        None,
+        "begun",
+        "generated",
+        "claiming",
+        "claimed",
+        "sealing",
+        "sealed",
+        "analysed",
+    }
+    assert len(clear(shop, "buyer")) == 40
+    with psycopg.connect(shop.dsn("postgres")) as superuser:
+        superuser.execute("alter table shop.buyer disable trigger user")
+        superuser.execute("update shop.buyer set city = 'Ulm' where id = 1")
+    for statement in (
+        "select city from gdpr_clear.buyer where id = 1",
+        "select gdpr.reveal(city) from shop.buyer where id = 1",
+    ):
+        with refused("PR404", "tampered"):
+            shop.rows(statement, user="crm_app")
+    assert shop.rows("select row_key, column_name from gdpr.broken_values('shop.buyer')") == [
+        ("1", "city")
+    ]
+
+
 def test_writes_between_batches_are_kept(shop: Database) -> None:
     app = shop.connect("crm_app")
     until(shop, "claiming")

@@ -265,15 +265,15 @@ def test_a_row_that_arrives_with_ciphertext_belongs_to_its_person(crm: Database)
 def test_reveal_opens_one_value_to_those_who_may(crm: Database) -> None:
     app = crm.connect("crm_app")
     row = app.execute(
-        "select gdpr.reveal(phone), gdpr.reveal(birth_date), gdpr.reveal(city),"
-        " gdpr.reveal(null) from crm.customer where id = 1"
+        "select gdpr.reveal(phone), gdpr.reveal(birth_date), gdpr.reveal(null)"
+        " from crm.customer where id = 1"
     ).fetchone()
-    assert row == ("+49 711 1001", "1980-01-02", "Aalen", None)
+    assert row == ("+49 711 1001", "1980-01-02", None)
     (value,) = app.execute("select phone from crm.customer where id = 1").fetchone() or ("",)
     for user in ("metabase", "portal_app", "auditor_login"):
         with refused("42501"):
             crm.rows("select gdpr.reveal(%s)", [value], user=user)
-    for broken in ("gdpr1:%%%%", value[:-8]):
+    for broken in ("gdpr1:%%%%", value[:-8], "gdpr0:" + value[6:], value[:5], "", "Aalen"):
         with refused("PR404", "tampered"):
             app.execute("select gdpr.reveal(%s)", [broken])
     crm.rows(

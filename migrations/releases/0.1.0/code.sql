@@ -76,7 +76,7 @@ values
   ('renewal_open', 'PR418', 'another renewal of data keys is going on', 'gdpr.key_renewal shows it: call gdpr.renew_keys() without p_made_before until it returns 0.', 'Art. 32'),
   ('search_words', 'PR420', 'these words cannot be searched for', 'Give one to four words, one of them of three letters or digits at least.', 'Art. 25'),
   ('data_key_missing', 'PR410', 'the data key of this person is gone', 'Restore gdpr_internal.subject_key from its backup.', 'Art. 32'),
-  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered or moved from another row or column.', 'Art. 32'),
+  ('tampered', 'PR404', 'an encrypted value fails its integrity check', 'The value was altered, moved from another row or column, or written past the triggers. gdpr.broken_values() names the row; UPDATE on the table itself replaces the value.', 'Art. 32'),
   ('ciphertext_written', 'PR405', 'a ciphertext cannot be written as a value', 'Write the plaintext, or leave the column as it is.', 'Art. 32'),
   ('drifted', 'PR409', 'the table is not as the policy left it', 'Apply the policy again: gdprdb policy apply.', 'Art. 25'),
   ('session_changed', 'PR411', 'code in a table has changed the session', 'A trigger, policy or constraint of the table''s owner left it with other settings, or with something that runs later: remove it.', 'Art. 32'),
@@ -3616,7 +3616,8 @@ begin
   delete from gdpr_internal.protected_column as c
   where c.table_id = p_table and not p_definition -> 'columns' ? c.column_name::text;
   insert into gdpr_internal.protected_column as c (
-    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original
+    table_id, column_name, position, category, sensitive, encrypt, identifier, canonical, matches, age, special, provided, about, review, mask, erase, same_as, original_type, original,
+    encrypting_xid
   )
   select
     p_table, a.attname, a.attnum, d.value ->> 'category', (d.value ->> 'sensitive')::boolean, d.value ->> 'encrypt',
@@ -3624,7 +3625,8 @@ begin
     not d.value ? 'provided', d.value ->> 'about', d.value ? 'review', d.value ->> 'mask',
     gdpr_internal.erase_rule(v_relation, d.key, d.value), d.value ->> 'same_as',
     coalesce(case when d.value ->> 'encrypt' <> 'no' then f.carrier end, format_type(a.atttypid, a.atttypmod)),
-    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt')
+    gdpr_internal.original_column(v_relation, a.attname, d.value ->> 'encrypt'),
+    case when d.value ->> 'encrypt' <> 'no' then pg_current_xact_id() end
   from jsonb_each(p_definition -> 'columns') as d
   join pg_attribute as a on a.attrelid = v_relation and a.attname = d.key and not a.attisdropped
   cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
@@ -3634,6 +3636,7 @@ begin
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
     encrypt = excluded.encrypt;
 end
 $function$;
@@ -4194,6 +4197,9 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.refuse_opened(gdpr_internal.own_table(p_role, p_relation));
+  -- all is ciphertext: from now on plaintext is a value that somebody planted
+  update gdpr_internal.protected_column as c set encrypting_xid = null
+  where c.table_id = gdpr_internal.own_table(p_role, p_relation) and c.encrypting_xid is not null;
   perform gdpr_internal.remember_controls(gdpr_internal.own_table(p_role, p_relation));
   perform gdpr_internal.know_columns(gdpr_internal.own_table(p_role, p_relation));
 end
@@ -6190,7 +6196,13 @@ declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
 begin
   if p_state = 'begun' then
-    insert into gdpr_internal.enabling (table_id, state) values (v_id, p_state);
+    -- one that was registered just now: in a table that is protected, plaintext must not become what is not yet encrypted
+    insert into gdpr_internal.enabling (table_id, state)
+    select t.id, p_state from gdpr_internal.protected_table as t
+    where t.id = v_id and t.fingerprint is null and not exists (select from gdpr_internal.reshape as r where r.table_id = t.id);
+    if not found then
+      perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+    end if;
   else
     update gdpr_internal.enabling as e
     set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
@@ -11765,11 +11777,13 @@ set datestyle = 'ISO'
 set debug_print_plan = off
 as $function$
 declare
-  v_birth text := p_value;
+  v_key bytea;
+  v_birth text;
 begin
   if starts_with(p_value, 'gdpr1:') then
-    v_birth := gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
+    v_key := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
   end if;
+  v_birth := gdpr_internal.open_value(v_key, p_subject, p_column, p_value);
   return coalesce(v_birth::date > p_day, false);
 exception when data_exception then
   return false;
@@ -13173,7 +13187,13 @@ declare
   v_length integer;
   v_key bytea := p_key;
 begin
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+  if p_value is null then
+    return null;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    -- a row that is not yet encrypted, or what somebody planted
+    if p_column is not null and not gdpr_internal.holds_plaintext(p_column) then
+      perform gdpr_internal.refuse('tampered', format('column id %s', p_column));
+    end if;
     return p_value;
   elsif p_key is null then
     -- a restore without the key tables: no value at all would look like one that was never given
@@ -13207,7 +13227,47 @@ begin
 end
 $function$;
 comment on function gdpr_internal.open_value(bytea, bigint, integer, text) is
-  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext (a row not yet encrypted) is returned as it is. p_column null: of any column; null, and no error, for what only begins like a ciphertext. Errors: PR404 altered or moved value, PR410 the person''s key is gone.';
+  'Checks and decrypts a value that belongs to this subject and column, with whichever key of the person''s ring made it; plaintext is returned as it is while the column may hold it (a row not yet encrypted). p_column null: of any column; plaintext, and null, without an error, for what only begins like a ciphertext. Errors: PR404 altered, moved or planted value, PR410 the person''s key is gone.';
+
+create or replace function gdpr_internal.value_or_null(p_key bytea, p_subject bigint, p_column integer, p_value text)
+returns text
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.open_value(p_key, p_subject, p_column, p_value);
+exception when sqlstate 'PR404' then
+  return null;
+end
+$function$;
+comment on function gdpr_internal.value_or_null(bytea, bigint, integer, text) is
+  'gdpr_internal.open_value() for a value that is about to be replaced: null when it is broken. Error: PR410.';
+
+create or replace function gdpr_internal.holds_plaintext(p_column integer)
+returns boolean
+language plpgsql
+stable
+-- in parallel plans, too: there is an id in workers that their leader has
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return exists (
+    select from gdpr_internal.protected_column as c
+    where c.id = p_column and (
+      c.encrypt = 'no' or c.encrypting_xid = pg_current_xact_id_if_assigned()
+      or exists (select from gdpr_internal.enabling as e where e.table_id = c.table_id)
+    )
+  );
+end
+$function$;
+comment on function gdpr_internal.holds_plaintext(integer) is
+  'Whether rows of persons may hold plaintext in a column: one that is not encrypted, or whose table is being enabled, or in the transaction that encrypts it. False for column 0, evidence.';
 
 create or replace function gdpr_internal.value_subject(p_value text)
 returns bigint
@@ -13312,6 +13372,32 @@ begin
 end
 $function$;
 comment on function gdpr_internal.data_key(gdpr_internal.keyring, bigint) is 'A person''s data key with those that it replaced, checked; null when they were destroyed.';
+
+create or replace function gdpr_internal.broken_columns(p_subject bigint, p_columns integer[], p_values text[])
+returns table (column_id integer, error text)
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key bytea := gdpr_internal.data_key(gdpr_internal.keyring(), p_subject);
+begin
+  for i in 1 .. coalesce(cardinality(p_columns), 0) loop
+    begin
+      perform gdpr_internal.open_value(v_key, p_subject, p_columns[i], p_values[i]);
+    exception when sqlstate 'PR404' or sqlstate 'PR410' then
+      column_id := p_columns[i];
+      error := sqlstate;
+      return next;
+    end;
+  end loop;
+end
+$function$;
+comment on function gdpr_internal.broken_columns(bigint, integer[], text[]) is
+  'Which of the values that a person''s row holds in these encrypted columns cannot be opened, and with what error: PR404 altered, moved or planted, PR410 the key is gone. Nothing of a value. Error: PR402 key locked.';
 
 create or replace function gdpr_internal.seal_evidence(p_subject bigint, p_value text)
 returns text
@@ -13891,8 +13977,25 @@ declare
   v_subject bigint;
   v_mask bigint;
 begin
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
-    return p_value;
+  if p_value is null then
+    return null;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    if exists (select from gdpr_internal.enabling) then
+      -- of which table it is, nobody says
+      return p_value;
+    elsif exists (
+      select from gdpr_internal.protected_column as c
+      where c.encrypt <> 'no' and (
+        c.erase = 'value:' || p_value
+        or c.erase = 'neutral' and (
+          gdpr_internal.neutral_value(c.original_type) in (quote_literal(p_value), p_value) or p_value ~ '^erased-[0-9a-f-]+$'
+        )
+      )
+    ) then
+      -- erasure has left it in a row of nobody; in any other it is no value either
+      return null;
+    end if;
+    perform gdpr_internal.refuse('tampered');
   end if;
   begin
     v_subject := gdpr_internal.value_subject(p_value);
@@ -13944,7 +14047,7 @@ begin atomic
   select gdpr_internal.reveal(p_value, current_user, current_setting('gdpr.purpose', true));
 end;
 comment on function gdpr.reveal(text) is
-  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the person was erased. Errors: 42501 not allowed, PR404 altered value, PR402 locked, PR410 the person''s key is gone. Art. 32.';
+  'Decrypts one value of the base table, for roles of audience clear, while the person may be processed for the role''s purpose; null when the person was erased, and for what erasure puts into columns that cannot be null. Plaintext is returned as it is while some table is being enabled, and refused otherwise: it was planted, or stands in a column that is not encrypted. Errors: 42501 not allowed, PR404 altered value or none, PR402 locked, PR410 the person''s key is gone. Art. 32.';
 
 create or replace function gdpr_internal.keyed_digest(p_key bytea, p_kind text, p_canonical text)
 returns uuid
@@ -14050,8 +14153,12 @@ begin
   ) then
     perform gdpr_internal.refuse('not_revealed');
   end if;
-  if p_value is null or not starts_with(p_value, 'gdpr1:') then
+  if p_value is null or p_subject is null then
+    -- what erasure has left
     return p_value;
+  elsif not starts_with(p_value, 'gdpr1:') then
+    -- needs no key
+    return gdpr_internal.open_value(null, p_subject, p_column, p_value);
   end if;
   return gdpr_internal.open_value(gdpr_internal.data_key(gdpr_internal.keyring(), p_subject), p_subject, p_column, p_value);
 end
@@ -16198,6 +16305,7 @@ declare
   v_gate record := gdpr_internal.default_gate_code(p_table);
   v_declare text := '';
   v_arrived text[] := '{}';
+  v_planted text := '';
   v_open text := '';
   v_read text := '';
   v_store text := '';
@@ -16218,6 +16326,10 @@ begin
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
     if v_column.encrypt <> 'no' then
       v_arrived := v_arrived || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
+      v_planted := v_planted || format(
+        E'if not starts_with(new.%1$I, ''gdpr1:'') then\n  perform gdpr_internal.open_value(null, new.gdpr_subject_id, %2$s, new.%1$I);\nend if;\n',
+        v_column.column_name, v_column.column_id
+      );
       v_open := v_open || format(
         E'if starts_with(new.%1$I, ''gdpr1:'') then\n  v_parent := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
         '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_parent), v_parent, %2$s, new.%1$I);\nend if;\n',
@@ -16289,7 +16401,12 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
-      E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
+      '    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
+      '  then\n'
+      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
+      '  if %s then\n%s  end if;\n',
+      gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
     gdpr_internal.indented(v_read, '  '),
     array_to_string(v_plain, ' and '),
@@ -16504,7 +16621,8 @@ begin
     v_moved := v_moved || format('starts_with(new.%I, ''gdpr1:'')', v_column.column_name);
     v_open := v_open || format(
       E'if starts_with(new.%1$I, ''gdpr1:'') then\n  v_subject := gdpr_internal.moved_subject(new.%1$I, new.gdpr_subject_id);\n'
-      '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_subject), v_subject, %2$s, new.%1$I);\nend if;\n',
+      '  new.%1$I := gdpr_internal.open_value(gdpr_internal.data_key(v_keys, v_subject), v_subject, %2$s, new.%1$I);\n'
+      'else\n  perform gdpr_internal.open_value(null, new.gdpr_subject_id, %2$s, new.%1$I);\nend if;\n',
       v_column.column_name, v_column.id
     );
     v_seal := v_seal || format(
@@ -16520,7 +16638,7 @@ begin
     if v_column.column_name = any (v_shared) then
       v_back := v_back || format(
         E'if new.%1$I is distinct from old.%1$I and starts_with(old.%1$I, ''gdpr1:'')\n'
-        '  and new.%1$I = gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
+        '  and new.%1$I = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
         v_column.column_name, v_column.id
       );
     end if;
@@ -16760,7 +16878,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_old_value text := format('gdpr_internal.open_value(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_old_value text := format('(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
   v_held text;
   v_was text := (
     select w.was ->> 'type'
@@ -16777,7 +16895,7 @@ begin
       'elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
       '  perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
       'end if;\n',
-      p_column.column_name, v_old_value, format('column %I', p_column.column_name)
+      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name)
     );
   end if;
   v_code := v_code || gdpr_internal.read_value_code(p_column)
@@ -16790,7 +16908,11 @@ begin
         'gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s))', p_column.canonical,
         case
           when f.encrypt = 'no' then gdpr_internal.text_expression(format('new.%I', f.column_name), f.type)
-          else format('gdpr_internal.open_value(v_key, new.gdpr_subject_id, %s, new.%I)', f.column_id, f.column_name)
+          else format(
+            -- one that changes too is plaintext until its turn comes
+            'case when starts_with(new.%2$I, ''gdpr1:'') then gdpr_internal.value_or_null(v_key, new.gdpr_subject_id, %1$s, new.%2$I) else new.%2$I end',
+            f.column_id, f.column_name
+          )
         end
       ), ', ' order by f.n
     )
@@ -16798,14 +16920,21 @@ begin
     from gdpr_internal.column_facts(p_table.id) as f
     where f.identifier is not null and f.canonical = p_column.canonical and f.column_name <> p_column.column_name;
     v_code := v_code || format(
-      E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n'
+      E'v_old := gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s));\n%10$s'
       'perform gdpr_internal.change_identifier(\n'
       '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L, %9$s\n'
       ');\n',
       p_column.canonical,
-      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else v_old_value end,
+      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else 'gdpr_internal.value_or_null' || v_old_value end,
       p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name,
-      coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null')
+      coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null'),
+      case when p_column.digested then format(
+        E'if v_old is null and old.%1$I is not null and not v_moved then\n'
+        '  -- a broken value: the digest beside it, if it is this person''s\n'
+        '  select i.digest into v_old from gdpr_internal.identifier as i\n'
+        '  where i.digest = old.%2$I and i.subject_id = old.gdpr_subject_id and i.retired_at is null and i.blocked_at is null;\n'
+        'end if;\n', p_column.column_name, 'gdpr_' || p_column.column_name || '_digest'
+      ) else '' end
     );
   end if;
   return format(
@@ -17723,17 +17852,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_plain constant text := 'nullif(format(''%%s'', t.%1$I), '''')';
+  -- no ciphertext is empty: that is a broken value
+  v_sealed constant text := 'case when t.%1$I is not null then format(''%%s'', t.%1$I) end';
   v_table gdpr_internal.protected_table;
   v_email record;
   v_language record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
-  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_email
+  select c.id, format(case c.encrypt when 'no' then v_plain else v_sealed end, c.column_name) as value into v_email
   from gdpr_internal.protected_column as c
   where c.table_id = p_table and c.identifier = 'email' and v_table.parent_id is null
   order by c.position
   limit 1;
-  select c.id, format('nullif(format(''%%s'', t.%I), '''')', c.column_name) as value into v_language
+  select c.id, format(case c.encrypt when 'no' then v_plain else v_sealed end, c.column_name) as value into v_language
   from gdpr_internal.protected_column as c
   where c.table_id = p_table and v_table.definition -> 'columns' -> c.column_name::text ->> 'language' = 'true'
   order by c.position
@@ -17846,8 +17978,8 @@ begin
   return query
   select
     u.subject_id,
-    gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email),
-    gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language)
+    nullif(gdpr_internal.open_value(k.data_key, u.subject_id, u.email_column, u.email), ''),
+    nullif(gdpr_internal.open_value(k.data_key, u.subject_id, u.language_column, u.language), '')
   from unnest(v_ids, v_emails, v_email_columns, v_languages, v_language_columns)
     as u (subject_id, email, email_column, language, language_column)
   left join lateral (
@@ -20501,6 +20633,70 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_search() is 'Findings about tables that can be searched.';
 
+-- 40_protection/76_broken_values.sql
+-- [code] Which values of a table cannot be opened: where they stand, and nothing of them.
+-- GDPR Art. 5(1)(f), Art. 32(1)(b). Called by: whoever looks after the database, when reading gives PR404 or the doctor counts some.
+-- Rows are read by gdpr_worker, which has no key; values are tried by gdpr_keyholder, and all that comes out is an error's code.
+
+set local role gdpr_worker;
+
+create or replace function gdpr_generated.broken_rows(p_table smallint, p_limit integer)
+returns table (row_key text, subject_id bigint, column_name name, error text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+as $function$
+declare
+  v_relation regclass;
+  v_ids integer[];
+  v_values text;
+begin
+  select t.relation, array_agg(c.id order by c.id), string_agg(format('t.%I::text', c.column_name), ', ' order by c.id)
+  into v_relation, v_ids, v_values
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.protected_column as c on c.table_id = t.id and c.encrypt <> 'no'
+  where t.id = p_table
+  group by t.id;
+  if v_ids is null then
+    return;
+  end if;
+  return query execute format(
+    'select %s, t.gdpr_subject_id, c.column_name, b.error '
+    'from %s as t cross join lateral gdpr_internal.broken_columns(t.gdpr_subject_id, $1, array[%s]) as b '
+    'join gdpr_internal.protected_column as c on c.id = b.column_id where t.gdpr_subject_id is not null limit $2',
+    gdpr_internal.key_text(v_relation, 't'), v_relation, v_values
+  ) using v_ids, p_limit;
+  set constraints all immediate;
+end
+$function$;
+comment on function gdpr_generated.broken_rows(smallint, integer) is 'See gdpr.broken_values().';
+
+set local role gdpr_owner;
+
+create or replace function gdpr.broken_values(p_table regclass, p_limit integer default 1000)
+returns table (row_key text, subject_id bigint, column_name name, error text)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_table smallint := gdpr_internal.table_id(p_table);
+  v_before text := gdpr_internal.before_worker();
+begin
+  return query select b.row_key, b.subject_id, b.column_name, b.error from gdpr_generated.broken_rows(v_table, p_limit) as b;
+  perform gdpr_internal.after_worker(v_before);
+end
+$function$;
+comment on function gdpr.broken_values(regclass, integer) is
+  'The encrypted values of a table that cannot be opened: primary key of the row as text (several columns: a JSON array; null without one), person, column, and why: PR404, it was altered, moved or planted; PR410, the person''s key is gone. Nothing of the values. Reads every row and opens every value, until p_limit are found (null: all). UPDATE on the table itself replaces one. Errors: PR002 not protected, PR402 key locked. Art. 32(1)(b).';
+
 -- 50_audit/15_generate_audit.sql
 -- [code] The generator of audit triggers: one record for each changed row, static SQL.
 -- GDPR Art. 5(2), Art. 32(1)(d). Called by: gdpr.apply(). Runs as gdpr_keyholder, from names in the catalog and the register only.
@@ -23029,7 +23225,7 @@ begin atomic
 end;
 comment on function gdpr_internal.audit_row_key(smallint, text) is 'The digest of a primary key as audit records keep it.';
 
-create or replace function gdpr_internal.open_version(p_subject bigint, p_row jsonb, p_payload text)
+create or replace function gdpr_internal.open_version(p_table smallint, p_subject bigint, p_row jsonb, p_payload text)
 returns jsonb
 language sql
 stable
@@ -23039,14 +23235,23 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 begin atomic
   select case
-    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true)
+    when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true) || coalesce((
+      select jsonb_object_agg(c.column_name, jsonb_build_object('error', b.error))
+      from (
+        select array_agg(c.id) as ids, array_agg(p_row ->> c.column_name) as values
+        from gdpr_internal.protected_column as c
+        where c.table_id = p_table and c.encrypt <> 'no'
+      ) as v
+      cross join lateral gdpr_internal.broken_columns(p_subject, v.ids, v.values) as b
+      join gdpr_internal.protected_column as c on c.id = b.column_id
+    ), '{}')
     when k.data_key is not null
       then gdpr_internal.open_columns(k.data_key, p_subject, gdpr_internal.open_value(k.data_key, p_subject, 0, p_payload)::jsonb, true)
   end - 'gdpr_subject_id'
   from (select gdpr_internal.data_key(gdpr_internal.keyring(), p_subject) as data_key offset 0) as k;
 end;
-comment on function gdpr_internal.open_version(bigint, jsonb, text) is
-  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
+comment on function gdpr_internal.open_version(smallint, bigint, jsonb, text) is
+  'A row as stored, or the old values in the payload of an audit record, in plaintext and original types; {"error": code} for what stands in the row and cannot be opened; null if the payload''s key was destroyed. Errors: PR402. Only functions of gdpr_dpo call it.';
 
 set local role gdpr_owner;
 
@@ -23189,7 +23394,7 @@ begin
   execute format('select * from gdpr_generated.%I($1)', 'row_' || v_table) into v_subject, v_key, v_content using array[p_key];
   perform gdpr_internal.after_worker(v_before);
   if v_key is not null then
-    v_content := gdpr_internal.open_version(v_subject, v_content, null);
+    v_content := gdpr_internal.open_version(v_table, v_subject, v_content, null);
   else
     v_key := p_key;
     v_subject := coalesce(p_subject, gdpr_internal.last_owner(v_table, gdpr_internal.audit_row_key(v_table, v_key)));
@@ -23215,7 +23420,7 @@ begin
       content := v_content;
       if v_record.operation = 'INSERT' and v_same is not null and v_content is not null then
         v_left := gdpr_internal.left_behind(v_record);
-        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_left.subject_id, null, v_left.payload));
+        v_old := gdpr_internal.present_row(v_table, v_left.at, gdpr_internal.open_version(v_table, v_left.subject_id, null, v_left.payload));
         if v_old is null or exists (select from unnest(v_same) as s (name) where v_old -> s.name is distinct from v_content -> s.name) then
           v_left := null;
         else
@@ -23235,7 +23440,7 @@ begin
         -- what was lost in between stays lost, but a deleted row was kept whole
         when v_content is null and v_record.operation <> 'DELETE' then null
         else coalesce(v_content, '{}')
-          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_record.subject_id, null, v_record.payload))
+          || gdpr_internal.present_row(v_table, v_record.at, gdpr_internal.open_version(v_table, v_record.subject_id, null, v_record.payload))
       end;
     end loop;
     exit when v_left.id is null;
@@ -23260,7 +23465,7 @@ begin
 end
 $function$;
 comment on function gdpr.history(regclass, text, bigint) is
-  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before, or moved between partitions, is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
+  'The versions of a row, by its primary key as text (several columns: a JSON array of texts), latest first: from when until when, by which change (operation, changed, actor, login, purpose, audit_id), and the whole row in plaintext (content; {"error": "PR404"} for a value that stands there broken). A version without at was there before its changes were recorded. content is null of a deleted row, and of versions whose old values were not kept or can no longer be opened: the person is erased, or retention ended them. A row that had another key or person before, or moved between partitions, is followed. p_subject: whose row it was; without it, a row that is no longer there is looked for in the records of this month, and of former ones by an index. On record as ACCESS. Columns added later appear in older versions with what they held first. Errors: PR002 not protected, PR004 key of the wrong type, PR402, PR408 no primary key. Art. 5(2), Art. 16.';
 
 -- 50_audit/62_find.sql
 -- [code] Finding audit records by more than the person: indexes of the months that are over, where nobody writes any more.
@@ -32567,7 +32772,7 @@ begin
     if v_plain > 0 then
       topic := 'plaintext';
       finding := format('%s rows hold plaintext, or ciphertext of somebody else, in an encrypted column', v_plain);
-      hint := 'Somebody wrote past the triggers. Find out who, then unprotect and protect the table again.';
+      hint := format('Somebody wrote past the triggers. gdpr.broken_values(%L) names the rows; UPDATE on the table itself replaces a value.', object);
       return next;
     end if;
   end loop;
@@ -33040,7 +33245,7 @@ grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rec
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
-  gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding, gdpr_internal.reshape to gdpr_keyholder;
+  gdpr_internal.enabling, gdpr_internal.table_basis, gdpr_internal.default_basis, gdpr_internal.role_binding, gdpr_internal.reshape to gdpr_keyholder;
 grant select on gdpr.error_code to gdpr_keyholder;
 grant execute on function
   gdpr_internal.erasure_method(jsonb), gdpr_internal.neutral_value(text), gdpr_internal.base_type(text), gdpr_internal.refuse(text, text),
@@ -33065,7 +33270,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -33172,6 +33377,7 @@ grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.a
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 
@@ -33300,7 +33506,7 @@ grant execute on function
   gdpr_internal.audit_events(text, bigint[], text, bigint[], jsonb), gdpr_internal.note_maintenance(),
   gdpr_internal.make_read_counters(smallint), gdpr_internal.drop_read_counters(smallint),
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
-  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(bigint, jsonb, text),
+  gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
   gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
   gdpr_internal.time_person(integer, integer),
@@ -33338,6 +33544,7 @@ grant execute on function gdpr.unlock(text, boolean) to gdpr_admin, gdpr_dpo, gd
 -- erasure takes the person's addresses out of arrays and documents
 grant execute on function
   gdpr_internal.without_identifiers(bigint[], text[], text[]), gdpr_internal.json_without_identifiers(bigint[], text[], jsonb) to gdpr_worker;
+grant execute on function gdpr_internal.broken_columns(bigint, integer[], text[]) to gdpr_worker; -- says which, and nothing of them
 grant execute on function gdpr.open_mail(bigint) to gdpr_mail;
 grant execute on function
   gdpr_internal.queue_mails(bigint[], text, text[], jsonb[], timestamptz, timestamptz),
@@ -33356,7 +33563,8 @@ set local role gdpr_worker;
 grant execute on function
   gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
-  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean) to gdpr_owner;
+  gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean),
+  gdpr_generated.broken_rows(smallint, integer) to gdpr_owner;
 
 -- 10. what is generated later starts closed; its generator grants it
 alter default privileges revoke execute on functions from public;

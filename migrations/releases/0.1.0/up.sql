@@ -107,10 +107,11 @@ create table gdpr_internal.protected_column (
   same_as text,
   original_type text not null,
   original jsonb not null default '{}',
+  encrypting_xid xid8,
   unique (table_id, column_name)
 );
 comment on table gdpr_internal.protected_column is
-  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). same_as: the column (schema.table.column) that this one holds copies of. original: default, indexes and constraints that encryption took away and unprotect() puts back.';
+  'Classified columns. id is the column id in the header of every ciphertext. age: a birth date. special: which category of Art. 9(1). about: null, the row''s person; someone_else; or the link column of a joint row whose person it is about (a joint link that is null: the row''s person). review: free text that a human reads where the row outlives an erasure. provided: by the person, and not derived by the controller (Art. 20). same_as: the column (schema.table.column) that this one holds copies of. original: default, indexes and constraints that encryption took away and unprotect() puts back. encrypting_xid: the transaction that encrypts its rows, in which they still hold plaintext.';
 
 create table gdpr_internal.worker_function (
   -- the name: pg_upgrade gives functions other OIDs, and refuses to run where a table holds some
