@@ -280,6 +280,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_keys gdpr_internal.keyring;
   v_digest uuid;
 begin
   -- every look-up by an encrypted value begins here: one statement does what canonical() and keyring() do for most addresses,
@@ -302,13 +303,51 @@ begin
   where k.retired_at is null;
   if v_digest is null then
     -- of a value without content, or without the key: that is refused
-    perform gdpr_internal.keyring();
+    v_keys := gdpr_internal.keyring();
+    v_digest := gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.equal_form(p_kind, p_value));
   end if;
   return v_digest;
 end
 $function$;
 comment on function gdpr.digest(text, text) is
-  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
+  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). A value without content has one, which is nobody''s identifier. Art. 32.';
+
+create or replace function gdpr.digest(p_kind text, p_value anyelement)
+returns uuid
+language plpgsql
+stable
+strict
+parallel restricted
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_type oid := pg_typeof(p_value);
+  v_base oid;
+  v_text text;
+begin
+  loop
+    v_base := (select y.typbasetype from pg_type as y where y.oid = v_type);
+    exit when v_base = 0;
+    v_type := v_base;
+  end loop;
+  -- the text that text_expression() and equal_expression() make of a column's value; each branch is planned for its type alone
+  if v_type = 'numeric'::regtype then
+    v_text := trim_scale(p_value)::text;
+  elsif v_type = 'interval'::regtype then
+    v_text := gdpr.text_of(justify_interval(p_value));
+  elsif v_type in ('real'::regtype, 'double precision'::regtype) then
+    v_text := gdpr.text_of(p_value + '0');
+  elsif v_type in ('boolean'::regtype, 'inet'::regtype) then
+    v_text := p_value::text;
+  else
+    v_text := gdpr.text_of(p_value);
+  end if;
+  return gdpr.digest(p_kind, v_text);
+end
+$function$;
+comment on function gdpr.digest(text, anyelement) is
+  'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest(''text'', $1::date). Art. 32.';
 
 create or replace function gdpr.digests(p_kind text, p_values text[])
 returns uuid[]
@@ -324,7 +363,7 @@ declare
 begin
   v_keys := gdpr_internal.keyring();
   return array(
-    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, coalesce(gdpr_internal.canonical(p_kind, u.value), gdpr_internal.equal_form(p_kind, u.value)))
     from unnest(p_values) with ordinality as u (value, n)
     order by u.n
   );

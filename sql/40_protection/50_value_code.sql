@@ -97,6 +97,22 @@ begin atomic
 end;
 comment on function gdpr_internal.text_expression(text, text) is 'The SQL that turns a value of a type into text that does not depend on the session''s settings.';
 
+create or replace function gdpr_internal.equal_expression(p_value text, p_type text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select case
+    when p_type ~ '^numeric[^[]*$' then format('pg_catalog.trim_scale(%s)::pg_catalog.text', p_value)
+    when p_type ~ '^interval[^[]*$' then format('gdpr.text_of(pg_catalog.justify_interval(%s))', p_value)
+    when p_type in ('real', 'double precision') then format('gdpr.text_of(%s + ''0'')', p_value)
+  end;
+end;
+comment on function gdpr_internal.equal_expression(text, text) is
+  'The SQL of a text that is one for equal values of a type which writes them in several ways (1.5 and 1.50, a day and 24 hours, 0 and -0); null for other types.';
+
 create or replace function gdpr_internal.mask_expression(p_mask text, p_value text, p_type text)
 returns text
 language sql
@@ -175,8 +191,10 @@ as $function$
     )
     when (p_column).maximum is not null then format(
       E'v_%1$s := case when length(rtrim(new.%2$I, '' '')) > %3$s\n'
-      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else left(new.%2$I, %3$s) end;\n',
-      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name)
+      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else %5$s end;\n',
+      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name),
+      -- blanks at the end of character(n) are no part of the value
+      format(case when (p_column).type ^@ 'character(' then 'rtrim(new.%1$I, '' '')' else 'left(new.%1$I, %2$s)' end, (p_column).column_name, (p_column).maximum)
     )
     else format(
       E'begin\n'
@@ -221,7 +239,12 @@ security invoker
 as $function$
   select concat(
     case when (p_column).digested then format(
-      E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
+      E'new.%1$I := v_digest_%2$s;\n'
+      -- the call is for values without content only, which are nobody''s identifier and yet equal
+      'if v_digest_%2$s is null and v_%2$s is not null then\n'
+      '  new.%1$I := gdpr_internal.keyed_digest(v_keys.digest_key, %3$L, gdpr_internal.equal_form(%3$L, v_%2$s));\n'
+      'end if;\n',
+      'gdpr_' || (p_column).column_name || '_digest', (p_column).n, (p_column).canonical
     ) end,
     case when (p_column).masked then format(
       E'new.%I := %s;\n',
@@ -269,7 +292,13 @@ security invoker
 as $function$
   select case when (p_column).identifier is not null or (p_column).digested then format(
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
-    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
+    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code(
+      (p_column).canonical,
+      case when (p_column).digested and (p_column).identifier is null and gdpr_internal.equal_expression('', (p_column).type) is not null
+        then gdpr_internal.equal_expression(format('v_typed_%s', (p_column).n), (p_column).type)
+        else format('v_%s', (p_column).n)
+      end
+    )
   ) else '' end;
 $function$;
 comment on function gdpr_internal.digest_code(gdpr_internal.column_fact) is 'Code that computes the digest of v_<n>.';
