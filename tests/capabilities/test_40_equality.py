@@ -150,9 +150,8 @@ def test_a_value_without_content_is_nobodys_identifier(database: Database) -> No
         )
         return int(count)
 
-    for column, values in {"email": ["", None], "phone": ["-", "?"]}.items():
-        for value in values:
-            write(f"insert into public.person ({column}) values (%s)", value)
+    for column, value in (("email", ""), ("email", None), ("phone", "-"), ("phone", "?")):
+        write(f"insert into public.person ({column}) values (%s)", value)
     keys = [
         key for (key,) in database.rows("select id from public.person order by id", user="postgres")
     ]

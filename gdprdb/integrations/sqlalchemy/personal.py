@@ -223,10 +223,11 @@ def _digested_set(values: Any, kind: str, inner: TypeEngine[Any]) -> Any:
     # types that make something of a value in Python know how for one, not for an array
     is_plain = isinstance(inner, sa.Interval) or not isinstance(inner, TypeDecorator)
     if isinstance(values, sa.BindParameter):
-        array_type = ARRAY(whole if is_plain else inner)
-        values = sa.bindparam(values.key, values.value, array_type, unique=values.unique)
+        items = ARRAY(whole if is_plain else inner)
+        values = sa.bindparam(values.key, values.value, items, unique=values.unique)
     else:
         values = list(values)
+        # as many parameters as values, where there is no other way
         if (
             not is_plain
             or isinstance(whole, sa.ARRAY | sa.JSON)
@@ -235,18 +236,18 @@ def _digested_set(values: Any, kind: str, inner: TypeEngine[Any]) -> Any:
                 for value in values
             )
         ):
-            digests = [
+            each = [
                 sa.null() if _is_null(value) else _digested(value, kind, inner) for value in values
             ]
-            return sa.cast(array(digests), ARRAY(sa.Uuid()))
+            return sa.cast(array(each), ARRAY(sa.Uuid()))
         values = sa.literal(values, ARRAY(whole))
     values = sa.cast(values, ARRAY(whole))
     if isinstance(whole, sa.Text) and not isinstance(inner, sa.CHAR):
-        digests = sa.select(sa.func.unnest(sa.func.gdpr.digests(kind, values)))
+        digests: sa.ColumnElement[UUID] = sa.func.unnest(sa.func.gdpr.digests(kind, values))
     else:
         value = sa.func.unnest(values).column_valued("value")
-        digests = sa.select(_computed(sa.type_coerce(value, whole), kind, inner))
-    return sa.func.array(digests.scalar_subquery(), type_=ARRAY(sa.Uuid()))
+        digests = _computed(sa.type_coerce(value, whole), kind, inner)
+    return sa.func.array(sa.select(digests).scalar_subquery(), type_=ARRAY(sa.Uuid()))
 
 
 def _is_null(value: Any) -> bool:
