@@ -312,7 +312,7 @@ $function$;
 comment on function gdpr.digest(text, text) is
   'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). A value without content has one, which is nobody''s identifier. Art. 32.';
 
-create or replace function gdpr.digest(p_kind text, p_value anyelement)
+create or replace function gdpr.digest_of(p_kind text, p_value anyelement)
 returns uuid
 language plpgsql
 stable
@@ -338,7 +338,7 @@ begin
     v_text := gdpr.text_of(justify_interval(p_value));
   elsif v_type in ('real'::regtype, 'double precision'::regtype) then
     v_text := gdpr.text_of(p_value + '0');
-  elsif v_type in ('boolean'::regtype, 'inet'::regtype) then
+  elsif v_type in ('boolean'::regtype, 'inet'::regtype, 'bpchar'::regtype) then
     v_text := p_value::text;
   else
     v_text := gdpr.text_of(p_value);
@@ -346,8 +346,8 @@ begin
   return gdpr.digest(p_kind, v_text);
 end
 $function$;
-comment on function gdpr.digest(text, anyelement) is
-  'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest(''text'', $1::date). Art. 32.';
+comment on function gdpr.digest_of(text, anyelement) is
+  'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest_of(''text'', $1::date). Null for null. Art. 32.';
 
 create or replace function gdpr.digests(p_kind text, p_values text[])
 returns uuid[]

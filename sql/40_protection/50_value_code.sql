@@ -295,7 +295,9 @@ as $function$
     (p_column).n, (p_column).canonical, gdpr_internal.canonical_code(
       (p_column).canonical,
       case when (p_column).digested and (p_column).identifier is null and gdpr_internal.equal_expression('', (p_column).type) is not null
-        then gdpr_internal.equal_expression(format('v_typed_%s', (p_column).n), (p_column).type)
+        then gdpr_internal.equal_expression(
+          case when (p_column).encrypt = 'no' then format('new.%I', (p_column).column_name) else format('v_typed_%s', (p_column).n) end, (p_column).type
+        )
         else format('v_%s', (p_column).n)
       end
     )

@@ -403,7 +403,7 @@ grant execute on function
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digest(text, anyelement), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digest_of(text, anyelement), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;

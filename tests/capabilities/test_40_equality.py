@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.capabilities.crm import apply, one_table, plan, problems, subject
+from tests.capabilities.enabling import finish, until
 from tests.properties.test_round_trip import OWN_TYPES, SESSIONS, TYPES
 from tests.support import Clone, Database
 
@@ -118,7 +119,7 @@ def test_a_look_up_finds_what_is_equal(
 ) -> None:
     insert = f"insert into public.person ({column}) values (%s), (%s), (null) returning id".encode()
     cursor = app.execute(insert, [value, other])
-    asked = f"gdpr.digest('{kind(column)}', %s::{CASTS.get(column, 'text')})"
+    asked = f"gdpr.digest_of('{kind(column)}', %s::{CASTS.get(column, 'text')})"
     (one, two, _) = [key for (key,) in cursor.fetchall()]
     for condition, key in ((f"= {asked}", one), (f"<> {asked}", two)):
         found = app.execute(
@@ -198,6 +199,29 @@ def test_plan_counts_values_without_content_as_others(clone: Clone, template: Da
         assert found == [("n/a",)]
 
 
+def test_uniqueness_moves_in_batches(clone: Clone, template: Database) -> None:
+    words = one_table("public.person", columns={name: COLUMNS[name] for name in ("word", "phone")})
+    with clone(template.name) as database:
+        database.rows("alter table public.person drop price, drop span, drop ratio, drop short")
+        database.rows(
+            "insert into public.person (word, phone) values ('', ''), ('a', 'n/a'), (null, '?')"
+        )
+        until(database, "claiming", "public.person", words)
+        insert = "insert into public.person (word, phone) values (%s, %s)"
+        database.rows(insert, ["b", "unknown"], user="crm_app")
+        finish(database, words)
+        assert plan(database, words) == []
+        for word, phone in ((" ", "x"), ("c", " \t"), ("c", "N/A"), ("B", "x"), ("c", "Unknown")):
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                database.rows(insert, [word, phone], user="crm_app")
+        found = database.rows(
+            "select word from gdpr_clear.person where phone_digest = gdpr.digest('phone', ' ')",
+            user="crm_app",
+        )
+        assert found == [("",)]
+        assert database.rows("select * from gdpr_internal.identifier", user="postgres") == []
+
+
 # ---------------------------------------------------------------- every type
 
 #: All but those that have no operator = and those whose values hold numbers of several spellings.
@@ -255,7 +279,7 @@ def test_a_value_is_found_in_every_session(types: list[psycopg.Connection], name
     table, column = place(name)
     kind = "text" if "citext" in name else "exact"
     equal = f"{column}::{name} = %s::text::{name}"
-    digested = f"{column}_digest = gdpr.digest('{kind}', %s::text::{name})"
+    digested = f"{column}_digest = gdpr.digest_of('{kind}', %s::text::{name})"
 
     @settings(
         max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -275,7 +299,9 @@ def test_a_value_is_found_in_every_session(types: list[psycopg.Connection], name
                 f"select {equal}, {digested} from gdpr_clear.{table}".encode(), [value, value]
             ):
                 assert is_found == is_equal or ("citext" in name and is_found)
-        read = f"select {column}_digest = gdpr.digest('{kind}', {column}) from gdpr_clear.{table}"
+        read = (
+            f"select {column}_digest = gdpr.digest_of('{kind}', {column}) from gdpr_clear.{table}"
+        )
         assert reader.execute(read.encode()).fetchall() == [(True,), (True,)]
 
     law()

@@ -166,7 +166,7 @@ def _whole(kind: TypeEngine[Any]) -> TypeEngine[Any]:
 
 
 def _computed(value: Any, kind: str, inner: TypeEngine[Any]) -> sa.ColumnElement[UUID]:
-    """`gdpr.digest()` of a value or an expression, which the database writes as the text it stores.
+    """The digest of a value or an expression, of which the database makes the text it stores.
 
     One of a value is computed once, before the rows are read.
     """
@@ -178,7 +178,8 @@ def _computed(value: Any, kind: str, inner: TypeEngine[Any]) -> sa.ColumnElement
         typed = sa.cast(typed, whole)
     if isinstance(inner, sa.CHAR):
         typed = sa.func.rtrim(typed)
-    computed = sa.func.gdpr.digest(kind, typed, type_=sa.Uuid())
+    named = sa.func.gdpr.digest if isinstance(whole, sa.Text) else sa.func.gdpr.digest_of
+    computed = named(kind, typed, type_=sa.Uuid())
     return sa.select(computed).scalar_subquery() if is_value else computed
 
 
