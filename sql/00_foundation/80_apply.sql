@@ -4,7 +4,7 @@
 set local role gdpr_owner;
 
 create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
-returns table (relation regclass, column_name text, kind text, value text)
+returns table (relation regclass, column_name text, kind text)
 language plpgsql
 stable
 parallel safe
@@ -15,12 +15,9 @@ declare
   v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
 begin
   return query
-  select o.relation, s.column_name, s.kind, coalesce(gdpr_internal.equal_expression(x.value, f.carrier), gdpr_internal.text_expression(x.value, f.carrier))
+  select o.relation, s.column_name, s.kind
   from gdpr_internal.table_order(v_policy -> 'tables') as o
   cross join lateral gdpr_internal.stored_columns(o.definition) as s
-  join pg_attribute as a on a.attrelid = o.relation and a.attname = s.column_name
-  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-  cross join lateral format('%I::%s', s.column_name, f.carrier) as x (value)
   where s.encrypt = 'searchable'
     and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
     and not exists (
@@ -30,7 +27,7 @@ begin
     );
 end
 $function$;
-comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest, and the SQL of the text that it is made of.';
+comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest.';
 
 create or replace function gdpr.plan(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
@@ -50,8 +47,8 @@ begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
   for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
     execute format(
-      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, %s) having count(*) > 1) as c',
-      v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.value
+      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, gdpr.equal_text(%I)) having count(*) > 1) as c',
+      v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
     ) into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(

@@ -314,37 +314,12 @@ comment on function gdpr.digest(text, text) is
 
 create or replace function gdpr.digest_of(p_kind text, p_value anyelement)
 returns uuid
-language plpgsql
+language sql
 stable
-strict
 parallel restricted
 security invoker
-set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_type oid := pg_typeof(p_value);
-  v_base oid;
-  v_text text;
-begin
-  loop
-    v_base := (select y.typbasetype from pg_type as y where y.oid = v_type);
-    exit when v_base = 0;
-    v_type := v_base;
-  end loop;
-  -- the text that text_expression() and equal_expression() make of a column's value; each branch is planned for its type alone
-  if v_type = 'numeric'::regtype then
-    v_text := trim_scale(p_value)::text;
-  elsif v_type = 'interval'::regtype then
-    v_text := gdpr.text_of(justify_interval(p_value));
-  elsif v_type in ('real'::regtype, 'double precision'::regtype) then
-    v_text := gdpr.text_of(p_value + '0');
-  elsif v_type in ('boolean'::regtype, 'inet'::regtype, 'bpchar'::regtype) then
-    v_text := p_value::text;
-  else
-    v_text := gdpr.text_of(p_value);
-  end if;
-  return gdpr.digest(p_kind, v_text);
-end
+  select gdpr.digest(p_kind, gdpr.equal_text(p_value));
 $function$;
 comment on function gdpr.digest_of(text, anyelement) is
   'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest_of(''text'', $1::date). Null for null. Art. 32.';

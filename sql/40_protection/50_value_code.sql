@@ -97,22 +97,6 @@ begin atomic
 end;
 comment on function gdpr_internal.text_expression(text, text) is 'The SQL that turns a value of a type into text that does not depend on the session''s settings.';
 
-create or replace function gdpr_internal.equal_expression(p_value text, p_type text)
-returns text
-language sql
-immutable
-parallel safe
-security invoker
-begin atomic
-  select case
-    when p_type ~ '^numeric[^[]*$' then format('pg_catalog.trim_scale(%s)::pg_catalog.text', p_value)
-    when p_type ~ '^interval[^[]*$' then format('gdpr.text_of(pg_catalog.justify_interval(%s))', p_value)
-    when p_type in ('real', 'double precision') then format('gdpr.text_of(%s + ''0'')', p_value)
-  end;
-end;
-comment on function gdpr_internal.equal_expression(text, text) is
-  'The SQL of a text that is one for equal values of a type which writes them in several ways (1.5 and 1.50, a day and 24 hours, 0 and -0); null for other types.';
-
 create or replace function gdpr_internal.mask_expression(p_mask text, p_value text, p_type text)
 returns text
 language sql
@@ -294,10 +278,12 @@ as $function$
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
     (p_column).n, (p_column).canonical, gdpr_internal.canonical_code(
       (p_column).canonical,
-      case when (p_column).digested and (p_column).identifier is null and gdpr_internal.equal_expression('', (p_column).type) is not null
-        then gdpr_internal.equal_expression(
-          case when (p_column).encrypt = 'no' then format('new.%I', (p_column).column_name) else format('v_typed_%s', (p_column).n) end, (p_column).type
-        )
+      -- types whose equal values are written in several ways
+      case when (p_column).digested and (p_column).identifier is null
+          and (p_column).type ~ '^(numeric|interval|real|double precision)[^[]*$'
+        then format('gdpr.equal_text(%s)', case
+          when (p_column).encrypt = 'no' then format('new.%I', (p_column).column_name) else format('v_typed_%s', (p_column).n)
+        end)
         else format('v_%s', (p_column).n)
       end
     )
