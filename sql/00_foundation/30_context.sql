@@ -430,3 +430,38 @@ begin
 end
 $function$;
 comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';
+
+create or replace function gdpr.equal_text(p_value anyelement)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_type oid := pg_typeof(p_value);
+  v_base oid;
+  v_text text := gdpr.text_of(p_value);
+begin
+  loop
+    v_base := (select y.typbasetype from pg_type as y where y.oid = v_type);
+    exit when v_base = 0;
+    v_type := v_base;
+  end loop;
+  return case v_type
+    when 'numeric'::regtype then trim_scale(v_text::numeric)::text
+    when 'interval'::regtype then gdpr.text_of(justify_interval(v_text::interval))
+    when 'real'::regtype then case v_text when '-0' then '0' else v_text end
+    when 'double precision'::regtype then case v_text when '-0' then '0' else v_text end
+    when 'boolean'::regtype then v_text::boolean::text
+    when 'inet'::regtype then v_text::inet::text
+    when 'bpchar'::regtype then rtrim(v_text, ' ')
+    else v_text
+  end;
+end
+$function$;
+comment on function gdpr.equal_text(anyelement) is
+  'The text of which the digest of a value is made: one for equal values of a type that writes them in several ways (1.5 and 1.50, a day and 24 hours, 0 and -0).';

@@ -47,7 +47,7 @@ begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
   for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
     execute format(
-      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, %I::text) having count(*) > 1) as c',
+      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, gdpr.equal_text(%I)) having count(*) > 1) as c',
       v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
     ) into v_collisions;
     if v_collisions > 0 then

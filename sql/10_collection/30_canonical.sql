@@ -197,7 +197,23 @@ begin
 end
 $function$;
 comment on function gdpr_internal.canonical(text, text) is
-  'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
+  'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content, which identifies nobody.';
+
+create or replace function gdpr_internal.equal_form(p_kind text, p_value text)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  -- no number is a text without digits, no address the empty one: these meet no canonical form
+  select coalesce(
+    gdpr_internal.canonical(p_kind, p_value),
+    case when p_value is not null then coalesce(gdpr_internal.canonical('text', p_value), '') end
+  );
+end;
+comment on function gdpr_internal.equal_form(text, text) is
+  'What a searchable column compares of a value: the canonical form; of one that is no such identifier, as a telephone number without digits, that of text; empty for a value without content, which equals others of its kind and, unlike NULL, is a value.';
 
 create or replace function gdpr_internal.generate_addresses()
 returns void
@@ -273,6 +289,6 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.canonical(p_kind, p_value);
+  select gdpr_internal.equal_form(p_kind, p_value);
 end;
-comment on function gdpr_policy.canonical_of(text, text) is 'The canonical form of a value, so that plan() can look for values that would become equal.';
+comment on function gdpr_policy.canonical_of(text, text) is 'What a searchable column would compare of a value, so that plan() can look for values that would become equal.';

@@ -302,6 +302,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_keys gdpr_internal.keyring;
   v_digest uuid;
 begin
   -- every look-up by an encrypted value begins here: one statement does what canonical() and keyring() do for most addresses,
@@ -324,13 +325,26 @@ begin
   where k.retired_at is null;
   if v_digest is null then
     -- of a value without content, or without the key: that is refused
-    perform gdpr_internal.keyring();
+    v_keys := gdpr_internal.keyring();
+    v_digest := gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.equal_form(p_kind, p_value));
   end if;
   return v_digest;
 end
 $function$;
 comment on function gdpr.digest(text, text) is
-  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
+  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). A value without content has one, which is nobody''s identifier. Art. 32.';
+
+create or replace function gdpr.digest_of(p_kind text, p_value anyelement)
+returns uuid
+language sql
+stable
+parallel restricted
+security invoker
+as $function$
+  select gdpr.digest(p_kind, gdpr.equal_text(p_value));
+$function$;
+comment on function gdpr.digest_of(text, anyelement) is
+  'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest_of(''text'', $1::date). Null for null. Art. 32.';
 
 create or replace function gdpr.digests(p_kind text, p_values text[])
 returns uuid[]
@@ -346,7 +360,7 @@ declare
 begin
   v_keys := gdpr_internal.keyring();
   return array(
-    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, coalesce(gdpr_internal.canonical(p_kind, u.value), gdpr_internal.equal_form(p_kind, u.value)))
     from unnest(p_values) with ordinality as u (value, n)
     order by u.n
   );

@@ -175,8 +175,10 @@ as $function$
     )
     when (p_column).maximum is not null then format(
       E'v_%1$s := case when length(rtrim(new.%2$I, '' '')) > %3$s\n'
-      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else left(new.%2$I, %3$s) end;\n',
-      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name)
+      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else %5$s end;\n',
+      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name),
+      -- blanks at the end of character(n) are no part of the value
+      format(case when (p_column).type ^@ 'character(' then 'rtrim(new.%1$I, '' '')' else 'left(new.%1$I, %2$s)' end, (p_column).column_name, (p_column).maximum)
     )
     else format(
       E'begin\n'
@@ -221,7 +223,12 @@ security invoker
 as $function$
   select concat(
     case when (p_column).digested then format(
-      E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
+      E'new.%1$I := v_digest_%2$s;\n'
+      -- the call is for values without content only, which are nobody''s identifier and yet equal
+      'if v_digest_%2$s is null and v_%2$s is not null then\n'
+      '  new.%1$I := gdpr_internal.keyed_digest(v_keys.digest_key, %3$L, gdpr_internal.equal_form(%3$L, v_%2$s));\n'
+      'end if;\n',
+      'gdpr_' || (p_column).column_name || '_digest', (p_column).n, (p_column).canonical
     ) end,
     case when (p_column).masked then format(
       E'new.%I := %s;\n',
@@ -269,7 +276,17 @@ security invoker
 as $function$
   select case when (p_column).identifier is not null or (p_column).digested then format(
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
-    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
+    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code(
+      (p_column).canonical,
+      -- types whose equal values are written in several ways
+      case when (p_column).digested and (p_column).identifier is null
+          and (p_column).type ~ '^(numeric|interval|real|double precision)[^[]*$'
+        then format('gdpr.equal_text(%s)', case
+          when (p_column).encrypt = 'no' then format('new.%I', (p_column).column_name) else format('v_typed_%s', (p_column).n)
+        end)
+        else format('v_%s', (p_column).n)
+      end
+    )
   ) else '' end;
 $function$;
 comment on function gdpr_internal.digest_code(gdpr_internal.column_fact) is 'Code that computes the digest of v_<n>.';

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL, array
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -36,15 +36,14 @@ class _Comparator(TypeDecorator.Comparator[Any]):
     """Equality is that of digests; everything else is left to the type inside."""
 
     def operate(self, op: Callable[..., Any], *other: Any, **options: Any) -> Any:
-        kind = _kind(self.expr)
+        kind, inner = _kind(self.expr), _inner(self.expr)
         if kind and other and not _is_null(other[0]):
-            if op in _EQUALITY:
-                return op(_Digest(self.expr), _digested(other[0], kind))
+            if op in _EQUALITY and not isinstance(other[0], sa.CollectionAggregate):
+                return op(_Digest(self.expr), _digested(other[0], kind, inner))
             if op is operators.in_op:
-                return _Digest(self.expr) == sa.any_(_digested_set(other[0], kind))
+                return _Digest(self.expr) == sa.any_(_digested_set(other[0], kind, inner))
             if op is operators.not_in_op:
-                return _Digest(self.expr) != sa.all_(_digested_set(other[0], kind))
-        inner = self.type.inner if isinstance(self.type, Personal) else self.type
+                return _Digest(self.expr) != sa.all_(_digested_set(other[0], kind, inner))
         return op(sa.type_coerce(self.expr, inner), *other, **options)
 
 
@@ -107,7 +106,8 @@ def _render(element: _Digest, compiler: SQLCompiler, **options: Any) -> str:
     while isinstance(table, sa.Alias):
         table = table.element
     if not isinstance(table, sa.Table):
-        return compiler.process(_computed(element.column, str(_kind(element.column))), **options)
+        computed = _computed(element.column, str(_kind(element.column)), _inner(element.column))
+        return compiler.process(computed, **options)
     is_clear = compiler.preparer.schema_for_object(table) == CLEAR
     name = f"{_source(element.column).name}_digest"
     stored: sa.ColumnClause[UUID] = sa.column(name if is_clear else f"gdpr_{name}")
@@ -131,31 +131,124 @@ def _kind(expression: Any) -> str | None:
     return None if source is None else digest_kind(source)
 
 
-def _computed(value: Any, kind: str) -> sa.ColumnElement[UUID]:
-    """`gdpr.digest()` of a value or an expression; STABLE, so that an index can be asked for it."""
-    text = sa.cast(value, sa.Text) if isinstance(value, sa.ClauseElement) else str(value)
-    return sa.func.gdpr.digest(kind, text, type_=sa.Uuid())
+def _inner(expression: Any) -> TypeEngine[Any]:
+    """The type of an expression's values in Python."""
+    kind: TypeEngine[Any] = expression.type
+    return kind.inner if isinstance(kind, Personal) else kind
 
 
-def _digested(value: Any, kind: str) -> sa.ColumnElement[UUID]:
+def _whole(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type in the database that takes every value of a type as it is.
+
+    A cast to ``varchar(5)`` would cut, one to ``numeric(10, 2)`` round: what equals nothing in the
+    column would equal something. Digests are the same with and without such bounds.
+    """
+    while isinstance(kind, TypeDecorator) and not isinstance(kind, sa.Interval):
+        kind = kind.impl_instance
+    match kind:
+        case sa.Enum():
+            return kind if kind.native_enum else sa.Text()
+        case sa.String():
+            return sa.Text()
+        case sa.Float():
+            return kind
+        case sa.Integer() | sa.Numeric():
+            return sa.Numeric()
+        case sa.DateTime():
+            return sa.DateTime(timezone=kind.timezone)
+        case sa.Time():
+            return sa.Time(timezone=kind.timezone)
+        case sa.Interval() | INTERVAL():
+            return INTERVAL()
+        case sa.ARRAY():
+            return ARRAY(_whole(kind.item_type), dimensions=kind.dimensions)
+    return kind
+
+
+def _computed(value: Any, kind: str, inner: TypeEngine[Any]) -> sa.ColumnElement[UUID]:
+    """The digest of a value or an expression, of which the database makes the text it stores.
+
+    One of a value is computed once, before the rows are read.
+    """
+    whole = _whole(inner)
+    is_value = not isinstance(value, sa.ClauseElement) or isinstance(value, sa.BindParameter)
+    typed: sa.ColumnElement[Any] = sa.type_coerce(value, inner if is_value else _inner(value))
+    # a number keeps the fraction that a cast to the type of whole ones would round off
+    if is_value or not (type(whole) is type(_whole(typed.type)) is sa.Numeric):
+        typed = sa.cast(typed, whole)
+    if isinstance(inner, sa.CHAR):
+        typed = sa.func.rtrim(typed)
+    named = sa.func.gdpr.digest if isinstance(whole, sa.Text) else sa.func.gdpr.digest_of
+    computed = named(kind, typed, type_=sa.Uuid())
+    return sa.select(computed).scalar_subquery() if is_value else computed
+
+
+def _digested(value: Any, kind: str, inner: TypeEngine[Any]) -> sa.ColumnElement[UUID]:
     """What a digest of this kind is compared with, for the other side of an equality."""
     element = value.__clause_element__() if hasattr(value, "__clause_element__") else value
-    return _Digest(element) if _kind(element) == kind else _computed(element, kind)
+    if isinstance(element, sa.ScalarSelect):
+        digests: sa.ScalarSelect[UUID] = _digests_of(element.element, kind, inner)
+        return digests
+    if _kind(element) == kind and _alike(_inner(element), inner):
+        return _Digest(element)
+    return _computed(element, kind, inner)
 
 
-def _digested_set(values: Any, kind: str) -> Any:
+def _alike(one: TypeEngine[Any], other: TypeEngine[Any]) -> bool:
+    """Whether equal values of two types have equal digests."""
+    one, other = _whole(one), _whole(other)
+    return type(one) is type(other) and (
+        getattr(one, "timezone", None) == getattr(other, "timezone", None)
+    )
+
+
+def _digests_of(query: Any, kind: str, inner: TypeEngine[Any]) -> Any:
+    """The digests of what a query finds, as a subquery."""
+    if not isinstance(query, sa.Select):
+        query = sa.select(*query.subquery().c)
+    (column,) = query.selected_columns
+    digests = query.with_only_columns(_digested(column, kind, inner), maintain_column_froms=True)
+    return digests.scalar_subquery()
+
+
+def _digested_set(values: Any, kind: str, inner: TypeEngine[Any]) -> Any:
     """What a digest of this kind is looked up in, for the other side of IN: a subquery or an array.
 
     An array is one parameter however many values it has: statement and plan stay the same.
     """
-    if isinstance(values, sa.Select):
-        (column,) = values.selected_columns
-        digests = values.with_only_columns(_digested(column, kind), maintain_column_froms=True)
-        return digests.scalar_subquery()
-    texts = [None if value is None else str(value) for value in values]
-    value = sa.func.unnest(sa.literal(texts, ARRAY(sa.Text))).column_valued("value")
-    digests = sa.select(sa.func.gdpr.digest(kind, value, type_=sa.Uuid()))
-    return sa.func.array(digests.scalar_subquery(), type_=ARRAY(sa.Uuid()))
+    if isinstance(values, sa.ScalarSelect):
+        values = values.element
+    if isinstance(values, sa.SelectBase):
+        return _digests_of(values, kind, inner)
+    whole = _whole(inner)
+    # types that make something of a value in Python know how for one, not for an array
+    is_plain = isinstance(inner, sa.Interval) or not isinstance(inner, TypeDecorator)
+    if isinstance(values, sa.BindParameter):
+        items = ARRAY(whole if is_plain else inner)
+        values = sa.bindparam(values.key, values.value, items, unique=values.unique)
+    else:
+        values = list(values)
+        # as many parameters as values, where there is no other way
+        if (
+            not is_plain
+            or isinstance(whole, sa.ARRAY | sa.JSON)
+            or any(
+                isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")
+                for value in values
+            )
+        ):
+            each = [
+                sa.null() if _is_null(value) else _digested(value, kind, inner) for value in values
+            ]
+            return sa.cast(array(each), ARRAY(sa.Uuid()))
+        values = sa.literal(values, ARRAY(whole))
+    values = sa.cast(values, ARRAY(whole))
+    if isinstance(whole, sa.Text) and not isinstance(inner, sa.CHAR):
+        digests: sa.ColumnElement[UUID] = sa.func.unnest(sa.func.gdpr.digests(kind, values))
+    else:
+        value = sa.func.unnest(values).column_valued("value")
+        digests = _computed(sa.type_coerce(value, whole), kind, inner)
+    return sa.func.array(sa.select(digests).scalar_subquery(), type_=ARRAY(sa.Uuid()))
 
 
 def _is_null(value: Any) -> bool:

@@ -800,6 +800,41 @@ end
 $function$;
 comment on function gdpr.text_of(anyelement) is 'A value as text that means the same in every session: ISO dates in UTC, shortest exact floats, hexadecimal bytea.';
 
+create or replace function gdpr.equal_text(p_value anyelement)
+returns text
+language plpgsql
+stable
+strict
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+set intervalstyle = 'postgres'
+as $function$
+declare
+  v_type oid := pg_typeof(p_value);
+  v_base oid;
+  v_text text := gdpr.text_of(p_value);
+begin
+  loop
+    v_base := (select y.typbasetype from pg_type as y where y.oid = v_type);
+    exit when v_base = 0;
+    v_type := v_base;
+  end loop;
+  return case v_type
+    when 'numeric'::regtype then trim_scale(v_text::numeric)::text
+    when 'interval'::regtype then gdpr.text_of(justify_interval(v_text::interval))
+    when 'real'::regtype then case v_text when '-0' then '0' else v_text end
+    when 'double precision'::regtype then case v_text when '-0' then '0' else v_text end
+    when 'boolean'::regtype then v_text::boolean::text
+    when 'inet'::regtype then v_text::inet::text
+    when 'bpchar'::regtype then rtrim(v_text, ' ')
+    else v_text
+  end;
+end
+$function$;
+comment on function gdpr.equal_text(anyelement) is
+  'The text of which the digest of a value is made: one for equal values of a type that writes them in several ways (1.5 and 1.50, a day and 24 hours, 0 and -0).';
+
 -- 00_foundation/34_terms.sql
 -- [code] The terms of the law that policies and records use, each named once.
 -- GDPR Art. 6(1), Art. 9(1), 9(2). The words are those of the W3C Data Privacy Vocabulary where it has them.
@@ -5357,7 +5392,7 @@ begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
   for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
     execute format(
-      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, %I::text) having count(*) > 1) as c',
+      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, gdpr.equal_text(%I)) having count(*) > 1) as c',
       v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
     ) into v_collisions;
     if v_collisions > 0 then
@@ -9354,7 +9389,23 @@ begin
 end
 $function$;
 comment on function gdpr_internal.canonical(text, text) is
-  'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content.';
+  'The canonical form of an identifier. email: folded, no spaces, IDNA domain; phone: E.164 digits; text: folded and trimmed; exact: as it is. Null for a value without content, which identifies nobody.';
+
+create or replace function gdpr_internal.equal_form(p_kind text, p_value text)
+returns text
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  -- no number is a text without digits, no address the empty one: these meet no canonical form
+  select coalesce(
+    gdpr_internal.canonical(p_kind, p_value),
+    case when p_value is not null then coalesce(gdpr_internal.canonical('text', p_value), '') end
+  );
+end;
+comment on function gdpr_internal.equal_form(text, text) is
+  'What a searchable column compares of a value: the canonical form; of one that is no such identifier, as a telephone number without digits, that of text; empty for a value without content, which equals others of its kind and, unlike NULL, is a value.';
 
 create or replace function gdpr_internal.generate_addresses()
 returns void
@@ -9430,9 +9481,9 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.canonical(p_kind, p_value);
+  select gdpr_internal.equal_form(p_kind, p_value);
 end;
-comment on function gdpr_policy.canonical_of(text, text) is 'The canonical form of a value, so that plan() can look for values that would become equal.';
+comment on function gdpr_policy.canonical_of(text, text) is 'What a searchable column would compare of a value, so that plan() can look for values that would become equal.';
 
 -- 10_collection/40_identifiers.sql
 -- [code] Whose row is it: matching a new row to a person, creating persons, the blocklist at the door.
@@ -14071,6 +14122,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
+  v_keys gdpr_internal.keyring;
   v_digest uuid;
 begin
   -- every look-up by an encrypted value begins here: one statement does what canonical() and keyring() do for most addresses,
@@ -14093,13 +14145,26 @@ begin
   where k.retired_at is null;
   if v_digest is null then
     -- of a value without content, or without the key: that is refused
-    perform gdpr_internal.keyring();
+    v_keys := gdpr_internal.keyring();
+    v_digest := gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.equal_form(p_kind, p_value));
   end if;
   return v_digest;
 end
 $function$;
 comment on function gdpr.digest(text, text) is
-  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). Null for a value without content. Art. 32.';
+  'The keyed digest of an identifier (kind: email, phone, text, exact) for look-ups: where email_digest = gdpr.digest(''email'', $1). A value without content has one, which is nobody''s identifier. Art. 32.';
+
+create or replace function gdpr.digest_of(p_kind text, p_value anyelement)
+returns uuid
+language sql
+stable
+parallel restricted
+security invoker
+as $function$
+  select gdpr.digest(p_kind, gdpr.equal_text(p_value));
+$function$;
+comment on function gdpr.digest_of(text, anyelement) is
+  'The keyed digest of a value of any type, which has to be that of the column: where born_digest = gdpr.digest_of(''text'', $1::date). Null for null. Art. 32.';
 
 create or replace function gdpr.digests(p_kind text, p_values text[])
 returns uuid[]
@@ -14115,7 +14180,7 @@ declare
 begin
   v_keys := gdpr_internal.keyring();
   return array(
-    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, gdpr_internal.canonical(p_kind, u.value))
+    select gdpr_internal.keyed_digest(v_keys.digest_key, p_kind, coalesce(gdpr_internal.canonical(p_kind, u.value), gdpr_internal.equal_form(p_kind, u.value)))
     from unnest(p_values) with ordinality as u (value, n)
     order by u.n
   );
@@ -15746,8 +15811,10 @@ as $function$
     )
     when (p_column).maximum is not null then format(
       E'v_%1$s := case when length(rtrim(new.%2$I, '' '')) > %3$s\n'
-      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else left(new.%2$I, %3$s) end;\n',
-      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name)
+      '  then case when gdpr_internal.refuse(''value_too_long'', %4$L) then null end else %5$s end;\n',
+      (p_column).n, (p_column).column_name, (p_column).maximum, format('column %I', (p_column).column_name),
+      -- blanks at the end of character(n) are no part of the value
+      format(case when (p_column).type ^@ 'character(' then 'rtrim(new.%1$I, '' '')' else 'left(new.%1$I, %2$s)' end, (p_column).column_name, (p_column).maximum)
     )
     else format(
       E'begin\n'
@@ -15792,7 +15859,12 @@ security invoker
 as $function$
   select concat(
     case when (p_column).digested then format(
-      E'new.%I := v_digest_%s;\n', 'gdpr_' || (p_column).column_name || '_digest', (p_column).n
+      E'new.%1$I := v_digest_%2$s;\n'
+      -- the call is for values without content only, which are nobody''s identifier and yet equal
+      'if v_digest_%2$s is null and v_%2$s is not null then\n'
+      '  new.%1$I := gdpr_internal.keyed_digest(v_keys.digest_key, %3$L, gdpr_internal.equal_form(%3$L, v_%2$s));\n'
+      'end if;\n',
+      'gdpr_' || (p_column).column_name || '_digest', (p_column).n, (p_column).canonical
     ) end,
     case when (p_column).masked then format(
       E'new.%I := %s;\n',
@@ -15840,7 +15912,17 @@ security invoker
 as $function$
   select case when (p_column).identifier is not null or (p_column).digested then format(
     E'v_canonical_%1$s := %3$s;\nv_digest_%1$s := gdpr_internal.keyed_digest(v_keys.digest_key, %2$L, v_canonical_%1$s);\n',
-    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code((p_column).canonical, format('v_%s', (p_column).n))
+    (p_column).n, (p_column).canonical, gdpr_internal.canonical_code(
+      (p_column).canonical,
+      -- types whose equal values are written in several ways
+      case when (p_column).digested and (p_column).identifier is null
+          and (p_column).type ~ '^(numeric|interval|real|double precision)[^[]*$'
+        then format('gdpr.equal_text(%s)', case
+          when (p_column).encrypt = 'no' then format('new.%I', (p_column).column_name) else format('v_typed_%s', (p_column).n)
+        end)
+        else format('v_%s', (p_column).n)
+      end
+    )
   ) else '' end;
 $function$;
 comment on function gdpr_internal.digest_code(gdpr_internal.column_fact) is 'Code that computes the digest of v_<n>.';
@@ -33269,7 +33351,7 @@ grant execute on function
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
-  gdpr_internal.canonical(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
+  gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
@@ -33473,7 +33555,7 @@ grant execute on function
 -- 9. everyone who works with personal data says who and why
 grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
-  gdpr.text_of(anyelement), gdpr.until(date) to
+  gdpr.text_of(anyelement), gdpr.equal_text(anyelement), gdpr.until(date) to
   gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
 
 set local role gdpr_keyholder;
@@ -33556,7 +33638,7 @@ grant execute on function
   gdpr_internal.row_key(smallint, text), gdpr_internal.row_keys(smallint, text[]), gdpr_internal.open_evidence(bigint, text),
   gdpr_internal.open_values(bigint[], integer[], text[]), gdpr_internal.digests_of(text[], text[]) to gdpr_owner;
 grant select on gdpr.key_status, gdpr.key_renewal to gdpr_admin, gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
+grant execute on function gdpr_internal.reveal(text, name, text), gdpr.reveal(text), gdpr.digest(text, text), gdpr.digest_of(text, anyelement), gdpr.digests(text, text[]) to gdpr_app, gdpr_dpo;
 grant select on gdpr.audit_log, gdpr.source to gdpr_dpo, gdpr_auditor;
 
 set local role gdpr_worker;
