@@ -363,6 +363,35 @@ def test_copies_by_a_query_are_reported(fresh: Database) -> None:
     assert fresh.rows(found) == []
 
 
+def test_a_materialized_view_over_a_function_is_reported(fresh: Database) -> None:
+    """What the function reads is not seen in the view: that it was read is."""
+    told: list[str] = []
+    app = fresh.connect("crm_app")
+    app.add_notice_handler(lambda diagnosis: told.append(str(diagnosis.message_primary)))
+    fresh.rows("grant create on schema crm to crm_app")
+    app.execute(
+        "create function crm.everybody() returns setof text language plpgsql as"
+        " 'begin return query select last_name from gdpr_clear.customer; end'"
+    )
+    app.execute("create materialized view crm.later as select * from crm.everybody() with no data")
+    app.execute("create materialized view crm.harmless as select 1 as one")
+    app.execute("refresh materialized view crm.harmless")
+    assert told == []
+    app.execute("create materialized view crm.now as select * from crm.everybody()")
+    app.execute("refresh materialized view crm.later")
+    app.execute("refresh materialized view crm.later")
+    assert [text.split(" may hold")[0] for text in told] == ["crm.now", "crm.later", "crm.later"]
+    assert fresh.rows(
+        "select old ->> 'table', old -> 'of' from gdpr.audit_log where operation = 'COPY'"
+        " order by id",
+        user="auditor_login",
+    ) == [(name, ["crm.customer"]) for name in ("crm.now", "crm.later", "crm.later")]
+    found = "select object from gdpr.doctor() where topic = 'copy_of_rows' order by object"
+    assert fresh.rows(found) == [("crm.later",), ("crm.now",)]
+    app.execute("drop materialized view crm.now, crm.later")
+    assert fresh.rows(found) == []
+
+
 def test_what_was_detached_or_copied_before_is_found(fresh: Database) -> None:
     with psycopg.connect(fresh.dsn("postgres")) as connection:
         guard.remove(connection)
