@@ -275,7 +275,7 @@ begin
     );
     if v_new <> '{}' then
       raise warning 'partitions without row security of their own: %', array_to_string(v_new, ', ')
-        using hint = 'gdprdb policy apply covers them; until then only their table does.';
+        using hint = 'gdprdb policy apply covers them; until then only their table does, and who may TRUNCATE them leaves no record.';
     end if;
   elsif v_allowed = 'window' then
     perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', gdpr_internal.open_window(), 'weaker', to_jsonb(v_weaker)));

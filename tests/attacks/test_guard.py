@@ -334,7 +334,11 @@ def test_a_partition_that_comes_is_told_of_and_covered_by_apply(fresh: Database)
     assert told == ["partitions without row security of their own: crm.visit_2027"]
     topics = fresh.rows("select topic from gdpr.doctor() where object = 'crm.visit_2027'")
     assert ("row_security",) in topics
+    # row triggers come with the table, the one against TRUNCATE does not: docs/limits.md
+    owner.execute("truncate crm.visit_2027")
     apply(fresh, POLICY)
+    with refused("PR407", "truncate_refused"):
+        owner.execute("truncate crm.visit_2027")
     assert (
         fresh.rows("select from gdpr.doctor() where object ~ 'visit' and severity <> 'info'") == []
     )

@@ -121,7 +121,8 @@ KINDS += ['text[] collate "ci"']
 #: Those of them that can be encrypted and take different values for equal.
 EQUAL = ["interval", "jsonb", "numeric", "numrange", "public.citext", "float8", "float4", "timetz"]
 COLLATION = """
-create collation public.ci (provider = icu, locale = 'und-u-ks-level1-ka-shifted', deterministic = false);
+create collation public.ci (provider = icu, deterministic = false, locale =
+ 'und-u-ks-level1-ka-shifted');
 create domain public.letters as text collate public.ci;
 create domain public.rate as numeric;
 create type public.numbers as (n numeric, i interval);
