@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, LiteralString
 
 import psycopg
 import rich_click as click
@@ -58,6 +58,9 @@ where month >= coalesce((select max(before) from gdpr.audit_dropped), '-infinity
 """
 _DROPPED = "select before, dropped_at, login from gdpr.audit_dropped order by record desc limit 1"
 
+#: Conditions that are not that a column has a value.
+_CONDITIONS: dict[str, LiteralString] = {"at": "{0} >= {1}", "until": "at < {1}"}
+
 #: What the log knows a table, a row and a purpose by.
 _TABLE_ID = "select gdpr.audit_table_id(%s)"
 _ROW_KEY = "select gdpr.audit_row_key(%s, %s)"
@@ -99,6 +102,20 @@ def audit() -> None:
     """
 
 
+class Selected(list[sql.Composed]):
+    """The conditions of a query, and the values by their names that they were made of."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        """Make the conditions."""
+        self.given = given
+        super().__init__(
+            sql.SQL(_CONDITIONS.get(name, "{0} = {1}")).format(
+                sql.Identifier(name), sql.Literal(value)
+            )
+            for name, value in given.items()
+        )
+
+
 def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which records, and their conditions as `selected`."""
 
@@ -126,14 +143,14 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("--row takes --table beside it.")
         key = read_identifier("key") if row == "-" else row
         conditions: dict[str, Any] = {
-            "table_id = {}": table_name and [_TABLE_ID, table_name],
-            "row_key = {}": key and [_ROW_KEY, table_name, key],
-            "at >= {}": since,
-            "at < {}": until,
-            "subject_id = {}": subject_id,
-            "operation = {}": operation,
-            "actor = {}": actor,
-            "purpose_id = {}": purpose and [_PURPOSE_ID, purpose],
+            "table_id": table_name and [_TABLE_ID, table_name],
+            "row_key": key and [_ROW_KEY, table_name, key],
+            "at": since,
+            "until": until,
+            "subject_id": subject_id,
+            "operation": operation,
+            "actor": actor,
+            "purpose_id": purpose and [_PURPOSE_ID, purpose],
         }
         chosen = {what: value for what, value in conditions.items() if value is not None}
         # as constants, they tell the planner how many records there are
@@ -148,9 +165,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
                                 hint="A table is named as schema.table; gdprdb policy show"
                                 " has those of the policy.",
                             )
-        options["selected"] = [
-            sql.SQL(condition).format(sql.Literal(value)) for condition, value in chosen.items()
-        ]
+        options["selected"] = Selected(chosen)
         return command(**options)
 
     return selecting
@@ -187,13 +202,15 @@ def tail(dsn: str | None, lines: int, follow: bool, selected: list[sql.Composed]
 @click.argument("record", type=int)
 @output
 def show(dsn: str | None, record: int) -> Rows:
-    """Show all of RECORD, by its id; to a data protection officer with what was there before.
+    """Show all of RECORD, by its id; to a data protection officer with what was there before,
+    and on record.
 
     Example:
 
         gdprdb audit show 4711
     """
     with database(dsn) as connection:
+        _note_access(connection, {"id": record})
         found = fetched(connection.execute("select * from gdpr.audit_log where id = %s", [record]))
     if not found.rows:
         raise GdprdbError(
@@ -234,11 +251,13 @@ def history(dsn: str | None, table: str, key: str, subject_id: int | None) -> Ro
 @audit.command()
 @dsn_option
 @click.option(
-    "--values", is_flag=True, help="With the old values, which a data protection officer may read."
+    "--values",
+    is_flag=True,
+    help="With the old values, which a data protection officer may read: on record.",
 )
 @_selection
 @output_as("jsonl", "csv")
-def export(dsn: str | None, values: bool, selected: list[sql.Composed]) -> Rows:
+def export(dsn: str | None, values: bool, selected: Selected) -> Rows:
     """Print the audit log, oldest first, a record at a time however long it is.
 
     Example:
@@ -246,6 +265,9 @@ def export(dsn: str | None, values: bool, selected: list[sql.Composed]) -> Rows:
         gdprdb audit export --since 2026-01-01 --until 2026-02-01 > january.jsonl
     """
     columns = (*_RECORD, "old") if values else _RECORD
+    if values:
+        with database(dsn) as connection:
+            _note_access(connection, selected.given)
     return Rows(columns, _streamed(dsn, _select(selected, columns) + sql.SQL(" order by id")))
 
 
@@ -408,6 +430,16 @@ def _sealing(dsn: str | None, pause: float) -> Iterator[tuple[Any, ...]]:
             if row[0]:
                 yield row
             time.sleep(pause)
+
+
+def _note_access(connection: psycopg.Connection, selection: dict[str, Any]) -> None:
+    """Put on record that old values are read, before the first leaves: where the login sees any."""
+    (opens,) = one(connection, "select pg_has_role('gdpr_dpo', 'usage')")
+    if opens:
+        connection.execute(
+            "select gdpr.note_audit_access(%s)", [json.dumps(selection, default=str)]
+        )
+    connection.commit()
 
 
 def _streamed(dsn: str | None, query: sql.Composed) -> Iterator[tuple[Any, ...]]:

@@ -208,4 +208,4 @@ begin
 end
 $function$;
 comment on function gdpr.accept_restore(text) is
-  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';
+  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. It must hold no personal data. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';

@@ -395,7 +395,7 @@ begin
 end
 $function$;
 comment on function gdpr.block(text, text, text) is
-  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
+  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). p_reason must hold no personal data: there is no key of a person to keep it under. Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
 
 create or replace function gdpr.unblock(p_kind text, p_value text, p_reason text)
 returns boolean
@@ -417,7 +417,7 @@ begin
   return v_found;
 end
 $function$;
-comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there.';
+comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there. p_reason, which stays in the audit log, must hold no personal data: there is no key of a person to keep it under.';
 
 create or replace function gdpr.is_blocked(p_kind text, p_value text)
 returns boolean

@@ -533,7 +533,7 @@ begin
 end
 $function$;
 comment on function gdpr.lift_opt_out(text, text) is
-  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. Error: PR004.';
+  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. p_reason must hold no personal data. Error: PR004.';
 
 create or replace function gdpr.tidy_registrations(p_limit integer default 10000)
 returns integer

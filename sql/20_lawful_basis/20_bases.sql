@@ -200,7 +200,7 @@ begin
 end
 $function$;
 comment on function gdpr.end_bases(bigint[], text) is
-  'Ends lawful bases now, those that have ended already excepted; returns how many. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+  'Ends lawful bases now, those that have ended already excepted; returns how many. p_reason, the same for all, must hold no personal data. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
 
 create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
 returns void
@@ -215,4 +215,4 @@ begin
 end
 $function$;
 comment on function gdpr.end_basis(bigint, text) is
-  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+  'Ends a lawful basis now; what no other basis allows is locked with this statement. p_reason: a word of why, without personal data; what it rests on belongs into the evidence of gdpr.record_basis(). Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';

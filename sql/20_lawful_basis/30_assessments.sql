@@ -148,7 +148,7 @@ begin
 end
 $function$;
 comment on function gdpr.approve_assessment(bigint, date, text) is
-  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). p_reason must hold no personal data. Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
 create or replace function gdpr.reject_assessment(p_assessment bigint, p_reason text)
 returns void
@@ -166,4 +166,4 @@ begin
 end
 $function$;
 comment on function gdpr.reject_assessment(bigint, text) is
-  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). p_reason must hold no personal data. Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';

@@ -222,4 +222,4 @@ begin
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. p_evidence: kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';

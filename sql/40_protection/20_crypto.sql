@@ -437,3 +437,22 @@ end
 $function$;
 comment on function gdpr_internal.open_evidence(bigint, text) is
   'Decrypts a detail of evidence; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
+
+create or replace function gdpr_internal.open_reason(p_subject bigint, p_reason text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return case
+    when not starts_with(p_reason, 'gdpr1:') then p_reason
+    when pg_has_role(gdpr_internal.acting_role(), 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(p_subject, p_reason)
+  end;
+end
+$function$;
+comment on function gdpr_internal.open_reason(bigint, text) is
+  'The words with which an officer gave a reason that is about a person: for gdpr_dpo, until the person''s key was destroyed. What gdprdb gave as a reason itself (a replay) is no ciphertext, and for everybody.';

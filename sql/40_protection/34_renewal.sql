@@ -167,10 +167,28 @@ begin
   ) and x.details is not null and gdpr_internal.value_subject(x.details) = r.id;
   update gdpr_internal.rectification as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
-  update gdpr_internal.rectification_record as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  update gdpr_internal.rectification_record as x set
+    content = gdpr_internal.renewed_value(r.ring, r.id, x.content),
+    reason = case when starts_with(x.reason, 'gdpr1:') then gdpr_internal.renewed_value(r.ring, r.id, x.reason) else x.reason end
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
   update gdpr_internal.restriction_exception as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.restriction_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.restriction_record as o on o.subject_id = r.id
+  where x.restriction_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.restriction_exception_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.restriction_exception as o on o.subject_id = r.id
+  where x.exception_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.hold_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.hold as o on o.subject_id = r.id
+  where x.hold_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.rectification_decision as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.rectification as o on o.subject_id = r.id
+  where x.rectification_id = o.id and starts_with(x.reason, 'gdpr1:');
   update gdpr_internal.objection_record as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
   update gdpr_internal.objection_decision as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)

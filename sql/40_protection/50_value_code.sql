@@ -28,7 +28,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
   -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
-  -- Columns of types outside the system are only ever given to format(), which calls their output function.
+  -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
   -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
   select format(
     E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
@@ -80,6 +80,34 @@ begin atomic
 end;
 comment on function gdpr_internal.written_columns(smallint) is
   'The columns of a protected table that the triggers which let rows in read or write: classified ones, the primary key, gdpr_*.';
+
+create or replace function gdpr_internal.differs_code(p_relation regclass, p_column name)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- equal is not the same: collations take letters for each other, a month is 30 days, 1.0 is 1.00; and json has no operator at all.
+  -- Images of values are compared without asking their type, so that nothing of its owner's runs; they cost more, and where equal
+  -- is the same an operator is asked
+  select format(
+    case
+      when a.atttypid in ('text'::regtype, 'varchar'::regtype)
+        then '(new.%1$I is distinct from old.%1$I collate pg_catalog."C")'
+      when a.atttypid in (
+        'boolean'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'bytea'::regtype,
+        'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
+      ) then '(new.%1$I is distinct from old.%1$I)'
+      else 'pg_catalog.record_image_ne(row(new.%1$I), row(old.%1$I))'
+    end, a.attname
+  )
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.differs_code(regclass, name) is
+  'The SQL of whether another value of a column is stored than before, even if its type takes both for equal: for triggers on UPDATE.';
 
 create or replace function gdpr_internal.text_expression(p_value text, p_type text)
 returns text
@@ -392,7 +420,7 @@ end;
 comment on function gdpr_internal.check_code(smallint) is
   'Code that says why the gate will not let a row in; nothing for a table that is only observed, or still being enabled.';
 
-create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
+create or replace function gdpr_internal.special_code(p_table smallint, p_changed boolean)
 returns text
 language sql
 stable
@@ -404,14 +432,17 @@ begin atomic
     E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n  %s\n) then\n'
     '  perform gdpr_internal.check_special(new.gdpr_subject_id, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true));\n'
     'end if;\n',
-    string_agg(format(p_condition, c.column_name), E'\n  or ' order by c.position)
+    string_agg(
+      concat(format('new.%I is not null', c.column_name), case when p_changed then ' and ' || gdpr_internal.differs_code(t.relation, c.column_name) end),
+      E'\n  or ' order by c.position
+    )
   ) end
   from gdpr_internal.protected_column as c
   join gdpr_internal.protected_table as t on t.id = c.table_id
   where c.table_id = p_table and c.special is not null and t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null;
 end;
-comment on function gdpr_internal.special_code(smallint, text) is
-  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
+comment on function gdpr_internal.special_code(smallint, boolean) is
+  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_changed: another than before); nothing for tables without one.';
 
 create or replace function gdpr_internal.indented(p_code text, p_indent text)
 returns text

@@ -267,7 +267,7 @@ $code$,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
     v_table.purpose_mask | (1::bigint << 62),
-    gdpr_internal.indented(gdpr_internal.special_code(p_table, 'new.%1$I is not null') || v_store, '  '),
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, false) || v_store, '  '),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '  ')
   ));
   execute format(

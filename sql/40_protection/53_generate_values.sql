@@ -63,20 +63,17 @@ $function$;
 comment on function gdpr_internal.may_open(bigint) is
   'Whether stored values are opened for the constraints over them: to roles of audience clear and officers, while the person may be processed. p_subject null: of a row that the role was let to already.';
 
-create or replace function gdpr_internal.changed_code(p_columns name[])
+create or replace function gdpr_internal.changed_code(p_relation regclass, p_columns name[])
 returns text
 language sql
-immutable
+stable
 parallel safe
 security invoker
 begin atomic
-  -- the output function of a type: comparing values of the owner's types could run an operator of hers with the keys in reach
-  select string_agg(
-    format('format(''%%s'', new.%1$I) <> format(''%%s'', old.%1$I) or (new.%1$I is null) <> (old.%1$I is null)', u.name), ' or ' order by u.n
-  )
+  select string_agg(gdpr_internal.differs_code(p_relation, u.name), ' or ' order by u.n)
   from unnest(p_columns) with ordinality as u (name, n);
 end;
-comment on function gdpr_internal.changed_code(name[]) is 'The SQL of whether one of these columns changed.';
+comment on function gdpr_internal.changed_code(regclass, name[]) is 'The SQL of whether one of these columns changed.';
 
 create or replace function gdpr_internal.value_check_code(p_column gdpr_internal.protected_column)
 returns text
@@ -146,10 +143,11 @@ begin
     execute format('grant execute on function gdpr_generated.%I to public', v_check.function);
     if cardinality(v_check.columns) > 1 then
       v_shared := v_shared || v_check.encrypted;
-      v_reopen := v_reopen || format(E'if %s then\n', gdpr_internal.changed_code(v_check.columns)) || (
+      v_reopen := v_reopen || format(E'if %s then\n', gdpr_internal.changed_code(v_relation, v_check.columns)) || (
         select string_agg(format(
-          E'  if new.%1$I is not distinct from old.%1$I then\n'
-          '    new.%1$I := gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I);\n  end if;\n', c.column_name, c.id
+          E'  if not %3$s then\n'
+          '    new.%1$I := gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I);\n  end if;\n',
+          c.column_name, c.id, gdpr_internal.differs_code(v_relation, c.column_name)
         ), '' order by c.id)
         from gdpr_internal.protected_column as c
         where c.table_id = p_table and c.column_name = any (v_check.encrypted)
@@ -185,9 +183,10 @@ begin
     end if;
     if v_column.column_name = any (v_shared) then
       v_back := v_back || format(
-        E'if new.%1$I is distinct from old.%1$I and starts_with(old.%1$I, ''gdpr1:'')\n'
-        '  and new.%1$I = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
-        v_column.column_name, v_column.id
+        E'if %3$s and starts_with(old.%1$I, ''gdpr1:'')\n'
+        '  and new.%1$I collate pg_catalog."C" = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\n'
+        'then\n  new.%1$I := old.%1$I;\nend if;\n',
+        v_column.column_name, v_column.id, gdpr_internal.differs_code(v_relation, v_column.column_name)
       );
     end if;
   end loop;
@@ -242,14 +241,14 @@ $code$,
     gdpr_internal.indented(v_open, '        '),
     case when v_reopen = '' then '' else format(
       E'    elsif (%s) and gdpr_internal.may_open(null) then\n%s      v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
-      gdpr_internal.changed_code(array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
+      gdpr_internal.changed_code(v_relation, array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
       gdpr_internal.indented(gdpr_internal.keys_code(), '      '), gdpr_internal.indented(v_reopen, '      ')
     ) end,
     gdpr_internal.indented(v_test, '    '),
     gdpr_internal.indented(v_seal, '      '),
     case when v_back = '' then '' else format(
       E'  elsif %s then\n%s    v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
-      gdpr_internal.changed_code(v_shared), gdpr_internal.indented(gdpr_internal.keys_code(), '    '), gdpr_internal.indented(v_back, '    ')
+      gdpr_internal.changed_code(v_relation, v_shared), gdpr_internal.indented(gdpr_internal.keys_code(), '    '), gdpr_internal.indented(v_back, '    ')
     ) end
   ));
   execute format(

@@ -57,6 +57,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_old_value text := format('(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_differs text := gdpr_internal.differs_code(p_table.relation, p_column.column_name);
   v_held text;
   v_was text := (
     select w.was ->> 'type'
@@ -68,12 +69,12 @@ declare
 begin
   if p_column.encrypt <> 'no' then
     v_code := format(
-      E'if new.%1$I is not distinct from old.%1$I then\n'
+      E'if not %4$s then\n'
       '  new.%1$I := %2$s;\n'
       'elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
       '  perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
       'end if;\n',
-      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name)
+      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name), v_differs
     );
   end if;
   v_code := v_code || gdpr_internal.read_value_code(p_column)
@@ -116,9 +117,9 @@ begin
     );
   end if;
   return format(
-    E'if %3$s or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
-    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  '),
-    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end
+    E'if %s or %s then\n%send if;\n',
+    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end, v_differs,
+    gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
   );
 end
 $function$;
@@ -155,7 +156,7 @@ begin
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
-    v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
+    v_same := v_same || ' and not ' || gdpr_internal.differs_code(v_table.relation, v_column.column_name);
     v_update := v_update || gdpr_internal.change_value_code(v_column, v_table, v_ivs * 16 + 1);
     v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
     v_identifiers := v_identifiers or v_column.identifier is not null;
@@ -226,9 +227,7 @@ $code$,
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
-    gdpr_internal.indented(
-      gdpr_internal.special_code(p_table, 'new.%1$I is not null and new.%1$I is distinct from old.%1$I'), '  '
-    )
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, true), '  ')
     || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := %s;\n', gdpr_internal.random_code(v_ivs * 16)

@@ -354,18 +354,18 @@ begin
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
       case when a.encrypted
-        -- no operator that the caller's search_path could replace: it would hear the plaintext
+        -- as images (gdpr_internal.differs_code()); no function that the caller's search_path could replace: it would hear the plaintext
         then format(
-          '%1$I = case when coalesce(pg_catalog.texteq(%3$s, %4$s), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
-          a.attname, a.value, a.new_text, a.old_text
+          '%1$I = case when pg_catalog.record_image_eq(row(new.%1$I), row(old.%1$I)) then t.%1$I else %2$s end',
+          a.attname, a.value
         )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
     ) filter (where not a.always and not a.generated),
     string_agg(
       format(
-        '(%1$s, %2$L, coalesce(pg_catalog.texteq(%3$s, %4$s), new.%2$I is null and old.%2$I is null), %5$L)',
-        a.attnum, a.attname, a.new_text, a.old_text, format('%I = %s', a.attname, a.value)
+        '(%1$s, %2$L, pg_catalog.record_image_eq(row(new.%2$I), row(old.%2$I)), %3$L)',
+        a.attnum, a.attname, format('%I = %s', a.attname, a.value)
       ), E',\n          ' order by a.attnum
     ) filter (where not a.always and not a.generated)
   into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set, v_changes
@@ -377,14 +377,9 @@ begin
         -- no cast that the owner of a type could have planted
         when c.original ? 'labels' then format('gdpr.text_of(new.%I)', a.attname)
         else gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
-      end as value,
-      format(k.code, 'new', a.attname) as new_text,
-      format(k.code, 'old', a.attname) as old_text
+      end as value
     from pg_attribute as a
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
-    cross join lateral (
-      select case when c.original ? 'labels' then 'gdpr.text_of(%s.%I)' else '%s.%I::pg_catalog.text' end as code
-    ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
     and not gdpr_internal.is_hidden_column(p_table, a.attname)

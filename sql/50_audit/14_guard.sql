@@ -35,4 +35,4 @@ create table gdpr_internal.copy_record (
   login name not null default session_user
 );
 comment on table gdpr_internal.copy_record is
-  'Tables made by CREATE TABLE AS or SELECT INTO in a transaction that read protected tables, as the guard saw it. doctor() reports those that are still there.';
+  'Tables made by CREATE TABLE AS or SELECT INTO, and materialized views filled, in a transaction that read protected tables, as the guard saw it. doctor() reports those that are still there.';

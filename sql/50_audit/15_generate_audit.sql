@@ -148,24 +148,12 @@ declare
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
-    string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
-    string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when %s then %L end', k.differs, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when not %s then %L end', k.differs, a.attname), E',\n' order by a.attnum),
     gdpr_internal.row_pairs(v_relation, 'old')
   into v_changed, v_same, v_all
   from pg_attribute as a
-  join pg_type as y on y.oid = a.atttypid
-  cross join lateral (
-    select
-      -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
-      case when k.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end as new_text,
-      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text
-    from (
-      select y.oid < 16384 and (y.typcategory = 'A' or exists (
-        select from pg_opclass as o
-        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
-      )) as comparable
-    ) as k
-  ) as c
+  cross join lateral (select gdpr_internal.differs_code(v_relation, a.attname) as differs) as k
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
 
   -- the same value under a new key is no change
@@ -177,7 +165,7 @@ begin
     '    end if;\n',
     string_agg(format(
       E'        case when new.gdpr_subject_id = old.gdpr_subject_id and gdpr_internal.open_value(v_key, new.gdpr_subject_id, %1$s, new.%2$I)\n'
-      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) then %2$L end', c.id, c.column_name
+      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) collate pg_catalog."C" then %2$L end', c.id, c.column_name
     ), E',\n' order by c.position)
   ), '')
   into v_renewed

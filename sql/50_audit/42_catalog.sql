@@ -85,10 +85,22 @@ begin atomic
     where m.roleid::regrole::text ~ '^gdpr_'
     union all
     select 'policy', gdpr.policy()::text
+    union all
+    -- records say them by number: what the number means
+    select format('purpose %s %s', u.id, u.name), ''
+    from gdpr_internal.purpose as u
+    union all
+    select
+      format('table %s %s', t.id, case
+        when t.unprotected_at is null or exists (select from pg_class as c where c.oid = t.relation) then t.relation::text
+        else t.known_as
+      end),
+      t.known_as
+    from gdpr_internal.protected_table as t
   ) as o;
 end;
 comment on function gdpr_internal.catalog_objects() is
-  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy.';
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes.';
 
 create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
 returns bytea

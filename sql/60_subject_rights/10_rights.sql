@@ -19,7 +19,7 @@ create table gdpr_internal.restriction_end (
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
+comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)). reason: ciphertext under the person''s key, or what a replay says.';
 
 create table gdpr_internal.restriction_exception (
   id bigint generated always as identity primary key,
@@ -42,7 +42,7 @@ create table gdpr_internal.restriction_exception_end (
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why.';
+comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why: ciphertext under the person''s key.';
 
 create table gdpr_internal.objection_record (
   id bigint generated always as identity primary key,

@@ -29,7 +29,7 @@ create table gdpr_internal.rectification_record (
 );
 create index rectification_record_subject on gdpr_internal.rectification_record (subject_id, id);
 comment on table gdpr_internal.rectification_record is
-  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column.';
+  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column. reason: ciphertext, or what a replay says.';
 
 create table gdpr_internal.rectification_decision (
   rectification_id bigint primary key references gdpr_internal.rectification,
@@ -41,7 +41,7 @@ create table gdpr_internal.rectification_decision (
   actor text
 );
 comment on table gdpr_internal.rectification_decision is
-  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already.';
+  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already. reason: ciphertext under the person''s key.';
 
 create type gdpr_internal.correction as (
   n bigint, table_id smallint, row_key text, column_name name, value text, was text, expected boolean, statement text,

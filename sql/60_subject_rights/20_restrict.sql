@@ -135,16 +135,16 @@ begin
     perform gdpr.announce_lifting(p_subject);
   end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
-  select r.id, p_reason
+  select r.id, gdpr_internal.seal_evidence(p_subject, p_reason)
   from gdpr_internal.restriction_record as r
   where r.subject_id = p_subject
   on conflict (restriction_id) do nothing;
   get diagnostics v_lifted = row_count;
   perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted));
   perform gdpr_internal.note_request(p_subject, 'restriction_lifted', jsonb_build_object('restrictions', v_lifted));
   return v_lifted;
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
+  'Lifts every restriction of a person and returns how many. p_reason: kept encrypted under the person''s key. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';

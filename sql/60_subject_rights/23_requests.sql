@@ -197,7 +197,7 @@ begin
 end
 $function$;
 comment on function gdpr.withdraw_request(bigint, jsonb) is
-  'Closes a request because the person does not want it any more. Errors: PR607, PR608 closed already, PR004.';
+  'Closes a request because the person does not want it any more. p_details: kept encrypted. Errors: PR607, PR608 closed already, PR004.';
 
 create or replace function gdpr_internal.request_misses(p_request gdpr_internal.request_state)
 returns text

@@ -75,14 +75,15 @@ begin
   if v_subject is null then
     perform gdpr_internal.refuse('exception_refused', 'there is no such exception, or it has ended');
   end if;
-  insert into gdpr_internal.restriction_exception_end (exception_id, reason) values (p_exception, p_reason)
+  insert into gdpr_internal.restriction_exception_end (exception_id, reason)
+  values (p_exception, gdpr_internal.seal_evidence(v_subject, p_reason))
   on conflict (exception_id) do nothing;
   perform gdpr_internal.refresh_gate(array[v_subject]);
   perform gdpr_internal.audit_event('EXCEPT', v_subject, jsonb_build_object('exception_id', p_exception, 'ended', true));
 end
 $function$;
 comment on function gdpr.end_exception(bigint, text) is
-  'Ends an exception from a restriction before its time. p_reason: without personal data. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
+  'Ends an exception from a restriction before its time. p_reason: kept encrypted under the person''s key. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
 
 create or replace view gdpr.restriction as
 select
@@ -93,10 +94,10 @@ select
   r.recorded_by,
   exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as lifting_announced,
   e.ended_at,
-  e.reason as end_reason
+  gdpr_internal.open_reason(r.subject_id, e.reason) as end_reason
 from gdpr_internal.restriction_record as r
 left join gdpr_internal.restriction_end as e on e.restriction_id = r.id;
-comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. Art. 18.';
+comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. end_reason: for gdpr_dpo, until the person is erased. Art. 18.';
 
 create or replace view gdpr.restriction_exception as
 select
@@ -105,7 +106,7 @@ select
   p.name as purpose,
   x.ground,
   least(x.valid_until, e.ended_at) as valid_until,
-  e.reason as end_reason,
+  gdpr_internal.open_reason(x.subject_id, e.reason) as end_reason,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(x.subject_id, x.details)::jsonb end as details,
   x.recorded_at,
   x.recorded_by,

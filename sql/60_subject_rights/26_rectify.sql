@@ -63,7 +63,7 @@ begin
   ), recorded as (
     insert into gdpr_internal.rectification_record (subject_id, rectification_id, content, columns, reason, actor)
     select
-      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), p_reason,
+      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), gdpr_internal.seal_evidence(p.subject_id, p_reason),
       gdpr_internal.context_setting('actor')
     from person as p
     order by p.subject_id
@@ -217,12 +217,14 @@ begin
   select c.record_id into v_record
   from gdpr_internal.carry_out(v_content -> 'changes', v_rectification.subject_id, p_rectification, p_reason) as c;
   insert into gdpr_internal.rectification_decision (rectification_id, approved, record_id, reason, actor)
-  values (p_rectification, true, v_record, p_reason, gdpr_internal.context_setting('actor'));
+  values (
+    p_rectification, true, v_record, gdpr_internal.seal_evidence(v_rectification.subject_id, p_reason), gdpr_internal.context_setting('actor')
+  );
   return v_record;
 end
 $function$;
 comment on function gdpr.approve_rectification(bigint, text) is
-  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
+  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: kept encrypted. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
 
 create or replace function gdpr.reject_rectification(p_rectification bigint, p_reason text)
 returns void
@@ -240,14 +242,17 @@ begin
   end if;
   v_rectification := gdpr_internal.decide_rectification(p_rectification);
   insert into gdpr_internal.rectification_decision (rectification_id, approved, reason, actor)
-  values (p_rectification, false, p_reason, gdpr_internal.context_setting('actor'));
+  values (
+    p_rectification, false, coalesce(gdpr_internal.seal_evidence(v_rectification.subject_id, p_reason), 'erased'),
+    gdpr_internal.context_setting('actor')
+  );
   perform gdpr_internal.audit_event(
     'RECTIFY', v_rectification.subject_id, jsonb_build_object('proposal', p_rectification, 'approved', false)
   );
 end
 $function$;
 comment on function gdpr.reject_rectification(bigint, text) is
-  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); no personal data. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
+  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); kept encrypted. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
 
 create or replace function gdpr.rectify(p_subject bigint, p_changes jsonb, p_reason text)
 returns bigint
@@ -267,7 +272,7 @@ begin
 end
 $function$;
 comment on function gdpr.rectify(bigint, jsonb, text) is
-  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
+  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: kept encrypted. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
 
 create or replace function gdpr.rectify_rows(p_changes jsonb, p_reason text)
 returns jsonb
@@ -288,7 +293,7 @@ begin
 end
 $function$;
 comment on function gdpr.rectify_rows(jsonb, text) is
-  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
+  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. p_reason: kept encrypted, under the key of each. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
 
 create or replace function gdpr.compare_rectification(p_changes jsonb, p_subject bigint default null)
 returns table (change bigint, subject_id bigint, table_name text, row_key text, column_name name, old text, new text, problem text)
@@ -400,14 +405,14 @@ select
   d.record_id,
   d.decided_at,
   d.decided_by,
-  d.reason as decision_reason
+  gdpr_internal.open_reason(r.subject_id, d.reason) as decision_reason
 from gdpr_internal.rectification as r
 left join gdpr_internal.rectification_decision as d on d.rectification_id = r.id
 cross join lateral (
   select case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content
 ) as o;
 comment on view gdpr.rectification is
-  'Proposed corrections and what was decided about them. changes and reason are shown to gdpr_dpo, while the person is not erased. Art. 16.';
+  'Proposed corrections and what was decided about them. changes and reasons are shown to gdpr_dpo, while the person is not erased. Art. 16.';
 
 create or replace view gdpr.rectification_log as
 select
@@ -416,13 +421,13 @@ select
   r.rectification_id,
   r.columns,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content,
-  r.reason,
+  gdpr_internal.open_reason(r.subject_id, r.reason) as reason,
   r.recorded_at,
   r.recorded_by,
   r.actor
 from gdpr_internal.rectification_record as r;
 comment on view gdpr.rectification_log is
-  'Rectifications that were carried out: which columns, when, by whom. content: {"values", "statements"}, shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
+  'Rectifications that were carried out: which columns, when, by whom. content, {"values", "statements"}, and reason are shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
 
 create or replace view gdpr.supplementary_statement as
 select

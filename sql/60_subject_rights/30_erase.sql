@@ -317,7 +317,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint[], text) is
-  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
+  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). p_reason stays when the person is gone: no personal data in it. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
 
 create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
 returns jsonb
@@ -332,7 +332,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. p_reason stays when the person is gone: no personal data in it. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]

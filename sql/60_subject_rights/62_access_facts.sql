@@ -183,7 +183,8 @@ begin
       ),
       'restrictions', (
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at),
+          'reason', case when starts_with(e.reason, 'gdpr1:') then gdpr_internal.open_evidence(s.id, e.reason) else e.reason end
         )) order by r.id), '[]')
         from gdpr_internal.restriction_record as r
         left join gdpr_internal.restriction_end as e on e.restriction_id = r.id

@@ -30,4 +30,4 @@ create table gdpr_internal.hold_end (
   recorded_by text not null default session_user,
   actor text
 );
-comment on table gdpr_internal.hold_end is 'Holds that were released, and why.';
+comment on table gdpr_internal.hold_end is 'Holds that were released, and why: of a person, ciphertext under that person''s key.';

@@ -166,12 +166,17 @@ begin
     perform gdpr_internal.refuse('hold_ended');
   end if;
   insert into gdpr_internal.hold_end (hold_id, reason, actor)
-  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  values (
+    p_hold,
+    -- of a person without a key nothing is kept; a hold on everybody is about none
+    case when v_hold.subject_id is null then p_reason else coalesce(gdpr_internal.seal_evidence(v_hold.subject_id, p_reason), 'erased') end,
+    gdpr_internal.context_setting('actor')
+  )
   on conflict (hold_id) do nothing;
   if not found then
     perform gdpr_internal.refuse('hold_ended');
   end if;
-  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold));
   -- of those it kept something of although they were erased; a row under hold may have become another's
   perform gdpr_internal.finish_erasures(2147483647, array(
     select distinct r.subject_id from gdpr_internal.erasure_remainder as r
@@ -181,7 +186,7 @@ begin
 end
 $function$;
 comment on function gdpr.release_hold(bigint, text) is
-  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: kept encrypted under the key of the person whom the hold is of; no personal data where it is of everybody. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
 
 create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
@@ -237,7 +242,7 @@ select
   h.valid_until as held_until,
   h.recorded_by,
   e.ended_at as released_at,
-  e.reason as release_reason,
+  gdpr_internal.open_reason(h.subject_id, e.reason) as release_reason,
   e.recorded_by as released_by
 from gdpr_internal.hold as h
 left join gdpr_internal.protected_table as t on t.id = h.table_id

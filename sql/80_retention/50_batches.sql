@@ -44,7 +44,7 @@ begin atomic
   select gdpr_internal.open_batch(p_subjects, p_reason, false);
 end;
 comment on function gdpr.open_erasure_batch(bigint[], text) is
-  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
+  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. p_reason, the same for all, stays in the audit log and the ledger: no personal data in it. Errors: PR101 an unknown person, PR004. Art. 17.';
 
 create or replace function gdpr_internal.erase_chunk(p_batch bigint, p_subjects bigint[], p_reason text)
 returns void

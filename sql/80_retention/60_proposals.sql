@@ -116,4 +116,4 @@ begin
 end
 $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
-  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. p_reason, the same for all, stays in the audit log and the ledger: no personal data in it. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';

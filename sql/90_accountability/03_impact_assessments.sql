@@ -151,7 +151,7 @@ begin
 end
 $function$;
 comment on function gdpr.approve_impact_assessment(bigint, text, text, text, date) is
-  'Approves an impact assessment, or renews it until the end of p_review (null: the day its author named). p_residual_risk: low, medium or high, after the measures; where it is high, p_consultation names the case at the supervisory authority, who is asked first. p_advice: of the data protection officer. Whoever wrote it cannot approve it (the login counts). Errors: PR004, PR901 no prior consultation, PR905 four eyes. Art. 35(2), 36.';
+  'Approves an impact assessment, or renews it until the end of p_review (null: the day its author named). p_residual_risk: low, medium or high, after the measures; where it is high, p_consultation names the case at the supervisory authority, who is asked first. p_advice: of the data protection officer. Whoever wrote it cannot approve it (the login counts). No personal data of those affected in its words. Errors: PR004, PR901 no prior consultation, PR905 four eyes. Art. 35(2), 36.';
 
 create or replace function gdpr.reject_impact_assessment(p_assessment bigint, p_reason text)
 returns void
@@ -169,7 +169,7 @@ begin
 end
 $function$;
 comment on function gdpr.reject_impact_assessment(bigint, text) is
-  'Rejects an impact assessment, also one in force. Errors: PR004 unknown assessment or no reason. Art. 35.';
+  'Rejects an impact assessment, also one in force. p_reason must hold no personal data. Errors: PR004 unknown assessment or no reason. Art. 35.';
 
 create or replace view gdpr.impact_assessment_due as
 select p.name as purpose, r.reasons

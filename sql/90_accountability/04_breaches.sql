@@ -250,7 +250,7 @@ begin
 end
 $function$;
 comment on function gdpr.amend_breach(bigint, jsonb) is
-  'Adds what has become known of a breach, as gdpr.record_breach() takes it: later facts replace earlier ones, and the history keeps both. Also of a closed case. Errors: PR004, PR903. Art. 33(4).';
+  'Adds what has become known of a breach, as gdpr.record_breach() takes it: later facts replace earlier ones, and the history keeps both. Also of a closed case. No personal data of those affected in it. Errors: PR004, PR903. Art. 33(4).';
 
 create or replace function gdpr.assess_breach(p_breach bigint, p_risk text, p_reason text)
 returns void
@@ -270,7 +270,7 @@ begin
 end
 $function$;
 comment on function gdpr.assess_breach(bigint, text, text) is
-  'Says what a breach means for the persons: unlikely to be a risk (documented, the authority is not told), risk (the authority is told), high (the persons are told too). The latest assessment counts. Errors: PR004, PR902 closed, PR903. Art. 33(1), 34(1).';
+  'Says what a breach means for the persons: unlikely to be a risk (documented, the authority is not told), risk (the authority is told), high (the persons are told too). The latest assessment counts. p_reason must hold no personal data. Errors: PR004, PR902 closed, PR903. Art. 33(1), 34(1).';
 
 create or replace function gdpr.notify_breach(
   p_breach bigint, p_authority text, p_reference text, p_at timestamptz default statement_timestamp(), p_delay_reason text default null
@@ -302,7 +302,7 @@ begin
 end
 $function$;
 comment on function gdpr.notify_breach(bigint, text, text, timestamptz, text) is
-  'Records that the supervisory authority was told of a breach; again for what is told later (Art. 33(4)). p_at: when. More than 72 hours after the controller became aware, the first notification says why (p_delay_reason). Errors: PR004, PR902 closed, PR903, PR904 late without reasons. Art. 33(1).';
+  'Records that the supervisory authority was told of a breach; again for what is told later (Art. 33(4)). p_at: when. More than 72 hours after the controller became aware, the first notification says why (p_delay_reason). No personal data of those affected in it. Errors: PR004, PR902 closed, PR903, PR904 late without reasons. Art. 33(1).';
 
 create or replace function gdpr.excuse_breach(p_breach bigint, p_ground text, p_reason text)
 returns void
@@ -322,7 +322,7 @@ begin
 end
 $function$;
 comment on function gdpr.excuse_breach(bigint, text, text) is
-  'Records why persons are not told one by one of a breach with a high risk: data_unintelligible (what was lost is encrypted and the key was not), risk_averted, public_communication (telling each would be out of proportion; p_reason says where it was published). Errors: PR004, PR902 closed, PR903. Art. 34(3).';
+  'Records why persons are not told one by one of a breach with a high risk: data_unintelligible (what was lost is encrypted and the key was not), risk_averted, public_communication (telling each would be out of proportion; p_reason says where it was published). p_reason must hold no personal data. Errors: PR004, PR902 closed, PR903. Art. 34(3).';
 
 create or replace function gdpr.close_breach(p_breach bigint, p_reason text)
 returns void
@@ -345,4 +345,4 @@ begin
 end
 $function$;
 comment on function gdpr.close_breach(bigint, text) is
-  'Closes the case about a breach once it is assessed and whoever has to be told was told. p_reason: what was done so that it does not happen again. Errors: PR004, PR902 something is left to do, PR903. Art. 33(5).';
+  'Closes the case about a breach once it is assessed and whoever has to be told was told. p_reason: what was done so that it does not happen again. No personal data in it. Errors: PR004, PR902 something is left to do, PR903. Art. 33(5).';

@@ -94,7 +94,11 @@ grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
 grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
 grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
   gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
-grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification to gdpr_keyholder;
+grant select, update (content, reason) on gdpr_internal.rectification_record to gdpr_keyholder;
+grant select on gdpr_internal.restriction_record, gdpr_internal.hold to gdpr_keyholder;
+grant select, update (reason) on gdpr_internal.restriction_end, gdpr_internal.restriction_exception_end, gdpr_internal.hold_end,
+  gdpr_internal.rectification_decision to gdpr_keyholder;
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
@@ -229,7 +233,7 @@ grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
-grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.history(regclass, text, bigint), gdpr.note_audit_access(jsonb) to gdpr_dpo;
 grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -351,6 +355,7 @@ grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to g
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
+grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),

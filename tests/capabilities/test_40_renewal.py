@@ -36,7 +36,15 @@ OFFICER = (
     "decide_objection(%(p)s, 'analytics', 'taken_back', null, %(why)s)",
     "restrict(%(p)s, 'accuracy_contested')",
     "except_from_restriction(%(p)s, 'orders', 'legal_claims', now() + interval '1 day', %(why)s)",
+    "end_exception((select max(exception_id) from gdpr.restriction_exception), 'it is over')",
     "announce_lifting(%(p)s, 'phone', %(phone)s)",
+    "lift_restriction(%(p)s, 'she was right')",
+    "restrict(%(p)s, 'other')",
+    "except_from_restriction(%(p)s, 'orders', 'legal_claims', now() + interval '1 day', %(why)s)",
+    "place_hold(%(p)s, 'legal_claims', 'file 7')",
+    "release_hold((select max(hold_id) from gdpr.hold), 'she has paid')",
+    "propose_rectification(%(p)s, %(change)s, 'a typing error')",
+    "reject_rectification((select max(rectification_id) from gdpr.rectification), 'not hers')",
 )
 
 #: Columns of gdprdb's own tables in which a person's ciphertext can stand.

@@ -74,6 +74,44 @@ def test_a_change_of_what_protects_is_in_the_next_seal(crm: Database) -> None:
     ) == [("protected table crm.customer", "changed")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "swap"),
+    [
+        (
+            "purpose",
+            "select name from gdpr_internal.purpose where id in (1, 2)",
+            "update gdpr_internal.purpose set id = 3 - id where id in (1, 2)",
+        ),
+        (
+            "table",
+            "select relation::text from gdpr_internal.protected_table where id in (1, 2)",
+            "update gdpr_internal.protected_table as t set relation = o.relation"
+            " from gdpr_internal.protected_table as o where t.id in (1, 2) and o.id = 3 - t.id",
+        ),
+    ],
+    ids=["purposes", "tables"],
+)
+def test_what_the_numbers_in_records_mean_is_sealed(
+    crm: Database, kind: str, names: str, swap: str
+) -> None:
+    """Swapped, all that is sealed would read otherwise and still verify."""
+    told = {f"{kind} {n} {name}" for n in (1, 2) for (name,) in crm.rows(names, user="postgres")}
+    assert len(told) == 4
+    with psycopg.connect(crm.dsn("postgres")) as mallory:
+        mallory.execute("set session_replication_role = replica")
+        mallory.execute("drop index gdpr_internal.protected_table_relation")
+        mallory.execute("alter table gdpr_internal.purpose drop constraint purpose_pkey cascade")
+        mallory.execute(swap.encode())
+    compare = "select object from gdpr.audit_catalog_changes(%s) where change <> 'changed'"
+    for number in (None, 2):
+        assert {thing for (thing,) in crm.rows(compare, [number], user="auditor_login")} >= told
+        crm.rows("select gdpr.seal_audit()")
+        ((last, changed),) = crm.rows(
+            "select id, catalog_changed from gdpr.audit_seal order by id desc limit 1"
+        )
+        assert (last, changed) == (2, True)
+
+
 def test_erasure_breaks_no_seal(crm: Database) -> None:
     write(crm)
     seal(crm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gdprdb.signing import new_keys
+from tests.capabilities.crm import refused
 from tests.support import Database, Run
 
 
@@ -92,6 +94,97 @@ def test_one_record_the_versions_of_its_row_and_all_of_it_for_elsewhere(
     assert len(run("audit", "export").out.splitlines()) > len(lines)
 
 
+def test_values_that_leave_are_on_record_before_the_first(
+    crm: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm.rows("update gdpr_clear.customer set phone = '+49 5' where id = 1", user="crm_app")
+    crm.rows("update gdpr_clear.customer set phone = '+49 6' where id = 2", user="crm_app")
+    monkeypatch.setenv("GDPRDB_DSN", crm.dsn("dpo_login"))
+    question = (
+        "select subject_id, old, login::text from gdpr.audit_log where operation = 'ACCESS'"
+        " order by id"
+    )
+    run("audit", "export", "--table", "crm.customer")
+    run("audit", "tail")
+    assert crm.rows(question, user="auditor_login") == []
+    ((first, anna), _) = crm.rows(
+        "select id, subject_id from gdpr.audit_log where operation = 'UPDATE' order by id",
+        user="auditor_login",
+    )
+    ((event,),) = crm.rows("select min(id) from gdpr.audit_log", user="auditor_login")
+    run("audit", "show", str(first))
+    run("audit", "show", str(event))
+    run(
+        *("audit", "export", "--values", "--table", "crm.customer", "--row", "1"),
+        *("--purpose", "orders", "--actor", "Anna Ahrens", "--since", "2020-01-01"),
+        *("--operation", "UPDATE"),
+    )
+    run("audit", "export", "--values", "--subject-id", str(anna))
+    run("audit", "export", "--values")
+    ((key,),) = crm.rows("select gdpr.audit_row_key('crm.customer', '1')", user="auditor_login")
+    reads = crm.rows(question, user="auditor_login")
+    details = [old for _, old, _ in reads]
+    since = datetime.datetime.fromisoformat(details[1].pop("at"))
+    assert since.astimezone().date().isoformat() == "2020-01-01"
+    assert [(whose, who) for whose, _, who in reads] == [
+        (whose, "dpo_login") for whose in (anna, None, anna, None)
+    ]
+    assert details == [
+        {"document": "audit", "id": first},
+        {
+            "document": "audit",
+            "table": "crm.customer",
+            "row_key": str(key),
+            "operation": "UPDATE",
+            "actor": True,
+            "purpose": "orders",
+        },
+        {"document": "audit"},
+        {"document": "audit"},
+    ]
+
+
+def test_a_read_of_values_that_cannot_be_recorded_is_in_the_log(
+    crm: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby is read, too."""
+    crm.rows("update gdpr_clear.customer set phone = '+49 5' where id = 1", user="crm_app")
+    monkeypatch.setenv("GDPRDB_DSN", crm.dsn("dpo_login"))
+    monkeypatch.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+    exported = run("audit", "export", "--values", "--operation", "UPDATE")
+    assert json.loads(exported.out)["old"] == {"phone": "+49 711 1001"}
+    assert (
+        "read by dpo_login in a read-only transaction"
+        in (crm.cluster.directory / "log").read_text()
+    )
+
+
+def test_words_have_no_way_into_the_record_of_a_read(crm: Database) -> None:
+    for selection in (
+        None,
+        "[]",
+        '"x"',
+        '{"why": "Anna Ahrens phoned"}',
+        '{"id": "Anna Ahrens"}',
+        '{"at": "Anna Ahrens"}',
+        '{"row_key": "Anna"}',
+        '{"table_id": 99999}',
+    ):
+        with refused("PR004", "invalid_argument") as error:
+            crm.rows("select gdpr.note_audit_access(%s)", [selection], user="dpo_login")
+        assert "Anna" not in str(error.value)
+    for user in ("auditor_login", "crm_app"):
+        with refused("42501"):
+            crm.rows("select gdpr.note_audit_access()", user=user)
+    crm.rows(
+        'select gdpr.note_audit_access(\'{"operation": "Anna Ahrens", "actor": "Anna"}\')',
+        user="dpo_login",
+    )
+    assert crm.rows(
+        "select old from gdpr.audit_log where operation = 'ACCESS'", user="auditor_login"
+    ) == [({"document": "audit", "actor": True},)]
+
+
 def test_an_auditor_reads_no_values(
     crm: Database, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +193,7 @@ def test_an_auditor_reads_no_values(
     exported = run("audit", "export", "--values", "--operation", "UPDATE")
     assert json.loads(exported.out)["old"] is None
     assert "711" not in exported.out
+    assert '"ACCESS"' not in run("audit", "export").out
     of_table = run(
         "audit", "tail", "--table", "crm.customer", "--row", "1", "--format", "jsonl"
     ).out

@@ -364,7 +364,7 @@ begin
 end
 $function$;
 comment on function gdpr.accept_restore(text) is
-  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';
+  'Declares that this database has lost nothing and is at home here: after a planned move or copy, or a failover whose ledger was checked. After a restore use gdpr.replay(), or the erased are back for good. On record with the reason. It must hold no personal data. Error: PR004 no reason. Art. 5(2), Art. 32(1)(c).';
 
 -- 00_foundation/30_context.sql
 -- [code] Who and why: the context of a statement, and the purposes that a role may process for.
@@ -9883,7 +9883,7 @@ begin
 end
 $function$;
 comment on function gdpr.block(text, text, text) is
-  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
+  'Puts an identifier on the blocklist: rows that carry it warn or are refused (policy). p_reason must hold no personal data: there is no key of a person to keep it under. Errors: PR004 empty value, or the identifier of a person. Art. 17, Art. 21(3).';
 
 create or replace function gdpr.unblock(p_kind text, p_value text, p_reason text)
 returns boolean
@@ -9905,7 +9905,7 @@ begin
   return v_found;
 end
 $function$;
-comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there.';
+comment on function gdpr.unblock(text, text, text) is 'Takes an identifier off the blocklist, on record; false when it was not there. p_reason, which stays in the audit log, must hold no personal data: there is no key of a person to keep it under.';
 
 create or replace function gdpr.is_blocked(p_kind text, p_value text)
 returns boolean
@@ -10613,7 +10613,7 @@ begin
 end
 $function$;
 comment on function gdpr.lift_opt_out(text, text) is
-  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. Error: PR004.';
+  'Lets registrations send mails to an address again, on record; false when its owner had not opted out. Send the address as a bind parameter. p_reason must hold no personal data. Error: PR004.';
 
 create or replace function gdpr.tidy_registrations(p_limit integer default 10000)
 returns integer
@@ -11367,7 +11367,7 @@ begin
 end
 $function$;
 comment on function gdpr.end_bases(bigint[], text) is
-  'Ends lawful bases now, those that have ended already excepted; returns how many. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+  'Ends lawful bases now, those that have ended already excepted; returns how many. p_reason, the same for all, must hold no personal data. Errors: PR203 none of them holds, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
 
 create or replace function gdpr.end_basis(p_basis_id bigint, p_reason text)
 returns void
@@ -11382,7 +11382,7 @@ begin
 end
 $function$;
 comment on function gdpr.end_basis(bigint, text) is
-  'Ends a lawful basis now; what no other basis allows is locked with this statement. Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
+  'Ends a lawful basis now; what no other basis allows is locked with this statement. p_reason: a word of why, without personal data; what it rests on belongs into the evidence of gdpr.record_basis(). Errors: PR203 unknown or ended, PR004 no reason, PR005 not at READ COMMITTED. Art. 5(1)(a), 6(1).';
 
 -- 20_lawful_basis/22_held_bases.sql
 -- [code] Which bases other than consent carry a person's processing, and until when: the one place that says so.
@@ -11750,7 +11750,7 @@ begin
 end
 $function$;
 comment on function gdpr.approve_assessment(bigint, date, text) is
-  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+  'Approves an assessment, or renews it: from now until the end of p_review (null: the day its author named) the purpose may rest on legitimate interests, and with that instant no longer, unless renewed. The latest approved version is the one in force. Whoever wrote it cannot approve it (the login counts). p_reason must hold no personal data. Errors: PR004 unknown assessment or a day that has passed, PR206 four eyes, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
 create or replace function gdpr.reject_assessment(p_assessment bigint, p_reason text)
 returns void
@@ -11768,7 +11768,7 @@ begin
 end
 $function$;
 comment on function gdpr.reject_assessment(bigint, text) is
-  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
+  'Rejects an assessment, also one in force: with this statement nothing rests on it any more (an earlier version that is still approved takes over). p_reason must hold no personal data. Errors: PR004 unknown assessment or no reason, PR005 not at READ COMMITTED. Art. 6(1)(f).';
 
 -- 20_lawful_basis/35_special.sql
 -- [code] Special categories of data: besides the basis, a condition of Art. 9(2) has to hold.
@@ -12541,7 +12541,7 @@ begin
 end
 $function$;
 comment on function gdpr.withdraw_consent(bigint, text, text, jsonb) is
-  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
+  'Withdraws a person''s consent for a purpose; in force in the next statement of every session once committed. p_evidence: kept encrypted. Errors: PR101, PR603, PR003, PR004, PR005, PR302; PR607, PR608, PR609 for the request that the context names. Art. 7(3).';
 
 -- 30_consent/50_contact.sql
 -- [code] Whether a person may be contacted by a channel.
@@ -13562,6 +13562,25 @@ end
 $function$;
 comment on function gdpr_internal.open_evidence(bigint, text) is
   'Decrypts a detail of evidence; null when the person''s key was destroyed. Only views that ask for gdpr_dpo call it.';
+
+create or replace function gdpr_internal.open_reason(p_subject bigint, p_reason text)
+returns text
+language plpgsql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+begin
+  return case
+    when not starts_with(p_reason, 'gdpr1:') then p_reason
+    when pg_has_role(gdpr_internal.acting_role(), 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(p_subject, p_reason)
+  end;
+end
+$function$;
+comment on function gdpr_internal.open_reason(bigint, text) is
+  'The words with which an officer gave a reason that is about a person: for gdpr_dpo, until the person''s key was destroyed. What gdprdb gave as a reason itself (a replay) is no ciphertext, and for everybody.';
 
 -- 40_protection/22_keyring.sql
 -- [code] Where the key-encryption key comes from: a table, the session's ticket, a file of the server.
@@ -14740,10 +14759,28 @@ begin
   ) and x.details is not null and gdpr_internal.value_subject(x.details) = r.id;
   update gdpr_internal.rectification as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
-  update gdpr_internal.rectification_record as x set content = gdpr_internal.renewed_value(r.ring, r.id, x.content)
+  update gdpr_internal.rectification_record as x set
+    content = gdpr_internal.renewed_value(r.ring, r.id, x.content),
+    reason = case when starts_with(x.reason, 'gdpr1:') then gdpr_internal.renewed_value(r.ring, r.id, x.reason) else x.reason end
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id;
   update gdpr_internal.restriction_exception as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
+  update gdpr_internal.restriction_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.restriction_record as o on o.subject_id = r.id
+  where x.restriction_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.restriction_exception_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.restriction_exception as o on o.subject_id = r.id
+  where x.exception_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.hold_end as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.hold as o on o.subject_id = r.id
+  where x.hold_id = o.id and starts_with(x.reason, 'gdpr1:');
+  update gdpr_internal.rectification_decision as x set reason = gdpr_internal.renewed_value(r.ring, r.id, x.reason)
+  from unnest(p_subjects, v_rings) as r (id, ring)
+  join gdpr_internal.rectification as o on o.subject_id = r.id
+  where x.rectification_id = o.id and starts_with(x.reason, 'gdpr1:');
   update gdpr_internal.objection_record as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
   from unnest(p_subjects, v_rings) as r (id, ring) where x.subject_id = r.id and x.details is not null;
   update gdpr_internal.objection_decision as x set details = gdpr_internal.renewed_value(r.ring, r.id, x.details)
@@ -15664,7 +15701,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
   -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
-  -- Columns of types outside the system are only ever given to format(), which calls their output function.
+  -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
   -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
   select format(
     E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
@@ -15716,6 +15753,34 @@ begin atomic
 end;
 comment on function gdpr_internal.written_columns(smallint) is
   'The columns of a protected table that the triggers which let rows in read or write: classified ones, the primary key, gdpr_*.';
+
+create or replace function gdpr_internal.differs_code(p_relation regclass, p_column name)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- equal is not the same: collations take letters for each other, a month is 30 days, 1.0 is 1.00; and json has no operator at all.
+  -- Images of values are compared without asking their type, so that nothing of its owner's runs; they cost more, and where equal
+  -- is the same an operator is asked
+  select format(
+    case
+      when a.atttypid in ('text'::regtype, 'varchar'::regtype)
+        then '(new.%1$I is distinct from old.%1$I collate pg_catalog."C")'
+      when a.atttypid in (
+        'boolean'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'bytea'::regtype,
+        'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
+      ) then '(new.%1$I is distinct from old.%1$I)'
+      else 'pg_catalog.record_image_ne(row(new.%1$I), row(old.%1$I))'
+    end, a.attname
+  )
+  from pg_attribute as a
+  where a.attrelid = p_relation and a.attname = p_column;
+end;
+comment on function gdpr_internal.differs_code(regclass, name) is
+  'The SQL of whether another value of a column is stored than before, even if its type takes both for equal: for triggers on UPDATE.';
 
 create or replace function gdpr_internal.text_expression(p_value text, p_type text)
 returns text
@@ -16028,7 +16093,7 @@ end;
 comment on function gdpr_internal.check_code(smallint) is
   'Code that says why the gate will not let a row in; nothing for a table that is only observed, or still being enabled.';
 
-create or replace function gdpr_internal.special_code(p_table smallint, p_condition text)
+create or replace function gdpr_internal.special_code(p_table smallint, p_changed boolean)
 returns text
 language sql
 stable
@@ -16040,14 +16105,17 @@ begin atomic
     E'if tg_nargs = 0 and tg_name <> ''zzz_gdpr_40_backfill'' and (\n  %s\n) then\n'
     '  perform gdpr_internal.check_special(new.gdpr_subject_id, gdpr_internal.acting_role(), current_setting(''gdpr.purpose'', true));\n'
     'end if;\n',
-    string_agg(format(p_condition, c.column_name), E'\n  or ' order by c.position)
+    string_agg(
+      concat(format('new.%I is not null', c.column_name), case when p_changed then ' and ' || gdpr_internal.differs_code(t.relation, c.column_name) end),
+      E'\n  or ' order by c.position
+    )
   ) end
   from gdpr_internal.protected_column as c
   join gdpr_internal.protected_table as t on t.id = c.table_id
   where c.table_id = p_table and c.special is not null and t.mode = 'enforce' and gdpr_internal.enabling_state(p_table) is null;
 end;
-comment on function gdpr_internal.special_code(smallint, text) is
-  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_condition: how one is recognised, %1$I the column); nothing for tables without one.';
+comment on function gdpr_internal.special_code(smallint, boolean) is
+  'Code that asks for a condition of Art. 9(2) where a column of a special category is given a value (p_changed: another than before); nothing for tables without one.';
 
 create or replace function gdpr_internal.indented(p_code text, p_indent text)
 returns text
@@ -16497,7 +16565,7 @@ $code$,
     array_to_string(v_digests, ', '), array_to_string(v_bares, ', '), array_to_string(v_kinds, ', '),
     v_matching, v_table.blocklist, v_constraint,
     v_table.purpose_mask | (1::bigint << 62),
-    gdpr_internal.indented(gdpr_internal.special_code(p_table, 'new.%1$I is not null') || v_store, '  '),
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, false) || v_store, '  '),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '  ')
   ));
   execute format(
@@ -16597,20 +16665,17 @@ $function$;
 comment on function gdpr_internal.may_open(bigint) is
   'Whether stored values are opened for the constraints over them: to roles of audience clear and officers, while the person may be processed. p_subject null: of a row that the role was let to already.';
 
-create or replace function gdpr_internal.changed_code(p_columns name[])
+create or replace function gdpr_internal.changed_code(p_relation regclass, p_columns name[])
 returns text
 language sql
-immutable
+stable
 parallel safe
 security invoker
 begin atomic
-  -- the output function of a type: comparing values of the owner's types could run an operator of hers with the keys in reach
-  select string_agg(
-    format('format(''%%s'', new.%1$I) <> format(''%%s'', old.%1$I) or (new.%1$I is null) <> (old.%1$I is null)', u.name), ' or ' order by u.n
-  )
+  select string_agg(gdpr_internal.differs_code(p_relation, u.name), ' or ' order by u.n)
   from unnest(p_columns) with ordinality as u (name, n);
 end;
-comment on function gdpr_internal.changed_code(name[]) is 'The SQL of whether one of these columns changed.';
+comment on function gdpr_internal.changed_code(regclass, name[]) is 'The SQL of whether one of these columns changed.';
 
 create or replace function gdpr_internal.value_check_code(p_column gdpr_internal.protected_column)
 returns text
@@ -16680,10 +16745,11 @@ begin
     execute format('grant execute on function gdpr_generated.%I to public', v_check.function);
     if cardinality(v_check.columns) > 1 then
       v_shared := v_shared || v_check.encrypted;
-      v_reopen := v_reopen || format(E'if %s then\n', gdpr_internal.changed_code(v_check.columns)) || (
+      v_reopen := v_reopen || format(E'if %s then\n', gdpr_internal.changed_code(v_relation, v_check.columns)) || (
         select string_agg(format(
-          E'  if new.%1$I is not distinct from old.%1$I then\n'
-          '    new.%1$I := gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I);\n  end if;\n', c.column_name, c.id
+          E'  if not %3$s then\n'
+          '    new.%1$I := gdpr_internal.open_value(v_key, old.gdpr_subject_id, %2$s, old.%1$I);\n  end if;\n',
+          c.column_name, c.id, gdpr_internal.differs_code(v_relation, c.column_name)
         ), '' order by c.id)
         from gdpr_internal.protected_column as c
         where c.table_id = p_table and c.column_name = any (v_check.encrypted)
@@ -16719,9 +16785,10 @@ begin
     end if;
     if v_column.column_name = any (v_shared) then
       v_back := v_back || format(
-        E'if new.%1$I is distinct from old.%1$I and starts_with(old.%1$I, ''gdpr1:'')\n'
-        '  and new.%1$I = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\nthen\n  new.%1$I := old.%1$I;\nend if;\n',
-        v_column.column_name, v_column.id
+        E'if %3$s and starts_with(old.%1$I, ''gdpr1:'')\n'
+        '  and new.%1$I collate pg_catalog."C" = gdpr_internal.value_or_null(v_key, old.gdpr_subject_id, %2$s, old.%1$I)\n'
+        'then\n  new.%1$I := old.%1$I;\nend if;\n',
+        v_column.column_name, v_column.id, gdpr_internal.differs_code(v_relation, v_column.column_name)
       );
     end if;
   end loop;
@@ -16776,14 +16843,14 @@ $code$,
     gdpr_internal.indented(v_open, '        '),
     case when v_reopen = '' then '' else format(
       E'    elsif (%s) and gdpr_internal.may_open(null) then\n%s      v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
-      gdpr_internal.changed_code(array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
+      gdpr_internal.changed_code(v_relation, array(select distinct unnest(k.columns) from gdpr_internal.held_checks(p_table) as k where cardinality(k.columns) > 1)),
       gdpr_internal.indented(gdpr_internal.keys_code(), '      '), gdpr_internal.indented(v_reopen, '      ')
     ) end,
     gdpr_internal.indented(v_test, '    '),
     gdpr_internal.indented(v_seal, '      '),
     case when v_back = '' then '' else format(
       E'  elsif %s then\n%s    v_key := gdpr_internal.data_key(v_keys, old.gdpr_subject_id);\n%s',
-      gdpr_internal.changed_code(v_shared), gdpr_internal.indented(gdpr_internal.keys_code(), '    '), gdpr_internal.indented(v_back, '    ')
+      gdpr_internal.changed_code(v_relation, v_shared), gdpr_internal.indented(gdpr_internal.keys_code(), '    '), gdpr_internal.indented(v_back, '    ')
     ) end
   ));
   execute format(
@@ -16961,6 +17028,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_old_value text := format('(v_old_key, old.gdpr_subject_id, %s, old.%I)', p_column.column_id, p_column.column_name);
+  v_differs text := gdpr_internal.differs_code(p_table.relation, p_column.column_name);
   v_held text;
   v_was text := (
     select w.was ->> 'type'
@@ -16972,12 +17040,12 @@ declare
 begin
   if p_column.encrypt <> 'no' then
     v_code := format(
-      E'if new.%1$I is not distinct from old.%1$I then\n'
+      E'if not %4$s then\n'
       '  new.%1$I := %2$s;\n'
       'elsif starts_with(new.%1$I, ''gdpr1:'') then\n'
       '  perform gdpr_internal.refuse(''ciphertext_written'', %3$L);\n'
       'end if;\n',
-      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name)
+      p_column.column_name, 'gdpr_internal.open_value' || v_old_value, format('column %I', p_column.column_name), v_differs
     );
   end if;
   v_code := v_code || gdpr_internal.read_value_code(p_column)
@@ -17020,9 +17088,9 @@ begin
     );
   end if;
   return format(
-    E'if %3$s or new.%1$I is distinct from old.%1$I then\n%2$send if;\n',
-    p_column.column_name, gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  '),
-    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end
+    E'if %s or %s then\n%send if;\n',
+    case when p_column.encrypt <> 'no' then 'v_moved or v_renewing' else 'v_moved' end, v_differs,
+    gdpr_internal.indented(v_code || gdpr_internal.store_value_code(p_column, p_random), '  ')
   );
 end
 $function$;
@@ -17059,7 +17127,7 @@ begin
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
     continue when v_column.encrypt = 'no' and v_column.identifier is null and not v_column.masked and not v_column.digested;
     v_declare := v_declare || gdpr_internal.variable_code(v_column);
-    v_same := v_same || format(' and new.%1$I is not distinct from old.%1$I', v_column.column_name);
+    v_same := v_same || ' and not ' || gdpr_internal.differs_code(v_table.relation, v_column.column_name);
     v_update := v_update || gdpr_internal.change_value_code(v_column, v_table, v_ivs * 16 + 1);
     v_ivs := v_ivs + (v_column.encrypt <> 'no')::integer;
     v_identifiers := v_identifiers or v_column.identifier is not null;
@@ -17130,9 +17198,7 @@ $code$,
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
-    gdpr_internal.indented(
-      gdpr_internal.special_code(p_table, 'new.%1$I is not null and new.%1$I is distinct from old.%1$I'), '  '
-    )
+    gdpr_internal.indented(gdpr_internal.special_code(p_table, true), '  ')
     || case when v_ivs > 0 then format(
       E'  v_old_key := case when new.gdpr_subject_id = old.gdpr_subject_id then v_key else gdpr_internal.data_key(v_keys, old.gdpr_subject_id) end;\n'
       '  v_random := %s;\n', gdpr_internal.random_code(v_ivs * 16)
@@ -20337,18 +20403,18 @@ begin
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
       case when a.encrypted
-        -- no operator that the caller's search_path could replace: it would hear the plaintext
+        -- as images (gdpr_internal.differs_code()); no function that the caller's search_path could replace: it would hear the plaintext
         then format(
-          '%1$I = case when coalesce(pg_catalog.texteq(%3$s, %4$s), new.%1$I is null and old.%1$I is null) then t.%1$I else %2$s end',
-          a.attname, a.value, a.new_text, a.old_text
+          '%1$I = case when pg_catalog.record_image_eq(row(new.%1$I), row(old.%1$I)) then t.%1$I else %2$s end',
+          a.attname, a.value
         )
         else format('%I = %s', a.attname, a.value)
       end, ', ' order by a.attnum
     ) filter (where not a.always and not a.generated),
     string_agg(
       format(
-        '(%1$s, %2$L, coalesce(pg_catalog.texteq(%3$s, %4$s), new.%2$I is null and old.%2$I is null), %5$L)',
-        a.attnum, a.attname, a.new_text, a.old_text, format('%I = %s', a.attname, a.value)
+        '(%1$s, %2$L, pg_catalog.record_image_eq(row(new.%2$I), row(old.%2$I)), %3$L)',
+        a.attnum, a.attname, format('%I = %s', a.attname, a.value)
       ), E',\n          ' order by a.attnum
     ) filter (where not a.always and not a.generated)
   into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set, v_changes
@@ -20360,14 +20426,9 @@ begin
         -- no cast that the owner of a type could have planted
         when c.original ? 'labels' then format('gdpr.text_of(new.%I)', a.attname)
         else gdpr_internal.text_expression(format('new.%I', a.attname), c.original_type)
-      end as value,
-      format(k.code, 'new', a.attname) as new_text,
-      format(k.code, 'old', a.attname) as old_text
+      end as value
     from pg_attribute as a
     left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
-    cross join lateral (
-      select case when c.original ? 'labels' then 'gdpr.text_of(%s.%I)' else '%s.%I::pg_catalog.text' end as code
-    ) as k
     where a.attrelid = v_table.relation and a.attnum > 0 and not a.attisdropped
       and not gdpr_internal.is_control_column(p_table, a.attname)
     and not gdpr_internal.is_hidden_column(p_table, a.attname)
@@ -20930,24 +20991,12 @@ declare
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
-    string_agg(format(E'      case when %s is distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
-    string_agg(format(E'      case when %s is not distinct from %s then %L end', c.new_text, c.old_text, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when %s then %L end', k.differs, a.attname), E',\n' order by a.attnum),
+    string_agg(format(E'      case when not %s then %L end', k.differs, a.attname), E',\n' order by a.attnum),
     gdpr_internal.row_pairs(v_relation, 'old')
   into v_changed, v_same, v_all
   from pg_attribute as a
-  join pg_type as y on y.oid = a.atttypid
-  cross join lateral (
-    select
-      -- types of the system only: comparing or converting another type could run what its owner planted, with the keys
-      case when k.comparable then format('new.%I', a.attname) else format('format(''%%s'', new.%I)', a.attname) end as new_text,
-      case when k.comparable then format('old.%I', a.attname) else format('format(''%%s'', old.%I)', a.attname) end as old_text
-    from (
-      select y.oid < 16384 and (y.typcategory = 'A' or exists (
-        select from pg_opclass as o
-        where o.opcdefault and o.opcmethod = 403 and o.opcintype in (y.oid, case when y.typname = 'varchar' then 'text'::regtype else y.oid end)
-      )) as comparable
-    ) as k
-  ) as c
+  cross join lateral (select gdpr_internal.differs_code(v_relation, a.attname) as differs) as k
   where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_';
 
   -- the same value under a new key is no change
@@ -20959,7 +21008,7 @@ begin
     '    end if;\n',
     string_agg(format(
       E'        case when new.gdpr_subject_id = old.gdpr_subject_id and gdpr_internal.open_value(v_key, new.gdpr_subject_id, %1$s, new.%2$I)\n'
-      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) then %2$L end', c.id, c.column_name
+      '          is not distinct from gdpr_internal.open_value(v_key, old.gdpr_subject_id, %1$s, old.%2$I) collate pg_catalog."C" then %2$L end', c.id, c.column_name
     ), E',\n' order by c.position)
   ), '')
   into v_renewed
@@ -22081,7 +22130,11 @@ begin
     array_agg(distinct t.id) filter (where t.id is not null),
     coalesce(bool_or(o.command_tag in ('GRANT', 'REVOKE', 'DROP OWNED', 'REASSIGN OWNED')), false),
     array_agg(distinct o.objid) filter (where o.object_type in ('view', 'materialized view')),
-    array_agg(distinct o.objid) filter (where o.command_tag in ('CREATE TABLE AS', 'SELECT INTO'))
+    array_agg(distinct o.objid) filter (where o.command_tag in ('CREATE TABLE AS', 'SELECT INTO') or (
+      -- what reads a protected table otherwise than by a function is refused: view_findings()
+      o.object_type = 'materialized view' and o.command_tag in ('CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW')
+      and not exists (select from gdpr_internal.read_tables(o.objid))
+    ))
   into machinery, tables, grants, made, copies
   from object as o
   left join lateral (
@@ -22095,7 +22148,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.guarded_objects() is
-  'What the statement of an event trigger touched: objects of gdprdb, protected tables, grants (which name no object), views that were made, tables that were made by a query.';
+  'What the statement of an event trigger touched: objects of gdprdb, protected tables, grants (which name no object), views that were made, tables and materialized views that a query filled.';
 
 create or replace function gdpr_internal.dropped_objects(out machinery text[], out tables smallint[])
 language plpgsql
@@ -22187,7 +22240,10 @@ begin
     return;
   end if;
   foreach v_relation in array p_relations loop
-    insert into gdpr_internal.copy_record (relation, of_tables) values (v_relation, v_tables);
+    insert into gdpr_internal.copy_record (relation, of_tables)
+    select v_relation, v_tables
+    -- what is refreshed each night is one copy
+    where not exists (select from gdpr_internal.copy_record as r where r.relation = v_relation and r.of_tables = v_tables);
     perform gdpr_internal.audit_event('COPY', null, jsonb_build_object('table', v_relation::text, 'of', to_jsonb(v_tables)));
     raise warning '% may hold a copy of rows of %, which nothing protects', v_relation, array_to_string(v_tables, ', ')
       using hint = 'Drop it, or protect it: gdprdb policy apply.';
@@ -22195,7 +22251,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.note_copies(oid[]) is
-  'Reports tables that a query filled, in a transaction that has read protected tables (whose locks tell): a warning, an audit record, and a finding of doctor() while they exist.';
+  'Reports tables and materialized views that a query filled, in a transaction that has read protected tables (whose locks tell): a warning, an audit record, and a finding of doctor() while they exist.';
 
 create or replace function gdpr_internal.guard(p_event text)
 returns void
@@ -22257,7 +22313,7 @@ begin
     );
     if v_new <> '{}' then
       raise warning 'partitions without row security of their own: %', array_to_string(v_new, ', ')
-        using hint = 'gdprdb policy apply covers them; until then only their table does.';
+        using hint = 'gdprdb policy apply covers them; until then only their table does, and who may TRUNCATE them leaves no record.';
     end if;
   elsif v_allowed = 'window' then
     perform gdpr_internal.audit_event('GUARD', null, jsonb_build_object('window', gdpr_internal.open_window(), 'weaker', to_jsonb(v_weaker)));
@@ -22566,10 +22622,22 @@ begin atomic
     where m.roleid::regrole::text ~ '^gdpr_'
     union all
     select 'policy', gdpr.policy()::text
+    union all
+    -- records say them by number: what the number means
+    select format('purpose %s %s', u.id, u.name), ''
+    from gdpr_internal.purpose as u
+    union all
+    select
+      format('table %s %s', t.id, case
+        when t.unprotected_at is null or exists (select from pg_class as c where c.oid = t.relation) then t.relation::text
+        else t.known_as
+      end),
+      t.known_as
+    from gdpr_internal.protected_table as t
   ) as o;
 end;
 comment on function gdpr_internal.catalog_objects() is
-  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy.';
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes.';
 
 create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
 returns bytea
@@ -23646,6 +23714,67 @@ end;
 comment on function gdpr.audit_row_key(text, text) is
   'What gdpr.audit_log.row_key holds of a row of a table (schema.table), by its primary key as text (several columns: a JSON array of texts), there or deleted. Null if the table has never been protected. Art. 5(2).';
 
+-- 50_audit/64_access.sql
+-- [code] Who has old values of the audit log opened, on record.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: gdpr_dpo, before gdprdb audit show and export read them. A view cannot write.
+
+set local role gdpr_owner;
+
+create or replace function gdpr.note_audit_access(p_selection jsonb default '{}')
+returns boolean
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_subject bigint;
+  v_details jsonb;
+begin
+  if jsonb_typeof(p_selection) is distinct from 'object' or p_selection - array[
+    'id', 'table_id', 'row_key', 'at', 'until', 'subject_id', 'operation', 'actor', 'purpose_id'
+  ] <> '{}' then
+    perform gdpr_internal.refuse(
+      'invalid_argument', 'a selection is an object with any of id, table_id, row_key, at, until, subject_id, operation, actor, purpose_id'
+    );
+  end if;
+  begin
+    v_subject := p_selection ->> 'subject_id';
+    -- each in its type: what the person behind a record said, did or was called has no way in
+    v_details := jsonb_strip_nulls(jsonb_build_object(
+      'document', 'audit',
+      'id', (p_selection ->> 'id')::bigint,
+      'table', (select t.known_as from gdpr_internal.protected_table as t where t.id = (p_selection ->> 'table_id')::smallint),
+      'row_key', (p_selection ->> 'row_key')::uuid,
+      'at', (p_selection ->> 'at')::timestamptz,
+      'until', (p_selection ->> 'until')::timestamptz,
+      'operation', substring(p_selection ->> 'operation' from '^[A-Z_]{1,30}$'),
+      'actor', case when p_selection ->> 'actor' is not null then true end,
+      'purpose', (select u.name from gdpr_internal.purpose as u where u.id = (p_selection ->> 'purpose_id')::smallint)
+    ));
+  exception when data_exception then
+    perform gdpr_internal.refuse('invalid_argument', 'numbers, times and keys of a selection are as in gdpr.audit_log');
+  end;
+  if v_details ? 'id' then
+    select a.subject_id into v_subject from gdpr_internal.audit_record as a
+    where a.id = (v_details ->> 'id')::bigint and a.operation in ('UPDATE', 'DELETE');
+    if not found then
+      -- an event, or nothing: no value is opened
+      return false;
+    end if;
+  end if;
+  if current_setting('transaction_read_only')::boolean then
+    raise log 'gdprdb: old values of the audit log read by % in a read-only transaction', gdpr_internal.acting_role();
+    return false;
+  end if;
+  perform gdpr_internal.audit_event('ACCESS', v_subject, v_details);
+  return true;
+end
+$function$;
+comment on function gdpr.note_audit_access(jsonb) is
+  'Puts on record (ACCESS) that old values of gdpr.audit_log are going to be read, whose and which: call it and commit, then read. p_selection: the conditions, any of id, table_id, row_key, at (from then on), until, subject_id, operation, actor, purpose_id, as in the log; of an actor only that one was asked for is kept. Whether a record was written: not for the id of a record without old values; in a read-only transaction there is a line in the server''s log instead. Errors: PR004. Art. 5(2).';
+
 -- 60_subject_rights/20_restrict.sql
 -- [code] Restriction of processing: what is stored and no more, until the person was told that it ends.
 -- GDPR Art. 18. Called by: gdpr_dpo.
@@ -23784,19 +23913,19 @@ begin
     perform gdpr.announce_lifting(p_subject);
   end if;
   insert into gdpr_internal.restriction_end (restriction_id, reason)
-  select r.id, p_reason
+  select r.id, gdpr_internal.seal_evidence(p_subject, p_reason)
   from gdpr_internal.restriction_record as r
   where r.subject_id = p_subject
   on conflict (restriction_id) do nothing;
   get diagnostics v_lifted = row_count;
   perform gdpr_internal.refresh_gate(array[p_subject]);
-  perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted, 'reason', p_reason));
+  perform gdpr_internal.audit_event('LIFT', p_subject, jsonb_build_object('restrictions', v_lifted));
   perform gdpr_internal.note_request(p_subject, 'restriction_lifted', jsonb_build_object('restrictions', v_lifted));
   return v_lifted;
 end
 $function$;
 comment on function gdpr.lift_restriction(bigint, text) is
-  'Lifts every restriction of a person and returns how many. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
+  'Lifts every restriction of a person and returns how many. p_reason: kept encrypted under the person''s key. Who obtained it is told before: by gdpr.announce_lifting() or, where nobody did that, by the mail that this queues itself; without an address somebody has to tell the person and say how. The controller''s own (ground other) ends without. Errors: PR101, PR603, PR004, PR612 the person was not told and has no address; PR607, PR608, PR609 for the request that the context names. Art. 18(3).';
 
 -- 60_subject_rights/21_due_dates.sql
 -- [code] The last day for an answer: months of the calendar, pauses, days off.
@@ -24239,7 +24368,7 @@ begin
 end
 $function$;
 comment on function gdpr.withdraw_request(bigint, jsonb) is
-  'Closes a request because the person does not want it any more. Errors: PR607, PR608 closed already, PR004.';
+  'Closes a request because the person does not want it any more. p_details: kept encrypted. Errors: PR607, PR608 closed already, PR004.';
 
 create or replace function gdpr_internal.request_misses(p_request gdpr_internal.request_state)
 returns text
@@ -24807,14 +24936,15 @@ begin
   if v_subject is null then
     perform gdpr_internal.refuse('exception_refused', 'there is no such exception, or it has ended');
   end if;
-  insert into gdpr_internal.restriction_exception_end (exception_id, reason) values (p_exception, p_reason)
+  insert into gdpr_internal.restriction_exception_end (exception_id, reason)
+  values (p_exception, gdpr_internal.seal_evidence(v_subject, p_reason))
   on conflict (exception_id) do nothing;
   perform gdpr_internal.refresh_gate(array[v_subject]);
   perform gdpr_internal.audit_event('EXCEPT', v_subject, jsonb_build_object('exception_id', p_exception, 'ended', true));
 end
 $function$;
 comment on function gdpr.end_exception(bigint, text) is
-  'Ends an exception from a restriction before its time. p_reason: without personal data. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
+  'Ends an exception from a restriction before its time. p_reason: kept encrypted under the person''s key. Errors: PR004, PR005, PR613 unknown or ended. Art. 18(2).';
 
 create or replace view gdpr.restriction as
 select
@@ -24825,10 +24955,10 @@ select
   r.recorded_by,
   exists (select from gdpr_internal.lifting_notice as n where n.restriction_id = r.id) as lifting_announced,
   e.ended_at,
-  e.reason as end_reason
+  gdpr_internal.open_reason(r.subject_id, e.reason) as end_reason
 from gdpr_internal.restriction_record as r
 left join gdpr_internal.restriction_end as e on e.restriction_id = r.id;
-comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. Art. 18.';
+comment on view gdpr.restriction is 'Restrictions of processing, those that were lifted too, and whether the person was told before. end_reason: for gdpr_dpo, until the person is erased. Art. 18.';
 
 create or replace view gdpr.restriction_exception as
 select
@@ -24837,7 +24967,7 @@ select
   p.name as purpose,
   x.ground,
   least(x.valid_until, e.ended_at) as valid_until,
-  e.reason as end_reason,
+  gdpr_internal.open_reason(x.subject_id, e.reason) as end_reason,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(x.subject_id, x.details)::jsonb end as details,
   x.recorded_at,
   x.recorded_by,
@@ -25292,7 +25422,7 @@ begin
   ), recorded as (
     insert into gdpr_internal.rectification_record (subject_id, rectification_id, content, columns, reason, actor)
     select
-      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), p_reason,
+      p.subject_id, p_rectification, gdpr_internal.seal_changes(p.subject_id, p.content), coalesce(p.columns, '{}'), gdpr_internal.seal_evidence(p.subject_id, p_reason),
       gdpr_internal.context_setting('actor')
     from person as p
     order by p.subject_id
@@ -25446,12 +25576,14 @@ begin
   select c.record_id into v_record
   from gdpr_internal.carry_out(v_content -> 'changes', v_rectification.subject_id, p_rectification, p_reason) as c;
   insert into gdpr_internal.rectification_decision (rectification_id, approved, record_id, reason, actor)
-  values (p_rectification, true, v_record, p_reason, gdpr_internal.context_setting('actor'));
+  values (
+    p_rectification, true, v_record, gdpr_internal.seal_evidence(v_rectification.subject_id, p_reason), gdpr_internal.context_setting('actor')
+  );
   return v_record;
 end
 $function$;
 comment on function gdpr.approve_rectification(bigint, text) is
-  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
+  'Approves a proposal and carries it out, as gdpr.rectify() does: all of it or nothing. Not by the login that proposed it, unless the person did. p_reason: kept encrypted. Returns the record''s number, null where the data were so already. Errors: PR004 no such proposal, PR632 decided already, PR631 four eyes, PR630, PR208, PR603, PR005. Art. 16.';
 
 create or replace function gdpr.reject_rectification(p_rectification bigint, p_reason text)
 returns void
@@ -25469,14 +25601,17 @@ begin
   end if;
   v_rectification := gdpr_internal.decide_rectification(p_rectification);
   insert into gdpr_internal.rectification_decision (rectification_id, approved, reason, actor)
-  values (p_rectification, false, p_reason, gdpr_internal.context_setting('actor'));
+  values (
+    p_rectification, false, coalesce(gdpr_internal.seal_evidence(v_rectification.subject_id, p_reason), 'erased'),
+    gdpr_internal.context_setting('actor')
+  );
   perform gdpr_internal.audit_event(
     'RECTIFY', v_rectification.subject_id, jsonb_build_object('proposal', p_rectification, 'approved', false)
   );
 end
 $function$;
 comment on function gdpr.reject_rectification(bigint, text) is
-  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); no personal data. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
+  'Rejects a proposal; whoever made it may take it back so. p_reason: the ground, which the person is told (Art. 12(4)); kept encrypted. Errors: PR004 no such proposal or no reason, PR632 decided already. Art. 16.';
 
 create or replace function gdpr.rectify(p_subject bigint, p_changes jsonb, p_reason text)
 returns bigint
@@ -25496,7 +25631,7 @@ begin
 end
 $function$;
 comment on function gdpr.rectify(bigint, jsonb, text) is
-  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: no personal data. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
+  'Corrects a person''s data at once, in one transaction: p_changes as gdpr.propose_rectification() takes them. Columns declared same_as follow in all tables where they held the old value; identifiers, digests, masks, ciphertext and audit follow by themselves. p_reason: kept encrypted. Returns the record''s number, null where the data were so already. Errors: PR101, PR603, PR004, PR630 with a line for each change that cannot be (an identifier that is blocked or another person''s, too), PR208 special categories without a condition, PR005. Art. 16.';
 
 create or replace function gdpr.rectify_rows(p_changes jsonb, p_reason text)
 returns jsonb
@@ -25517,7 +25652,7 @@ begin
 end
 $function$;
 comment on function gdpr.rectify_rows(jsonb, text) is
-  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
+  'Corrects rows of many persons at once: p_changes as gdpr.rectify() takes them, the persons are those of the rows. p_reason: kept encrypted, under the key of each. Returns how many persons and rows changed. Errors: those of gdpr.rectify(). Art. 5(1)(d), Art. 16.';
 
 create or replace function gdpr.compare_rectification(p_changes jsonb, p_subject bigint default null)
 returns table (change bigint, subject_id bigint, table_name text, row_key text, column_name name, old text, new text, problem text)
@@ -25629,14 +25764,14 @@ select
   d.record_id,
   d.decided_at,
   d.decided_by,
-  d.reason as decision_reason
+  gdpr_internal.open_reason(r.subject_id, d.reason) as decision_reason
 from gdpr_internal.rectification as r
 left join gdpr_internal.rectification_decision as d on d.rectification_id = r.id
 cross join lateral (
   select case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content
 ) as o;
 comment on view gdpr.rectification is
-  'Proposed corrections and what was decided about them. changes and reason are shown to gdpr_dpo, while the person is not erased. Art. 16.';
+  'Proposed corrections and what was decided about them. changes and reasons are shown to gdpr_dpo, while the person is not erased. Art. 16.';
 
 create or replace view gdpr.rectification_log as
 select
@@ -25645,13 +25780,13 @@ select
   r.rectification_id,
   r.columns,
   case when pg_has_role(current_user, 'gdpr_dpo', 'usage') then gdpr_internal.open_evidence(r.subject_id, r.content)::jsonb end as content,
-  r.reason,
+  gdpr_internal.open_reason(r.subject_id, r.reason) as reason,
   r.recorded_at,
   r.recorded_by,
   r.actor
 from gdpr_internal.rectification_record as r;
 comment on view gdpr.rectification_log is
-  'Rectifications that were carried out: which columns, when, by whom. content: {"values", "statements"}, shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
+  'Rectifications that were carried out: which columns, when, by whom. content, {"values", "statements"}, and reason are shown to gdpr_dpo, while the person is not erased; what stood there before, gdpr.audit_log has. Art. 16, Art. 5(2).';
 
 create or replace view gdpr.supplementary_statement as
 select
@@ -26010,7 +26145,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint[], text) is
-  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
+  'Erases many persons at once, all or none of them, and returns their receipts in the order asked for: a few thousand in a transaction are done as fast as can be. See gdpr.erase(bigint, text). p_reason stays when the person is gone: no personal data in it. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked), PR605, PR409. Art. 17.';
 
 create or replace function gdpr.erase(p_subject bigint, p_reason text default 'erasure request')
 returns jsonb
@@ -26025,7 +26160,7 @@ begin
 end
 $function$;
 comment on function gdpr.erase(bigint, text) is
-  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
+  'Erases a person: rows of every protected table are deleted or anonymised, whatever shape their foreign keys have; identifiers are blocked; the data key is destroyed unless a hold or a period keeps rows (those are restricted, and go when it ends). Rows that others refer to all the same are anonymised, references that may be null are cut. Returns a receipt without values; asked twice it gives the first one. gdpr.erasure_plan() shows before what it would do. The planner''s statistics keep sample values of plaintext columns until the next ANALYZE: gdpr.doctor() names the tables. p_reason stays when the person is gone: no personal data in it. Errors: PR101 unknown person, PR004, PR005 not at READ COMMITTED, 23503 (erasure_blocked) a table outside the policy refers to the rows, PR605 a trigger keeps rows, PR409 foreign keys were added since apply(). Art. 17.';
 
 create or replace function gdpr.subjects_of(p_table regclass, p_keys text[])
 returns bigint[]
@@ -27069,7 +27204,8 @@ begin
       ),
       'restrictions', (
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at), 'reason', e.reason
+          'ground', r.ground, 'since', gdpr_internal.utc(r.recorded_at), 'lifted_at', gdpr_internal.utc(e.ended_at),
+          'reason', case when starts_with(e.reason, 'gdpr1:') then gdpr_internal.open_evidence(s.id, e.reason) else e.reason end
         )) order by r.id), '[]')
         from gdpr_internal.restriction_record as r
         left join gdpr_internal.restriction_end as e on e.restriction_id = r.id
@@ -30316,7 +30452,7 @@ begin
 end
 $function$;
 comment on function gdpr.export_rows(text, text[], text, text, text, text) is
-  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, PR640 the database was restored, 42501. Art. 5(2), 15(1)(c), 19.';
+  'Rows of a protected table as redacted views show them (data: the columns by name), and in the same statement the record that they went to a recipient: of exactly those persons whose rows are returned. p_table: as the policy names it. p_keys: primary keys as text (several columns: a JSON array of texts), else all rows. p_recipient: for roles that the policy binds to none. p_purpose: one of the role''s, else that of the context, else its first. Only persons who may be processed for it are shared; p_locked => ''refuse'' refuses all when one of those asked for may not. For roles of audience export, api or integration, and gdpr_dpo. p_reason must hold no personal data. Errors: PR002, PR701, PR702, PR703, PR705 the table is not used for this purpose, PR003, PR004, PR408, PR640 the database was restored, 42501. Art. 5(2), 15(1)(c), 19.';
 
 -- 80_retention/20_holds.sql
 -- [code] Holds: placing, releasing, and which rows of which persons they keep.
@@ -30487,12 +30623,17 @@ begin
     perform gdpr_internal.refuse('hold_ended');
   end if;
   insert into gdpr_internal.hold_end (hold_id, reason, actor)
-  values (p_hold, p_reason, gdpr_internal.context_setting('actor'))
+  values (
+    p_hold,
+    -- of a person without a key nothing is kept; a hold on everybody is about none
+    case when v_hold.subject_id is null then p_reason else coalesce(gdpr_internal.seal_evidence(v_hold.subject_id, p_reason), 'erased') end,
+    gdpr_internal.context_setting('actor')
+  )
   on conflict (hold_id) do nothing;
   if not found then
     perform gdpr_internal.refuse('hold_ended');
   end if;
-  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold, 'reason', p_reason));
+  perform gdpr_internal.audit_event('RELEASE', v_hold.subject_id, jsonb_build_object('hold_id', p_hold));
   -- of those it kept something of although they were erased; a row under hold may have become another's
   perform gdpr_internal.finish_erasures(2147483647, array(
     select distinct r.subject_id from gdpr_internal.erasure_remainder as r
@@ -30502,7 +30643,7 @@ begin
 end
 $function$;
 comment on function gdpr.release_hold(bigint, text) is
-  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: no personal data. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
+  'Ends a hold; what it kept of persons who were erased meanwhile goes now. p_reason: kept encrypted under the key of the person whom the hold is of; no personal data where it is of everybody. Errors: PR801 no such hold or ended before, PR004, PR005. Art. 17(3).';
 
 create or replace function gdpr_internal.held_rows(p_table smallint, p_subjects bigint[])
 returns table (subject_id bigint, row_key text, columns name[], until timestamptz, hold_id bigint)
@@ -30558,7 +30699,7 @@ select
   h.valid_until as held_until,
   h.recorded_by,
   e.ended_at as released_at,
-  e.reason as release_reason,
+  gdpr_internal.open_reason(h.subject_id, e.reason) as release_reason,
   e.recorded_by as released_by
 from gdpr_internal.hold as h
 left join gdpr_internal.protected_table as t on t.id = h.table_id
@@ -31013,7 +31154,7 @@ begin atomic
   select gdpr_internal.open_batch(p_subjects, p_reason, false);
 end;
 comment on function gdpr.open_erasure_batch(bigint[], text) is
-  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. Errors: PR101 an unknown person, PR004. Art. 17.';
+  'Decides that these persons are to be erased, and returns the number of the batch; gdpr.run_erasure_batch() erases them. Who was erased before counts as done. p_reason, the same for all, stays in the audit log and the ledger: no personal data in it. Errors: PR101 an unknown person, PR004. Art. 17.';
 
 create or replace function gdpr_internal.erase_chunk(p_batch bigint, p_subjects bigint[], p_reason text)
 returns void
@@ -31311,7 +31452,7 @@ begin
 end
 $function$;
 comment on function gdpr.approve_erasures(bigint[], text) is
-  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
+  'Approves the erasure of persons whom gdpr.erasure_proposals() names (null: of all of them) and returns the number of the batch that erases them, which gdpr.run_retention() carries out, but for those who have a basis again, are held or restricted by then; null when nobody is proposed. p_reason, the same for all, stays in the audit log and the ledger: no personal data in it. Errors: PR804 somebody is not proposed, PR004. Art. 17(1).';
 
 -- 80_retention/70_schedule.sql
 -- [code] The nightly jobs, where pg_cron is there to run them.
@@ -31610,7 +31751,7 @@ begin
 end
 $function$;
 comment on function gdpr.approve_impact_assessment(bigint, text, text, text, date) is
-  'Approves an impact assessment, or renews it until the end of p_review (null: the day its author named). p_residual_risk: low, medium or high, after the measures; where it is high, p_consultation names the case at the supervisory authority, who is asked first. p_advice: of the data protection officer. Whoever wrote it cannot approve it (the login counts). Errors: PR004, PR901 no prior consultation, PR905 four eyes. Art. 35(2), 36.';
+  'Approves an impact assessment, or renews it until the end of p_review (null: the day its author named). p_residual_risk: low, medium or high, after the measures; where it is high, p_consultation names the case at the supervisory authority, who is asked first. p_advice: of the data protection officer. Whoever wrote it cannot approve it (the login counts). No personal data of those affected in its words. Errors: PR004, PR901 no prior consultation, PR905 four eyes. Art. 35(2), 36.';
 
 create or replace function gdpr.reject_impact_assessment(p_assessment bigint, p_reason text)
 returns void
@@ -31628,7 +31769,7 @@ begin
 end
 $function$;
 comment on function gdpr.reject_impact_assessment(bigint, text) is
-  'Rejects an impact assessment, also one in force. Errors: PR004 unknown assessment or no reason. Art. 35.';
+  'Rejects an impact assessment, also one in force. p_reason must hold no personal data. Errors: PR004 unknown assessment or no reason. Art. 35.';
 
 create or replace view gdpr.impact_assessment_due as
 select p.name as purpose, r.reasons
@@ -31907,7 +32048,7 @@ begin
 end
 $function$;
 comment on function gdpr.amend_breach(bigint, jsonb) is
-  'Adds what has become known of a breach, as gdpr.record_breach() takes it: later facts replace earlier ones, and the history keeps both. Also of a closed case. Errors: PR004, PR903. Art. 33(4).';
+  'Adds what has become known of a breach, as gdpr.record_breach() takes it: later facts replace earlier ones, and the history keeps both. Also of a closed case. No personal data of those affected in it. Errors: PR004, PR903. Art. 33(4).';
 
 create or replace function gdpr.assess_breach(p_breach bigint, p_risk text, p_reason text)
 returns void
@@ -31927,7 +32068,7 @@ begin
 end
 $function$;
 comment on function gdpr.assess_breach(bigint, text, text) is
-  'Says what a breach means for the persons: unlikely to be a risk (documented, the authority is not told), risk (the authority is told), high (the persons are told too). The latest assessment counts. Errors: PR004, PR902 closed, PR903. Art. 33(1), 34(1).';
+  'Says what a breach means for the persons: unlikely to be a risk (documented, the authority is not told), risk (the authority is told), high (the persons are told too). The latest assessment counts. p_reason must hold no personal data. Errors: PR004, PR902 closed, PR903. Art. 33(1), 34(1).';
 
 create or replace function gdpr.notify_breach(
   p_breach bigint, p_authority text, p_reference text, p_at timestamptz default statement_timestamp(), p_delay_reason text default null
@@ -31959,7 +32100,7 @@ begin
 end
 $function$;
 comment on function gdpr.notify_breach(bigint, text, text, timestamptz, text) is
-  'Records that the supervisory authority was told of a breach; again for what is told later (Art. 33(4)). p_at: when. More than 72 hours after the controller became aware, the first notification says why (p_delay_reason). Errors: PR004, PR902 closed, PR903, PR904 late without reasons. Art. 33(1).';
+  'Records that the supervisory authority was told of a breach; again for what is told later (Art. 33(4)). p_at: when. More than 72 hours after the controller became aware, the first notification says why (p_delay_reason). No personal data of those affected in it. Errors: PR004, PR902 closed, PR903, PR904 late without reasons. Art. 33(1).';
 
 create or replace function gdpr.excuse_breach(p_breach bigint, p_ground text, p_reason text)
 returns void
@@ -31979,7 +32120,7 @@ begin
 end
 $function$;
 comment on function gdpr.excuse_breach(bigint, text, text) is
-  'Records why persons are not told one by one of a breach with a high risk: data_unintelligible (what was lost is encrypted and the key was not), risk_averted, public_communication (telling each would be out of proportion; p_reason says where it was published). Errors: PR004, PR902 closed, PR903. Art. 34(3).';
+  'Records why persons are not told one by one of a breach with a high risk: data_unintelligible (what was lost is encrypted and the key was not), risk_averted, public_communication (telling each would be out of proportion; p_reason says where it was published). p_reason must hold no personal data. Errors: PR004, PR902 closed, PR903. Art. 34(3).';
 
 create or replace function gdpr.close_breach(p_breach bigint, p_reason text)
 returns void
@@ -32002,7 +32143,7 @@ begin
 end
 $function$;
 comment on function gdpr.close_breach(bigint, text) is
-  'Closes the case about a breach once it is assessed and whoever has to be told was told. p_reason: what was done so that it does not happen again. Errors: PR004, PR902 something is left to do, PR903. Art. 33(5).';
+  'Closes the case about a breach once it is assessed and whoever has to be told was told. p_reason: what was done so that it does not happen again. No personal data in it. Errors: PR004, PR902 something is left to do, PR903. Art. 33(5).';
 
 -- 90_accountability/05_breach_persons.sql
 -- [code] Whose data a breach is about, and telling them.
@@ -33323,7 +33464,11 @@ grant update (evidence) on gdpr_internal.basis_record to gdpr_keyholder;
 grant select, update (evidence) on gdpr_internal.consent_record, gdpr_internal.lifting_notice to gdpr_keyholder;
 grant select, update (details) on gdpr_internal.request, gdpr_internal.request_event, gdpr_internal.restriction_exception,
   gdpr_internal.objection_record, gdpr_internal.objection_decision to gdpr_keyholder;
-grant select, update (content) on gdpr_internal.rectification, gdpr_internal.rectification_record to gdpr_keyholder;
+grant select, update (content) on gdpr_internal.rectification to gdpr_keyholder;
+grant select, update (content, reason) on gdpr_internal.rectification_record to gdpr_keyholder;
+grant select on gdpr_internal.restriction_record, gdpr_internal.hold to gdpr_keyholder;
+grant select, update (reason) on gdpr_internal.restriction_end, gdpr_internal.restriction_exception_end, gdpr_internal.hold_end,
+  gdpr_internal.rectification_decision to gdpr_keyholder;
 grant select, update (reference) on gdpr_internal.disclosure_person to gdpr_keyholder;
 grant select on
   gdpr_internal.audit_record, gdpr_internal.purpose, gdpr_internal.protected_table, gdpr_internal.protected_column, gdpr_internal.any_column,
@@ -33458,7 +33603,7 @@ grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
-grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
+grant execute on function gdpr.history(regclass, text, bigint), gdpr.note_audit_access(jsonb) to gdpr_dpo;
 grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.due_audit(date) to gdpr_admin, gdpr_dpo, gdpr_auditor;
@@ -33580,6 +33725,7 @@ grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to g
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
+grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),

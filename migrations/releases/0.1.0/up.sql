@@ -1028,7 +1028,7 @@ create table gdpr_internal.copy_record (
   login name not null default session_user
 );
 comment on table gdpr_internal.copy_record is
-  'Tables made by CREATE TABLE AS or SELECT INTO in a transaction that read protected tables, as the guard saw it. doctor() reports those that are still there.';
+  'Tables made by CREATE TABLE AS or SELECT INTO, and materialized views filled, in a transaction that read protected tables, as the guard saw it. doctor() reports those that are still there.';
 
 -- 60_subject_rights/10_rights.sql
 -- [state] Restrictions, objections and erasures of persons.
@@ -1052,7 +1052,7 @@ create table gdpr_internal.restriction_end (
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)).';
+comment on table gdpr_internal.restriction_end is 'Restrictions that were lifted, and why (Art. 18(3)). reason: ciphertext under the person''s key, or what a replay says.';
 
 create table gdpr_internal.restriction_exception (
   id bigint generated always as identity primary key,
@@ -1075,7 +1075,7 @@ create table gdpr_internal.restriction_exception_end (
   ended_at timestamptz not null default statement_timestamp(),
   recorded_by text not null default session_user
 );
-comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why.';
+comment on table gdpr_internal.restriction_exception_end is 'Exceptions from a restriction that were ended before their time, and why: ciphertext under the person''s key.';
 
 create table gdpr_internal.objection_record (
   id bigint generated always as identity primary key,
@@ -1197,7 +1197,7 @@ create table gdpr_internal.rectification_record (
 );
 create index rectification_record_subject on gdpr_internal.rectification_record (subject_id, id);
 comment on table gdpr_internal.rectification_record is
-  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column.';
+  'Rectifications as they were carried out, one row for each person: enough to carry them out again after a restore (gdpr_internal.apply_rectifications()). content: ciphertext of {"values": [{"table", "key", "column", "value"}], "statements": [{"table", "key", "column", "statement"}]}, copies of a value included. columns: which were written, as schema.table.column. reason: ciphertext, or what a replay says.';
 
 create table gdpr_internal.rectification_decision (
   rectification_id bigint primary key references gdpr_internal.rectification,
@@ -1209,7 +1209,7 @@ create table gdpr_internal.rectification_decision (
   actor text
 );
 comment on table gdpr_internal.rectification_decision is
-  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already.';
+  'What an officer decided about a proposal. record_id: what was carried out; null where it was rejected, or the data were so already. reason: ciphertext under the person''s key.';
 
 create type gdpr_internal.correction as (
   n bigint, table_id smallint, row_key text, column_name name, value text, was text, expected boolean, statement text,
@@ -1489,7 +1489,7 @@ create table gdpr_internal.hold_end (
   recorded_by text not null default session_user,
   actor text
 );
-comment on table gdpr_internal.hold_end is 'Holds that were released, and why.';
+comment on table gdpr_internal.hold_end is 'Holds that were released, and why: of a person, ciphertext under that person''s key.';
 
 -- 80_retention/12_retention.sql
 -- [state] Where retention is: the one who runs it holds this row, and the next call goes on from here.
