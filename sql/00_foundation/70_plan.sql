@@ -356,21 +356,31 @@ end;
 comment on function gdpr_internal.retention_condition(regclass, jsonb) is
   'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
 
-create or replace function gdpr_internal.read_condition(p_table smallint, p_definition jsonb, p_counter text)
+create or replace function gdpr_internal.note_code(p_table smallint, p_definition jsonb)
 returns text
 language sql
 immutable
 parallel safe
 security invoker
 begin atomic
-  select format(
-    'case when (select gdpr_policy.note_read(%s::smallint, %L)) then gdpr_policy.count_read(%L::regclass) else true end',
-    p_table, p_definition ->> 'audit_reads' = 'required', 'gdpr_generated.' || p_counter || p_table
-  )
+  select format('(select gdpr_policy.note_read(%s::smallint, %L))', p_table, p_definition ->> 'audit_reads' = 'required')
   where p_definition ? 'audit_reads';
 end;
-comment on function gdpr_internal.read_condition(smallint, jsonb, text) is
-  'The SQL by which a statement that reads a table is recorded, and its rows counted; null for tables whose reads are not recorded.';
+comment on function gdpr_internal.note_code(smallint, jsonb) is
+  'The SQL by which a statement that reads a table is recorded; null for tables whose reads are not recorded.';
+
+create or replace function gdpr_internal.count_code(p_table smallint, p_noted text, p_counter text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format('case when %s then gdpr_policy.count_read(%L::regclass) else true end', p_noted, 'gdpr_generated.' || p_counter || p_table)
+  where p_noted is not null;
+end;
+comment on function gdpr_internal.count_code(smallint, text, text) is
+  'The SQL by which the rows that a statement reads are counted, where it is recorded (p_noted); null where that is null.';
 
 create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb, p_table smallint)
 returns setof gdpr_policy.step
@@ -405,7 +415,7 @@ begin
           'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
         )),
         -- the clear view counts for itself: its owner reads the table
-        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.read_condition(p_table, p_definition, 'base_reads_') || ')')
+        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.count_code(p_table, gdpr_internal.note_code(p_table, p_definition), 'base_reads_') || ')')
       ) as p (name, definition)
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then

@@ -174,9 +174,11 @@ declare
   v_columns text;
   v_read text;
   v_bodies text;
+  v_note text;
   v_column record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  v_note := gdpr_internal.note_code(p_table, v_table.definition);
   select
     string_agg(
       format(
@@ -235,7 +237,7 @@ begin
     -- every expression of the query that holds them
     'from (\n  select b.gdpr_subject_id, %3$s\n  from %4$s as b\n'
     '  where (select gdpr_generated.is_clear(current_user) and has_table_privilege(%4$L::regclass, ''select'')'
-    ' or gdpr_policy.refuse_clear(current_user, %4$L::regclass, gdpr_policy.shown_columns(%4$L::regclass)))\n'
+    ' or gdpr_policy.refuse_clear(current_user, %4$L::regclass, gdpr_policy.shown_columns(%4$L::regclass)))%6$s\n'
     ') as t%5$s',
     v_table.view_name, v_columns, v_read, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
@@ -269,7 +271,12 @@ cross join lateral (
   offset 0
 ) as x$code$, v_bodies
     ), '')
-    || coalesce(E'\nwhere ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
+    || case when v_note is null then ''
+      -- noted it is by then, unless it cannot be
+      else E'\nwhere ' || gdpr_internal.count_code(p_table, '(select not current_setting(''transaction_read_only'')::boolean)', 'reads_')
+    end,
+    -- with the first row, and before any function of the caller's hears of it: of all conditions on the table this one costs nothing
+    coalesce(E'\n    and (' || v_note || ' is not null or b.gdpr_subject_id is null)', '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,

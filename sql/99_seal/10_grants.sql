@@ -379,7 +379,7 @@ set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer, gdpr_worker;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
-grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
+grant execute on function gdpr_internal.note_code(smallint, jsonb), gdpr_internal.count_code(smallint, text, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function

@@ -4969,21 +4969,31 @@ end;
 comment on function gdpr_internal.retention_condition(regclass, jsonb) is
   'The SQL by which rows are shown whose time is not over, for tables all of whose rules count from columns; null for others: without a basis the gate is closed anyway.';
 
-create or replace function gdpr_internal.read_condition(p_table smallint, p_definition jsonb, p_counter text)
+create or replace function gdpr_internal.note_code(p_table smallint, p_definition jsonb)
 returns text
 language sql
 immutable
 parallel safe
 security invoker
 begin atomic
-  select format(
-    'case when (select gdpr_policy.note_read(%s::smallint, %L)) then gdpr_policy.count_read(%L::regclass) else true end',
-    p_table, p_definition ->> 'audit_reads' = 'required', 'gdpr_generated.' || p_counter || p_table
-  )
+  select format('(select gdpr_policy.note_read(%s::smallint, %L))', p_table, p_definition ->> 'audit_reads' = 'required')
   where p_definition ? 'audit_reads';
 end;
-comment on function gdpr_internal.read_condition(smallint, jsonb, text) is
-  'The SQL by which a statement that reads a table is recorded, and its rows counted; null for tables whose reads are not recorded.';
+comment on function gdpr_internal.note_code(smallint, jsonb) is
+  'The SQL by which a statement that reads a table is recorded; null for tables whose reads are not recorded.';
+
+create or replace function gdpr_internal.count_code(p_table smallint, p_noted text, p_counter text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format('case when %s then gdpr_policy.count_read(%L::regclass) else true end', p_noted, 'gdpr_generated.' || p_counter || p_table)
+  where p_noted is not null;
+end;
+comment on function gdpr_internal.count_code(smallint, text, text) is
+  'The SQL by which the rows that a statement reads are counted, where it is recorded (p_noted); null where that is null.';
 
 create or replace function gdpr_internal.policy_steps(p_relation regclass, p_definition jsonb, p_original jsonb, p_table smallint)
 returns setof gdpr_policy.step
@@ -5018,7 +5028,7 @@ begin
           'as restrictive for all to public using (%s) with check (%s)', v_shown, v_gate
         )),
         -- the clear view counts for itself: its owner reads the table
-        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.read_condition(p_table, p_definition, 'base_reads_') || ')')
+        ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.count_code(p_table, gdpr_internal.note_code(p_table, p_definition), 'base_reads_') || ')')
       ) as p (name, definition)
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
@@ -20223,9 +20233,11 @@ declare
   v_columns text;
   v_read text;
   v_bodies text;
+  v_note text;
   v_column record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  v_note := gdpr_internal.note_code(p_table, v_table.definition);
   select
     string_agg(
       format(
@@ -20284,7 +20296,7 @@ begin
     -- every expression of the query that holds them
     'from (\n  select b.gdpr_subject_id, %3$s\n  from %4$s as b\n'
     '  where (select gdpr_generated.is_clear(current_user) and has_table_privilege(%4$L::regclass, ''select'')'
-    ' or gdpr_policy.refuse_clear(current_user, %4$L::regclass, gdpr_policy.shown_columns(%4$L::regclass)))\n'
+    ' or gdpr_policy.refuse_clear(current_user, %4$L::regclass, gdpr_policy.shown_columns(%4$L::regclass)))%6$s\n'
     ') as t%5$s',
     v_table.view_name, v_columns, v_read, v_table.relation,
     -- keys are read here and not in a view of their own, which would show them to whoever may read all data;
@@ -20318,7 +20330,12 @@ cross join lateral (
   offset 0
 ) as x$code$, v_bodies
     ), '')
-    || coalesce(E'\nwhere ' || gdpr_internal.read_condition(p_table, v_table.definition, 'reads_'), '')
+    || case when v_note is null then ''
+      -- noted it is by then, unless it cannot be
+      else E'\nwhere ' || gdpr_internal.count_code(p_table, '(select not current_setting(''transaction_read_only'')::boolean)', 'reads_')
+    end,
+    -- with the first row, and before any function of the caller's hears of it: of all conditions on the table this one costs nothing
+    coalesce(E'\n    and (' || v_note || ' is not null or b.gdpr_subject_id is null)', '')
   );
   execute format(
     'comment on view gdpr_clear.%I is %L', v_table.view_name,
@@ -33749,7 +33766,7 @@ set local role gdpr_owner;
 grant execute on function gdpr_internal.is_control_column(smallint, name) to gdpr_worker, gdpr_viewer;
 grant execute on function gdpr_internal.is_hidden_column(smallint, name) to gdpr_viewer, gdpr_worker;
 grant select on gdpr_internal.protected_table, gdpr_internal.protected_column to gdpr_viewer;
-grant execute on function gdpr_internal.read_condition(smallint, jsonb, text) to gdpr_viewer;
+grant execute on function gdpr_internal.note_code(smallint, jsonb), gdpr_internal.count_code(smallint, text, text) to gdpr_viewer;
 grant execute on function gdpr_internal.base_type(text) to gdpr_viewer;
 set local role gdpr_viewer;
 grant execute on function
