@@ -226,7 +226,7 @@ grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
+grant execute on function gdpr_internal.drops(), gdpr_internal.sealed_retain(bigint) to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint) to gdpr_dpo;
 grant execute on function gdpr.audit_table_id(text), gdpr.audit_purpose_id(text), gdpr.audit_row_key(text, text) to gdpr_dpo, gdpr_auditor;
