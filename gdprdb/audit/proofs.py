@@ -21,7 +21,7 @@ from gdprdb.errors import GdprdbError, RefusedError
 _ID, _ROOT, _SEALED_AT = 3, 11, 14
 
 #: The columns of a record, in the order of its text.
-_COLUMNS = (
+COLUMNS = (
     *("id", "at", "xid", "operation", "table_id", "subject_id", "row_key", "purpose_id", "actor"),
     *("request", "login", "role", "client_addr", "application_name", "changed", "row_hash"),
     "payload",
@@ -159,7 +159,7 @@ def _columns(record: str) -> dict[str, str | None]:
         for match in _COLUMN.finditer(record[1:-1])
     ]
     # where the last column is not NULL, the end is found once more as a column
-    return dict(zip(_COLUMNS, texts, strict=False))
+    return dict(zip(COLUMNS, texts, strict=False))
 
 
 def _refused(why: str) -> RefusedError:

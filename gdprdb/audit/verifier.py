@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import heappop, heappush
 
 import psycopg
 
@@ -209,17 +209,20 @@ class _Numbers:
     """What seals have seen of the numbers of records: those of later transactions are higher."""
 
     def __init__(self) -> None:
-        #: By place: the highest number that is settled, and what later transactions will exceed.
-        self._places: dict[int, tuple[int, deque[tuple[int, int]]]] = {}
+        #: By place: the highest number that is settled.
+        self._highest: dict[int, int] = {}
+        #: By place: from which transaction on numbers are higher than which, the first first.
+        self._later: dict[int, list[tuple[int, int]]] = {}
 
     def set_back(self, seal: Seal) -> bool:
         """Whether a seal holds a number that was given before its first transaction began."""
-        highest, later = self._places.get(seal.place, (0, deque()))
+        highest = self._highest.get(seal.place, 0)
+        later = self._later.setdefault(seal.place, [])
+        if seal.seen_id is not None:
+            heappush(later, (seal.own_xid, seal.seen_id))
         while later and later[0][0] <= seal.from_xid:
-            highest = max(highest, later.popleft()[1])
-        if seal.seen_id is not None and (not later or later[-1][0] != seal.own_xid):
-            later.append((seal.own_xid, seal.seen_id))
-        self._places[seal.place] = (highest, later)
+            highest = max(highest, heappop(later)[1])
+        self._highest[seal.place] = highest
         return seal.first_id is not None and seal.first_id <= highest
 
 

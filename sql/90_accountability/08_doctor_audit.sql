@@ -13,11 +13,19 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select
     'warning', 'audit_seal', 'gdpr_internal.audit_record',
+    format(
+      '%s: who rules the server can change those since %s unseen',
+      case
+        when l.last_seal is null then 'audit records were never sealed'
+        when l.unsealed = 1 then '1 audit record is not sealed'
+        else format('%s audit records are not sealed', l.unsealed)
+      end,
+      (l.oldest at time zone 'UTC')::date
+    ),
     case
-      when l.last_seal is null then format('audit records were never sealed: who rules the server can change those since %s unseen', date(l.oldest at time zone 'UTC'))
-      else format('%s audit records are not sealed, the oldest of %s; %s wait for a transaction that is still open', l.unsealed, date(l.oldest at time zone 'UTC'), l.waiting)
-    end,
-    'select gdpr.schedule_jobs(), or gdprdb audit seal --follow 60; where records wait, end the transaction (pg_stat_activity, pg_prepared_xacts).'
+      when l.waiting > 0 then 'A transaction is open (pg_stat_activity, pg_prepared_xacts): what it recorded, and what came after it, waits for its end.'
+      else 'gdpr.schedule_jobs() has pg_cron seal, or gdprdb audit seal --follow 60.'
+    end
   from gdpr.audit_lag() as l
   where l.oldest < statement_timestamp() - interval '1 day';
 end;
