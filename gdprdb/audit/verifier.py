@@ -256,12 +256,12 @@ def _verify_seal(connection: psycopg.Connection, seal: Seal) -> Iterator[Finding
     """Compare the records of a seal with its root, and name the first that does not fit."""
     tree = Tree()
     blocks: list[bytes] = []
-    short = bytearray()
+    short, full = bytearray(), _SHORT * BLOCK
     for _, record in read_records(connection, seal):
         leaf = leaf_hash(record)
         tree.add(leaf)
         short += leaf[:_SHORT]
-        if len(short) == _SHORT * BLOCK:
+        if len(short) == full:
             blocks.append(sha256(short).digest())
             short.clear()
     if short:

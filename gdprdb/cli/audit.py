@@ -7,7 +7,7 @@ import functools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -425,7 +425,7 @@ def _seal(connection: psycopg.Connection) -> tuple[Any, ...]:
     return (sealed, *lag)
 
 
-def _sealing(dsn: str | None, pause: float) -> Iterator[tuple[Any, ...]]:
+def _sealing(dsn: str | None, pause: float) -> Generator[tuple[Any, ...], None, None]:
     """Seal again and again, until interrupted; what sealed nothing is not told.
 
     A server that goes away comes back: only at the beginning is that an error.
@@ -466,7 +466,7 @@ def _latest(
 
 def _following(
     dsn: str | None, conditions: list[sql.Composed], lines: int
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...], None, None]:
     """The last records, then each new one, until interrupted.
 
     A slow transaction commits records with lower numbers than some already shown, so what

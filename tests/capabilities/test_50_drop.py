@@ -117,7 +117,8 @@ def late(db: Database) -> tuple[str, str]:
     now = f"{datetime.now(UTC):%Y_%m}"
     db.rows(
         f"alter table gdpr_internal.audit_record detach partition gdpr_internal.audit_record_{now};"
-        f" insert into gdpr_internal.audit_record overriding system value select * from gdpr_internal.audit_record_{now};"
+        " insert into gdpr_internal.audit_record overriding system value"
+        f" select * from gdpr_internal.audit_record_{now};"
         f" drop table gdpr_internal.audit_record_{now}",
         user="postgres",
     )
