@@ -28,7 +28,7 @@ insert into gdpr_internal.audit_record (
   application_name, changed, row_hash, payload
 )
 select
-  'UPDATE', 1, n %% 10000 + 1, gen_random_uuid(), 1, 'clerk ' || n %% 100, '7f3c', 'crm_app',
+  'UPDATE', 1, 1000000 + n %% 10000, gen_random_uuid(), 1, 'clerk ' || n %% 100, '7f3c', 'crm_app',
   'crm_app', 'shop', '{phone,city}', sha256(int8send(n)), 'gdpr1:' || repeat(md5(n::text), 6)
 from generate_series(1, %s) as n
 """

@@ -10,14 +10,26 @@ from hashlib import sha256
 import psycopg
 from psycopg.rows import class_row
 
+#: Records in a block of a seal.
+BLOCK = 65_536
+
+#: How far a clock may have been wrong.
+A_DAY = datetime.timedelta(days=1)
+
 #: How records and seals turn into text, whatever the session says.
 _SETTINGS = "set timezone = 'UTC'; set datestyle = 'ISO'; set bytea_output = 'hex'"
 
 _SEALS = """
 select id, place::bigint, month, from_xid::text::numeric as from_xid,
-  below_xid::text::numeric as below_xid, records, first_id, last_id, root, catalog,
-  sealed_at::text, previous, hash
-from gdpr.audit_seal
+  below_xid::text::numeric as below_xid, records, first_id, last_id, root, leaves,
+  catalog, sealed_at::text, own_xid::text::numeric as own_xid, seen_id, previous, hash,
+  sealed_at > %s as ahead,
+  (
+    select sha256(coalesce(string_agg(sha256(b.leaves), ''::bytea order by b.block), ''))
+    from gdpr.audit_block as b
+    where b.seal = s.id
+  ) as kept
+from gdpr.audit_seal as s
 where id > %s
 order by id
 limit 1000
@@ -31,14 +43,14 @@ copy (
     and at < '{month} 00:00+00'::timestamptz + interval '1 month'
     and xid >= '{from_xid}'::xid8 and xid < '{below_xid}'::xid8
     and id between {first_id} and {last_id}
-  order by xid, id
+  order by xid, id{part}
 ) to stdout (format binary)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One seal: see `gdpr.audit_seal`. Hashes are hexadecimal."""
+    """One seal: see `gdpr.audit_seal`. Hashes in it are hexadecimal."""
 
     id: int
     place: int
@@ -49,10 +61,17 @@ class Seal:
     first_id: int | None
     last_id: int | None
     root: str
+    leaves: str
     catalog: str
     sealed_at: str
+    own_xid: int
+    seen_id: int | None
     previous: str
     hash: str
+    #: Whether it is dated after the time that was asked for.
+    ahead: bool
+    #: The hash that `leaves` should be, of what the database keeps now.
+    kept: bytes
 
     @property
     def text(self) -> str:
@@ -70,8 +89,11 @@ class Seal:
                 self.first_id,
                 self.last_id,
                 self.root,
+                self.leaves,
                 self.catalog,
                 self.sealed_at,
+                self.own_xid,
+                self.seen_id,
                 self.previous,
             )
         )
@@ -92,14 +114,26 @@ def prepare(connection: psycopg.Connection) -> None:
     connection.execute(_SETTINGS)
 
 
-def read_seals(connection: psycopg.Connection, after: int = 0) -> list[Seal]:
-    """The seals after one of them, in their order, a thousand at the most."""
-    with connection.cursor(row_factory=class_row(Seal)) as cursor:
-        return cursor.execute(_SEALS, [after]).fetchall()
+def read_seals(connection: psycopg.Connection, after: int = 0) -> Iterator[Seal]:
+    """The seals after one of them, in their order.
+
+    They come in portions: a cursor cannot stay open while records are copied.
+    """
+    latest = datetime.datetime.now(datetime.UTC) + A_DAY
+    while True:
+        with connection.cursor(row_factory=class_row(Seal)) as cursor:
+            portion = cursor.execute(_SEALS, [latest, after]).fetchall()
+        if not portion:
+            return
+        yield from portion
+        after = portion[-1].id
 
 
-def read_records(connection: psycopg.Connection, seal: Seal) -> Iterator[tuple[int, bytes]]:
-    """Number and text of each record that now stands where the seal was made."""
+def read_records(
+    connection: psycopg.Connection, seal: Seal, block: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Number and text of each record that now stands where the seal was made; all of them, or
+    those of one block."""
     query = _RECORDS.format(
         place=int(seal.place),
         month=seal.month.isoformat(),
@@ -107,6 +141,7 @@ def read_records(connection: psycopg.Connection, seal: Seal) -> Iterator[tuple[i
         below_xid=int(seal.below_xid),
         first_id=int(seal.first_id or 0),
         last_id=int(seal.last_id or -1),
+        part="" if block is None else f" limit {BLOCK} offset {BLOCK * block}",
     )
     with connection.cursor().copy(query.encode()) as copy:
         copy.set_types(["int8", "bytea"])

@@ -26,15 +26,37 @@ class Tree:
         self.size = 0
         #: Hashes of whole subtrees, the largest first, with the number of their leaves.
         self._peaks: list[tuple[int, bytes]] = []
+        self._path: list[tuple[str, bytes]] | None = None
+        #: In which of the peaks the leaf is whose path is wanted, from the first.
+        self._above = -1
 
-    def add(self, leaf: bytes) -> None:
-        """Add the hash of the next leaf."""
+    def add(self, leaf: bytes, *, wanted: bool = False) -> None:
+        """Add the hash of the next leaf.
+
+        Args:
+            leaf: the hash.
+            wanted: it is the leaf that `path` is asked for later.
+        """
         self.size += 1
         leaves, peaks = 1, self._peaks
+        if wanted:
+            self._path, self._above = [], len(peaks)
         while peaks and peaks[-1][0] == leaves:
-            leaf = node_hash(peaks.pop()[1], leaf)
+            left = peaks.pop()[1]
+            if self._path is not None:
+                self._pair(len(peaks), left, leaf)
+            leaf = node_hash(left, leaf)
             leaves *= 2
         peaks.append((leaves, leaf))
+
+    def _pair(self, place: int, left: bytes, right: bytes) -> None:
+        """Two peaks, from this one on, become one: the sibling is the next step of the path."""
+        assert self._path is not None
+        if self._above == place:
+            self._path.append(("right", right))
+        elif self._above == place + 1:
+            self._path.append(("left", left))
+            self._above = place
 
     def root(self) -> bytes:
         """The hash of the tree as it is now."""
@@ -45,28 +67,24 @@ class Tree:
             root = node_hash(peak, root)
         return root
 
+    def path(self) -> list[tuple[str, bytes]] | None:
+        """What leads from the wanted leaf to the root of the tree as it is now.
 
-def audit_path(leaves: Sequence[bytes], index: int) -> list[tuple[str, bytes]]:
-    """What leads from a leaf to the root.
-
-    Args:
-        leaves: the hashes of all leaves.
-        index: of the leaf, from 0.
-
-    Returns:
-        The siblings from the leaf upwards, each with its side, ``left`` or ``right``.
-    """
-    path: list[tuple[str, bytes]] = []
-    level = list(leaves)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(("left" if sibling < index else "right", level[sibling]))
-        pairs = zip(level[::2], level[1::2], strict=False)
-        odd = level[-1:] if len(level) % 2 else []
-        level = [node_hash(left, right) for left, right in pairs] + odd
-        index //= 2
-    return path
+        Returns:
+            The siblings from the leaf upwards, each with its side, ``left`` or ``right``; None
+            where no leaf was wanted.
+        """
+        if self._path is None:
+            return None
+        path, peaks = list(self._path), [peak for _, peak in self._peaks]
+        # the peaks to its right are one node, those to its left come one after the other
+        if self._above < len(peaks) - 1:
+            right = peaks[-1]
+            for peak in reversed(peaks[self._above + 1 : -1]):
+                right = node_hash(peak, right)
+            path.append(("right", right))
+        path += [("left", peak) for peak in reversed(peaks[: self._above])]
+        return path
 
 
 def follow(leaf: bytes, path: Sequence[tuple[str, bytes]]) -> bytes:

@@ -6,7 +6,8 @@ import datetime
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, LiteralString
 
@@ -14,7 +15,7 @@ import psycopg
 import rich_click as click
 from psycopg import sql
 
-from gdprdb.audit import checkpoints, proofs, verifier
+from gdprdb.audit import checkpoints, drops, proofs, verifier
 from gdprdb.cli.options import (
     database,
     dry_run_option,
@@ -26,7 +27,7 @@ from gdprdb.cli.options import (
 )
 from gdprdb.cli.output import Rows, advancing, fetched, flattened, output, output_as, say
 from gdprdb.dsn import one
-from gdprdb.errors import FINDINGS, GdprdbError
+from gdprdb.errors import FINDINGS, GdprdbError, explain
 from gdprdb.signing import read_key, signer
 
 _COLUMNS = (
@@ -50,13 +51,15 @@ _RECORD = (
 #: How many rows of an export are fetched at a time.
 _PAGE = 10_000
 
-#: How many records there should be, and which are no longer there on purpose.
-_KEPT = """
-select coalesce(sum(records), 0)::bigint
-from gdpr.audit_seal
-where month >= coalesce((select max(before) from gdpr.audit_dropped), '-infinity')
+#: How many records there should be.
+_KEPT = "select coalesce(sum(records), 0)::bigint from gdpr.audit_seal where month >= %s"
+
+#: Below which transaction all have ended, from which on none has begun, and the last record.
+_HORIZON = """
+select pg_snapshot_xmin(s)::text::numeric, pg_snapshot_xmax(s)::text::numeric,
+  coalesce((select id from gdpr.audit_leaf order by id desc limit 1), 0)
+from pg_current_snapshot() as s
 """
-_DROPPED = "select before, dropped_at, login from gdpr.audit_dropped order by record desc limit 1"
 
 #: Conditions that are not that a column has a value.
 _CONDITIONS: dict[str, LiteralString] = {"at": "{0} >= {1}", "until": "at < {1}"}
@@ -68,6 +71,9 @@ _PURPOSE_ID = "select gdpr.audit_purpose_id(%s)"
 
 #: Seconds between two looks of --follow.
 _INTERVAL = 1.0
+
+#: Seconds until the server is looked for again, at first and at the most.
+_PATIENCE = (1.0, 60.0)
 
 
 _signing_key = click.option(
@@ -323,7 +329,8 @@ def verify(dsn: str | None, checkpoint_file: Path | None, public_key: Path | Non
 
     All checkpoints in the file are compared, so that each extends the ones before it. The
     database is only asked for records: what is computed, is computed here. It may be a
-    standby, or a restored dump.
+    standby, or a restored dump. Months that were dropped since the last checkpoint are told on
+    standard error; they are a finding where the period that it has sealed keeps them.
 
     Example:
 
@@ -333,13 +340,22 @@ def verify(dsn: str | None, checkpoint_file: Path | None, public_key: Path | Non
     if not kept:
         say("Without --checkpoint, who rules the database could have sealed everything anew.")
     with database(dsn) as connection:
-        (total,) = one(connection, _KEPT)
-        dropped = connection.execute(_DROPPED).fetchall()
+        told = [
+            drop
+            for drop in drops.read_drops(connection, max((c.seal for c in kept), default=None))
+            if not drop.forged
+        ]
+        first = max((drop.before for drop in told if drop.before), default="-infinity")
+        (total,) = one(connection, _KEPT, [first])
         connection.rollback()
         with advancing("verifying", total) as advance:
             found = list(verifier.verify(connection, kept, advance))
-    for day, at, login in dropped:
-        say(f"Records before {day} were dropped on {at:%Y-%m-%d} by {login}.")
+    # all since the checkpoint; of those that it has seen, the last
+    for drop in [drop for drop in told if drop.since] or told[-1:]:
+        say(
+            f"Records before {drop.before} were dropped on {drop.dropped_at[:10]}"
+            f" by {drop.login}: record {drop.record}."
+        )
     if not found:
         say(f"All {total} sealed records are as they were sealed.")
     rows = [(finding.seal, finding.record, finding.finding) for finding in found]
@@ -367,15 +383,24 @@ def prove(dsn: str | None, record: int) -> None:
 @click.argument("file", type=click.File(encoding="utf-8"))
 @_checkpoint_required
 @_public_key
-def check_proof(file: IO[str], checkpoint_file: Path, public_key: Path | None) -> None:
-    """Check the proof in FILE with a checkpoint, and print the record that it proves.
+@output
+def check_proof(file: IO[str], checkpoint_file: Path, public_key: Path | None) -> Rows:
+    """Check the proof in FILE with checkpoints, and print the record that it proves, its seal
+    and since when. One of the checkpoints has to be of that seal, or of a later one that was
+    there when the proof was made.
 
     Example:
 
         gdprdb audit check-proof proof.json --checkpoint checkpoints.jsonl
     """
-    last = _read_checkpoints(checkpoint_file, public_key)[-1]
-    click.echo(proofs.check(file.read(), last))
+    proven = proofs.check(file.read(), _read_checkpoints(checkpoint_file, public_key))
+    document = {
+        "record": proven.record,
+        "seal": proven.seal,
+        "sealed_at": proven.sealed_at,
+        "checkpoint": proven.checkpoint.document,
+    }
+    return Rows(("field", "value"), list(flattened(document)), document=document)
 
 
 @audit.command()
@@ -422,14 +447,28 @@ def _seal(connection: psycopg.Connection) -> tuple[Any, ...]:
     return (sealed, *lag)
 
 
-def _sealing(dsn: str | None, pause: float) -> Iterator[tuple[Any, ...]]:
-    """Seal again and again, until interrupted; what sealed nothing is not told."""
-    with database(dsn) as connection:
-        while True:
-            row = _seal(connection)
-            if row[0]:
-                yield row
-            time.sleep(pause)
+def _sealing(dsn: str | None, pause: float) -> Generator[tuple[Any, ...], None, None]:
+    """Seal again and again, until interrupted; what sealed nothing is not told.
+
+    A server that goes away comes back: only at the beginning is that an error.
+    """
+    patience, longest = _PATIENCE
+    begun = False
+    while True:
+        try:
+            with database(dsn) as connection:
+                while True:
+                    row = _seal(connection)
+                    begun, patience = True, _PATIENCE[0]
+                    if row[0]:
+                        yield row
+                    time.sleep(pause)
+        except psycopg.OperationalError as error:
+            if not begun:
+                raise
+            say(f"{explain(error).message}; trying again in {patience:.0f} s")
+            time.sleep(patience)
+            patience = min(patience * 2, longest)
 
 
 def _note_access(connection: psycopg.Connection, selection: dict[str, Any]) -> None:
@@ -459,36 +498,40 @@ def _latest(
 
 def _following(
     dsn: str | None, conditions: list[sql.Composed], lines: int
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...], None, None]:
     """The last records, then each new one, until interrupted.
 
     A slow transaction commits records with lower numbers than some already shown, so what
     was shown is remembered by transaction: `xid` below the oldest one still running is settled.
+    Those from there on have higher numbers than what was there before any of them began: so no
+    look reads more than what is new.
     """
     with database(dsn) as connection:
         connection.commit()
         connection.autocommit = True
-        horizon = _horizon(connection)
+        horizon, began, last = one(connection, _HORIZON)
+        looks = deque([(began, last)])
+        floor = 0
         shown = set[int]()
         for row in _latest(connection, conditions, lines):
             shown.add(row[0])
             yield row
         while True:
             time.sleep(_INTERVAL)
-            settled = _horizon(connection)
-            new = sql.SQL("xid >= {}::xid8").format(sql.Literal(horizon))
+            while looks and looks[0][0] <= horizon:
+                floor = looks.popleft()[1]
+            settled, began, last = one(connection, _HORIZON)
+            looks.append((began, last))
+            new = sql.SQL("xid >= {}::text::xid8 and id > {}").format(
+                sql.Literal(str(horizon)), sql.Literal(floor)
+            )
             query = _select([*conditions, new]) + sql.SQL(" order by id")
             for row in connection.execute(query):
                 if row[0] not in shown:
                     shown.add(row[0])
                     yield row
+            shown = {number for number in shown if number > floor}
             horizon = settled
-
-
-def _horizon(connection: psycopg.Connection) -> str:
-    """Transactions below this one have ended: what they recorded can be seen."""
-    (horizon,) = one(connection, "select pg_snapshot_xmin(pg_current_snapshot())::text")
-    return str(horizon)
 
 
 def _select(conditions: list[sql.Composed], columns: Sequence[str] = _COLUMNS) -> sql.Composed:

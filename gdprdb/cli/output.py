@@ -75,6 +75,7 @@ def output_as(*styles: str) -> Callable[[Callable[..., Rows]], Callable[..., Non
         @click.option(
             "--format",
             "style",
+            cls=_Format,
             type=click.Choice(styles),
             default=styles[0],
             show_default=True,
@@ -94,6 +95,17 @@ def output_as(*styles: str) -> Callable[[Callable[..., Rows]], Callable[..., Non
         return printing
 
     return decorate
+
+
+class _Format(click.Option):
+    """``--format``; what a session prefers for all commands turns into the nearest that there is:
+    where there is much to print, JSON is a line for each row."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        style = super().resolve_envvar_value(ctx)
+        if not isinstance(self.type, click.Choice) or style in self.type.choices:
+            return style
+        return {"json": "jsonl", "table": self.type.choices[0]}.get(style or "", style)
 
 
 def show(result: Rows) -> None:
@@ -201,7 +213,7 @@ def _table(result: Rows, console: Console | None = None) -> None:
     if result.live:
         for row in result.rows:
             console.print(
-                "  ".join(_plain(value) for value in row),
+                "  ".join(_brief(value) for value in row),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -252,20 +264,23 @@ def _csv(result: Rows) -> None:
 
 
 def _brief(value: Any) -> str:
-    """A value in a table: a list of words as people write it."""
+    """A value for people: a list of words as they write it, times without parts of a second."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
     return _plain(value)
 
 
 def _plain(value: Any) -> str:
-    """A value as text: NULL is empty, times are ISO 8601, lists and documents are JSON."""
+    """A value for programs: NULL is empty, times are ISO 8601 as precise as they are, lists and
+    documents are JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime.datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
+        return value.isoformat(sep=" ")
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict | list):

@@ -97,10 +97,15 @@ begin atomic
       end),
       t.known_as
     from gdpr_internal.protected_table as t
+    union all
+    -- in words: what was dropped later is judged by it
+    select 'audit_retain ' || (s.value #>> '{}'), ''
+    from gdpr_internal.setting as s
+    where s.name = 'audit_retain'
   ) as o;
 end;
 comment on function gdpr_internal.catalog_objects() is
-  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes.';
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes, and how long audit records are kept.';
 
 create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
 returns bytea

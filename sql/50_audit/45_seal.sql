@@ -14,9 +14,10 @@ set timezone = 'UTC'
 set datestyle = 'ISO'
 begin atomic
   select format(
-    'gdprdb/1/seal/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s',
+    'gdprdb/1/seal/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s',
     p_seal.id, p_seal.place, p_seal.month, p_seal.from_xid, p_seal.below_xid, p_seal.records, p_seal.first_id, p_seal.last_id,
-    encode(p_seal.root, 'hex'), encode(p_seal.catalog, 'hex'), p_seal.sealed_at, encode(p_seal.previous, 'hex')
+    encode(p_seal.root, 'hex'), encode(p_seal.leaves, 'hex'), encode(p_seal.catalog, 'hex'), p_seal.sealed_at, p_seal.own_xid, p_seal.seen_id,
+    encode(p_seal.previous, 'hex')
   );
 end;
 comment on function gdpr_internal.seal_text(gdpr_internal.audit_seal) is 'A seal as the text whose SHA-256 is its hash.';
@@ -33,6 +34,8 @@ declare
   v_block record;
   v_hash bytea;
   v_hashes bytea := '';
+  v_short bytea;
+  v_leaves bytea := '';
 begin
   p_seal.id := p_seal.id + 1;
   p_seal.records := 0;
@@ -43,7 +46,9 @@ begin
   loop
     v_hash := gdpr_internal.tree_hash(v_block.leaves);
     v_hashes := v_hashes || v_hash;
-    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, gdpr_internal.short_leaves(v_block.leaves))
+    v_short := gdpr_internal.short_leaves(v_block.leaves);
+    v_leaves := v_leaves || sha256(v_short);
+    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, v_short)
     on conflict do nothing;
     p_seal.records := p_seal.records + v_block.records;
     p_seal.first_id := least(p_seal.first_id, v_block.first_id);
@@ -55,6 +60,7 @@ begin
     return p_seal;
   end if;
   p_seal.root := gdpr_internal.tree_hash(v_hashes);
+  p_seal.leaves := sha256(v_leaves);
   p_seal.hash := sha256(convert_to(gdpr_internal.seal_text(p_seal), 'UTF8'));
   insert into gdpr_internal.audit_seal select p_seal.* on conflict do nothing;
   -- the next seal follows this one
@@ -73,12 +79,18 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(max(s.seen_id), 0)
-  from gdpr_internal.audit_seal as s
-  where s.own_xid <= p_xid and s.place = (select gdpr_internal.here());
+  select coalesce((
+    select case when s.seen_id <= q.last_value then s.seen_id end
+    from gdpr_internal.audit_seal as s
+    -- what is numbered from below again, or is said to be numbered higher than anything is, must not escape the next seal
+    cross join gdpr_internal.audit_record_id_seq as q
+    where s.own_xid <= p_xid and s.place = (select gdpr_internal.here()) and s.seen_id is not null
+    order by s.id desc
+    limit 1
+  ), 0);
 end;
 comment on function gdpr_internal.seen_before(xid8) is
-  'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins.';
+  'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins. 0 where the numbers do not go that far: they were set back.';
 
 create or replace function gdpr_internal.unsealed(p_below xid8)
 returns table (place oid, month date, from_xid xid8, below_xid xid8, after_id bigint)

@@ -18,14 +18,55 @@ end;
 comment on function gdpr_internal.drops() is
   'The records that say that audit records of all months before {"before"} were dropped. Such a record is younger than what it tells of: the last one is never among what is dropped.';
 
+create or replace function gdpr_internal.sealed_retain(p_seal bigint)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- what is younger than a year is never due
+  select greatest(substring(o.line from '^audit_retain (.*) [0-9a-f]{16}$')::interval, interval '1 year')
+  from gdpr_internal.audit_seal as s
+  join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
+  cross join lateral unnest(c.objects) as o (line)
+  where s.id = p_seal and o.line ~ '^audit_retain .* [0-9a-f]{16}$';
+end;
+comment on function gdpr_internal.sealed_retain(bigint) is
+  'How long audit records were kept when a seal was made, by what it found in the catalog; null where for ever.';
+
 create or replace view gdpr.audit_dropped as
 select
-  a.id as record, (a.payload::jsonb ->> 'before')::date as before, a.at as dropped_at, a.login, (a.payload::jsonb ->> 'records')::bigint as records,
-  -- what is younger than a year is never due: settings.audit_retain has to be longer
-  (a.payload::jsonb ->> 'before')::timestamp > (a.at at time zone 'UTC') - interval '1 year' as too_early
-from gdpr_internal.drops() as a;
+  a.id as record, d.before, a.at as dropped_at, a.login, d.records, o.id as seal, k.retain,
+  (
+    d.before <= (a.at at time zone 'UTC') - k.retain
+    and a.at <= least(clock_timestamp(), o.sealed_at) + interval '1 day'
+  ) is not true as too_early
+from gdpr_internal.drops() as a
+cross join lateral (
+  -- nothing but what is a day and a number: the record may be forged
+  select
+    substring(a.payload from '"before": ?"([1-9][0-9]{3}-(?:0[1-9]|1[0-2])-01)"')::date as before,
+    substring(a.payload from '"records": ?([0-9]{1,18})\M')::bigint as records
+) as d
+left join lateral (
+  select s.id, s.sealed_at
+  from gdpr_internal.audit_seal as s
+  where s.place = a.place and s.month = date_trunc('month', a.at at time zone 'UTC')::date
+    and a.xid >= s.from_xid and a.xid < s.below_xid and a.id between s.first_id and s.last_id
+  order by s.from_xid desc
+  limit 1
+) as o on true
+left join lateral (
+  select gdpr_internal.sealed_retain(s.id) as retain
+  from gdpr_internal.audit_seal as s
+  where s.sealed_at <= a.at and s.id < coalesce(o.id, 9223372036854775807)
+  order by s.id desc
+  limit 1
+) as k on true;
 comment on view gdpr.audit_dropped is
-  'Audit records that were dropped when their time was over: those of all months (UTC) before a day, when, by which login, how many. Their seals are still there. too_early: no policy allows this, somebody has made the record. Art. 5(1)(e), Art. 5(2).';
+  'Audit records that were dropped when their time was over: those of all months (UTC) before a day, when, by which login, how many; the seal over the record that says so (null: not sealed yet), and how long records were kept by the seal before. Their seals are still there. too_early: no policy that was sealed before allows this, or it is dated after its seal: somebody has made the record. Art. 5(1)(e), Art. 5(2).';
 
 create or replace function gdpr_internal.dropped_before()
 returns date
@@ -108,6 +149,10 @@ begin
     return 'the policy has no settings.audit_retain';
   elsif p_before <> date_trunc('month', p_before) or p_before > statement_timestamp() - v_retain then
     return format('only whole months (UTC) that ended %s ago', v_retain);
+  elsif (
+    select gdpr_internal.sealed_retain(s.id) from gdpr_internal.audit_seal as s order by s.id desc limit 1
+  ) is distinct from v_retain then
+    return 'no seal holds this settings.audit_retain yet: gdpr.seal_audit()';
   elsif exists (select from gdpr_internal.audit_record_rest as a where a.at < p_before::timestamptz) then
     return 'there are records in gdpr_internal.audit_record_rest, of months that have no partition: gdpr.tidy()';
   end if;
@@ -127,7 +172,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.drop_refusal(date) is
-  'Why audit records before a day cannot be dropped; null where they can: their time is over, all are sealed, and all are as they were sealed.';
+  'Why audit records before a day cannot be dropped; null where they can: their time is over by a setting that is sealed, all are sealed, and all are as they were sealed.';
 
 create or replace function gdpr.drop_audit(p_before date default null)
 returns table (month date, records bigint)

@@ -18,11 +18,14 @@ select
   encode(s.catalog, 'hex') as catalog,
   encode(s.previous, 'hex') as previous,
   encode(s.hash, 'hex') as hash,
-  s.catalog is distinct from lag(s.catalog) over w as catalog_changed
+  s.catalog is distinct from lag(s.catalog) over w as catalog_changed,
+  encode(s.leaves, 'hex') as leaves,
+  s.own_xid,
+  s.seen_id
 from gdpr_internal.audit_seal as s
 window w as (order by s.id);
 comment on view gdpr.audit_seal is
-  'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. Art. 5(2).';
+  'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. leaves: the hash over what tells which record it is that no longer fits (gdpr.audit_block). own_xid, seen_id: the transaction that sealed, and the last number a record had before. Art. 5(2).';
 
 create or replace view gdpr.audit_block as
 select b.seal_id as seal, b.block, b.leaves
@@ -166,10 +169,34 @@ begin atomic
   from gdpr_internal.audit_seal as s
   left join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
   where gdpr_internal.objects_fingerprint(c.objects) is distinct from s.catalog
-  group by s.catalog;
+  group by s.catalog
+  union all
+  (
+    select s.id, null, case when s.sealed_at > clock_timestamp() + interval '1 day' then 'the seal is dated after today' else 'the seal is of transactions that have not been' end
+    from gdpr_internal.audit_seal as s
+    where s.sealed_at > clock_timestamp() + interval '1 day'
+      or (s.place = (select gdpr_internal.here()) and s.below_xid > pg_snapshot_xmax(pg_current_snapshot()))
+    order by s.id
+    limit 1
+  )
+  union all
+  (
+    select n.seal, null, 'its records have numbers that had been given before'
+    from (
+      select e.seal, e.first_id, max(e.seen_id) over (partition by e.place order by e.xid, e.first_id nulls first rows unbounded preceding) as seen_id
+      from (
+        select s.place, s.own_xid as xid, s.seen_id, null::bigint as seal, null::bigint as first_id from gdpr_internal.audit_seal as s
+        union all
+        select s.place, s.from_xid, null, s.id, s.first_id from gdpr_internal.audit_seal as s where s.records > 0
+      ) as e
+    ) as n
+    where n.first_id <= n.seen_id
+    order by n.seal
+    limit 1
+  );
 end;
 comment on function gdpr_internal.verify_chain(jsonb) is
-  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, and whether what seals found in the catalog is as they found it.';
+  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, whether what seals found in the catalog is as they found it, and whether times, transactions and numbers of records are such as there can be.';
 
 create or replace function gdpr_internal.verify_seal(p_seal gdpr_internal.audit_seal)
 returns table (seal bigint, record bigint, finding text)
@@ -186,6 +213,11 @@ declare
   v_records bigint := 0;
   v_short bytea;
   v_place integer;
+  v_kept boolean := p_seal.leaves = (
+    select sha256(coalesce(string_agg(sha256(b.leaves), ''::bytea order by b.block), ''))
+    from gdpr_internal.audit_block as b
+    where b.seal_id = p_seal.id
+  );
 begin
   seal := p_seal.id;
   for v_block in
@@ -196,7 +228,7 @@ begin
     v_records := v_records + v_block.records;
     select * into v_stored from gdpr_internal.audit_block as b where b.seal_id = p_seal.id and b.block = v_block.block;
     v_short := gdpr_internal.short_leaves(v_block.leaves);
-    if finding is null and v_stored.leaves is distinct from v_short then
+    if finding is null and v_kept and v_stored.leaves is distinct from v_short then
       select min(n.i) into v_place
       from generate_series(0, v_block.records - 1) as n (i)
       where substr(v_short, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
@@ -205,17 +237,42 @@ begin
     end if;
   end loop;
   if gdpr_internal.tree_hash(v_hashes) = p_seal.root and v_records = p_seal.records then
+    if not v_kept then
+      finding := 'what tells which record no longer fits was changed';
+      return next;
+    end if;
     return;
   end if;
   finding := case
     when v_records < p_seal.records then format('%s of %s records are missing', p_seal.records - v_records, p_seal.records)
     when v_records > p_seal.records then format('%s records were added', v_records - p_seal.records)
     else 'records were changed'
-  end || case when record is not null then ', first at this record' else '' end;
+  end || case when record is not null then ', first at this record' when not v_kept then ', and what tells which they are' else '' end;
   return next;
 end
 $function$;
 comment on function gdpr_internal.verify_seal(gdpr_internal.audit_seal) is 'Nothing where the records of a seal are those it was made of; else what is wrong, and with which record it begins.';
+
+create or replace function gdpr_internal.later_record(p_seal gdpr_internal.audit_seal)
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  -- a day: clocks are put right
+  select p_seal.id, min(a.id), 'the record is dated after its seal'
+  from gdpr_internal.audit_record as a
+  where p_seal.sealed_at + interval '1 day' < p_seal.month::timestamptz + interval '1 month'
+    and a.place = p_seal.place and a.at > p_seal.sealed_at + interval '1 day'
+    and a.at >= p_seal.month::timestamptz and a.at < p_seal.month::timestamptz + interval '1 month'
+    and a.xid >= p_seal.from_xid and a.xid < p_seal.below_xid and a.id >= p_seal.first_id and a.id <= p_seal.last_id
+  having min(a.id) is not null;
+end;
+comment on function gdpr_internal.later_record(gdpr_internal.audit_seal) is
+  'The first record of a seal that is dated more than a day after it: nobody wrote it as it is.';
 
 create or replace function gdpr_internal.record_at(p_seal gdpr_internal.audit_seal, p_block integer, p_place integer)
 returns bigint
@@ -248,7 +305,7 @@ set jit = off
 begin atomic
   with
   sealed as (
-    select s.place, max(s.below_xid) as below from gdpr_internal.audit_seal as s group by s.place
+    select s.place, max(s.below_xid) as below, max(s.seen_id) as seen_id from gdpr_internal.audit_seal as s group by s.place
   ),
   found as (
     select a.place, date_trunc('month', a.at)::date as month, count(*) as records
@@ -276,24 +333,34 @@ begin atomic
   union all
   (
     select null, a.id, case
-      when a.place = (select gdpr_internal.here()) then 'the record is of a transaction that has not been'
-      else 'the record is of a place that was closed'
+      when a.place <> (select gdpr_internal.here()) then 'the record is of a place that was closed'
+      when a.xid >= pg_snapshot_xmax(pg_current_snapshot()) then 'the record is of a transaction that has not been'
+      when a.at > clock_timestamp() + interval '1 day' then 'the record is dated after today'
+      else 'the record has a number that was given before it: sealing may pass over it'
     end
     from gdpr_internal.audit_record as a
-    where (a.place = (select gdpr_internal.here()) and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
-      or (
-        a.place <> (select gdpr_internal.here())
-        and exists (select from sealed as s where s.place = (select gdpr_internal.here()))
-        and not exists (select from sealed as s where s.place = a.place and a.xid < s.below)
+    left join sealed as s on s.place = a.place
+    where (
+      a.place = (select gdpr_internal.here()) and (a.xid >= s.below or s.below is null) and (
+        a.xid >= pg_snapshot_xmax(pg_current_snapshot())
+        or a.at > clock_timestamp() + interval '1 day'
+        or (
+          a.id <= s.seen_id
+          and a.id <= (select max(t.seen_id) from gdpr_internal.audit_seal as t where t.place = a.place and t.own_xid <= a.xid)
+        )
       )
+    ) or (
+      a.place <> (select gdpr_internal.here()) and (a.xid >= s.below or s.below is null)
+      and exists (select from sealed as h where h.place = (select gdpr_internal.here()))
+    )
     order by a.id
     limit 100
   );
 end;
 comment on function gdpr_internal.verify_rest() is
-  'Records that no seal holds and none can hold any more: added after it was made, or with numbers of transactions or lives of the database that there were not. The first hundred of each.';
+  'Records that no seal holds and none can hold any more: added after it was made, or with numbers, times, transactions or lives of the database that there were not. The first hundred of each.';
 
-create or replace function gdpr_internal.verify_drops(p_before date)
+create or replace function gdpr_internal.verify_drops(p_before date, p_checkpoint jsonb)
 returns table (seal bigint, record bigint, finding text)
 language sql
 stable
@@ -310,11 +377,17 @@ begin atomic
     limit 100
   )
   union all
-  select null, d.record, 'the record drops months before their time'
+  select null, d.record, case
+    when d.too_early then 'the record drops months before their time'
+    else 'the record drops months that were kept when the checkpoint was made: audit_retain is younger than it'
+  end
   from gdpr.audit_dropped as d
-  where d.too_early;
+  where d.too_early or (
+    coalesce(d.seal > (p_checkpoint ->> 'seal')::bigint, p_checkpoint is not null)
+    and (d.before <= d.dropped_at at time zone 'UTC' - gdpr_internal.sealed_retain((p_checkpoint ->> 'seal')::bigint)) is not true
+  );
 end;
-comment on function gdpr_internal.verify_drops(date) is
+comment on function gdpr_internal.verify_drops(date, jsonb) is
   'What does not agree with the records that months were dropped: without this, such a record would hide what was changed in them. The first hundred.';
 
 create or replace function gdpr.verify_audit(p_checkpoint jsonb default null)
@@ -328,17 +401,30 @@ as $function$
 declare
   v_seal gdpr_internal.audit_seal;
   v_before date := gdpr_internal.dropped_before();
+  v_drop record;
 begin
-  if p_checkpoint is not null and (jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1') then
+  if p_checkpoint is not null and (
+    jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1'
+    or coalesce(p_checkpoint ->> 'seal', '') !~ '^[0-9]{1,18}$'
+  ) then
     perform gdpr_internal.refuse('checkpoint_invalid');
   end if;
+  for v_drop in
+    select d.record, d.before, d.dropped_at, d.login
+    from gdpr.audit_dropped as d
+    where not d.too_early and coalesce(d.seal > coalesce((p_checkpoint ->> 'seal')::bigint, 0), true)
+    order by d.record
+  loop
+    raise notice 'audit records before % were dropped on % by %: record %', v_drop.before, v_drop.dropped_at::date, v_drop.login, v_drop.record;
+  end loop;
   return query select * from gdpr_internal.verify_chain(p_checkpoint);
   for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 and s.month >= v_before order by s.id loop
     return query select * from gdpr_internal.verify_seal(v_seal);
+    return query select * from gdpr_internal.later_record(v_seal);
   end loop;
-  return query select * from gdpr_internal.verify_drops(v_before);
+  return query select * from gdpr_internal.verify_drops(v_before, p_checkpoint);
   return query select * from gdpr_internal.verify_rest();
 end
 $function$;
 comment on function gdpr.verify_audit(jsonb) is
-  'Recomputes every seal from the audit records as they are, and compares: no rows where all is as it was sealed, else what is wrong, with the first seal and record. p_checkpoint: one that gdpr.audit_checkpoint() gave earlier and that was kept outside; without it, who rules the database could have sealed everything anew. Records not sealed yet cannot be verified. Error: PR501 no checkpoint. Art. 5(2), Art. 32(1)(d).';
+  'Recomputes every seal from the audit records as they are, and compares: no rows where all is as it was sealed, else what is wrong, with the first seal and record. p_checkpoint: one that gdpr.audit_checkpoint() gave earlier and that was kept outside; without it, who rules the database could have sealed everything anew. Months that were dropped since the checkpoint are told as a notice each; they are a finding where the audit_retain that the checkpoint has sealed keeps them. Records not sealed yet cannot be verified. Error: PR501 no checkpoint. Art. 5(2), Art. 32(1)(d).';

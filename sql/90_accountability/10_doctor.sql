@@ -385,6 +385,8 @@ begin
     union all
     select * from gdpr_internal.doctor_accountability()
     union all
+    select * from gdpr_internal.doctor_audit()
+    union all
     select * from gdpr_internal.doctor_guard()
     union all
     select * from gdpr_internal.doctor_rows()

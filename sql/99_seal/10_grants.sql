@@ -231,7 +231,7 @@ grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
+grant execute on function gdpr_internal.drops(), gdpr_internal.sealed_retain(bigint) to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint), gdpr.note_audit_access(jsonb) to gdpr_dpo;
 grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values

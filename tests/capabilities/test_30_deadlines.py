@@ -20,6 +20,7 @@ from gdprdb.cli.keys import allow_files
 from gdprdb.server import Cluster
 from tests.capabilities.consents import ask, set_up
 from tests.capabilities.crm import subject
+from tests.capabilities.sealing import checkpoint, seal, tamper, verified, write
 from tests.support import SETTINGS, Database, cloning, serve
 
 ANNA = "select count(*) from gdpr_clear.customer where id = 1"
@@ -129,6 +130,16 @@ def test_a_hot_standby_agrees(news: Database, reachable: Path) -> None:
             for db in (news, copy):
                 assert db.rows(status, user="auditor_login")[0] == (state,)
             time.sleep(3.1 if state == "waiting" else 0)
+        # nor for the audit to be verified there
+        write(news)
+        seal(news)
+        kept = checkpoint(news)
+        write(news, 1)
+        catch_up(news, copy, seconds=5)
+        assert verified(copy, kept) == []
+        tamper(news, "update gdpr_internal.audit_record set actor = 'nobody' where id = 1")
+        catch_up(news, copy, seconds=5)
+        assert [record for _, record, _ in verified(copy, kept)] == [1]
         a_key_file_of_each_server(news, copy)
         copy.close()
 

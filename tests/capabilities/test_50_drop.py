@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
 
+from gdprdb.audit.drops import read_drops
 from tests.capabilities.crm import apply, policy, refused
 from tests.capabilities.sealing import checkpoint, seal, tamper, verified, write
 from tests.support import Clone, Database
@@ -202,6 +204,7 @@ def test_a_partition_that_somebody_dropped_is_missing(crm: Database) -> None:
 
 def test_a_forged_drop_hides_no_edit(crm: Database) -> None:
     """The records of the month are there: so it was not dropped."""
+    retain(crm, "2 years")
     kept = checkpoint(crm)
     tamper(crm, f"update gdpr_internal.audit_record set actor = 'me' where at = '{OLD} 00:00Z'")
     tamper(crm, FORGED % AFTER_OLD)
@@ -220,6 +223,110 @@ def test_a_forged_drop_of_what_is_not_due_hides_nothing(crm: Database) -> None:
     found = [words for _, _, words in verified(crm, kept)]
     assert "the record drops months before their time" in found
     assert any("missing" in words for words in found)
+
+
+def test_a_forged_drop_hides_no_deletion(crm: Database) -> None:
+    """Nothing that was sealed let those months go; not even what comes from a later day."""
+    kept = checkpoint(crm)
+    tamper(crm, f"delete from gdpr_internal.audit_record where at < '{AFTER_RECENT}'")
+    tamper(crm, FORGED % AFTER_RECENT)
+    for _ in range(2):
+        found = verified(crm, kept)
+        assert [words for _, _, words in found].count("21 of 21 records are missing") == 2
+        assert "the record drops months before their time" in {words for _, _, words in found}
+        seal(crm)
+
+
+@pytest.mark.parametrize("period", [None, "2 years"])
+def test_a_forged_drop_from_a_later_day_hides_nothing(crm: Database, period: str | None) -> None:
+    if period:
+        retain(crm, period)
+    write(crm)
+    seal(crm)
+    kept = checkpoint(crm)
+    this_month = f"{datetime.now(UTC):%Y-%m}-01"
+    tamper(crm, f"delete from gdpr_internal.audit_record where at < '{this_month} 00:00Z'")
+    tamper(
+        crm,
+        (FORGED % this_month)
+        .replace("(operation", "(at, operation")
+        .replace("('AUDIT_DROP'", "(now() + interval '3 years', 'AUDIT_DROP'"),
+    )
+    for sealed in (False, True):
+        found = [words for _, _, words in verified(crm, kept)]
+        assert found.count("21 of 21 records are missing") == 2
+        assert f"the record is dated after {'its seal' if sealed else 'today'}" in found
+        assert "the record drops months before their time" in found
+        seal(crm)
+
+
+@pytest.mark.parametrize(
+    "payload", ["x", "", "{}", '{"before": "2024-02-30"}', '{"before": "2024-13-01"}', "null"]
+)
+def test_a_forged_drop_that_says_nothing(crm: Database, payload: str) -> None:
+    """It stops no verification."""
+    kept = checkpoint(crm)
+    tamper(
+        crm,
+        "insert into gdpr_internal.audit_record (operation, role, payload)"
+        f" values ('AUDIT_DROP', 'x', nullif('{payload}', 'null'))",
+    )
+    ((_, _, words),) = verified(crm, kept)
+    assert words == "the record drops months before their time"
+
+
+def test_a_drop_under_a_policy_that_no_seal_holds(crm: Database) -> None:
+    wanted = policy()
+    wanted.setdefault("settings", {})["audit_retain"] = "2 years"
+    apply(crm, wanted)
+    with refused("PR502", "audit_kept") as caught:
+        crm.rows("select * from gdpr.drop_audit()")
+    assert "no seal holds" in str(caught.value)
+    seal(crm)
+    assert crm.rows("select records from gdpr.drop_audit()") == [(21,)]
+
+
+@pytest.mark.parametrize("before", [None, "2 years"])
+def test_a_period_that_is_younger_than_the_checkpoint(crm: Database, before: str | None) -> None:
+    """Who rules the server can always shorten it and drop: verification says so."""
+    if before:
+        retain(crm, before)
+    kept = checkpoint(crm)
+    retain(crm, "1 year")
+    crm.rows("select * from gdpr.drop_audit()")
+    for _ in range(2):
+        ((_, record, words),) = verified(crm, kept)
+        assert words.endswith("audit_retain is younger than it")
+        assert crm.rows(
+            "select operation from gdpr.audit_log where id = %s", [record], user="auditor_login"
+        ) == [("AUDIT_DROP",)]
+        seal(crm)
+    # whoever keeps the next checkpoint has seen it
+    assert verified(crm, checkpoint(crm)) == []
+
+
+def test_a_drop_since_the_checkpoint_is_told(crm: Database) -> None:
+    retain(crm, "2 years")
+    kept = checkpoint(crm)
+    crm.rows("select * from gdpr.drop_audit()")
+    session = crm.connect("auditor_login")
+    told: list[str] = []
+    session.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    verify = "select * from gdpr.verify_audit(%s)"
+    assert session.execute(verify, [json.dumps(kept)]).fetchall() == []
+    (line,) = told
+    ((before,),) = crm.rows("select before::text from gdpr.audit_dropped", user="auditor_login")
+    assert f"before {before} were dropped on" in line
+    assert "by db_owner" in line
+    with psycopg.connect(crm.dsn("auditor_login")) as connection:
+        ((at, login),) = [
+            (str(drop.before), drop.login) for drop in read_drops(connection, kept["seal"])
+        ]
+    assert (at, login) == (before, "db_owner")
+    seal(crm)
+    told.clear()
+    assert session.execute(verify, [json.dumps(checkpoint(crm))]).fetchall() == []
+    assert told == []
 
 
 @pytest.mark.parametrize("period", ["11 months", "long", "0 days"])

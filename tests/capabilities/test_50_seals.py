@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from gdprdb.audit import checkpoints, proofs
-from gdprdb.audit.tree import EMPTY, Tree, audit_path, follow, leaf_hash, node_hash
+from gdprdb.audit.tree import EMPTY, Tree, follow, leaf_hash, node_hash
 from gdprdb.errors import GdprdbError, RefusedError
 from gdprdb.signing import new_keys, signer
 from tests.capabilities.crm import refused
@@ -85,8 +86,10 @@ def test_a_change_of_what_protects_is_in_the_next_seal(crm: Database) -> None:
         (
             "table",
             "select relation::text from gdpr_internal.protected_table where id in (1, 2)",
-            "update gdpr_internal.protected_table as t set relation = o.relation"
-            " from gdpr_internal.protected_table as o where t.id in (1, 2) and o.id = 3 - t.id",
+            (
+                "update gdpr_internal.protected_table as t set relation = o.relation"
+                " from gdpr_internal.protected_table as o where t.id in (1, 2) and o.id = 3 - t.id"
+            ),
         ),
     ],
     ids=["purposes", "tables"],
@@ -148,7 +151,14 @@ def test_a_proof_holds_without_the_database(crm: Database) -> None:
     point = checkpoints.Checkpoint(kept["seal"], kept["hash"], kept)
     with psycopg.connect(crm.dsn("auditor_login")) as connection:
         proof = proofs.prove(connection, record)
-    assert proofs.check(json.dumps(proof), point).startswith(f"({record},")
+    proven = proofs.check(json.dumps(proof), [point])
+    assert proven.record["id"] == str(record)
+    assert proven.record["login"] == "crm_app"
+    assert crm.rows(
+        "select id, sealed_at from gdpr.audit_seal where %s between first_id and last_id"
+        " and sealed_at = %s",
+        [record, proven.sealed_at],
+    ) == [(proven.seal, datetime.fromisoformat(proven.sealed_at))]
     for changes in (
         {"record": proof["record"].replace("crm_app", "mallory")},
         {"seals": proof["seals"][:-1]},
@@ -157,7 +167,7 @@ def test_a_proof_holds_without_the_database(crm: Database) -> None:
         {"path": "x"},
     ):
         with pytest.raises(RefusedError):
-            proofs.check(json.dumps(proof | changes), point)
+            proofs.check(json.dumps(proof | changes), [point])
 
 
 def test_what_is_not_sealed_has_no_proof(crm: Database) -> None:
@@ -198,13 +208,18 @@ def defined(leaves: list[bytes]) -> bytes:
 @given(some.lists(some.binary(max_size=4), max_size=40), some.data())
 def test_the_tree_is_that_of_the_rfc(records: list[bytes], data: some.DataObject) -> None:
     leaves = [leaf_hash(record) for record in records]
+    index = data.draw(some.integers(0, max(len(leaves) - 1, 0)))
     tree = Tree()
-    for leaf in leaves:
-        tree.add(leaf)
+    for number, leaf in enumerate(leaves):
+        tree.add(leaf, wanted=number == index)
     assert tree.root() == defined(leaves)
+    path = tree.path()
     if leaves:
-        index = data.draw(some.integers(0, len(leaves) - 1))
-        assert follow(leaves[index], audit_path(leaves, index)) == tree.root()
+        assert path is not None
+        assert follow(leaves[index], path) == tree.root()
+        assert len(path) <= (len(leaves) - 1).bit_length()
+    else:
+        assert path is None
 
 
 def test_the_database_grows_the_same_tree(crm: Database) -> None:

@@ -15,6 +15,15 @@ from tests.support import Clone, Database
 #: How often the record is tampered with; 500 shows more than a suite has time for.
 TAMPERINGS = int(os.environ.get("GDPRDB_TEST_TAMPERINGS", "20"))
 
+#: Records are gone, and another says that they were dropped when their time was over.
+DROP = """
+with gone as (delete from gdpr_internal.audit_record where id >= %%(record)s)
+insert into gdpr_internal.audit_record (operation, role, payload, at)
+select 'AUDIT_DROP', 'x', jsonb_build_object(
+  'before', date_trunc('month', now() + interval '1 month')::date, 'records', 1
+)::text, %s
+"""
+
 EDITS: dict[str, str] = {
     "edit": "update gdpr_internal.audit_record set actor = 'nobody' where id = %(record)s",
     "purpose": (
@@ -53,6 +62,31 @@ EDITS: dict[str, str] = {
         "insert into gdpr_internal.audit_record (operation, role, xid)"
         " select 'FORGED', role, '9000000000000' from gdpr_internal.audit_record"
         " where id = %(record)s"
+    ),
+    "a place that was closed": (
+        "insert into gdpr_internal.audit_record (operation, role, place) values ('FORGED', 'x', 1)"
+    ),
+    "a later day": (
+        "insert into gdpr_internal.audit_record (operation, role, at)"
+        " values ('FORGED', 'x', now() + interval '3 days')"
+    ),
+    "a drop": DROP % "now()",
+    "a drop of a later day": DROP % "now() + interval '3 years'",
+    "what sealing begins at": (
+        "update gdpr_internal.audit_seal set seen_id = 9e18, own_xid = from_xid"
+        " where id = (select max(id) from gdpr_internal.audit_seal)"
+    ),
+    "numbers set back": (
+        "alter sequence gdpr_internal.audit_record_id_seq restart with 1;"
+        " insert into gdpr_internal.audit_record (operation, role) values ('FORGED', 'x')"
+    ),
+    "seals of what has not been": (
+        "update gdpr_internal.audit_seal set below_xid = '9000000000000'"
+        " where id = (select max(id) from gdpr_internal.audit_seal)"
+    ),
+    "what names records": (
+        "update gdpr_internal.audit_block set leaves = sha256(leaves)"
+        " where seal_id = (select max(id) from gdpr_internal.audit_seal)"
     ),
     "cut the records": "delete from gdpr_internal.audit_record where id >= %(record)s",
     "cut the seals": "delete from gdpr_internal.audit_seal where last_id >= %(record)s",
@@ -101,6 +135,91 @@ def test_an_early_record_of_a_large_seal_is_named(crm: Database) -> None:
     assert found == 2
 
 
+#: The last seal, no checkpoint of which was kept, is changed and given the hash that it has then.
+REHASHED = (
+    "update gdpr_internal.audit_seal as s"
+    " set hash = sha256(convert_to(gdpr_internal.seal_text(s), 'UTF8'))"
+    " where id = (select max(id) from gdpr_internal.audit_seal)"
+)
+
+
+@pytest.mark.parametrize("how", ["what sealing begins at", "numbers set back"])
+def test_sealing_goes_on_and_what_is_sealed_then_is_found_when_it_is_changed(
+    crm: Database, how: str
+) -> None:
+    write(crm)
+    seal(crm)
+    kept = checkpoint(crm)
+    write(crm, 2)
+    seal(crm)
+    tamper(crm, EDITS[how].split(";")[0])
+    if how == "what sealing begins at":
+        tamper(crm, REHASHED)
+    assert bool(verified(crm, kept)) == (how == "what sealing begins at")
+    write(crm, 2)
+    ((unsealed,),) = crm.rows("select unsealed from gdpr.audit_lag()")
+    assert unsealed > 0
+    assert seal(crm) == unsealed
+    assert seal(crm) == 0
+    write(crm, 2)
+    assert seal(crm) > 0
+    kept = checkpoint(crm)
+    ((record,),) = crm.rows(
+        "select id from gdpr_internal.audit_record order by xid desc, id desc limit 1",
+        user="postgres",
+    )
+    tamper(
+        crm,
+        "update gdpr_internal.audit_record set actor = 'nobody'"
+        " where id = %(record)s and xid = (select max(xid) from gdpr_internal.audit_record)",
+        record=record,
+    )
+    assert (kept["seal"], record) in {(number, found) for number, found, _ in verified(crm, kept)}
+
+
+def test_records_that_sealing_would_pass_over_are_found(crm: Database) -> None:
+    """The last seal says that it has seen numbers that are given soon."""
+    write(crm)
+    seal(crm)
+    kept = checkpoint(crm)
+    write(crm, 2)
+    seal(crm)
+    tamper(
+        crm,
+        "update gdpr_internal.audit_seal set own_xid = below_xid,"
+        " seen_id = (select max(id) + 2 from gdpr_internal.audit_record)"
+        " where id = (select max(id) from gdpr_internal.audit_seal)",
+    )
+    tamper(crm, REHASHED)
+    assert verified(crm, kept) == []
+    write(crm, 4)
+    assert any("given before" in words for _, _, words in verified(crm, kept))
+    seal(crm)
+    assert "the record was added behind the seals" in {words for _, _, words in verified(crm, kept)}
+
+
+def test_a_record_is_named_by_what_was_sealed_alone(crm: Database) -> None:
+    """What the database keeps to name it is changed as well: then no other record is accused."""
+    write(crm, 10)
+    seal(crm)
+    ((record,),) = crm.rows("select max(id) - 7 from gdpr_internal.audit_record", user="postgres")
+    tamper(crm, EDITS["edit"], record=record)
+    tamper(crm, EDITS["what names records"])
+    ((_, found, words),) = verified(crm)
+    assert found is None
+    assert words == "records were changed, and what tells which they are"
+
+
+@pytest.mark.parametrize("how", ["future", "another place", "insert", "a place that was closed"])
+def test_a_forged_record_is_named_inside_and_outside(crm: Database, how: str) -> None:
+    write(crm)
+    seal(crm)
+    ((record,),) = crm.rows("select max(id) from gdpr_internal.audit_record", user="postgres")
+    tamper(crm, EDITS[how], record=record)
+    forged = record if how == "another place" else record + 1
+    assert (None, forged) in {(number, found) for number, found, _ in verified(crm)}
+
+
 def test_seals_made_anew_after_the_edit_are_not_those_of_the_checkpoint(crm: Database) -> None:
     write(crm)
     seal(crm)
@@ -141,6 +260,7 @@ insert into gdpr_internal.audit_record overriding system value table kept.audit_
 insert into gdpr_internal.audit_catalog table kept.audit_catalog;
 insert into gdpr_internal.audit_seal table kept.audit_seal;
 insert into gdpr_internal.audit_block table kept.audit_block;
+select setval('gdpr_internal.audit_record_id_seq', (select max(id) from kept.audit_record));
 """
 
 #: Everything after a seal is gone: what an older copy of the database holds.

@@ -16,8 +16,10 @@ CALLS = [
     "record_consent(%(anna)s, 'marketing', true, 'phone', %(json)s)",
     "withdraw_consent(%(anna)s, 'marketing', 'phone', %(json)s)",
     "restrict(%(anna)s, 'accuracy_contested')",
-    "except_from_restriction(%(anna)s, 'orders', 'legal_claims',"
-    " clock_timestamp() + interval '1 day', %(json)s)",
+    (
+        "except_from_restriction(%(anna)s, 'orders', 'legal_claims',"
+        " clock_timestamp() + interval '1 day', %(json)s)"
+    ),
     "end_exception(%(id)s, %(words)s)",
     "announce_lifting(%(anna)s, 'phone', %(json)s)",
     "lift_restriction(%(anna)s, %(words)s)",

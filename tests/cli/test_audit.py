@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
+from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from gdprdb.audit import proofs
+from gdprdb.cli import audit
 from gdprdb.signing import new_keys
 from tests.capabilities.crm import refused
 from tests.support import Database, Run
@@ -29,7 +32,21 @@ def test_the_command_line_from_seal_to_proof(db: Database, on_db: Run, tmp_path:
     kept = ("--checkpoint", str(keys["points"]), "--public-key", str(keys["pub"]))
     assert on_db("audit", "verify", *kept).code == 0
     keys["proof"].write_text(on_db("audit", "prove", "2").out)
-    assert on_db("audit", "check-proof", str(keys["proof"]), *kept).out.startswith("(2,")
+    db.rows("select gdpr.block('email', 'b@example.com', 'asked')")
+    on_db("audit", "seal")
+    third = on_db("audit", "checkpoint", "--signing-key", str(keys["key"])).out
+    keys["points"].write_text(first + second + third)
+    shown = on_db("audit", "check-proof", str(keys["proof"]), *kept)
+    assert "record.operation" in shown.out, shown.err
+    proven = on_db("audit", "check-proof", str(keys["proof"]), *kept, "--format", "json").data
+    assert proven["record"]["id"] == "2"
+    assert list(proven["record"]) == list(proofs.COLUMNS)
+    assert proven["checkpoint"] == json.loads(second)["checkpoint"], "the first that knows it"
+    assert proven["seal"] == 2
+    assert proven["sealed_at"][:19] == proven["checkpoint"]["sealed_at"][:19].replace("T", " ")
+    keys["points"].write_text(third)
+    assert on_db("audit", "check-proof", str(keys["proof"]), *kept).code == 4
+    keys["points"].write_text(first + second + third)
     with db.connect("postgres") as superuser:
         superuser.execute("alter table gdpr_internal.audit_record disable trigger all")
         superuser.execute("update gdpr_internal.audit_record set actor = 'nobody' where id = 2")
@@ -43,6 +60,108 @@ def test_months_are_dropped_only_when_the_policy_says_so(on_db: Run) -> None:
     refused = on_db("audit", "drop", "--before", "2020-01-01", "--yes")
     assert refused.code == 4
     assert "audit_retain" in refused.err
+
+
+def test_why_a_record_has_no_proof(db: Database, on_db: Run) -> None:
+    on_db("audit", "seal")
+    db.rows("select gdpr.block('email', 'a@example.com', 'asked')")
+    ((record,),) = db.rows("select max(id) from gdpr_internal.audit_record", user="postgres")
+    waits, missing = on_db("audit", "prove", str(record)), on_db("audit", "prove", "4711")
+    assert (waits.code, missing.code) == (1, 1)
+    assert "is not sealed yet" in waits.err
+    assert "there is no audit record 4711" in missing.err
+
+
+def test_programs_read_times_as_they_are(
+    db: Database, on_db: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.rows("select gdpr.block('email', 'a@example.com', 'asked')")
+    ((at, record),) = db.rows(
+        "select at, id from gdpr_internal.audit_record order by id desc limit 1", user="postgres"
+    )
+    for line in (
+        on_db("audit", "export", "--format", "jsonl").out.splitlines()[-1],
+        on_db("audit", "tail", "-n", "1", "--format", "jsonl").out,
+        on_db("audit", "show", str(record), "--format", "json").out,
+    ):
+        assert datetime.fromisoformat(json.loads(line)["at"]) == at
+    *_, row = csv.DictReader(io.StringIO(on_db("audit", "export", "--format", "csv").out))
+    assert datetime.fromisoformat(row["at"]) == at
+    assert f"{at:%H:%M:%S}." not in on_db("audit", "tail", "--format", "table").out
+    for style in ("json", "table"):
+        monkeypatch.setenv("GDPRDB_FORMAT", style)
+        exported = on_db("audit", "export")
+        assert json.loads(exported.out.splitlines()[-1])["id"] == record, exported.err
+    monkeypatch.setenv("GDPRDB_FORMAT", "yaml")
+    assert on_db("audit", "export").code == 2
+    assert on_db("audit", "export", "--format", "json").code == 2
+
+
+def test_sealing_goes_on_when_the_server_comes_back(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session is ended; the next one seals. What fails at the beginning is an error."""
+    monkeypatch.setattr(audit, "_PATIENCE", (0.05, 0.1))
+    sealing = audit._sealing(db.dsn(), 0.01)
+    assert next(sealing)[0] > 0
+    db.rows(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and query like '%audit_lag%'"
+        " and pid <> pg_backend_pid()",
+        user="postgres",
+    )
+    db.rows("select gdpr.block('email', 'a@example.com', 'asked')")
+    assert next(sealing)[0] > 0
+    sealing.close()
+    with pytest.raises(psycopg.OperationalError):
+        next(audit._sealing(db.dsn().replace(db.name, "nowhere"), 0.01))
+
+
+def test_following_shows_each_record_once(db: Database) -> None:
+    """Those of slow transactions too, whose numbers are lower than what was shown."""
+    slow = db.connect(autocommit=False)
+    slow.execute("select gdpr.block('email', 'slow@example.com', 'asked')")
+    following = audit._following(db.dsn(), [], 1)
+    shown = [next(following)[0]]
+    for number in range(3):
+        db.rows("select gdpr.block('email', %s || '@example.com', 'asked')", [str(number)])
+        shown.append(next(following)[0])
+    slow.commit()
+    shown.append(next(following)[0])
+    assert shown[-1] < shown[-2]
+    for number in range(3, 6):
+        db.rows("select gdpr.block('email', %s || '@example.com', 'asked')", [str(number)])
+        shown.append(next(following)[0])
+    following.close()
+    everything = {
+        n for (n,) in db.rows("select id from gdpr_internal.audit_record", user="postgres")
+    }
+    assert len(shown) == len(set(shown))
+    assert set(shown) == {n for n in everything if n >= min(shown)}
+
+
+def test_doctor_tells_of_records_that_are_not_sealed(db: Database, on_db: Run) -> None:
+    def told() -> list[str]:
+        found = on_db("doctor", "--format", "json").data
+        return [row["finding"] for row in found if row["topic"] == "audit_seal"]
+
+    assert told() == []
+    with db.connect("postgres") as superuser:
+        superuser.execute(
+            "insert into gdpr_internal.audit_record (operation, role, at)"
+            " values ('TEST', 'x', now() - interval '25 hours')"
+        )
+    (words,) = told()
+    assert "never sealed" in words
+    on_db("audit", "seal")
+    assert told() == []
+    with db.connect("postgres") as superuser:
+        superuser.execute(
+            "insert into gdpr_internal.audit_record (operation, role, at)"
+            " values ('TEST', 'x', now() - interval '25 hours')"
+        )
+    (words,) = told()
+    assert words.startswith("1 audit record is not sealed")
 
 
 def test_nothing_sealed_has_no_checkpoint(on_db: Run) -> None:
@@ -124,7 +243,7 @@ def test_values_that_leave_are_on_record_before_the_first(
     ((key,),) = crm.rows("select gdpr.audit_row_key('crm.customer', '1')", user="auditor_login")
     reads = crm.rows(question, user="auditor_login")
     details = [old for _, old, _ in reads]
-    since = datetime.datetime.fromisoformat(details[1].pop("at"))
+    since = datetime.fromisoformat(details[1].pop("at"))
     assert since.astimezone().date().isoformat() == "2020-01-01"
     assert [(whose, who) for whose, _, who in reads] == [
         (whose, "dpo_login") for whose in (anna, None, anna, None)

@@ -22651,10 +22651,15 @@ begin atomic
       end),
       t.known_as
     from gdpr_internal.protected_table as t
+    union all
+    -- in words: what was dropped later is judged by it
+    select 'audit_retain ' || (s.value #>> '{}'), ''
+    from gdpr_internal.setting as s
+    where s.name = 'audit_retain'
   ) as o;
 end;
 comment on function gdpr_internal.catalog_objects() is
-  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes.';
+  'What protects personal data, by name, each with the first 8 bytes of the SHA-256 of its definition: functions and views of gdprdb, tables of evidence with their triggers and policies, the controls of protected tables, event triggers, roles that bypass row security, members of gdprdb''s groups, the policy, the numbers by which records name tables and purposes, and how long audit records are kept.';
 
 create or replace function gdpr_internal.objects_fingerprint(p_objects text[])
 returns bytea
@@ -22685,9 +22690,10 @@ set timezone = 'UTC'
 set datestyle = 'ISO'
 begin atomic
   select format(
-    'gdprdb/1/seal/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s',
+    'gdprdb/1/seal/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s/%s',
     p_seal.id, p_seal.place, p_seal.month, p_seal.from_xid, p_seal.below_xid, p_seal.records, p_seal.first_id, p_seal.last_id,
-    encode(p_seal.root, 'hex'), encode(p_seal.catalog, 'hex'), p_seal.sealed_at, encode(p_seal.previous, 'hex')
+    encode(p_seal.root, 'hex'), encode(p_seal.leaves, 'hex'), encode(p_seal.catalog, 'hex'), p_seal.sealed_at, p_seal.own_xid, p_seal.seen_id,
+    encode(p_seal.previous, 'hex')
   );
 end;
 comment on function gdpr_internal.seal_text(gdpr_internal.audit_seal) is 'A seal as the text whose SHA-256 is its hash.';
@@ -22704,6 +22710,8 @@ declare
   v_block record;
   v_hash bytea;
   v_hashes bytea := '';
+  v_short bytea;
+  v_leaves bytea := '';
 begin
   p_seal.id := p_seal.id + 1;
   p_seal.records := 0;
@@ -22714,7 +22722,9 @@ begin
   loop
     v_hash := gdpr_internal.tree_hash(v_block.leaves);
     v_hashes := v_hashes || v_hash;
-    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, gdpr_internal.short_leaves(v_block.leaves))
+    v_short := gdpr_internal.short_leaves(v_block.leaves);
+    v_leaves := v_leaves || sha256(v_short);
+    insert into gdpr_internal.audit_block (seal_id, block, hash, leaves) values (p_seal.id, v_block.block, v_hash, v_short)
     on conflict do nothing;
     p_seal.records := p_seal.records + v_block.records;
     p_seal.first_id := least(p_seal.first_id, v_block.first_id);
@@ -22726,6 +22736,7 @@ begin
     return p_seal;
   end if;
   p_seal.root := gdpr_internal.tree_hash(v_hashes);
+  p_seal.leaves := sha256(v_leaves);
   p_seal.hash := sha256(convert_to(gdpr_internal.seal_text(p_seal), 'UTF8'));
   insert into gdpr_internal.audit_seal select p_seal.* on conflict do nothing;
   -- the next seal follows this one
@@ -22744,12 +22755,18 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select coalesce(max(s.seen_id), 0)
-  from gdpr_internal.audit_seal as s
-  where s.own_xid <= p_xid and s.place = (select gdpr_internal.here());
+  select coalesce((
+    select case when s.seen_id <= q.last_value then s.seen_id end
+    from gdpr_internal.audit_seal as s
+    -- what is numbered from below again, or is said to be numbered higher than anything is, must not escape the next seal
+    cross join gdpr_internal.audit_record_id_seq as q
+    where s.own_xid <= p_xid and s.place = (select gdpr_internal.here()) and s.seen_id is not null
+    order by s.id desc
+    limit 1
+  ), 0);
 end;
 comment on function gdpr_internal.seen_before(xid8) is
-  'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins.';
+  'A number that every record of the transactions from p_xid on exceeds, as former seals have seen it: there the search for what is not sealed begins. 0 where the numbers do not go that far: they were set back.';
 
 create or replace function gdpr_internal.unsealed(p_below xid8)
 returns table (place oid, month date, from_xid xid8, below_xid xid8, after_id bigint)
@@ -22871,14 +22888,55 @@ end;
 comment on function gdpr_internal.drops() is
   'The records that say that audit records of all months before {"before"} were dropped. Such a record is younger than what it tells of: the last one is never among what is dropped.';
 
+create or replace function gdpr_internal.sealed_retain(p_seal bigint)
+returns interval
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- what is younger than a year is never due
+  select greatest(substring(o.line from '^audit_retain (.*) [0-9a-f]{16}$')::interval, interval '1 year')
+  from gdpr_internal.audit_seal as s
+  join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
+  cross join lateral unnest(c.objects) as o (line)
+  where s.id = p_seal and o.line ~ '^audit_retain .* [0-9a-f]{16}$';
+end;
+comment on function gdpr_internal.sealed_retain(bigint) is
+  'How long audit records were kept when a seal was made, by what it found in the catalog; null where for ever.';
+
 create or replace view gdpr.audit_dropped as
 select
-  a.id as record, (a.payload::jsonb ->> 'before')::date as before, a.at as dropped_at, a.login, (a.payload::jsonb ->> 'records')::bigint as records,
-  -- what is younger than a year is never due: settings.audit_retain has to be longer
-  (a.payload::jsonb ->> 'before')::timestamp > (a.at at time zone 'UTC') - interval '1 year' as too_early
-from gdpr_internal.drops() as a;
+  a.id as record, d.before, a.at as dropped_at, a.login, d.records, o.id as seal, k.retain,
+  (
+    d.before <= (a.at at time zone 'UTC') - k.retain
+    and a.at <= least(clock_timestamp(), o.sealed_at) + interval '1 day'
+  ) is not true as too_early
+from gdpr_internal.drops() as a
+cross join lateral (
+  -- nothing but what is a day and a number: the record may be forged
+  select
+    substring(a.payload from '"before": ?"([1-9][0-9]{3}-(?:0[1-9]|1[0-2])-01)"')::date as before,
+    substring(a.payload from '"records": ?([0-9]{1,18})\M')::bigint as records
+) as d
+left join lateral (
+  select s.id, s.sealed_at
+  from gdpr_internal.audit_seal as s
+  where s.place = a.place and s.month = date_trunc('month', a.at at time zone 'UTC')::date
+    and a.xid >= s.from_xid and a.xid < s.below_xid and a.id between s.first_id and s.last_id
+  order by s.from_xid desc
+  limit 1
+) as o on true
+left join lateral (
+  select gdpr_internal.sealed_retain(s.id) as retain
+  from gdpr_internal.audit_seal as s
+  where s.sealed_at <= a.at and s.id < coalesce(o.id, 9223372036854775807)
+  order by s.id desc
+  limit 1
+) as k on true;
 comment on view gdpr.audit_dropped is
-  'Audit records that were dropped when their time was over: those of all months (UTC) before a day, when, by which login, how many. Their seals are still there. too_early: no policy allows this, somebody has made the record. Art. 5(1)(e), Art. 5(2).';
+  'Audit records that were dropped when their time was over: those of all months (UTC) before a day, when, by which login, how many; the seal over the record that says so (null: not sealed yet), and how long records were kept by the seal before. Their seals are still there. too_early: no policy that was sealed before allows this, or it is dated after its seal: somebody has made the record. Art. 5(1)(e), Art. 5(2).';
 
 create or replace function gdpr_internal.dropped_before()
 returns date
@@ -22961,6 +23019,10 @@ begin
     return 'the policy has no settings.audit_retain';
   elsif p_before <> date_trunc('month', p_before) or p_before > statement_timestamp() - v_retain then
     return format('only whole months (UTC) that ended %s ago', v_retain);
+  elsif (
+    select gdpr_internal.sealed_retain(s.id) from gdpr_internal.audit_seal as s order by s.id desc limit 1
+  ) is distinct from v_retain then
+    return 'no seal holds this settings.audit_retain yet: gdpr.seal_audit()';
   elsif exists (select from gdpr_internal.audit_record_rest as a where a.at < p_before::timestamptz) then
     return 'there are records in gdpr_internal.audit_record_rest, of months that have no partition: gdpr.tidy()';
   end if;
@@ -22980,7 +23042,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.drop_refusal(date) is
-  'Why audit records before a day cannot be dropped; null where they can: their time is over, all are sealed, and all are as they were sealed.';
+  'Why audit records before a day cannot be dropped; null where they can: their time is over by a setting that is sealed, all are sealed, and all are as they were sealed.';
 
 create or replace function gdpr.drop_audit(p_before date default null)
 returns table (month date, records bigint)
@@ -23047,11 +23109,14 @@ select
   encode(s.catalog, 'hex') as catalog,
   encode(s.previous, 'hex') as previous,
   encode(s.hash, 'hex') as hash,
-  s.catalog is distinct from lag(s.catalog) over w as catalog_changed
+  s.catalog is distinct from lag(s.catalog) over w as catalog_changed,
+  encode(s.leaves, 'hex') as leaves,
+  s.own_xid,
+  s.seen_id
 from gdpr_internal.audit_seal as s
 window w as (order by s.id);
 comment on view gdpr.audit_seal is
-  'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. Art. 5(2).';
+  'The seals over the audit records, each chained to the one before by its hash. catalog_changed: what protects personal data was changed since the previous seal; gdpr.audit_catalog_changes(id) names it. leaves: the hash over what tells which record it is that no longer fits (gdpr.audit_block). own_xid, seen_id: the transaction that sealed, and the last number a record had before. Art. 5(2).';
 
 create or replace view gdpr.audit_block as
 select b.seal_id as seal, b.block, b.leaves
@@ -23195,10 +23260,34 @@ begin atomic
   from gdpr_internal.audit_seal as s
   left join gdpr_internal.audit_catalog as c on c.fingerprint = s.catalog
   where gdpr_internal.objects_fingerprint(c.objects) is distinct from s.catalog
-  group by s.catalog;
+  group by s.catalog
+  union all
+  (
+    select s.id, null, case when s.sealed_at > clock_timestamp() + interval '1 day' then 'the seal is dated after today' else 'the seal is of transactions that have not been' end
+    from gdpr_internal.audit_seal as s
+    where s.sealed_at > clock_timestamp() + interval '1 day'
+      or (s.place = (select gdpr_internal.here()) and s.below_xid > pg_snapshot_xmax(pg_current_snapshot()))
+    order by s.id
+    limit 1
+  )
+  union all
+  (
+    select n.seal, null, 'its records have numbers that had been given before'
+    from (
+      select e.seal, e.first_id, max(e.seen_id) over (partition by e.place order by e.xid, e.first_id nulls first rows unbounded preceding) as seen_id
+      from (
+        select s.place, s.own_xid as xid, s.seen_id, null::bigint as seal, null::bigint as first_id from gdpr_internal.audit_seal as s
+        union all
+        select s.place, s.from_xid, null, s.id, s.first_id from gdpr_internal.audit_seal as s where s.records > 0
+      ) as e
+    ) as n
+    where n.first_id <= n.seen_id
+    order by n.seal
+    limit 1
+  );
 end;
 comment on function gdpr_internal.verify_chain(jsonb) is
-  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, and whether what seals found in the catalog is as they found it.';
+  'The first seal that does not follow the one before it, whether the seal of a checkpoint is the one there is, whether what seals found in the catalog is as they found it, and whether times, transactions and numbers of records are such as there can be.';
 
 create or replace function gdpr_internal.verify_seal(p_seal gdpr_internal.audit_seal)
 returns table (seal bigint, record bigint, finding text)
@@ -23215,6 +23304,11 @@ declare
   v_records bigint := 0;
   v_short bytea;
   v_place integer;
+  v_kept boolean := p_seal.leaves = (
+    select sha256(coalesce(string_agg(sha256(b.leaves), ''::bytea order by b.block), ''))
+    from gdpr_internal.audit_block as b
+    where b.seal_id = p_seal.id
+  );
 begin
   seal := p_seal.id;
   for v_block in
@@ -23225,7 +23319,7 @@ begin
     v_records := v_records + v_block.records;
     select * into v_stored from gdpr_internal.audit_block as b where b.seal_id = p_seal.id and b.block = v_block.block;
     v_short := gdpr_internal.short_leaves(v_block.leaves);
-    if finding is null and v_stored.leaves is distinct from v_short then
+    if finding is null and v_kept and v_stored.leaves is distinct from v_short then
       select min(n.i) into v_place
       from generate_series(0, v_block.records - 1) as n (i)
       where substr(v_short, 8 * n.i + 1, 8) is distinct from substr(v_stored.leaves, 8 * n.i + 1, 8);
@@ -23234,17 +23328,42 @@ begin
     end if;
   end loop;
   if gdpr_internal.tree_hash(v_hashes) = p_seal.root and v_records = p_seal.records then
+    if not v_kept then
+      finding := 'what tells which record no longer fits was changed';
+      return next;
+    end if;
     return;
   end if;
   finding := case
     when v_records < p_seal.records then format('%s of %s records are missing', p_seal.records - v_records, p_seal.records)
     when v_records > p_seal.records then format('%s records were added', v_records - p_seal.records)
     else 'records were changed'
-  end || case when record is not null then ', first at this record' else '' end;
+  end || case when record is not null then ', first at this record' when not v_kept then ', and what tells which they are' else '' end;
   return next;
 end
 $function$;
 comment on function gdpr_internal.verify_seal(gdpr_internal.audit_seal) is 'Nothing where the records of a seal are those it was made of; else what is wrong, and with which record it begins.';
+
+create or replace function gdpr_internal.later_record(p_seal gdpr_internal.audit_seal)
+returns table (seal bigint, record bigint, finding text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+begin atomic
+  -- a day: clocks are put right
+  select p_seal.id, min(a.id), 'the record is dated after its seal'
+  from gdpr_internal.audit_record as a
+  where p_seal.sealed_at + interval '1 day' < p_seal.month::timestamptz + interval '1 month'
+    and a.place = p_seal.place and a.at > p_seal.sealed_at + interval '1 day'
+    and a.at >= p_seal.month::timestamptz and a.at < p_seal.month::timestamptz + interval '1 month'
+    and a.xid >= p_seal.from_xid and a.xid < p_seal.below_xid and a.id >= p_seal.first_id and a.id <= p_seal.last_id
+  having min(a.id) is not null;
+end;
+comment on function gdpr_internal.later_record(gdpr_internal.audit_seal) is
+  'The first record of a seal that is dated more than a day after it: nobody wrote it as it is.';
 
 create or replace function gdpr_internal.record_at(p_seal gdpr_internal.audit_seal, p_block integer, p_place integer)
 returns bigint
@@ -23277,7 +23396,7 @@ set jit = off
 begin atomic
   with
   sealed as (
-    select s.place, max(s.below_xid) as below from gdpr_internal.audit_seal as s group by s.place
+    select s.place, max(s.below_xid) as below, max(s.seen_id) as seen_id from gdpr_internal.audit_seal as s group by s.place
   ),
   found as (
     select a.place, date_trunc('month', a.at)::date as month, count(*) as records
@@ -23305,24 +23424,34 @@ begin atomic
   union all
   (
     select null, a.id, case
-      when a.place = (select gdpr_internal.here()) then 'the record is of a transaction that has not been'
-      else 'the record is of a place that was closed'
+      when a.place <> (select gdpr_internal.here()) then 'the record is of a place that was closed'
+      when a.xid >= pg_snapshot_xmax(pg_current_snapshot()) then 'the record is of a transaction that has not been'
+      when a.at > clock_timestamp() + interval '1 day' then 'the record is dated after today'
+      else 'the record has a number that was given before it: sealing may pass over it'
     end
     from gdpr_internal.audit_record as a
-    where (a.place = (select gdpr_internal.here()) and a.xid >= pg_snapshot_xmax(pg_current_snapshot()))
-      or (
-        a.place <> (select gdpr_internal.here())
-        and exists (select from sealed as s where s.place = (select gdpr_internal.here()))
-        and not exists (select from sealed as s where s.place = a.place and a.xid < s.below)
+    left join sealed as s on s.place = a.place
+    where (
+      a.place = (select gdpr_internal.here()) and (a.xid >= s.below or s.below is null) and (
+        a.xid >= pg_snapshot_xmax(pg_current_snapshot())
+        or a.at > clock_timestamp() + interval '1 day'
+        or (
+          a.id <= s.seen_id
+          and a.id <= (select max(t.seen_id) from gdpr_internal.audit_seal as t where t.place = a.place and t.own_xid <= a.xid)
+        )
       )
+    ) or (
+      a.place <> (select gdpr_internal.here()) and (a.xid >= s.below or s.below is null)
+      and exists (select from sealed as h where h.place = (select gdpr_internal.here()))
+    )
     order by a.id
     limit 100
   );
 end;
 comment on function gdpr_internal.verify_rest() is
-  'Records that no seal holds and none can hold any more: added after it was made, or with numbers of transactions or lives of the database that there were not. The first hundred of each.';
+  'Records that no seal holds and none can hold any more: added after it was made, or with numbers, times, transactions or lives of the database that there were not. The first hundred of each.';
 
-create or replace function gdpr_internal.verify_drops(p_before date)
+create or replace function gdpr_internal.verify_drops(p_before date, p_checkpoint jsonb)
 returns table (seal bigint, record bigint, finding text)
 language sql
 stable
@@ -23339,11 +23468,17 @@ begin atomic
     limit 100
   )
   union all
-  select null, d.record, 'the record drops months before their time'
+  select null, d.record, case
+    when d.too_early then 'the record drops months before their time'
+    else 'the record drops months that were kept when the checkpoint was made: audit_retain is younger than it'
+  end
   from gdpr.audit_dropped as d
-  where d.too_early;
+  where d.too_early or (
+    coalesce(d.seal > (p_checkpoint ->> 'seal')::bigint, p_checkpoint is not null)
+    and (d.before <= d.dropped_at at time zone 'UTC' - gdpr_internal.sealed_retain((p_checkpoint ->> 'seal')::bigint)) is not true
+  );
 end;
-comment on function gdpr_internal.verify_drops(date) is
+comment on function gdpr_internal.verify_drops(date, jsonb) is
   'What does not agree with the records that months were dropped: without this, such a record would hide what was changed in them. The first hundred.';
 
 create or replace function gdpr.verify_audit(p_checkpoint jsonb default null)
@@ -23357,20 +23492,33 @@ as $function$
 declare
   v_seal gdpr_internal.audit_seal;
   v_before date := gdpr_internal.dropped_before();
+  v_drop record;
 begin
-  if p_checkpoint is not null and (jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1') then
+  if p_checkpoint is not null and (
+    jsonb_typeof(p_checkpoint) <> 'object' or coalesce(p_checkpoint ->> 'gdprdb_checkpoint', '') <> '1'
+    or coalesce(p_checkpoint ->> 'seal', '') !~ '^[0-9]{1,18}$'
+  ) then
     perform gdpr_internal.refuse('checkpoint_invalid');
   end if;
+  for v_drop in
+    select d.record, d.before, d.dropped_at, d.login
+    from gdpr.audit_dropped as d
+    where not d.too_early and coalesce(d.seal > coalesce((p_checkpoint ->> 'seal')::bigint, 0), true)
+    order by d.record
+  loop
+    raise notice 'audit records before % were dropped on % by %: record %', v_drop.before, v_drop.dropped_at::date, v_drop.login, v_drop.record;
+  end loop;
   return query select * from gdpr_internal.verify_chain(p_checkpoint);
   for v_seal in select * from gdpr_internal.audit_seal as s where s.records > 0 and s.month >= v_before order by s.id loop
     return query select * from gdpr_internal.verify_seal(v_seal);
+    return query select * from gdpr_internal.later_record(v_seal);
   end loop;
-  return query select * from gdpr_internal.verify_drops(v_before);
+  return query select * from gdpr_internal.verify_drops(v_before, p_checkpoint);
   return query select * from gdpr_internal.verify_rest();
 end
 $function$;
 comment on function gdpr.verify_audit(jsonb) is
-  'Recomputes every seal from the audit records as they are, and compares: no rows where all is as it was sealed, else what is wrong, with the first seal and record. p_checkpoint: one that gdpr.audit_checkpoint() gave earlier and that was kept outside; without it, who rules the database could have sealed everything anew. Records not sealed yet cannot be verified. Error: PR501 no checkpoint. Art. 5(2), Art. 32(1)(d).';
+  'Recomputes every seal from the audit records as they are, and compares: no rows where all is as it was sealed, else what is wrong, with the first seal and record. p_checkpoint: one that gdpr.audit_checkpoint() gave earlier and that was kept outside; without it, who rules the database could have sealed everything anew. Months that were dropped since the checkpoint are told as a notice each; they are a finding where the audit_retain that the checkpoint has sealed keeps them. Records not sealed yet cannot be verified. Error: PR501 no checkpoint. Art. 5(2), Art. 32(1)(d).';
 
 -- 50_audit/60_history.sql
 -- [code] The versions of a row, from what it is now back through what its audit records kept.
@@ -32558,6 +32706,40 @@ begin atomic
 end;
 comment on function gdpr_internal.doctor_sharing() is 'Findings about recipients whose transfers rest on nothing, or soon will, and about notices that are due.';
 
+-- 90_accountability/08_doctor_audit.sql
+-- [code] What doctor() finds about the seals over audit records.
+-- GDPR Art. 5(2), Art. 32(1)(b).
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.doctor_audit()
+returns table (severity text, topic text, object text, finding text, hint text)
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    'warning', 'audit_seal', 'gdpr_internal.audit_record',
+    format(
+      '%s: who rules the server can change those since %s unseen',
+      case
+        when l.last_seal is null then 'audit records were never sealed'
+        when l.unsealed = 1 then '1 audit record is not sealed'
+        else format('%s audit records are not sealed', l.unsealed)
+      end,
+      (l.oldest at time zone 'UTC')::date
+    ),
+    case
+      when l.waiting > 0 then 'A transaction is open (pg_stat_activity, pg_prepared_xacts): what it recorded, and what came after it, waits for its end.'
+      else 'gdpr.schedule_jobs() has pg_cron seal, or gdprdb audit seal --follow 60.'
+    end
+  from gdpr.audit_lag() as l
+  where l.oldest < statement_timestamp() - interval '1 day';
+end;
+comment on function gdpr_internal.doctor_audit() is 'Findings about audit records that are not sealed for longer than a day.';
+
 -- 90_accountability/08_doctor_requests.sql
 -- [code] Findings about persons who wait: requests past their last day, objections that nobody decides about.
 -- GDPR Art. 12(3), 21(1). Called by: gdpr.doctor().
@@ -33077,6 +33259,8 @@ begin
     select * from gdpr_internal.doctor_requests()
     union all
     select * from gdpr_internal.doctor_accountability()
+    union all
+    select * from gdpr_internal.doctor_audit()
     union all
     select * from gdpr_internal.doctor_guard()
     union all
@@ -33618,7 +33802,7 @@ grant execute on function
   gdpr.verify_audit(jsonb), gdpr.audit_checkpoint(), gdpr.audit_lag(), gdpr.audit_catalog_changes(bigint) to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_seal to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.audit_block, gdpr.audit_catalog, gdpr.audit_dropped, gdpr.audit_leaf to gdpr_dpo, gdpr_auditor;
-grant execute on function gdpr_internal.drops() to gdpr_dpo, gdpr_auditor; -- called by that view
+grant execute on function gdpr_internal.drops(), gdpr_internal.sealed_retain(bigint) to gdpr_dpo, gdpr_auditor; -- called by that view
 grant execute on function gdpr.drop_audit(date) to gdpr_admin;
 grant execute on function gdpr.history(regclass, text, bigint), gdpr.note_audit_access(jsonb) to gdpr_dpo;
 grant execute on function gdpr.broken_values(regclass, integer) to gdpr_admin, gdpr_dpo; -- where, and nothing of the values

@@ -946,6 +946,7 @@ create table gdpr_internal.audit_seal (
   first_id bigint,
   last_id bigint,
   root bytea not null,
+  leaves bytea not null,
   catalog bytea not null references gdpr_internal.audit_catalog,
   sealed_at timestamptz not null,
   previous bytea not null,
@@ -953,8 +954,9 @@ create table gdpr_internal.audit_seal (
   own_xid xid8 not null,
   seen_id bigint
 );
+create index audit_seal_month on gdpr_internal.audit_seal (place, month, from_xid);
 comment on table gdpr_internal.audit_seal is
-  'A seal over the records of a place and a month (UTC) whose transactions are numbered from from_xid to below below_xid: root, their Merkle tree hash (RFC 6962), and hash, SHA-256 over the text of the seal, which holds the hash of the previous one. own_xid, seen_id: the transaction that sealed, and the last number a record had before that began (null: not known); records of later transactions have higher ones. They are no part of the seal.';
+  'A seal over the records of a place and a month (UTC) whose transactions are numbered from from_xid to below below_xid: root, their Merkle tree hash (RFC 6962), leaves, SHA-256 over that of the leaves of each block, and hash, SHA-256 over the text of the seal, which holds the hash of the previous one. own_xid, seen_id: the transaction that sealed, and the last number a record had before that began (null: not known); records of later transactions have higher ones.';
 
 create table gdpr_internal.audit_block (
   -- no foreign key: blocks are written while the seal over them is still being computed
