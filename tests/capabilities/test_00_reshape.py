@@ -382,6 +382,21 @@ def test_ddl_over_ciphertext_is_refused_with_a_way_out(
     assert sound(same)
 
 
+#: What is told of a column whose values ALTER TABLE may have made others.
+REWRITTEN = "by ALTER COLUMN TYPE, without a record for each row"
+
+
+def test_values_that_ddl_writes_are_on_record(crm: Database) -> None:
+    """USING can give every row another value, and no trigger sees it: the record says so."""
+    assert reshape(
+        crm, "crm.customer", "alter table crm.customer alter city type text using 'Mallory'"
+    ) == [("values rewritten", "city", REWRITTEN)]
+    assert crm.rows(
+        "select old -> 'changes' from gdpr.audit_log where operation = 'RESHAPE'",
+        user="auditor_login",
+    ) == [([{"change": "values rewritten", "name": "city", "now": REWRITTEN}],)]
+
+
 def test_what_moves_rows_to_another_file_is_no_change_of_their_values(crm: Database) -> None:
     before = crm.rows(CUSTOMERS, user="crm_app")
     assert reshape(
@@ -395,6 +410,7 @@ def test_what_moves_rows_to_another_file_is_no_change_of_their_values(crm: Datab
     ) == [
         ("column renamed", "email", "mail"),
         ("type changed", "city", "character varying(30)"),
+        ("values rewritten", "city", REWRITTEN),
         ("column added", "token", "hidden until the policy classifies it"),
     ]
     assert crm.rows(CUSTOMERS.replace("email", "mail"), user="crm_app") == before

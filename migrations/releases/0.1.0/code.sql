@@ -7096,14 +7096,13 @@ begin atomic
   from (
     select t.relation, k.position, format('gdpr_00_reshape_%s_%s', t.id, k.position)::name as name
     from gdpr_internal.protected_table as t
-    join gdpr_internal.protected_column as c on c.table_id = t.id
-    join gdpr_internal.known_column as k on k.table_id = t.id and k.column_name = c.column_name
-    where t.id = p_table and (c.encrypt <> 'no' or c.identifier is not null or c.mask = 'pseudonym')
+    join gdpr_internal.known_column as k on k.table_id = t.id
+    where t.id = p_table and k.column_name !~ '^gdpr_'
   ) as s
   left join pg_statistic_ext as w on w.stxrelid = s.relation and w.stxname = s.name;
 end;
 comment on function gdpr_internal.tripwires(smallint) is
-  'Statistics objects that stand over columns while a table is reshaped, and hold no statistics: of all that depends on a column they go along when it is dropped, and are made anew, with another oid, when ALTER COLUMN TYPE changes it. For columns from whose values gdprdb has made others.';
+  'Statistics objects that stand over columns while a table is reshaped, and hold no statistics: of all that depends on a column they go along when it is dropped, and are made anew, with another oid, when ALTER COLUMN TYPE changes it.';
 
 create or replace function gdpr_internal.reshape_guards(p_relation regclass)
 returns table (name name, "row" jsonb)
@@ -7170,7 +7169,7 @@ set quote_all_identifiers = off
 begin atomic
   select format('create statistics %I.%I on (%I is null) from %s', n.nspname, w.name, a.attname, p_relation)
   from gdpr_internal.tripwires(gdpr_internal.table_id(p_relation)) as w
-  join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.position and not a.attisdropped
+  join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.position and not a.attisdropped and a.attgenerated = ''
   join pg_class as c on c.oid = p_relation
   join pg_namespace as n on n.oid = c.relnamespace
   where w.wire is null
@@ -7676,7 +7675,13 @@ begin atomic
       c.encrypt = 'no' and c.original_type <> format_type(a.atttypid, a.atttypmod) or c.column_name = any ((p_reshape).retyped)
     )
     union all
-    select 4, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it' || case
+    -- what a USING has made of them, row by row, is in no audit record
+    select 4, a.attnum, 'values rewritten', a.attname::text, 'by ALTER COLUMN TYPE, without a record for each row'
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and not a.attisdropped
+    where t.id = p_table and gdpr_internal.is_rewritten(p_table) and a.attnum in (select gdpr_internal.altered_columns(p_table))
+    union all
+    select 5, a.attnum, 'column added', a.attname::text, 'hidden until the policy classifies it' || case
       when a.attnotnull and not a.atthasdef and a.attidentity = '' then '; NOT NULL without a default: until then no row can be inserted through gdpr_clear'
       else ''
     end
