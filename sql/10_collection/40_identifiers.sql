@@ -315,17 +315,21 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  -- a column that the policy has made an identifier, or a row that went to another person
+  v_stays constant boolean := p_new is not distinct from p_old;
   v_by_match boolean;
 begin
-  if p_new is not distinct from p_old then
+  if p_new is null and v_stays or v_stays and exists (
+    select from gdpr_internal.identifier as i where i.digest = p_new and i.retired_at is null and i.blocked_at is null
+  ) then
     return;
   end if;
-  if exists (
+  if not (v_stays and p_blocklist = 'warn') and exists (
     select from gdpr_internal.identifier as i
     where i.digest in (p_new, p_bare) and i.blocked_at is not null
     for share
   ) then
-    perform gdpr_internal.meet_blocked(p_table, p_blocklist, p_constraint);
+    perform gdpr_internal.meet_blocked(p_table, case when v_stays then 'backfill' else p_blocklist end, p_constraint);
   end if;
   -- what came by a match does so under another name; in a row of a person, so does what joins others of its kind
   v_by_match := coalesce(
@@ -336,12 +340,12 @@ begin
   );
   update gdpr_internal.identifier as i
   set retired_at = statement_timestamp()
-  where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null and p_old <> all (array_remove(coalesce(p_held, '{}'), null));
+  where not v_stays and i.digest = p_old and i.subject_id = p_subject and i.retired_at is null and p_old <> all (array_remove(coalesce(p_held, '{}'), null));
   perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;
 comment on function gdpr_internal.change_identifier(smallint, bigint, uuid, uuid, uuid, text, text, name, uuid[]) is
-  'A person''s identifier changes: the old one is retired (another person may bring it) unless another column of the row holds it (p_held), the new one claimed. Error: 23505 blocked.';
+  'A person''s identifier changes: the old one is retired (another person may bring it) unless another column of the row holds it (p_held), the new one claimed. One that stays is claimed where nobody holds it. Errors: 23505 blocked, PR103 one that stays is.';
 
 set local role gdpr_owner;
 

@@ -295,6 +295,31 @@ def test_one_number_in_two_columns_stays_the_persons_while_one_has_it(
     assert holder("+4930123") == subject(db, "public.person", 3)
 
 
+@pytest.mark.parametrize("encrypt", [False, True, "searchable"])
+def test_a_column_becomes_an_identifier_later(db: Database, encrypt: bool | str) -> None:
+    """Persons who are there are known by it at once, and who is blocked by it is met."""
+    owner = db.connect()
+    owner.execute("""
+        create table public.person (id integer primary key, phone text, name text);
+        insert into public.person values (1, '+4930123', 'A'), (2, '+4930124', 'B');
+        grant all on public.person to crm_app;
+    """)
+    name = {"encrypt": True}
+    apply(db, one_table("public.person", columns={"name": name, "phone": {"encrypt": encrypt}}))
+    known = {"encrypt": encrypt, "identifier": "phone"}
+    wanted = one_table("public.person", columns={"name": name, "phone": known})
+    wanted["tables"]["public.person"]["blocklist"] = "refuse"
+    db.rows("select gdpr.block('phone', '+49 30 124', 'asked')", user="dpo_login")
+    with refused("PR103", "blocked_rows"):
+        apply(db, wanted)
+    db.rows("select gdpr.unblock('phone', '+49 30 124', 'mistaken')", user="dpo_login")
+    apply(db, wanted)
+    for number, key in (("+49 30 123", 1), ("+4930124", 2)):
+        assert db.rows("select gdpr.find_subject('phone', %s)", [number], user="dpo_login") == [
+            (subject(db, "public.person", key),)
+        ]
+
+
 def test_an_identifier_is_taken_away(crm: Database) -> None:
     app = crm.connect("crm_app")
     app.execute("update gdpr_clear.customer set phone = null where id = 1")
