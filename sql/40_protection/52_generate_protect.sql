@@ -254,10 +254,14 @@ $code$,
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
-      '    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
+      '%s    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
       '  then\n'
       '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
       '  if %s then\n%s  end if;\n',
+      -- a row goes from partition to partition as it is; elsewhere plaintext alone is a copy that an application makes
+      case when (select c.relkind from pg_class as c where c.oid = v_table.relation) = 'p' then ''
+        else format(E'    and (%s)\n', array_to_string(v_arrived, ' or '))
+      end,
       gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
     gdpr_internal.indented(v_read, '  '),

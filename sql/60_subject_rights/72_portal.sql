@@ -283,7 +283,12 @@ begin
       'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
       'details', d.details,
       'correction', (
-        select jsonb_build_object('status', c.status, 'reason', c.decision_reason) from gdpr.rectification as c
+        select jsonb_build_object('status', c.status, 'reason', (
+          -- the person is told why, whoever may read it otherwise
+          select gdpr_internal.open_evidence(v_subject, x.reason) from gdpr_internal.rectification_decision as x
+          where x.rectification_id = c.rectification_id
+        ))
+        from gdpr.rectification as c
         where r.kind = 'rectification' and c.subject_id = v_subject and to_jsonb(c.rectification_id) = d.details -> 'proposal'
       ),
       'steps', (

@@ -355,7 +355,7 @@ grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to g
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
-grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
+grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_owner, gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),

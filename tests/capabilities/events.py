@@ -168,6 +168,7 @@ STEPS = (
     step(DPO, "select count(*) from gdpr.access_rows(%(anna)s, %(page)s::jsonb)", "ACCESS"),
     step(DPO, "select gdpr.portable_copy(%(anna)s)", "ACCESS"),
     step(DPO, "select count(*) from gdpr.history('crm.customer', '1')", "ACCESS"),
+    step(DPO, "select gdpr.note_audit_access()", "ACCESS"),
     step(DPO, "select gdpr.create_download(%(anna)s)", "DOWNLOAD", found="token"),
     step(PORTAL, "select gdpr.portal_download(%(token)s)", "ACCESS"),
     step(DPO, "select mail_id from gdpr.send_report(%(anna)s)", "SEND"),
@@ -386,6 +387,7 @@ _SESSION = "is about a session, and changes nothing that is kept"
 
 #: Functions whose calls leave no record, and why none is wanted.
 SILENT = {
+    "broken_values": _SHOWN,
     "check_ledger": _SHOWN,
     "compare_rectification": _SHOWN,
     "doctor": _SHOWN,

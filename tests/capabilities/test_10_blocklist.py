@@ -251,7 +251,7 @@ def test_probes_are_counted_and_not_answered(crm: Database) -> None:
             app.execute(insert, [address])
     # the duplicate is none
     assert dpo.execute(counted).fetchall() == [("crm_app", 2)]
-    assert crm.rows("select count(*) from gdpr.tidy()") == [(7,)]
+    assert crm.rows("select count(*) from gdpr.tidy()") == [(8,)]
     with refused("23505"):
         app.execute(insert, ["bela@example.com"])
     assert dpo.execute(

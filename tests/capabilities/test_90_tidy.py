@@ -40,7 +40,7 @@ def test_an_unused_token_goes_a_month_after_its_time(news: Database) -> None:
     ask(news, subject(news, "crm.customer", 1))
     assert tidied(news) == dict.fromkeys(
         [
-            *("registrations", "tokens", "gates", "blocklist"),
+            *("registrations", "tokens", "gates", "blocklist", "imports"),
             *("audit_months", "audit_indexes", "erasures"),
         ],
         0,

@@ -395,4 +395,5 @@ def test_the_short_way_to_a_canonical_address_leads_to_the_same(pair: Pair, valu
             [value],
         ).fetchone() or (None, "", None, "")
     assert forms[0] == forms[1]
-    assert forms[2] == forms[3]
+    # what has no content identifies nobody, and has a digest all the same
+    assert forms[2] == forms[3] if forms[1] is not None else forms[2] is not None

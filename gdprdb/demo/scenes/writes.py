@@ -6,7 +6,7 @@ from gdprdb.demo.scenes.cast import APP, AUDITOR, DPO, HOST, MAILER
 from gdprdb.demo.scenes.scene import Scene
 
 OLD_PHONE = """
-    select gdpr.reveal(old ->> 'phone') as old_phone
+    select old ->> 'phone' as old_phone
     from gdpr.audit_log
     where request = 'T-2041'
     """

@@ -16571,10 +16571,14 @@ $code$,
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_open = '' then '' else format(
       E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
-      '    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
+      '%s    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
       '  then\n'
       '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
       '  if %s then\n%s  end if;\n',
+      -- a row goes from partition to partition as it is; elsewhere plaintext alone is a copy that an application makes
+      case when (select c.relkind from pg_class as c where c.oid = v_table.relation) = 'p' then ''
+        else format(E'    and (%s)\n', array_to_string(v_arrived, ' or '))
+      end,
       gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
     ) end,
     gdpr_internal.indented(v_read, '  '),
@@ -28511,7 +28515,12 @@ begin
       'article', (select g.article from gdpr.refusal_ground as g where r.state = 'refused' and g.name = r.outcome and g.kind = r.kind),
       'details', d.details,
       'correction', (
-        select jsonb_build_object('status', c.status, 'reason', c.decision_reason) from gdpr.rectification as c
+        select jsonb_build_object('status', c.status, 'reason', (
+          -- the person is told why, whoever may read it otherwise
+          select gdpr_internal.open_evidence(v_subject, x.reason) from gdpr_internal.rectification_decision as x
+          where x.rectification_id = c.rectification_id
+        ))
+        from gdpr.rectification as c
         where r.kind = 'rectification' and c.subject_id = v_subject and to_jsonb(c.rectification_id) = d.details -> 'proposal'
       ),
       'steps', (
@@ -33935,7 +33944,7 @@ grant select on gdpr_internal.key_encryption_key, gdpr_internal.subject_key to g
 grant execute on function
   gdpr_internal.text_expression(text, text), gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_viewer;
 grant execute on function gdpr_internal.redacted_columns(smallint) to gdpr_viewer, gdpr_worker;
-grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
+grant execute on function gdpr_internal.open_reason(bigint, text) to gdpr_owner, gdpr_dpo, gdpr_auditor, gdpr_admin; -- asks for gdpr_dpo itself
 grant execute on function gdpr_internal.open_evidence(bigint, text), gdpr_internal.open_changes(bigint, text) to gdpr_dpo, gdpr_auditor; -- called by views that show it to gdpr_dpo alone
 grant execute on function
   gdpr_internal.opened_rows(bigint, smallint[], boolean, oid, tid[]), gdpr_internal.opened_sources(bigint, bigint[]),
