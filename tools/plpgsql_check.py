@@ -109,6 +109,8 @@ REVIEWED = {
     ("gdpr_generated.cells_of", "OUT variable"),
     ("gdpr_generated.read_cells", _RUNS),
     ("gdpr_generated.read_cells", "OUT variable"),
+    ("gdpr_generated.broken_rows", _RUNS),
+    ("gdpr_generated.broken_rows", "OUT variable"),
     # Runs what begin_import() wrote, with the rights of its caller and no others.
     ("gdpr_internal.insert_rows", _RUNS),
     # A name through format('%I'), and a type that to_regtype() knows as one of PostgreSQL's own.

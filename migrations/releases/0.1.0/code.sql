@@ -23564,14 +23564,14 @@ set debug_print_plan = off
 begin atomic
   select case
     when p_payload is null then gdpr_internal.open_columns(k.data_key, p_subject, p_row, true) || coalesce((
-      select jsonb_object_agg(c.column_name, jsonb_build_object('error', b.error))
+      select jsonb_object_agg(n.column_name, jsonb_build_object('error', b.error))
       from (
         select array_agg(c.id) as ids, array_agg(p_row ->> c.column_name) as values
         from gdpr_internal.protected_column as c
         where c.table_id = p_table and c.encrypt <> 'no'
       ) as v
       cross join lateral gdpr_internal.broken_columns(p_subject, v.ids, v.values) as b
-      join gdpr_internal.protected_column as c on c.id = b.column_id
+      join gdpr_internal.protected_column as n on n.id = b.column_id
     ), '{}')
     when k.data_key is not null
       then gdpr_internal.open_columns(k.data_key, p_subject, gdpr_internal.open_value(k.data_key, p_subject, 0, p_payload)::jsonb, true)
