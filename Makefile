@@ -21,8 +21,9 @@ test: $(READY) ## run all tests (ARGS="-k consent")
 lint: $(READY) ## check style, types, SQL, migrations and function bodies
 	@tools/lint
 
-bench: $(READY) ## measure against a plain table and a hand-made stack (QUICK=1); the rest: bench-rights, -audit, -orm, -reads, -search, -enabling
+bench: $(READY) ## measure against a plain table and a hand-made stack, and the audit (QUICK=1); the rest: bench-rights, -orm, -reads, -search, -enabling
 	@QUICK=$(QUICK) $(RUN) -m bench
+	@QUICK=$(QUICK) RECORDS=$(RECORDS) $(RUN) -m bench.audit
 
 bench-%: $(READY)
 	@QUICK=$(QUICK) PEOPLE=$(PEOPLE) RECORDS=$(RECORDS) $(RUN) -m bench.$*
