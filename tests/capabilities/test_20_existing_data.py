@@ -37,12 +37,12 @@ def test_switching_on_locks_nothing_and_new_rows_have_no_grace(shop: Database) -
 
 def test_the_grace_period_ends_by_itself(shop: Database) -> None:
     """Mallory leaves a transaction open over the deadline: it locks there, too."""
-    apply(shop, policy(purposes__marketing={"basis": "consent", "grace": "2 seconds"}))
+    apply(shop, policy(purposes__marketing={"basis": "consent", "grace": "4 seconds"}))
     app = shop.connect("crm_app", autocommit=False)
     app.execute("set local gdpr.purpose = 'marketing'")
     count = "select count(*) from gdpr_clear.customer"
     assert app.execute(count).fetchone() == (3,)
-    time.sleep(2.1)
+    time.sleep(4.1)
     assert app.execute(count).fetchone() == (0,)
     app.rollback()
     assert seen(shop, "orders") == 3

@@ -242,8 +242,9 @@ _OPENED: list[str] = []
 _WATCH = [False]
 
 
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _WATCH[0] and event == "open" and arguments[1] is not None:
+def _watch(event: str, arguments: tuple[Any, ...], watch: list[bool] = _WATCH) -> None:
+    # it cannot be taken off, and is asked until the interpreter has ended
+    if watch[0] and event == "open" and arguments[1] is not None:
         path, mode, _ = arguments
         if set(str(mode)) & set("wax+"):
             _OPENED.append(str(path))
