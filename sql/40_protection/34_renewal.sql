@@ -237,7 +237,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 as $function$
 declare
-  v_keys gdpr_internal.keyring := gdpr_internal.keyring();
+  v_keys gdpr_internal.keyring;
   v_subjects bigint[];
   v_kept_since timestamptz := gdpr_internal.dropped_before()::timestamp at time zone 'UTC';
   v_too_long bigint;
@@ -246,13 +246,15 @@ begin
   v_subjects := array(
     select s.id from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for no key update skip locked
   );
+  perform from gdpr_internal.subject_key as k where k.subject_id = any (v_subjects) order by k.subject_id for update;
+  -- now, and not before: while one waits, a rotation may have ended, and another begun and wrapped these anew
+  v_keys := gdpr_internal.keyring();
   -- a version of its own: sessions with an older snapshot have to fail here, they would use the key that they see
   update gdpr_internal.subject as s set ref = s.ref where s.id = any (v_subjects);
   with batch as materialized (
     select k.subject_id, k.created_at, gdpr_internal.unwrap_key(v_keys.kek, int8send(k.subject_id), k.wrapped) as ring
     from gdpr_internal.subject_key as k
     where k.subject_id = any (v_subjects)
-    for update
   ), renewed as (
     update gdpr_internal.subject_key as k
     set kek_id = v_keys.kek_id,
