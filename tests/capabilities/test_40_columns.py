@@ -199,8 +199,10 @@ def test_rights_through_a_group(crm: Database, mode: str) -> None:
         app.execute("prepare phones as select phone from gdpr_clear.customer where id = 1")
         assert app.execute("execute phones").fetchall() == [("+49 711 1001",)]
         superuser.execute("revoke crm_readers from crm_app")
-        with refused("42501", "clear_refused"):
+        # PostgreSQL 18 plans anew when a membership ends, and names the column
+        with refused("42501") as error:
             app.execute("execute phones").fetchall()
+        assert error.value.diag.constraint_name in ("gdpr_clear_refused", "gdpr_column_refused")
         assert app.execute("select last_name from gdpr_clear.customer where id = 1").fetchall() == [
             ("Ahrens",)
         ]
