@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_equality_is_that_of_the_canonical_form(session: Session) -> None:
     assert session.scalars(sa.select(other.id).where(other.email == "Bela@example.com")).all() == [
         2
     ]
-    none = sa.select(Customer.id).where(Customer.email == None)  # noqa: E711
+    none = sa.select(Customer.id).where(operator.eq(Customer.email, None))
     assert session.scalars(none).all() == []
     assert session.scalars(sa.select(Customer.id).filter_by(email="chie@example.com")).all() == [3]
 

@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import ipaddress
+import operator
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -203,7 +204,7 @@ def conditions(column: Any, one: Any, two: Any) -> dict[str, Any]:
         "not distinct": column.is_not_distinct_from(one),
         "is none": column.is_(None),
         "is not none": column.is_not(None),
-        "== none": column == None,  # noqa: E711
+        "== none": operator.eq(column, None),
         "not": ~(column == one),
         "bound": column == sa.bindparam("asked", one, column_type(column)),
         "bound to none": column != sa.bindparam("nothing", None),
