@@ -136,8 +136,6 @@ set search_path = pg_catalog, pg_temp
 set bytea_output = 'hex'
 -- what is dropped need not have been there
 set client_min_messages = warning
--- what is not there need not be dropped, nor spoken of
-set client_min_messages = 'warning'
 as $function$
 declare
   v_table gdpr_internal.protected_table;
