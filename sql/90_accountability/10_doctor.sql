@@ -131,8 +131,11 @@ begin atomic
     format('revoke %I from %I;', r.rolname, u.rolname)
   from pg_roles as r
   join pg_roles as u on u.rolcanlogin and not u.rolsuper
-    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
-    and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it; and rights can be inherited without SET ROLE
+    and (
+      pg_has_role(u.oid, r.oid, 'usage')
+      or pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    )
   where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
