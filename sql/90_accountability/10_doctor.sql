@@ -146,7 +146,7 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from gdpr_internal.role_binding as b
   where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
-    and not pg_has_role(b.role_name, gdpr_internal.audience_group(b.audience), 'member')
+    and not gdpr_internal.in_audience(b.role_name, b.audience)
   union all
   select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
   from pg_roles as r
