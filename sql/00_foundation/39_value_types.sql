@@ -105,7 +105,8 @@ begin atomic
   -- under this search_path everything outside pg_catalog is written with its schema
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
     'name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'),
-    'check', pg_get_expr(k.conbin, k.conrelid),
+    -- one that is NOT ENFORCED (since PostgreSQL 18) is put back, and tested no more than before
+    'check', case when not to_jsonb(k) @> '{"conenforced": false}' then pg_get_expr(k.conbin, k.conrelid) end,
     'columns', (
       select jsonb_agg(jsonb_build_object(
         'position', a.attnum, 'name', a.attname,

@@ -22,7 +22,9 @@ begin
   end if;
   select
     k.confrelid::regclass as parent,
-    array_agg(f.attname order by u.n) as columns
+    array_agg(f.attname order by u.n) as columns,
+    -- both since PostgreSQL 18, whose catalog says so in columns of its own
+    to_jsonb(k) @> '{"conenforced": false}' or to_jsonb(k) @> '{"conperiod": true}' as loose
   into v_found
   from pg_constraint as k
   cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
@@ -30,12 +32,18 @@ begin
   join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.child
   where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0
     and (not p_subject ? 'references' or k.confrelid = gdpr_internal.find_table(p_subject ->> 'references'))
-  group by k.oid, k.confrelid
+  group by k.oid, k.confrelid, loose
   having array_agg(a.attname::text order by u.n) = v_via or (array_agg(a.attname::text) @> v_via and array_agg(a.attname::text) <@ v_via)
-  order by k.oid
+  order by loose, k.oid
   limit 1;
   if v_found.parent is null then
     problems := problems || format('%s.subject.via: there is no foreign key over (%s)', p_where, array_to_string(v_via, ', '));
+    return;
+  elsif v_found.loose then
+    problems := problems || format(
+      '%s.subject.via: the foreign key over (%s) is NOT ENFORCED or for a PERIOD, so that a row need not belong to one row of %s; refer by a key that is enforced and compares for equality',
+      p_where, array_to_string(v_via, ', '), v_found.parent
+    );
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
@@ -53,6 +61,7 @@ begin
     join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
     where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
       and a.attname = j.name and array[f.attname] = v_found.columns
+      and not to_jsonb(k) @> '{"conenforced": false}'
   );
   if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
     or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)

@@ -77,6 +77,25 @@ begin atomic
 end;
 comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
 
+create or replace function gdpr_internal.in_audience(p_role name, p_audience text)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return pg_has_role(
+    p_role, gdpr_internal.audience_group(p_audience),
+    -- before version 16 a role inherits from all of its groups or from none
+    case when current_setting('server_version_num')::integer >= 160000 then 'usage' else 'member' end
+  );
+end
+$function$;
+comment on function gdpr_internal.in_audience(name, text) is
+  'Whether a role is in the group of an audience, and (from PostgreSQL 16 on, where each membership says it) inherits its rights.';
+
 create or replace function gdpr_internal.basis_functions()
 returns text
 language sql
@@ -153,8 +172,12 @@ begin
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
-  if not pg_has_role(p_role, gdpr_internal.audience_group(p_definition ->> 'audience'), 'member') then
-    execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
+  if not gdpr_internal.in_audience(p_role, p_definition ->> 'audience') then
+    execute format(
+      'grant %I to %I%s', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role,
+      -- or a NOINHERIT role would have the group and none of its rights
+      case when current_setting('server_version_num')::integer >= 160000 then ' with inherit true' end
+    );
   end if;
   if p_definition -> 'may' ? 'consent' then
     execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);

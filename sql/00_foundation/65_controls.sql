@@ -70,6 +70,12 @@ begin atomic
   ) as n (kind, definition, present)
   where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and n.present
   union all
+  -- what is computed can be computed anew, from another column (SET EXPRESSION, since PostgreSQL 17)
+  select 'generated column', format('%s of %s', quote_ident(a.attname), p_relation), pg_get_expr(d.adbin, d.adrelid), false, false
+  from pg_attribute as a
+  join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = p_relation and a.attgenerated <> ''
+  union all
   select 'rule', format('%s on %s', quote_ident(w.rulename), p_relation), pg_get_ruledef(w.oid), false, true
   from pg_rewrite as w
   where w.ev_class = p_relation
@@ -102,7 +108,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea

@@ -38,7 +38,7 @@ begin
   end loop;
   for v_name, v_in in select key, value from jsonb_each(p_policy -> 'roles') order by key loop
     if v_in is distinct from v_now -> 'roles' -> v_name
-      or not pg_has_role(v_name, gdpr_internal.audience_group(v_in ->> 'audience'), 'member')
+      or not gdpr_internal.in_audience(v_name, v_in ->> 'audience')
     then
       return next row('role ' || v_name, 'bind', format('select gdpr_policy.bind_role(%L, %L)', v_name, v_in), null, false)::gdpr_policy.step;
     end if;

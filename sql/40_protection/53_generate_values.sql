@@ -29,7 +29,7 @@ begin atomic
     select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
     from gdpr_internal.protected_column as o
     cross join lateral jsonb_array_elements(o.original -> 'checks') as e
-    where o.table_id = p_table and o.encrypt <> 'no'
+    where o.table_id = p_table and o.encrypt <> 'no' and e.value ? 'check'
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table

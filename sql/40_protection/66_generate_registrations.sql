@@ -47,7 +47,7 @@ begin
       select k.conname::text as name, pg_get_expr(k.conbin, k.conrelid) as expression, k.conkey,
         format('jsonb_populate_record(null::%s, $1)', p_relation) as source
       from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'c'
+      where k.conrelid = p_relation and k.contype = 'c' and not to_jsonb(k) @> '{"conenforced": false}'
       union
       -- those that encryption took off the table
       select e.value ->> 'name', e.value ->> 'check', u.keys, format('jsonb_to_record($1) as r (%s)', u.columns)
@@ -58,7 +58,7 @@ begin
         select array_agg(r.position) as keys, string_agg(format('%I %s', r.name, r.type), ', ') as columns
         from jsonb_to_recordset(e.value -> 'columns') as r (position smallint, name text, type text)
       ) as u
-      where c.encrypt <> 'no'
+      where c.encrypt <> 'no' and e.value ? 'check'
     ) as k
     -- a column that was not given may have a default, which nobody knows yet
     where not exists (

@@ -311,7 +311,7 @@ begin
   %7$s
   get diagnostics v_removed = row_count;
 %8$s  set constraints all immediate;
-exception when foreign_key_violation then
+exception when foreign_key_violation or restrict_violation then
   get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
   perform gdpr_internal.refuse('row_referenced', gdpr_internal.known_obstacle(v_schema, v_table, null, v_constraint));
 end

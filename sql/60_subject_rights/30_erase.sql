@@ -241,7 +241,7 @@ begin
   )
   select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
   perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
-exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
+exception when foreign_key_violation or restrict_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
   get stacked diagnostics v_state = returned_sqlstate,
     v_schema = schema_name, v_table = table_name, v_column = column_name, v_constraint = constraint_name;
   -- never the words of the error: those of PostgreSQL show keys and whole rows, those of planted code whatever it likes

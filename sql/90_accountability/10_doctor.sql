@@ -131,8 +131,11 @@ begin atomic
     format('revoke %I from %I;', r.rolname, u.rolname)
   from pg_roles as r
   join pg_roles as u on u.rolcanlogin and not u.rolsuper
-    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
-    and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it; and rights can be inherited without SET ROLE
+    and (
+      pg_has_role(u.oid, r.oid, 'usage')
+      or pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    )
   where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
@@ -143,7 +146,7 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from gdpr_internal.role_binding as b
   where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
-    and not pg_has_role(b.role_name, gdpr_internal.audience_group(b.audience), 'member')
+    and not gdpr_internal.in_audience(b.role_name, b.audience)
   union all
   select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
   from pg_roles as r

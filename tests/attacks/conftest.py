@@ -68,3 +68,5 @@ def world(clone: Clone, world_template: str) -> Iterator[World]:
     """A copy of the house, for one attack."""
     with clone(world_template) as database:
         yield World(database)
+        # memberships are the server's: what a test granted, or did not come to revoke, ends with it
+        database.rows(f"revoke mallory from {OWNER}", user="postgres")

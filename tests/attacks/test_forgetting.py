@@ -133,7 +133,7 @@ def test_what_planted_code_says_of_a_constraint_is_not_repeated(world: World) ->
     plant(world, "")
     officer = world.login("dpo_login")
     anna = person(world, ANNA)
-    for code, words in itertools.product(("23503", "23505", "23514", "23502"), FORGED):
+    for code, words in itertools.product(("23503", "23001", "23505", "23514", "23502"), FORGED):
         world.run(
             "db_owner",
             "create or replace function crm.meet() returns trigger language plpgsql as $f$ begin"

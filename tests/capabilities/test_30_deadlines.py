@@ -308,10 +308,11 @@ def test_many_calls_in_one_transaction_read_no_table_whole(news: Database) -> No
 def _ask_many(db: Database, counts: tuple[int, ...]) -> list[float]:
     from gdprdb import migrate
     from tests.capabilities.crm import apply
-    from tests.support import INSTALLER
+    from tests.support import INSTALLER, OWNER
 
     migrate.init(db.dsn(INSTALLER))
     db.rows("grant gdpr_dpo to dpo_login", user="postgres")
+    db.rows(f"grant gdpr_admin, gdpr_dpo to {OWNER} with admin option", user="postgres")
     db.rows("select gdpr.create_key('table')", user="postgres")
     db.rows("create table public.person (id int primary key, email text)")
     db.rows(

@@ -1233,7 +1233,8 @@ begin atomic
   -- under this search_path everything outside pg_catalog is written with its schema
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
     'name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'),
-    'check', pg_get_expr(k.conbin, k.conrelid),
+    -- one that is NOT ENFORCED (since PostgreSQL 18) is put back, and tested no more than before
+    'check', case when not to_jsonb(k) @> '{"conenforced": false}' then pg_get_expr(k.conbin, k.conrelid) end,
     'columns', (
       select jsonb_agg(jsonb_build_object(
         'position', a.attnum, 'name', a.attname,
@@ -2584,7 +2585,9 @@ begin
   end if;
   select
     k.confrelid::regclass as parent,
-    array_agg(f.attname order by u.n) as columns
+    array_agg(f.attname order by u.n) as columns,
+    -- both since PostgreSQL 18, whose catalog says so in columns of its own
+    to_jsonb(k) @> '{"conenforced": false}' or to_jsonb(k) @> '{"conperiod": true}' as loose
   into v_found
   from pg_constraint as k
   cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, n)
@@ -2592,12 +2595,18 @@ begin
   join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.child
   where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0
     and (not p_subject ? 'references' or k.confrelid = gdpr_internal.find_table(p_subject ->> 'references'))
-  group by k.oid, k.confrelid
+  group by k.oid, k.confrelid, loose
   having array_agg(a.attname::text order by u.n) = v_via or (array_agg(a.attname::text) @> v_via and array_agg(a.attname::text) <@ v_via)
-  order by k.oid
+  order by loose, k.oid
   limit 1;
   if v_found.parent is null then
     problems := problems || format('%s.subject.via: there is no foreign key over (%s)', p_where, array_to_string(v_via, ', '));
+    return;
+  elsif v_found.loose then
+    problems := problems || format(
+      '%s.subject.via: the foreign key over (%s) is NOT ENFORCED or for a PERIOD, so that a row need not belong to one row of %s; refer by a key that is enforced and compares for equality',
+      p_where, array_to_string(v_via, ', '), v_found.parent
+    );
     return;
   end if;
   link := jsonb_build_object('via', to_jsonb(v_via), 'references', v_found.parent::text, 'columns', to_jsonb(v_found.columns));
@@ -2615,6 +2624,7 @@ begin
     join pg_attribute as f on f.attrelid = k.confrelid and array[f.attnum] = k.confkey
     where k.conrelid = p_relation and k.contype = 'f' and k.conparentid = 0 and k.confrelid = v_found.parent
       and a.attname = j.name and array[f.attname] = v_found.columns
+      and not to_jsonb(k) @> '{"conenforced": false}'
   );
   if v_joint is null or v_joint = '{}' or cardinality(v_via) > 1 or v_joint && v_via
     or cardinality(v_joint) <> (select count(distinct j) from unnest(v_joint) as j)
@@ -3370,6 +3380,25 @@ begin atomic
 end;
 comment on function gdpr_internal.audience_group(text) is 'The group role of an audience: gdpr_app for clear, else gdpr_<audience>.';
 
+create or replace function gdpr_internal.in_audience(p_role name, p_audience text)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return pg_has_role(
+    p_role, gdpr_internal.audience_group(p_audience),
+    -- before version 16 a role inherits from all of its groups or from none
+    case when current_setting('server_version_num')::integer >= 160000 then 'usage' else 'member' end
+  );
+end
+$function$;
+comment on function gdpr_internal.in_audience(name, text) is
+  'Whether a role is in the group of an audience, and (from PostgreSQL 16 on, where each membership says it) inherits its rights.';
+
 create or replace function gdpr_internal.basis_functions()
 returns text
 language sql
@@ -3446,8 +3475,12 @@ begin
   insert into gdpr_internal.role_purpose (role_name, position, purpose_id)
   select p_role, n, gdpr_internal.purpose_id(name)
   from jsonb_array_elements_text(p_definition -> 'purposes') with ordinality as p (name, n);
-  if not pg_has_role(p_role, gdpr_internal.audience_group(p_definition ->> 'audience'), 'member') then
-    execute format('grant %I to %I', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role);
+  if not gdpr_internal.in_audience(p_role, p_definition ->> 'audience') then
+    execute format(
+      'grant %I to %I%s', gdpr_internal.audience_group(p_definition ->> 'audience'), p_role,
+      -- or a NOINHERIT role would have the group and none of its rights
+      case when current_setting('server_version_num')::integer >= 160000 then ' with inherit true' end
+    );
   end if;
   if p_definition -> 'may' ? 'consent' then
     execute format('grant execute on function %s to %I', gdpr_internal.consent_functions(), p_role);
@@ -4094,6 +4127,12 @@ begin atomic
   ) as n (kind, definition, present)
   where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and n.present
   union all
+  -- what is computed can be computed anew, from another column (SET EXPRESSION, since PostgreSQL 17)
+  select 'generated column', format('%s of %s', quote_ident(a.attname), p_relation), pg_get_expr(d.adbin, d.adrelid), false, false
+  from pg_attribute as a
+  join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = p_relation and a.attgenerated <> ''
+  union all
   select 'rule', format('%s on %s', quote_ident(w.rulename), p_relation), pg_get_ruledef(w.oid), false, true
   from pg_rewrite as w
   where w.ev_class = p_relation
@@ -4126,7 +4165,7 @@ begin atomic
   );
 end;
 comment on function gdpr_internal.controls(regclass) is
-  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
+  'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -4651,7 +4690,7 @@ begin
   end loop;
   for v_name, v_in in select key, value from jsonb_each(p_policy -> 'roles') order by key loop
     if v_in is distinct from v_now -> 'roles' -> v_name
-      or not pg_has_role(v_name, gdpr_internal.audience_group(v_in ->> 'audience'), 'member')
+      or not gdpr_internal.in_audience(v_name, v_in ->> 'audience')
     then
       return next row('role ' || v_name, 'bind', format('select gdpr_policy.bind_role(%L, %L)', v_name, v_in), null, false)::gdpr_policy.step;
     end if;
@@ -16658,7 +16697,7 @@ begin atomic
     select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
     from gdpr_internal.protected_column as o
     cross join lateral jsonb_array_elements(o.original -> 'checks') as e
-    where o.table_id = p_table and o.encrypt <> 'no'
+    where o.table_id = p_table and o.encrypt <> 'no' and e.value ? 'check'
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
@@ -18214,7 +18253,7 @@ begin
       select k.conname::text as name, pg_get_expr(k.conbin, k.conrelid) as expression, k.conkey,
         format('jsonb_populate_record(null::%s, $1)', p_relation) as source
       from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'c'
+      where k.conrelid = p_relation and k.contype = 'c' and not to_jsonb(k) @> '{"conenforced": false}'
       union
       -- those that encryption took off the table
       select e.value ->> 'name', e.value ->> 'check', u.keys, format('jsonb_to_record($1) as r (%s)', u.columns)
@@ -18225,7 +18264,7 @@ begin
         select array_agg(r.position) as keys, string_agg(format('%I %s', r.name, r.type), ', ') as columns
         from jsonb_to_recordset(e.value -> 'columns') as r (position smallint, name text, type text)
       ) as u
-      where c.encrypt <> 'no'
+      where c.encrypt <> 'no' and e.value ? 'check'
     ) as k
     -- a column that was not given may have a default, which nobody knows yet
     where not exists (
@@ -20036,7 +20075,7 @@ begin
   %7$s
   get diagnostics v_removed = row_count;
 %8$s  set constraints all immediate;
-exception when foreign_key_violation then
+exception when foreign_key_violation or restrict_violation then
   get stacked diagnostics v_schema = schema_name, v_table = table_name, v_constraint = constraint_name;
   perform gdpr_internal.refuse('row_referenced', gdpr_internal.known_obstacle(v_schema, v_table, null, v_constraint));
 end
@@ -26245,7 +26284,7 @@ begin
   )
   select array_agg(w.id), array_agg(w.subject_id) into v_records, p_subjects from written as w;
   perform gdpr_internal.audit_events('ERASE', p_subjects, 'erasure', v_records, '{}');
-exception when foreign_key_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
+exception when foreign_key_violation or restrict_violation or not_null_violation or check_violation or unique_violation or exclusion_violation then
   get stacked diagnostics v_state = returned_sqlstate,
     v_schema = schema_name, v_table = table_name, v_column = column_name, v_constraint = constraint_name;
   -- never the words of the error: those of PostgreSQL show keys and whole rows, those of planted code whatever it likes
@@ -33022,8 +33061,11 @@ begin atomic
     format('revoke %I from %I;', r.rolname, u.rolname)
   from pg_roles as r
   join pg_roles as u on u.rolcanlogin and not u.rolsuper
-    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it
-    and pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    -- from version 16 on the creator of a role is a member who may hand it on, but not act as it; and rights can be inherited without SET ROLE
+    and (
+      pg_has_role(u.oid, r.oid, 'usage')
+      or pg_has_role(u.oid, r.oid, case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end)
+    )
   where r.rolname in ('gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer')
   union all
   select 'error', 'role_missing', b.role_name::text, 'the policy binds a role that does not exist here', 'Create the role and apply the policy again (roles are not part of a database dump).'
@@ -33034,7 +33076,7 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from gdpr_internal.role_binding as b
   where b.definition <> '{}' and to_regrole(quote_ident(b.role_name)) is not null
-    and not pg_has_role(b.role_name, gdpr_internal.audience_group(b.audience), 'member')
+    and not gdpr_internal.in_audience(b.role_name, b.audience)
   union all
   select 'warning', 'bypass', r.rolname::text, 'a login without superuser passes row security', format('alter role %I nobypassrls;', r.rolname)
   from pg_roles as r
