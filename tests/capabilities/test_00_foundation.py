@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -357,6 +358,37 @@ def test_a_partitioned_table_is_protected_with_its_partitions(db: Database) -> N
     person = db.rows("select gdpr.find_subject('email', 'a@example.com')", user="dpo_login")[0][0]
     db.rows("select gdpr.erase(%s)", [person], user="dpo_login")
     assert app.execute("select count(*) from gdpr_clear.person").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_a_row_keeps_its_person_on_its_way_to_another_partition(
+    db: Database, encrypt: bool
+) -> None:
+    """Also one of whom nothing is matched, and nothing is encrypted."""
+    db.connect().execute(PARTITIONED)
+    policy = copy.deepcopy(PARTITIONED_POLICY)
+    table = policy["tables"]["public.person"]
+    table["match_on"] = []
+    table["columns"]["email"]["encrypt"] = encrypt
+    apply(db, policy)
+    app = db.connect("crm_app")
+    app.execute("insert into gdpr_clear.person values (3, 'eu', null)")
+    # who brings a person's number without that person's mark is a person of its own
+    app.execute(
+        "insert into public.person (id, region, gdpr_subject_id, gdpr_subject_ref)"
+        " select 4, 'eu', gdpr_subject_id, gen_random_uuid() from public.person where id = 1"
+    )
+    persons = "select id, gdpr_subject_id, gdpr_subject_ref from public.person order by id"
+    before = db.rows(persons, user="postgres")
+    assert len({person for _, person, _ in before}) == 4
+    app.execute("update gdpr_clear.person set region = 'us' where region = 'eu'")
+    assert db.rows(persons, user="postgres") == before
+    assert app.execute("select region, email from gdpr_clear.person order by id").fetchall() == [
+        ("us", "a@example.com"),
+        ("us", "b@example.com"),
+        ("us", None),
+        ("us", None),
+    ]
 
 
 def test_a_partition_attached_later_is_found_and_taken_in(db: Database) -> None:
