@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from tests.capabilities.crm import (
@@ -22,7 +25,7 @@ from tests.capabilities.crm import (
     refused,
     subject,
 )
-from tests.support import Database
+from tests.support import Clone, Database
 
 
 def quoted(name: str) -> str:
@@ -1186,3 +1189,34 @@ def test_settings_are_read_by_every_officer(crm: Database) -> None:
         assert crm.rows("select * from gdpr.settings", user=user) == [("phone_country_code", "49")]
         assert len(crm.rows("select * from gdpr.protected_table", user=user)) == 4
         assert len(crm.rows("select * from gdpr.protected_column", user=user)) == 16
+
+
+@pytest.fixture(scope="module")
+def spelt(clone: Clone, installed_template: str) -> Iterator[Database]:
+    """A table of values that are all different."""
+    with clone(installed_template) as database:
+        database.rows("create table public.spelt (value text unique)")
+        yield database
+
+
+@given(st.lists(st.text("aA1@.-+ \t\nxn\u00dfS\u017f\u00a0\u3002\u00e9", max_size=8), unique=True))
+@settings(max_examples=60, deadline=None)
+def test_plan_finds_the_values_that_become_one(spelt: Database, values: list[str]) -> None:
+    """Its short cuts for plain ASCII say the same as the canonical forms themselves."""
+    with spelt.connect(autocommit=False) as owner:
+        owner.cursor().executemany(
+            "insert into public.spelt values (%s)", [(value,) for value in values]
+        )
+        for kind in ("email", "phone", "text", "exact"):
+            (query,) = owner.execute(
+                "select gdpr_policy.collision_query('public.spelt', 'value', %s)", [kind]
+            ).fetchone() or ("",)
+            assert (
+                owner.execute(query).fetchone()
+                == owner.execute(
+                    "select count(*) from (select from public.spelt"
+                    " group by gdpr_policy.canonical_of(%s, value) having count(*) > 1) as c",
+                    [kind],
+                ).fetchone()
+            )
+        owner.rollback()
