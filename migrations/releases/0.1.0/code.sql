@@ -5445,8 +5445,12 @@ declare
   v_problems text[] := '{}';
 begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
-  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
-    execute gdpr_policy.collision_query(v_candidate.relation, v_candidate.column_name, v_candidate.kind) into v_collisions;
+  for v_candidate in
+    select c.*, q.query
+    from gdpr_policy.unique_candidates(p_policy) as c
+    cross join lateral gdpr_policy.collision_query(c.relation, c.column_name, c.kind) as q (query)
+  loop
+    execute v_candidate.query into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(
         'tables.%s.columns.%s: is UNIQUE, and %s of its values are written in several ways that become one (see canonical = "exact")',
