@@ -5358,32 +5358,6 @@ comment on function gdpr_policy.backfill_partition(regclass, regclass) is
 
 set local role gdpr_owner;
 
-create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
-returns table (relation regclass, column_name text, kind text)
-language plpgsql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
-begin
-  return query
-  select o.relation, s.column_name, s.kind
-  from gdpr_internal.table_order(v_policy -> 'tables') as o
-  cross join lateral gdpr_internal.stored_columns(o.definition) as s
-  where s.encrypt = 'searchable'
-    and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
-    and not exists (
-      select from gdpr_internal.protected_table as t
-      join gdpr_internal.protected_column as c on c.table_id = t.id
-      where t.relation = o.relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
-    );
-end
-$function$;
-comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest.';
-
 create or replace function gdpr_policy.collision_query(p_relation regclass, p_column text, p_kind text)
 returns text
 language plpgsql
@@ -5429,6 +5403,32 @@ $function$;
 comment on function gdpr_policy.collision_query(regclass, text, text) is
   'The query that counts the forms which several values of a UNIQUE column would share as a digest: for plan(), which runs it as its caller.';
 
+create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
+returns table (relation regclass, column_name text, query text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
+begin
+  return query
+  select o.relation, s.column_name, gdpr_policy.collision_query(o.relation, s.column_name, s.kind)
+  from gdpr_internal.table_order(v_policy -> 'tables') as o
+  cross join lateral gdpr_internal.stored_columns(o.definition) as s
+  where s.encrypt = 'searchable'
+    and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
+    and not exists (
+      select from gdpr_internal.protected_table as t
+      join gdpr_internal.protected_column as c on c.table_id = t.id
+      where t.relation = o.relation and t.unprotected_at is null and c.column_name = s.column_name and c.encrypt <> 'no'
+    );
+end
+$function$;
+comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
+
 create or replace function gdpr.plan(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
 language plpgsql
@@ -5445,11 +5445,7 @@ declare
   v_problems text[] := '{}';
 begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
-  for v_candidate in
-    select c.*, q.query
-    from gdpr_policy.unique_candidates(p_policy) as c
-    cross join lateral gdpr_policy.collision_query(c.relation, c.column_name, c.kind) as q (query)
-  loop
+  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
     execute v_candidate.query into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(
