@@ -111,6 +111,9 @@ REVIEWED = {
     ("gdpr_generated.read_cells", "OUT variable"),
     ("gdpr_generated.broken_rows", _RUNS),
     ("gdpr_generated.broken_rows", "OUT variable"),
+    # Counts values, as its caller, by the query of collision_query(): names through regclass and
+    # format('%I'), words through format('%L').
+    ("gdpr.plan", _RUNS),
     # Runs what begin_import() wrote, with the rights of its caller and no others.
     ("gdpr_internal.insert_rows", _RUNS),
     # A name through format('%I'), and a type that to_regtype() knows as one of PostgreSQL's own.

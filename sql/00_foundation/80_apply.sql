@@ -3,8 +3,53 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_policy.collision_query(p_relation regclass, p_column text, p_kind text)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_blanks constant text := E' \t\r\n';
+  v_type regtype := (
+    select a.atttypid::regtype from pg_attribute as a where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped
+  );
+  v_value text := format('(t.%I::pg_catalog.text collate "C")', p_column);
+  v_form text;
+begin
+  if v_type not in ('text', 'varchar') then
+    return format(
+      'select count(*) from (select from %s as t where t.%2$I is not null group by gdpr_policy.canonical_of(%3$L, gdpr.equal_text(t.%2$I)) having count(*) > 1) as c',
+      p_relation, p_column, p_kind
+    );
+  end if;
+  -- gdpr_internal.equal_form() of plain ASCII as an expression: a call for each row is what takes the time
+  v_form := case p_kind
+    when 'exact' then v_value
+    when 'text' then format(
+      'case when octet_length(%1$s) = length(%1$s) then btrim(lower(%1$s), %3$L) else gdpr_policy.canonical_of(%2$L, %1$s) end', v_value, p_kind, v_blanks
+    )
+    when 'email' then format(
+      'case when octet_length(%1$s) = length(%1$s) and strpos(lower(%1$s), ''xn--'') = 0 and right(%1$s, 1) between ''0'' and ''z'' '
+      'then translate(lower(%1$s), %3$L, '''') else gdpr_policy.canonical_of(%2$L, %1$s) end', v_value, p_kind, v_blanks
+    )
+    else format('gdpr_policy.canonical_of(%L, %s)', p_kind, v_value)
+  end;
+  -- of values that are all different two become one only where at least one of them is changed: mostly none is, and nothing is sorted
+  return format(
+    'select case when exists (select from %1$s as t where %2$s <> %3$s) then ('
+    'select count(*) from (select from %1$s as t where t.%4$I is not null group by (%2$s) collate "C" having count(*) > 1) as c) else 0 end',
+    p_relation, v_form, v_value, p_column
+  );
+end
+$function$;
+comment on function gdpr_policy.collision_query(regclass, text, text) is
+  'The query that counts the forms which several values of a UNIQUE column would share as a digest: for plan(), which runs it as its caller.';
+
 create or replace function gdpr_policy.unique_candidates(p_policy jsonb)
-returns table (relation regclass, column_name text, kind text)
+returns table (relation regclass, column_name text, query text)
 language plpgsql
 stable
 parallel safe
@@ -15,7 +60,7 @@ declare
   v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
 begin
   return query
-  select o.relation, s.column_name, s.kind
+  select o.relation, s.column_name, gdpr_policy.collision_query(o.relation, s.column_name, s.kind)
   from gdpr_internal.table_order(v_policy -> 'tables') as o
   cross join lateral gdpr_internal.stored_columns(o.definition) as s
   where s.encrypt = 'searchable'
@@ -27,7 +72,7 @@ begin
     );
 end
 $function$;
-comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest.';
+comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
 
 create or replace function gdpr.plan(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
@@ -46,10 +91,7 @@ declare
 begin
   return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
   for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
-    execute format(
-      'select count(*) from (select from %s where %I is not null group by gdpr_policy.canonical_of(%L, gdpr.equal_text(%I)) having count(*) > 1) as c',
-      v_candidate.relation, v_candidate.column_name, v_candidate.kind, v_candidate.column_name
-    ) into v_collisions;
+    execute v_candidate.query into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(
         'tables.%s.columns.%s: is UNIQUE, and %s of its values are written in several ways that become one (see canonical = "exact")',

@@ -167,10 +167,12 @@ declare
   v_kinds text[] := '{}';
   v_matching integer := 0;
   v_constraint name;
+  v_moves boolean;
   v_random integer := 0;
   v_column gdpr_internal.column_fact;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  v_moves := (select c.relkind = 'p' from pg_class as c where c.oid = v_table.relation);
   v_plain := array_remove(v_plain || v_gate.known, null);
 
   for v_column in select * from gdpr_internal.column_facts(p_table) order by n loop
@@ -252,18 +254,16 @@ $code$,
     v_declare,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
-    case when v_open = '' then '' else format(
+    case when v_planted = '' and not v_moves then '' else format(
       E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
       '%s    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
       '  then\n'
-      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%send if;\n'
-      '  if %s then\n%s  end if;\n',
+      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%s  end if;\n',
       -- a row goes from partition to partition as it is; elsewhere plaintext alone is a copy that an application makes
-      case when (select c.relkind from pg_class as c where c.oid = v_table.relation) = 'p' then ''
-        else format(E'    and (%s)\n', array_to_string(v_arrived, ' or '))
-      end,
-      gdpr_internal.indented(v_planted, '    ') || '  ', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')
-    ) end,
+      case when v_moves then '' else format(E'    and (%s)\n', array_to_string(v_arrived, ' or ')) end,
+      gdpr_internal.indented(case when v_moves then E'v_parent := new.gdpr_subject_id;\n' else '' end || v_planted, '    ')
+    ) end
+    || case when v_open = '' then '' else format(E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')) end,
     gdpr_internal.indented(v_read, '  '),
     array_to_string(v_plain, ' and '),
     gdpr_internal.indented(gdpr_internal.new_subject_code(p_table, v_random * 16 + 1), '    '),

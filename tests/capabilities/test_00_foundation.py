@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from tests.capabilities.crm import (
@@ -21,7 +25,7 @@ from tests.capabilities.crm import (
     refused,
     subject,
 )
-from tests.support import Database
+from tests.support import Clone, Database
 
 
 def quoted(name: str) -> str:
@@ -357,6 +361,37 @@ def test_a_partitioned_table_is_protected_with_its_partitions(db: Database) -> N
     person = db.rows("select gdpr.find_subject('email', 'a@example.com')", user="dpo_login")[0][0]
     db.rows("select gdpr.erase(%s)", [person], user="dpo_login")
     assert app.execute("select count(*) from gdpr_clear.person").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_a_row_keeps_its_person_on_its_way_to_another_partition(
+    db: Database, encrypt: bool
+) -> None:
+    """Also one of whom nothing is matched, and nothing is encrypted."""
+    db.connect().execute(PARTITIONED)
+    policy = copy.deepcopy(PARTITIONED_POLICY)
+    table = policy["tables"]["public.person"]
+    table["match_on"] = []
+    table["columns"]["email"]["encrypt"] = encrypt
+    apply(db, policy)
+    app = db.connect("crm_app")
+    app.execute("insert into gdpr_clear.person values (3, 'eu', null)")
+    # who brings a person's number without that person's mark is a person of its own
+    app.execute(
+        "insert into public.person (id, region, gdpr_subject_id, gdpr_subject_ref)"
+        " select 4, 'eu', gdpr_subject_id, gen_random_uuid() from public.person where id = 1"
+    )
+    persons = "select id, gdpr_subject_id, gdpr_subject_ref from public.person order by id"
+    before = db.rows(persons, user="postgres")
+    assert len({person for _, person, _ in before}) == 4
+    app.execute("update gdpr_clear.person set region = 'us' where region = 'eu'")
+    assert db.rows(persons, user="postgres") == before
+    assert app.execute("select region, email from gdpr_clear.person order by id").fetchall() == [
+        ("us", "a@example.com"),
+        ("us", "b@example.com"),
+        ("us", None),
+        ("us", None),
+    ]
 
 
 def test_a_partition_attached_later_is_found_and_taken_in(db: Database) -> None:
@@ -1154,3 +1189,34 @@ def test_settings_are_read_by_every_officer(crm: Database) -> None:
         assert crm.rows("select * from gdpr.settings", user=user) == [("phone_country_code", "49")]
         assert len(crm.rows("select * from gdpr.protected_table", user=user)) == 4
         assert len(crm.rows("select * from gdpr.protected_column", user=user)) == 16
+
+
+@pytest.fixture(scope="module")
+def spelt(clone: Clone, installed_template: str) -> Iterator[Database]:
+    """A table of values that are all different."""
+    with clone(installed_template) as database:
+        database.rows("create table public.spelt (value text unique)")
+        yield database
+
+
+@given(st.lists(st.text("aA1@.-+ \t\nxn\u00dfS\u017f\u00a0\u3002\u00e9", max_size=8), unique=True))
+@settings(max_examples=60, deadline=None)
+def test_plan_finds_the_values_that_become_one(spelt: Database, values: list[str]) -> None:
+    """Its short cuts for plain ASCII say the same as the canonical forms themselves."""
+    with spelt.connect(autocommit=False) as owner:
+        owner.cursor().executemany(
+            "insert into public.spelt values (%s)", [(value,) for value in values]
+        )
+        for kind in ("email", "phone", "text", "exact"):
+            (query,) = owner.execute(
+                "select gdpr_policy.collision_query('public.spelt', 'value', %s)", [kind]
+            ).fetchone() or ("",)
+            assert (
+                owner.execute(query).fetchone()
+                == owner.execute(
+                    "select count(*) from (select from public.spelt"
+                    " group by gdpr_policy.canonical_of(%s, value) having count(*) > 1) as c",
+                    [kind],
+                ).fetchone()
+            )
+        owner.rollback()
