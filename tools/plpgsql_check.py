@@ -138,6 +138,7 @@ join pg_namespace n on n.oid = p.pronamespace
 left join pg_trigger t on t.tgfoid = p.oid and p.prorettype = 'trigger'::regtype
 cross join lateral plpgsql_check_function_tb(
   funcoid => p.oid, relid => coalesce(t.tgrelid, 0),
+  oldtable => t.tgoldtable, newtable => t.tgnewtable,
   extra_warnings => true, performance_warnings => false, security_warnings => true
 ) r
 where l.lanname = 'plpgsql' and n.nspname like 'gdpr%'

@@ -36,35 +36,32 @@ _BULK_UPDATE = "update public.person set phone = phone || '1', city = city || '1
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A table, its audit trigger, and how rows come into it."""
+    """A table, its audit triggers and how each is enabled, and how rows come into it."""
 
     database: str
-    trigger: str
+    triggers: dict[str, str]
     insert: str
     bulk: str
-    enable: str
 
 
 OURS = Contender(
     AUDIT,
-    "zzz_gdpr_50_audit",
+    {"zzz_gdpr_50_audit": "enable always", "zzz_gdpr_50_audit_arrivals": "enable"},
     f"insert into public.person ({_COLUMNS}, {_KEPT}, gdpr_email_digest)"
     f" select {_COLUMNS}, {_KEPT}, gen_random_uuid() from public.person where id = %s",
     f"insert into public.person ({_COLUMNS}, {_KEPT}, gdpr_email_digest)"
     f" select {_COLUMNS}, {_KEPT}, gen_random_uuid()"
     " from public.person, generate_series(1, {times}) where id <= {people}",
-    "enable always trigger",
 )
 THEIRS = Contender(
     JSONB,
-    "audit",
+    {"audit": "enable"},
     f"insert into public.person ({_COLUMNS}) select"
     " first_name, last_name, gen_random_uuid() || email, phone, birth_date, city"
     " from public.person where id = %s",
     f"insert into public.person ({_COLUMNS}) select"
     " first_name, last_name, gen_random_uuid() || email, phone, birth_date, city"
     " from public.person, generate_series(1, {times}) where id <= {people}",
-    "enable trigger",
 )
 
 
@@ -120,8 +117,9 @@ def _table(
         app.execute("set synchronous_commit = off")
 
         def set_trigger(on: bool) -> None:
-            how = contender.enable if on else "disable trigger"
-            postgres.execute(f"alter table public.person {how} {contender.trigger}".encode())
+            for trigger, enable in contender.triggers.items():
+                how = enable if on else "disable"
+                postgres.execute(f"alter table public.person {how} trigger {trigger}".encode())
 
         yield app, set_trigger
 

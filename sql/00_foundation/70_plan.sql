@@ -257,6 +257,28 @@ end
 $function$;
 comment on function gdpr_internal.index_steps(regclass, jsonb) is 'Steps that index the subject and the digests; UNIQUE of a column moves, with its name, to its digest.';
 
+create or replace function gdpr_internal.audit_triggers(p_relation regclass, p_table smallint)
+returns table (name name, timing text, level text, enable text, enabled "char", function name)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- what arrives is recorded by the statement, in half the time of a call for each row; not where PostgreSQL fires no trigger
+  -- of a statement: for a row that a partition gets through its table, or a subscription brings
+  select t.name, t.timing, t.level, t.enable, t.enabled::"char", (t.function || p_table)::name
+  from (values
+    ('zzz_gdpr_50_audit', 'after insert or update or delete', 'for each row', 'enable always', 'A', 'audit_', true),
+    ('zzz_gdpr_50_audit', 'after update or delete', 'for each row', 'enable always', 'A', 'audit_', false),
+    ('zzz_gdpr_50_audit_arrivals', 'after insert', 'referencing new table as arrivals for each statement', 'enable', 'O', 'audit_arrivals_', false),
+    ('zzz_gdpr_50_audit_replicated', 'after insert', 'for each row', 'enable replica', 'R', 'audit_', false)
+  ) as t (name, timing, level, enable, enabled, function, partitioned)
+  join pg_class as c on c.oid = p_relation and (c.relkind = 'p' or c.relispartition) = t.partitioned;
+end;
+comment on function gdpr_internal.audit_triggers(regclass, smallint) is
+  'The triggers that write the audit records of a table or partition, and when each fires: always, where the change is made, or where it is replicated to.';
+
 create or replace function gdpr_internal.trigger_steps(p_relation regclass, p_definition jsonb, p_table smallint)
 returns setof gdpr_policy.step
 language plpgsql
@@ -280,26 +302,27 @@ begin
   -- after the application's own BEFORE triggers: they work with plaintext, and what they change is encrypted too.
   -- hardly a WHEN: its expression would be parsed again for every statement, which costs more than the call
   for v_trigger in
-    select *
+    select t.name, t.timing, concat_ws(' ', 'for each row', t.condition) as level, 'enable always' as enable, t.function
     from (values
-      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate()'),
-      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('zzz_gdpr_40_protect', 'before insert', '', format('gdpr_generated.%I()', 'protect_' || p_table)),
-      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'change_' || p_table)),
-      ('zzz_gdpr_50_audit', 'after insert or update or delete', '', format('gdpr_generated.%I()', 'audit_' || p_table))
+      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate'),
+      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, null, format('gdpr_generated.%I', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, null, format('gdpr_generated.%I', 'subject_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, null, format('gdpr_generated.%I', 'change_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    select a.name, a.timing, a.level, a.enable, format('gdpr_generated.%I', a.function) from gdpr_internal.audit_triggers(p_relation, p_table) as a
   loop
     return next row(
       p_relation::text, 'trigger ' || v_trigger.name,
-      format('create or replace trigger %I %s on %s for each row %s execute function %s',
-        v_trigger.name, v_trigger.timing, p_relation, v_trigger.condition, v_trigger.function),
+      format('create or replace trigger %I %s on %s %s execute function %s()',
+        v_trigger.name, v_trigger.timing, p_relation, v_trigger.level, v_trigger.function),
       'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
     return next row(
-      p_relation::text, 'enable always ' || v_trigger.name,
-      format('alter table %s enable always trigger %I', p_relation, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
+      p_relation::text, format('%s %s', v_trigger.enable, v_trigger.name),
+      format('alter table %s %s trigger %I', p_relation, v_trigger.enable, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
   for v_trigger in select r.relation from gdpr_internal.relation_tree(p_relation) as r (relation) loop

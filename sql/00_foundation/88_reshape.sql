@@ -188,16 +188,18 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from relations as r
   cross join lateral (
-    select n.name
+    select n.name, 'A'::"char" as enabled
     from unnest(
-      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
+    union all
+    select a.name, a.enabled from gdpr_internal.audit_triggers(r.part, r.id) as a
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
-  where g.oid is null or g.tgenabled <> 'A';
+  where g.oid is null or g.tgenabled <> n.enabled;
 end;
 comment on function gdpr_internal.missing_controls(regclass) is
   'Findings about the controls of a table and its partitions: row security, policies, triggers.';

@@ -257,6 +257,7 @@ begin
   perform gdpr_internal.generate_change(p_table);
   perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
+  perform gdpr_internal.generate_arrivals(p_table);
   perform gdpr_internal.generate_clear_writes(p_table);
 end
 $function$;

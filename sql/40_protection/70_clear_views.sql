@@ -520,7 +520,9 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
-        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'seal_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        p.proname = any (array(
+          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
+        ))
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )
   loop

@@ -24,7 +24,23 @@ end;
 comment on function gdpr_internal.key_expression(regclass, text) is
   'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
 
-create or replace function gdpr_internal.audit_row_code(p_table smallint, p_operation text, p_row text, p_changed text, p_payload text, p_from text)
+create or replace function gdpr_internal.audit_context_code()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select
+    E'gdpr_generated.purpose_held(v_role, nullif(current_setting(''gdpr.purpose'', true), '''')) as purpose_id,\n'
+    '  nullif(current_setting(''gdpr.actor'', true), '''') as actor, nullif(current_setting(''gdpr.request'', true), '''') as request,\n'
+    '  v_role as role, nullif(current_setting(''application_name''), '''') as application_name';
+end;
+comment on function gdpr_internal.audit_context_code() is 'The SQL of who changes something and for what: five columns of an audit record.';
+
+create or replace function gdpr_internal.audit_row_code(
+  p_table smallint, p_operation text, p_context text, p_subject text, p_key text, p_row text, p_changed text, p_payload text, p_from text
+)
 returns text
 language sql
 stable
@@ -35,29 +51,24 @@ begin atomic
   -- the gate in the row is a copy, kept without a record: it is no part of the row's hash
   select format(
     E'insert into gdpr_internal.audit_record (\n'
-    '  operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload\n'
+    '  operation, table_id, purpose_id, actor, request, role, application_name, subject_id, row_key, changed, row_hash, payload\n'
     ')\n'
     'select\n'
-    '  %1$L, %2$s, %3$s.gdpr_subject_id, gdpr_internal.keyed_digest(k.audit_key, %2$L, %4$s),\n'
-    '  gdpr_generated.purpose_held(v_role, nullif(current_setting(''gdpr.purpose'', true), '''')),\n'
-    '  nullif(current_setting(''gdpr.actor'', true), ''''), nullif(current_setting(''gdpr.request'', true), ''''),\n'
-    '  v_role, nullif(current_setting(''application_name''), ''''), %6$s,\n'
-    '  gdpr_internal.hmac(convert_to(format(''%%s'', row(%5$s)), ''UTF8''), k.audit_key, ''sha256''), %7$s\n'
-    'from %8$s;\n',
-    p_operation, p_table, r.name, gdpr_internal.key_expression(t.relation, r.name),
-    string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum),
-    p_changed, p_payload, p_from
+    '  %1$L, %2$s, %3$s,\n'
+    '  %4$s, gdpr_internal.keyed_digest(k.audit_key, %2$L, %5$s),\n'
+    '  %6$s, gdpr_internal.hmac(convert_to(format(''%%s'', row(%7$s)), ''UTF8''), k.audit_key, ''sha256''), %8$s\n'
+    'from %9$s;\n',
+    p_operation, p_table, p_context, p_subject, gdpr_internal.key_expression(t.relation, p_key),
+    p_changed, string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum), p_payload, p_from
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
     and (a.attname !~ '^gdpr_' or a.attname = 'gdpr_subject_id')
-  -- whose row, and which: a change is told of the row that was, an arrival of the row that is
-  cross join (values (case when p_operation in ('INSERT', 'MOVE') then 'new' else 'old' end)) as r (name)
   where t.id = p_table
-  group by t.relation, r.name;
+  group by t.relation;
 end;
-comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text) is
-  'Code that writes one audit record. p_row: new or old, the row as stored or as deleted; p_changed, p_payload: expressions; p_from: where k.audit_key comes from.';
+comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text, text, text, text) is
+  'Code that writes audit records. p_key: the row whose key it is; p_row: the row as stored or as deleted; the others: expressions, and where they, and k.audit_key, come from.';
 
 create or replace function gdpr_internal.output_settings(p_relation regclass)
 returns text
@@ -145,6 +156,8 @@ declare
   v_same text;
   v_renewed text;
   v_all text[];
+  v_context constant text := gdpr_internal.audit_context_code();
+  v_from constant text := '(values (v_audit_key)) as k (audit_key)';
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
@@ -251,15 +264,16 @@ $code$,
     'audit_' || p_table, gdpr_internal.output_settings(v_relation),
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
+      p_table, 'INSERT', v_context, 'new.gdpr_subject_id', 'new', 'new', 'null', 'null',
+      'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
     v_changed,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old', null), '    '),
     gdpr_internal.object_code(v_all || '''gdpr_subject_id'', old.gdpr_subject_id'::text), v_same,
     gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+      p_table, 'UPDATE', v_context, 'old.gdpr_subject_id', 'old', 'new', 'v_changed', 'v_payload', v_from), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+      p_table, 'DELETE', v_context, 'old.gdpr_subject_id', 'old', 'old', 'null', 'v_payload', v_from), '    '),
     p_table, gdpr_internal.indented(gdpr_internal.change_source_code(p_table), '      '), gdpr_internal.object_code(v_all),
     array(
       select a.attname
@@ -269,7 +283,7 @@ $code$,
     ) || 'gdpr_subject_id'::name,
     -- under the person and the key that it has now, the row would have no beginning
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
+      p_table, 'MOVE', v_context, 'new.gdpr_subject_id', 'new', 'new', 'v_changed', 'null', v_from), '      '),
     -- an INSERT gives everything else to format()
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', array['gdpr_subject_id']::name[]), '    '),
     gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    '),

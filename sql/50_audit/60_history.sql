@@ -77,6 +77,7 @@ set jit = off
 as $function$
 declare
   v_record gdpr_internal.audit_record;
+  v_arrival gdpr_internal.audit_record;
   v_subject bigint := p_subject;
   v_row uuid := p_row;
   v_at timestamptz := p_at;
@@ -90,9 +91,24 @@ begin
       where a.subject_id = v_subject and a.at <= v_at and a.table_id = p_table and a.row_key = v_row and (a.at, a.id) < (v_at, v_id)
       order by a.at desc, a.id desc
     loop
+      -- what a trigger of the application changes in a row that has just come in is recorded before the arrival
+      if v_record.operation = 'UPDATE' and v_record.xid = v_arrival.xid then
+        v_arrival.at := v_record.at;
+      elsif v_arrival.id is not null then
+        return next v_arrival;
+        v_arrival := null;
+      end if;
       exit when v_record.operation = 'MOVE';
-      return next v_record;
+      if v_record.operation = 'INSERT' then
+        v_arrival := v_record;
+      else
+        return next v_record;
+      end if;
     end loop;
+    if v_arrival.id is not null then
+      return next v_arrival;
+      v_arrival := null;
+    end if;
     exit when v_record.operation is distinct from 'MOVE';
     -- the same change, as it was recorded just before of the person and the key that the row had; the ids of one transaction
     -- lie together, and the bound keeps the primary key from being read from its beginning

@@ -30,6 +30,15 @@ TAMPERING = {
     "row security not forced": "alter table mal.lead no force row level security",
     "triggers disabled": "alter table mal.lead disable trigger user",
     "audit as replica": "alter table mal.lead enable replica trigger zzz_gdpr_50_audit",
+    "arrivals disabled": "alter table mal.lead disable trigger zzz_gdpr_50_audit_arrivals",
+    "arrivals as replica": "alter table mal.lead enable replica trigger zzz_gdpr_50_audit_arrivals",
+    "arrivals gone": "drop trigger zzz_gdpr_50_audit_arrivals on mal.lead",
+    "replicated rows": "alter table mal.lead disable trigger zzz_gdpr_50_audit_replicated",
+    # PostgreSQL fires no trigger of a statement for rows that come by way of the whole
+    "part of another table": (
+        "create table mal.whole (like mal.lead) partition by list (id);"
+        " alter table mal.whole attach partition mal.lead default"
+    ),
     "policy dropped": "drop policy gdpr_40_gate on mal.lead",
     "policy changed": "alter policy gdpr_40_gate on mal.lead using (true)",
     "policy for others only": "alter policy gdpr_40_gate on mal.lead to mallory",
@@ -71,15 +80,16 @@ TAMPERING = {
 QUIETLY = """
 create function mal.quietly(p_statement text) returns void language plpgsql as $f$
 declare
-  v record;
+  v_back text;
 begin
+  select string_agg(format('alter table mal.lead enable %s trigger %I;',
+    case tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, tgname), ' ')
+  into v_back
+  from pg_trigger where tgrelid = 'mal.lead'::regclass and not tgisinternal;
   alter table mal.lead no force row level security;
   alter table mal.lead disable trigger user;
   execute p_statement;
-  for v in select tgname from pg_trigger where tgrelid = 'mal.lead'::regclass and not tgisinternal
-    loop
-    execute format('alter table mal.lead enable always trigger %I', v.tgname);
-  end loop;
+  execute v_back;
   alter table mal.lead force row level security;
 end $f$
 """

@@ -46,6 +46,7 @@ BY_OWNER = {
     "disable a trigger": "alter table crm.customer disable trigger zzz_gdpr_50_audit",
     "disable all triggers": "alter table crm.customer disable trigger user",
     "fire on replicas only": "alter table crm.customer enable replica trigger zzz_gdpr_50_audit",
+    "no record of arrivals": "alter table crm.customer disable trigger zzz_gdpr_50_audit_arrivals",
     "not in replica sessions": "alter table crm.customer enable trigger zzz_gdpr_50_audit",
     "drop a trigger": "drop trigger zzz_gdpr_40_protect on crm.customer",
     "replace a trigger": "create or replace trigger zzz_gdpr_50_audit after insert on crm.customer"

@@ -183,12 +183,22 @@ def test_trigger_functions_on_a_forged_table(world: World, type_: str) -> None:
         mallory.execute("create table mal.stolen (id bigint, email text, birth_date text)")
         mallory.execute("insert into mal.stolen values (1, %s, %s)", [email, birth_date])
         mallory.execute("delete from mal.loot")
-        for name, when in (("protect", "insert"), ("change", "update"), ("audit", "delete")):
+        row = "for each row"
+        for name, when, level in (
+            ("protect", "before insert", row),
+            ("change", "before update", row),
+            ("audit", "after delete", row),
+            (
+                "audit_arrivals",
+                "after insert",
+                "referencing new table as arrivals for each statement",
+            ),
+        ):
             attempt(
                 mallory,
                 f"""
-                create trigger {name} {"after" if name == "audit" else "before"} {when}
-                on mal.forged for each row execute function gdpr_generated.{name}_{table}()
+                create trigger {name} {when} on mal.forged {level}
+                execute function gdpr_generated.{name}_{table}()
             """,
             )
         ran = [

@@ -50,6 +50,7 @@ def test_who_may_ask_the_doctor(crm: Database) -> None:
         ("drop policy gdpr_40_owners on crm.lead", "policies", "crm.lead"),
         ("alter table crm.lead disable trigger zzz_gdpr_40_protect", "triggers", "crm.lead"),
         ("drop trigger zzz_gdpr_50_audit on crm.lead", "triggers", "crm.lead"),
+        ("alter table crm.lead disable trigger zzz_gdpr_50_audit_arrivals", "triggers", "crm.lead"),
         ("drop trigger zzz_gdpr_40_truncate on crm.lead", "triggers", "crm.lead"),
         ("alter table crm.lead disable trigger all", "triggers", "crm.lead"),
         ('alter table crm."order" disable trigger zzz_gdpr_10_subject', "triggers", 'crm."order"'),

@@ -4909,6 +4909,28 @@ end
 $function$;
 comment on function gdpr_internal.index_steps(regclass, jsonb) is 'Steps that index the subject and the digests; UNIQUE of a column moves, with its name, to its digest.';
 
+create or replace function gdpr_internal.audit_triggers(p_relation regclass, p_table smallint)
+returns table (name name, timing text, level text, enable text, enabled "char", function name)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- what arrives is recorded by the statement, in half the time of a call for each row; not where PostgreSQL fires no trigger
+  -- of a statement: for a row that a partition gets through its table, or a subscription brings
+  select t.name, t.timing, t.level, t.enable, t.enabled::"char", (t.function || p_table)::name
+  from (values
+    ('zzz_gdpr_50_audit', 'after insert or update or delete', 'for each row', 'enable always', 'A', 'audit_', true),
+    ('zzz_gdpr_50_audit', 'after update or delete', 'for each row', 'enable always', 'A', 'audit_', false),
+    ('zzz_gdpr_50_audit_arrivals', 'after insert', 'referencing new table as arrivals for each statement', 'enable', 'O', 'audit_arrivals_', false),
+    ('zzz_gdpr_50_audit_replicated', 'after insert', 'for each row', 'enable replica', 'R', 'audit_', false)
+  ) as t (name, timing, level, enable, enabled, function, partitioned)
+  join pg_class as c on c.oid = p_relation and (c.relkind = 'p' or c.relispartition) = t.partitioned;
+end;
+comment on function gdpr_internal.audit_triggers(regclass, smallint) is
+  'The triggers that write the audit records of a table or partition, and when each fires: always, where the change is made, or where it is replicated to.';
+
 create or replace function gdpr_internal.trigger_steps(p_relation regclass, p_definition jsonb, p_table smallint)
 returns setof gdpr_policy.step
 language plpgsql
@@ -4932,26 +4954,27 @@ begin
   -- after the application's own BEFORE triggers: they work with plaintext, and what they change is encrypted too.
   -- hardly a WHEN: its expression would be parsed again for every statement, which costs more than the call
   for v_trigger in
-    select *
+    select t.name, t.timing, concat_ws(' ', 'for each row', t.condition) as level, 'enable always' as enable, t.function
     from (values
-      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate()'),
-      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'subject_' || p_table)),
-      ('zzz_gdpr_40_protect', 'before insert', '', format('gdpr_generated.%I()', 'protect_' || p_table)),
-      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, '', format('gdpr_generated.%I()', 'change_' || p_table)),
-      ('zzz_gdpr_50_audit', 'after insert or update or delete', '', format('gdpr_generated.%I()', 'audit_' || p_table))
+      ('zzz_gdpr_05_guard', format('before update of %s', v_controls), 'when (current_user <> ''gdpr_worker'')', 'gdpr_policy.guard_gate'),
+      ('zzz_gdpr_10_subject', case when v_via is not null then 'before insert' end, null, format('gdpr_generated.%I', 'subject_' || p_table)),
+      ('zzz_gdpr_10_subject_move', case when v_via is not null then 'before update' end, null, format('gdpr_generated.%I', 'subject_' || p_table)),
+      ('zzz_gdpr_40_protect', 'before insert', null, format('gdpr_generated.%I', 'protect_' || p_table)),
+      ('zzz_gdpr_40_change', case when v_watched or v_via is not null then 'before update' end, null, format('gdpr_generated.%I', 'change_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    select a.name, a.timing, a.level, a.enable, format('gdpr_generated.%I', a.function) from gdpr_internal.audit_triggers(p_relation, p_table) as a
   loop
     return next row(
       p_relation::text, 'trigger ' || v_trigger.name,
-      format('create or replace trigger %I %s on %s for each row %s execute function %s',
-        v_trigger.name, v_trigger.timing, p_relation, v_trigger.condition, v_trigger.function),
+      format('create or replace trigger %I %s on %s %s execute function %s()',
+        v_trigger.name, v_trigger.timing, p_relation, v_trigger.level, v_trigger.function),
       'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
     return next row(
-      p_relation::text, 'enable always ' || v_trigger.name,
-      format('alter table %s enable always trigger %I', p_relation, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
+      p_relation::text, format('%s %s', v_trigger.enable, v_trigger.name),
+      format('alter table %s %s trigger %I', p_relation, v_trigger.enable, v_trigger.name), 'SHARE ROW EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
   for v_trigger in select r.relation from gdpr_internal.relation_tree(p_relation) as r (relation) loop
@@ -8001,16 +8024,18 @@ begin atomic
     'Apply the policy again: gdprdb policy apply.'
   from relations as r
   cross join lateral (
-    select n.name
+    select n.name, 'A'::"char" as enabled
     from unnest(
-      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_50_audit', 'zzz_gdpr_40_truncate']
+      array['zzz_gdpr_05_guard', 'zzz_gdpr_40_protect', 'zzz_gdpr_40_truncate']
       || case when r.child then array['zzz_gdpr_10_subject', 'zzz_gdpr_10_subject_move'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'change_' || r.id)) is not null then array['zzz_gdpr_40_change'] end
       || case when to_regprocedure(format('gdpr_generated.%I()', 'values_' || r.id)) is not null then array['zzz_gdpr_30_open', 'zzz_gdpr_36_close'] end
     ) as n (name)
+    union all
+    select a.name, a.enabled from gdpr_internal.audit_triggers(r.part, r.id) as a
   ) as n
   left join pg_trigger as g on g.tgrelid = r.part and g.tgname = n.name
-  where g.oid is null or g.tgenabled <> 'A';
+  where g.oid is null or g.tgenabled <> n.enabled;
 end;
 comment on function gdpr_internal.missing_controls(regclass) is
   'Findings about the controls of a table and its partitions: row security, policies, triggers.';
@@ -17336,6 +17361,7 @@ begin
   perform gdpr_internal.generate_change(p_table);
   perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
+  perform gdpr_internal.generate_arrivals(p_table);
   perform gdpr_internal.generate_clear_writes(p_table);
 end
 $function$;
@@ -20671,7 +20697,9 @@ begin
     select p.oid from pg_proc as p
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
-        p.proname in ('write_' || p_table, 'protect_' || p_table, 'change_' || p_table, 'seal_' || p_table, 'audit_' || p_table, 'values_' || p_table)
+        p.proname = any (array(
+          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
+        ))
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )
   loop
@@ -20976,7 +21004,23 @@ end;
 comment on function gdpr_internal.key_expression(regclass, text) is
   'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
 
-create or replace function gdpr_internal.audit_row_code(p_table smallint, p_operation text, p_row text, p_changed text, p_payload text, p_from text)
+create or replace function gdpr_internal.audit_context_code()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select
+    E'gdpr_generated.purpose_held(v_role, nullif(current_setting(''gdpr.purpose'', true), '''')) as purpose_id,\n'
+    '  nullif(current_setting(''gdpr.actor'', true), '''') as actor, nullif(current_setting(''gdpr.request'', true), '''') as request,\n'
+    '  v_role as role, nullif(current_setting(''application_name''), '''') as application_name';
+end;
+comment on function gdpr_internal.audit_context_code() is 'The SQL of who changes something and for what: five columns of an audit record.';
+
+create or replace function gdpr_internal.audit_row_code(
+  p_table smallint, p_operation text, p_context text, p_subject text, p_key text, p_row text, p_changed text, p_payload text, p_from text
+)
 returns text
 language sql
 stable
@@ -20987,29 +21031,24 @@ begin atomic
   -- the gate in the row is a copy, kept without a record: it is no part of the row's hash
   select format(
     E'insert into gdpr_internal.audit_record (\n'
-    '  operation, table_id, subject_id, row_key, purpose_id, actor, request, role, application_name, changed, row_hash, payload\n'
+    '  operation, table_id, purpose_id, actor, request, role, application_name, subject_id, row_key, changed, row_hash, payload\n'
     ')\n'
     'select\n'
-    '  %1$L, %2$s, %3$s.gdpr_subject_id, gdpr_internal.keyed_digest(k.audit_key, %2$L, %4$s),\n'
-    '  gdpr_generated.purpose_held(v_role, nullif(current_setting(''gdpr.purpose'', true), '''')),\n'
-    '  nullif(current_setting(''gdpr.actor'', true), ''''), nullif(current_setting(''gdpr.request'', true), ''''),\n'
-    '  v_role, nullif(current_setting(''application_name''), ''''), %6$s,\n'
-    '  gdpr_internal.hmac(convert_to(format(''%%s'', row(%5$s)), ''UTF8''), k.audit_key, ''sha256''), %7$s\n'
-    'from %8$s;\n',
-    p_operation, p_table, r.name, gdpr_internal.key_expression(t.relation, r.name),
-    string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum),
-    p_changed, p_payload, p_from
+    '  %1$L, %2$s, %3$s,\n'
+    '  %4$s, gdpr_internal.keyed_digest(k.audit_key, %2$L, %5$s),\n'
+    '  %6$s, gdpr_internal.hmac(convert_to(format(''%%s'', row(%7$s)), ''UTF8''), k.audit_key, ''sha256''), %8$s\n'
+    'from %9$s;\n',
+    p_operation, p_table, p_context, p_subject, gdpr_internal.key_expression(t.relation, p_key),
+    p_changed, string_agg(format('%s.%I', p_row, a.attname), ', ' order by a.attnum), p_payload, p_from
   )
   from gdpr_internal.protected_table as t
   join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
     and (a.attname !~ '^gdpr_' or a.attname = 'gdpr_subject_id')
-  -- whose row, and which: a change is told of the row that was, an arrival of the row that is
-  cross join (values (case when p_operation in ('INSERT', 'MOVE') then 'new' else 'old' end)) as r (name)
   where t.id = p_table
-  group by t.relation, r.name;
+  group by t.relation;
 end;
-comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text) is
-  'Code that writes one audit record. p_row: new or old, the row as stored or as deleted; p_changed, p_payload: expressions; p_from: where k.audit_key comes from.';
+comment on function gdpr_internal.audit_row_code(smallint, text, text, text, text, text, text, text, text) is
+  'Code that writes audit records. p_key: the row whose key it is; p_row: the row as stored or as deleted; the others: expressions, and where they, and k.audit_key, come from.';
 
 create or replace function gdpr_internal.output_settings(p_relation regclass)
 returns text
@@ -21097,6 +21136,8 @@ declare
   v_same text;
   v_renewed text;
   v_all text[];
+  v_context constant text := gdpr_internal.audit_context_code();
+  v_from constant text := '(values (v_audit_key)) as k (audit_key)';
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
   select
@@ -21203,15 +21244,16 @@ $code$,
     'audit_' || p_table, gdpr_internal.output_settings(v_relation),
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', null), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'INSERT', 'new', 'null', 'null', 'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
+      p_table, 'INSERT', v_context, 'new.gdpr_subject_id', 'new', 'new', 'null', 'null',
+      'gdpr_internal.key_encryption_key as k where k.retired_at is null'), '    '),
     v_changed,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'old', null), '    '),
     gdpr_internal.object_code(v_all || '''gdpr_subject_id'', old.gdpr_subject_id'::text), v_same,
     gdpr_internal.indented(gdpr_internal.seal_code('v_payload', 'old.gdpr_subject_id', 0, 'v_payload', 1), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'UPDATE', 'new', 'v_changed', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+      p_table, 'UPDATE', v_context, 'old.gdpr_subject_id', 'old', 'new', 'v_changed', 'v_payload', v_from), '    '),
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'DELETE', 'old', 'null', 'v_payload', '(values (v_audit_key)) as k (audit_key)'), '    '),
+      p_table, 'DELETE', v_context, 'old.gdpr_subject_id', 'old', 'old', 'null', 'v_payload', v_from), '    '),
     p_table, gdpr_internal.indented(gdpr_internal.change_source_code(p_table), '      '), gdpr_internal.object_code(v_all),
     array(
       select a.attname
@@ -21221,7 +21263,7 @@ $code$,
     ) || 'gdpr_subject_id'::name,
     -- under the person and the key that it has now, the row would have no beginning
     gdpr_internal.indented(gdpr_internal.audit_row_code(
-      p_table, 'MOVE', 'new', 'v_changed', 'null', '(values (v_audit_key)) as k (audit_key)'), '      '),
+      p_table, 'MOVE', v_context, 'new.gdpr_subject_id', 'new', 'new', 'v_changed', 'null', v_from), '      '),
     -- an INSERT gives everything else to format()
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', array['gdpr_subject_id']::name[]), '    '),
     gdpr_internal.indented(gdpr_internal.unwrap_code('v_key', 'v_keys.kek', 'old.gdpr_subject_id'), '    '),
@@ -21558,6 +21600,73 @@ begin
   end loop;
 end
 $triggers$;
+
+-- 50_audit/17_generate_arrivals.sql
+-- [code] The generator of the audit triggers of arrivals: one statement writes the records of all rows that another inserted.
+-- GDPR Art. 5(2), Art. 32(1)(d). Called by: gdpr.apply(). Runs as gdpr_keyholder, from names in the catalog and the register only.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.generate_arrivals(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+begin
+  select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  if (select c.relkind from pg_class as c where c.oid = v_relation) = 'p' then
+    return;
+  end if;
+  -- all but the person's number goes through format(), which calls output functions only: a number of another type would be
+  -- converted, by what its owner planted. Without JIT: a plan made for a million rows would compile for each row that follows
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = on
+set debug_print_plan = off
+set jit = off
+%2$sas $body$
+declare
+  v_role name := gdpr_internal.acting_role();
+begin
+  if tg_relid <> %3$L::regclass then
+    perform gdpr_internal.refuse('drifted');
+  end if;
+  with context as materialized (
+    select k.audit_key, %4$s
+    from gdpr_internal.key_encryption_key as k
+    where k.retired_at is null
+  )
+%5$s  return null;
+end
+$body$
+$code$,
+    'audit_arrivals_' || p_table, gdpr_internal.output_settings(v_relation), v_relation,
+    gdpr_internal.audit_context_code(),
+    gdpr_internal.indented(gdpr_internal.audit_row_code(
+      p_table, 'INSERT', 'k.purpose_id, k.actor, k.request, k.role, k.application_name',
+      'case when pg_typeof(n.gdpr_subject_id) = ''bigint''::regtype then n.gdpr_subject_id when gdpr_internal.refuse(''drifted'') then null end',
+      'n', 'n', 'null', 'null', 'context as k, arrivals as n'), '  ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'audit_arrivals_' || p_table,
+    format('After rows have come into %s: their audit records. Generated by gdpr.apply().', v_relation)
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'audit_arrivals_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_arrivals(smallint) is
+  'Generates the audit trigger function of a protected table for statements that insert; a partitioned table has no use for it, see audit_triggers().';
 
 -- 50_audit/20_records.sql
 -- [code] Writing and reading audit records.
@@ -23692,6 +23801,7 @@ set jit = off
 as $function$
 declare
   v_record gdpr_internal.audit_record;
+  v_arrival gdpr_internal.audit_record;
   v_subject bigint := p_subject;
   v_row uuid := p_row;
   v_at timestamptz := p_at;
@@ -23705,9 +23815,24 @@ begin
       where a.subject_id = v_subject and a.at <= v_at and a.table_id = p_table and a.row_key = v_row and (a.at, a.id) < (v_at, v_id)
       order by a.at desc, a.id desc
     loop
+      -- what a trigger of the application changes in a row that has just come in is recorded before the arrival
+      if v_record.operation = 'UPDATE' and v_record.xid = v_arrival.xid then
+        v_arrival.at := v_record.at;
+      elsif v_arrival.id is not null then
+        return next v_arrival;
+        v_arrival := null;
+      end if;
       exit when v_record.operation = 'MOVE';
-      return next v_record;
+      if v_record.operation = 'INSERT' then
+        v_arrival := v_record;
+      else
+        return next v_record;
+      end if;
     end loop;
+    if v_arrival.id is not null then
+      return next v_arrival;
+      v_arrival := null;
+    end if;
     exit when v_record.operation is distinct from 'MOVE';
     -- the same change, as it was recorded just before of the person and the key that the row had; the ids of one transaction
     -- lie together, and the bound keeps the primary key from being read from its beginning
