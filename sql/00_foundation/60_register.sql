@@ -508,7 +508,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_workers(p_tables smallint[])
+create or replace function gdpr_internal.generate_workers(p_tables smallint[], p_referred smallint[] default '{}', p_erasure boolean default false)
 returns void
 language plpgsql
 volatile
@@ -526,12 +526,19 @@ begin
     perform gdpr_generated.generate_rows(v_table);
     perform gdpr_generated.generate_registrations(v_table);
   end loop;
+  foreach v_table in array p_referred loop
+    perform gdpr_generated.generate_retention(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
+  if p_erasure then
+    perform gdpr_generated.generate_erasures();
+  end if;
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
-comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+comment on function gdpr_internal.generate_workers(smallint[], smallint[], boolean) is
+  'Generates the functions of gdpr_worker for these tables, and the dispatcher. p_referred: tables of which only retention is made anew, for it looks for rows that refer to theirs. p_erasure: erasure too, which follows the foreign keys between all protected tables.';
 
 create or replace function gdpr_internal.generate_worker(p_table smallint)
 returns void
@@ -541,11 +548,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null), p_erasure => true);
 end;
-comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher), and erasure.';
 
-create or replace function gdpr_internal.follow_references(p_relation regclass)
+create or replace function gdpr_internal.follow_references(p_relation regclass, p_tables smallint[], p_erasure boolean)
 returns void
 language plpgsql
 volatile
@@ -554,21 +561,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_table record;
+  v_referred smallint[];
+  v_drifted smallint[];
 begin
-  for v_table in
-    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null and t.relation <> p_relation
-      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
-  loop
-    perform gdpr_internal.generate_worker(v_table.id);
-    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
-  end loop;
+  select
+    coalesce(array_agg(t.id order by t.id), '{}'),
+    coalesce(array_agg(t.id) filter (where t.fingerprint is distinct from gdpr_internal.fingerprint(t.relation)), '{}')
+  into v_referred, v_drifted
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.relation <> p_relation
+    and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation);
+  perform gdpr_internal.generate_workers(p_tables, v_referred, p_erasure);
+  perform gdpr_internal.remember_controls(t, case when t = any (v_drifted) then 'function' end) from unnest(v_referred) as t;
 end
 $function$;
-comment on function gdpr_internal.follow_references(regclass) is
-  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+comment on function gdpr_internal.follow_references(regclass, smallint[], boolean) is
+  'A table was protected or given back: the functions of these tables are made anew, and those that it refers to know whether they may look for its rows. See generate_workers().';
 
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
@@ -620,8 +628,7 @@ begin
   perform gdpr_internal.generate_triggers(v_id);
   select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
   if v_neighbours is null then
-    perform gdpr_internal.generate_worker(v_id);
-    perform gdpr_internal.follow_references(p_relation);
+    perform gdpr_internal.follow_references(p_relation, array[v_id], false);
   else
     -- what others say of this table, in its own words of now; close_reshape() settles them
     v_neighbours := array(
@@ -644,7 +651,20 @@ security invoker
 begin atomic
   select gdpr_internal.generate_functions(current_user, p_relation);
 end;
-comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table; those of erasure come last, see gdpr_policy.generate_erasure().';
+
+create or replace function gdpr_policy.generate_erasure()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_worker(null);
+end;
+comment on function gdpr_policy.generate_erasure() is
+  'Step of apply(): erasure, which follows the foreign keys between all protected tables, and so is made once, after the last of them.';
 
 create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
 returns void

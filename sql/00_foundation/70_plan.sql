@@ -642,6 +642,7 @@ declare
   v_read record;
   v_order record;
   v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+  v_generated boolean := false;
 begin
   v_read := gdpr_internal.read_policy(p_policy);
   if v_read.problems = '{}' then
@@ -663,9 +664,19 @@ begin
       select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
     loop
       step := step + 1;
+      v_generated := v_generated or action = 'generate functions';
       return next;
     end loop;
   end loop;
+  if v_generated then
+    step := step + 1;
+    object := 'erasure';
+    action := 'follow the foreign keys between the tables';
+    statement := 'select gdpr_policy.generate_erasure()';
+    lock := null;
+    rewrite := false;
+    return next;
+  end if;
 end
 $function$;
 comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
