@@ -3811,7 +3811,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_workers(p_tables smallint[])
+create or replace function gdpr_internal.generate_workers(p_tables smallint[], p_referred smallint[] default '{}', p_erasure boolean default false)
 returns void
 language plpgsql
 volatile
@@ -3829,12 +3829,19 @@ begin
     perform gdpr_generated.generate_rows(v_table);
     perform gdpr_generated.generate_registrations(v_table);
   end loop;
+  foreach v_table in array p_referred loop
+    perform gdpr_generated.generate_retention(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
+  if p_erasure then
+    perform gdpr_generated.generate_erasures();
+  end if;
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
-comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+comment on function gdpr_internal.generate_workers(smallint[], smallint[], boolean) is
+  'Generates the functions of gdpr_worker for these tables, and the dispatcher. p_referred: tables of which only retention is made anew, for it looks for rows that refer to theirs. p_erasure: erasure too, which follows the foreign keys between all protected tables.';
 
 create or replace function gdpr_internal.generate_worker(p_table smallint)
 returns void
@@ -3844,11 +3851,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null), p_erasure => true);
 end;
-comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher), and erasure.';
 
-create or replace function gdpr_internal.follow_references(p_relation regclass)
+create or replace function gdpr_internal.follow_references(p_relation regclass, p_tables smallint[], p_erasure boolean)
 returns void
 language plpgsql
 volatile
@@ -3857,21 +3864,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_table record;
+  v_referred smallint[];
+  v_drifted smallint[];
 begin
-  for v_table in
-    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null and t.relation <> p_relation
-      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
-  loop
-    perform gdpr_internal.generate_worker(v_table.id);
-    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
-  end loop;
+  select
+    coalesce(array_agg(t.id order by t.id), '{}'),
+    coalesce(array_agg(t.id) filter (where t.fingerprint is distinct from gdpr_internal.fingerprint(t.relation)), '{}')
+  into v_referred, v_drifted
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.relation <> p_relation
+    and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation);
+  perform gdpr_internal.generate_workers(p_tables, v_referred, p_erasure);
+  perform gdpr_internal.remember_controls(t, case when t = any (v_drifted) then 'function' end) from unnest(v_referred) as t;
 end
 $function$;
-comment on function gdpr_internal.follow_references(regclass) is
-  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+comment on function gdpr_internal.follow_references(regclass, smallint[], boolean) is
+  'A table was protected or given back: the functions of these tables are made anew, and those that it refers to know whether they may look for its rows. See generate_workers().';
 
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
@@ -3923,8 +3931,7 @@ begin
   perform gdpr_internal.generate_triggers(v_id);
   select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
   if v_neighbours is null then
-    perform gdpr_internal.generate_worker(v_id);
-    perform gdpr_internal.follow_references(p_relation);
+    perform gdpr_internal.follow_references(p_relation, array[v_id], false);
   else
     -- what others say of this table, in its own words of now; close_reshape() settles them
     v_neighbours := array(
@@ -3947,7 +3954,20 @@ security invoker
 begin atomic
   select gdpr_internal.generate_functions(current_user, p_relation);
 end;
-comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table; those of erasure come last, see gdpr_policy.generate_erasure().';
+
+create or replace function gdpr_policy.generate_erasure()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_worker(null);
+end;
+comment on function gdpr_policy.generate_erasure() is
+  'Step of apply(): erasure, which follows the foreign keys between all protected tables, and so is made once, after the last of them.';
 
 create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
 returns void
@@ -4167,6 +4187,17 @@ end;
 comment on function gdpr_internal.controls(regclass) is
   'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
+create or replace function gdpr_internal.lines_hash(p_lines text[])
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select sha256(convert_to(coalesce(string_agg(l, E'\n' order by l collate "C"), ''), 'UTF8')) from unnest(p_lines) as l;
+end;
+comment on function gdpr_internal.lines_hash(text[]) is 'SHA-256 over lines, whatever their order.';
+
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
 language sql
@@ -4175,8 +4206,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(f.line, E'\n' order by f.line collate "C"), ''), 'UTF8'))
-  from (select format('%s %s %s', c.kind, c.name, c.definition) as line from gdpr_internal.controls(p_relation) as c) as f;
+  select gdpr_internal.lines_hash(array_agg(format('%s %s %s', c.kind, c.name, c.definition))) from gdpr_internal.controls(p_relation) as c;
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
 
@@ -4192,13 +4222,17 @@ declare
   v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
 begin
   delete from gdpr_internal.control as c where c.table_id = p_table and (p_kind is null or c.kind = p_kind);
-  insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
-  select p_table, c.kind, c.name, md5(c.definition), c.keeps, c.opens
-  from gdpr_internal.controls(v_relation) as c
-  where p_kind is null or c.kind = p_kind;
-  if p_kind is null then
-    update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(v_relation) where t.id = p_table;
-  end if;
+  with found as materialized (
+    select c.* from gdpr_internal.controls(v_relation) as c
+  ), kept as (
+    insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
+    select p_table, f.kind, f.name, md5(f.definition), f.keeps, f.opens
+    from found as f
+    where p_kind is null or f.kind = p_kind
+  )
+  update gdpr_internal.protected_table as t
+  set fingerprint = (select gdpr_internal.lines_hash(array_agg(format('%s %s %s', f.kind, f.name, f.definition))) from found as f)
+  where t.id = p_table and p_kind is null;
 end
 $function$;
 comment on function gdpr_internal.remember_controls(smallint, text) is
@@ -5294,6 +5328,7 @@ declare
   v_read record;
   v_order record;
   v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+  v_generated boolean := false;
 begin
   v_read := gdpr_internal.read_policy(p_policy);
   if v_read.problems = '{}' then
@@ -5315,9 +5350,19 @@ begin
       select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
     loop
       step := step + 1;
+      v_generated := v_generated or action = 'generate functions';
       return next;
     end loop;
   end loop;
+  if v_generated then
+    step := step + 1;
+    object := 'erasure';
+    action := 'follow the foreign keys between the tables';
+    statement := 'select gdpr_policy.generate_erasure()';
+    lock := null;
+    rewrite := false;
+    return next;
+  end if;
 end
 $function$;
 comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
@@ -5865,7 +5910,7 @@ begin
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
-  perform gdpr_internal.follow_references(p_relation);
+  perform gdpr_internal.follow_references(p_relation, '{}', false);
 end
 $function$;
 comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
@@ -6497,6 +6542,7 @@ begin
     when 'generated' then
       perform gdpr_policy.run_step(p_relation, 'grants');
       perform gdpr_policy.generate_functions(p_relation);
+      perform gdpr_policy.generate_erasure();
     when 'claiming' then
       perform gdpr_policy.run_step(p_relation, 'triggers');
     when 'sealing' then
@@ -7904,6 +7950,9 @@ begin
       execute v_statement;
     end loop;
   end loop;
+  if v_tables <> '{}' then
+    perform gdpr_policy.generate_erasure();
+  end if;
   foreach table_name in array v_tables loop
     perform gdpr_policy.close_reshape(table_name);
   end loop;
@@ -17835,11 +17884,10 @@ begin
   perform gdpr_generated.generate_renewal_dispatch();
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
-  perform gdpr_generated.generate_erasures();
 end
 $function$;
 comment on function gdpr_generated.generate_dispatch() is
-  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -34092,6 +34140,7 @@ set local role gdpr_worker;
 grant execute on function
   gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.generate_retention(smallint), gdpr_generated.generate_erasures(),
   gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean),
   gdpr_generated.broken_rows(smallint, integer) to gdpr_owner;
 
@@ -34122,7 +34171,7 @@ begin
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
-    perform gdpr_internal.generate_worker(v_table.id);
+    perform gdpr_internal.generate_workers(array[v_table.id]);
     perform gdpr_internal.remember_controls(v_table.id, case when not v_settled then 'function' end);
   end loop;
   perform gdpr_internal.generate_worker(null);
