@@ -251,62 +251,66 @@ comment on function gdpr_internal.original_state(regclass) is 'What unprotect() 
 
 create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
-    'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
-    'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
-    'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
-    'shown', nullif(f.shown, f.carrier),
-    'is_domain', nullif(f.is_domain, false),
-    'labels', f.labels,
-    'collation', (
-      select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
-      where l.oid = a.attcollation and l.collname <> 'default'
-    ),
-    'constraints', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
-    ),
-    'checks', gdpr_internal.checks_over(p_relation, a.attnum),
-    'indexes', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
-      from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and not x.indisprimary
-        and exists (
-          select from pg_depend as d
-          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
-        )
-        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
-    ),
-    'unique_name', (
-      select i.relname from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
-      order by i.relname
-      limit 1
-    ),
-    'unique_constraint', (
-      select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
-    ),
-    'unique_timing', (
-      select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
-      order by k.conname
-      limit 1
-    )
-  )) end
-  from pg_attribute as a
-  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-  where a.attrelid = p_relation and a.attname = p_column;
-end;
+as $function$
+begin
+  return (
+    select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
+      'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+      'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+      'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
+      'shown', nullif(f.shown, f.carrier),
+      'is_domain', nullif(f.is_domain, false),
+      'labels', f.labels,
+      'collation', (
+        select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
+        where l.oid = a.attcollation and l.collname <> 'default'
+      ),
+      'constraints', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
+      ),
+      'checks', gdpr_internal.checks_over(p_relation, a.attnum),
+      'indexes', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
+        from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and not x.indisprimary
+          and exists (
+            select from pg_depend as d
+            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+          )
+          and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
+      ),
+      'unique_name', (
+        select i.relname from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
+        order by i.relname
+        limit 1
+      ),
+      'unique_constraint', (
+        select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+      ),
+      'unique_timing', (
+        select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
+        order by k.conname
+        limit 1
+      )
+    )) end
+    from pg_attribute as a
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where a.attrelid = p_relation and a.attname = p_column
+  );
+end
+$function$;
 comment on function gdpr_internal.original_column(regclass, name, text) is
   'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 

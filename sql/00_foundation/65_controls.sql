@@ -5,7 +5,7 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -17,7 +17,10 @@ set timezone = 'UTC'
 set extra_float_digits = 3
 set standard_conforming_strings = on
 set quote_all_identifiers = off
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   with relations as (
     select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reltype
     from pg_class as c
@@ -106,7 +109,8 @@ begin atomic
     select from pg_attribute as a
     where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and a.attname ~ '^gdpr_'
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.controls(regclass) is
   'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
 
