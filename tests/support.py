@@ -85,6 +85,9 @@ class Database:
 #: Makes a database as a copy of a template, for the length of a block.
 Clone = Callable[..., AbstractContextManager[Database]]
 
+#: The same of a template that a function prepares first, once for a module of tests.
+Prepared = Callable[[str, Callable[[Database], object]], AbstractContextManager[Database]]
+
 
 @contextmanager
 def serve(**settings: str) -> Iterator[Cluster]:
