@@ -1,7 +1,9 @@
 """Install, upgrade, downgrade and remove gdprdb in a database.
 
 The steps are Alembic's, with an environment and a version table of their own
-(`migrations/`), so that an application's migrations are not touched. Each call
+(`migrations/`), so that an application's migrations are not touched. Alembic and
+SQLAlchemy are imported where a step is taken: most commands only ask for the release,
+and would spend half of their time on that. Each call
 runs in one transaction, under an advisory lock: of two upgrades at once the
 second waits and then finds nothing to do.
 """
@@ -13,21 +15,20 @@ import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from psycopg import sql
 
+from gdprdb import __version__, resources
 from gdprdb import dsn as dsns
-from gdprdb import resources
 from gdprdb.binaries import OLDEST_MAJOR
 from gdprdb.dsn import one
 from gdprdb.errors import GdprdbError, RefusedError, WrongReleaseError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from alembic.config import Config
 
 #: Where Alembic keeps the installed release.
 SCHEMA, VERSION_TABLE = "gdpr_internal", "schema_version"
@@ -88,7 +89,7 @@ class Status:
 
 def head() -> str:
     """The newest release that this program can install."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    return __version__
 
 
 def status(connection: psycopg.Connection) -> Status:
@@ -161,6 +162,8 @@ def upgrade(dsn: str, revision: str = "head", *, lock_timeout: str = LOCK_TIMEOU
         GdprdbError: there is no such release.
         psycopg.Error: the database refused a statement; nothing has changed.
     """
+    from alembic import command
+
     with _alembic():
         command.upgrade(_config(dsn, lock_timeout), revision)
 
@@ -177,6 +180,8 @@ def downgrade(dsn: str, revision: str, *, lock_timeout: str = LOCK_TIMEOUT) -> N
         GdprdbError: there is no such release.
         psycopg.Error: the database refused a statement; nothing has changed.
     """
+    from alembic import command
+
     with _alembic():
         command.downgrade(_config(dsn, lock_timeout), revision)
 
@@ -192,6 +197,9 @@ def script(start: str = "base", end: str = "head", *, lock_timeout: str = LOCK_T
     Raises:
         GdprdbError: there is no such release.
     """
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     config = _config(lock_timeout=lock_timeout)
     config.output_buffer = buffer = io.StringIO()
     with _alembic():
@@ -312,6 +320,8 @@ def lock_timeout(attributes: MutableMapping[str, Any]) -> str:
 
 def engine(attributes: MutableMapping[str, Any]) -> sa.Engine:
     """SQLAlchemy on top of psycopg's own reading of the connection string."""
+    import sqlalchemy as sa
+
     return sa.create_engine(
         "postgresql+psycopg://",
         creator=lambda: dsns.connect(attributes.get("dsn")),
@@ -320,6 +330,8 @@ def engine(attributes: MutableMapping[str, Any]) -> sa.Engine:
 
 
 def _config(dsn: str | None = None, lock_timeout: str = LOCK_TIMEOUT) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(resources.migrations()).replace("%", "%%"))
     config.attributes.update(dsn=dsn, lock_timeout=lock_timeout)
@@ -393,10 +405,13 @@ def _position(releases: list[str], name: str) -> int:
 @contextmanager
 def _alembic() -> Iterator[None]:
     """One call of Alembic at a time, with errors as the database or gdprdb said them."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
+
     try:
         with _ONE_AT_A_TIME:
             yield
-    except sa.exc.DBAPIError as error:
+    except DBAPIError as error:
         if isinstance(error.orig, psycopg.Error):
             raise error.orig from None
         raise

@@ -12,6 +12,8 @@ empty_db
 shop_template, crm_template (session)
     Names of databases with the customer tables of `tests.capabilities.crm`, before and under
     their policy, for cloning.
+prepared (module)
+    Copies of a template that a function prepares first: ``prepared(crm_template, with_forms)``.
 run
     The command line, run in this process: ``run("db", "status").out``. A `tests.support.Outcome`.
 chinook
@@ -35,7 +37,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import psycopg
@@ -56,6 +59,7 @@ from tests.support import (
     Clone,
     Database,
     Outcome,
+    Prepared,
     Run,
     assess,
     cloning,
@@ -112,6 +116,26 @@ def clone(cluster: Cluster) -> Iterator[Clone]:
     """Makes databases as copies of a template: ``with clone(template) as database``."""
     with cloning(cluster) as make:
         yield make
+
+
+@pytest.fixture(scope="module")
+def prepared(clone: Clone) -> Iterator[Prepared]:
+    """Copies of what a function of the module makes of a template, once for all its tests:
+    ``with prepared(crm_template, with_forms) as database``."""
+    with ExitStack() as templates:
+        names: dict[Callable[[Database], object], str] = {}
+
+        def copy(
+            template: str, prepare: Callable[[Database], object]
+        ) -> AbstractContextManager[Database]:
+            if prepare not in names:
+                database = templates.enter_context(clone(template))
+                prepare(database)
+                database.close()
+                names[prepare] = database.name
+            return clone(names[prepare])
+
+        yield copy
 
 
 @pytest.fixture

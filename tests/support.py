@@ -25,8 +25,14 @@ OWNER = "db_owner"
 #: Logins that hold nothing until a policy or a group gives it to them.
 LOGINS = ("crm_app", "metabase", "portal_app", "mailer", "dpo_login", "auditor_login")
 
-#: Settings of the servers.
-SETTINGS = {"max_connections": "50", "max_prepared_transactions": "4"}
+#: Settings of the servers. Tests ask once and leave: compiling a query, or loading a library in
+#: every process, takes longer than what it is for.
+SETTINGS = {
+    "max_connections": "50",
+    "max_prepared_transactions": "4",
+    "jit_above_cost": "-1",
+    "shared_preload_libraries": "plpgsql, pgcrypto",
+}
 
 #: Whether the superuser installs gdprdb, and not `OWNER`.
 AS_SUPERUSER = os.environ.get("GDPRDB_TEST_SUPERUSER") == "1"
@@ -84,6 +90,9 @@ class Database:
 
 #: Makes a database as a copy of a template, for the length of a block.
 Clone = Callable[..., AbstractContextManager[Database]]
+
+#: The same of a template that a function prepares first, once for a module of tests.
+Prepared = Callable[[str, Callable[[Database], object]], AbstractContextManager[Database]]
 
 
 @contextmanager

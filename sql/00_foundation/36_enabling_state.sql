@@ -5,14 +5,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.enabling_state(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select e.state from gdpr_internal.enabling as e where e.table_id = p_table;
-end;
+as $function$
+begin
+  return (
+    select e.state from gdpr_internal.enabling as e where e.table_id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.enabling_state(smallint) is 'How far the enabling of a table has come; null for one that is enabled, or is not protected.';
 
 create or replace function gdpr_internal.seals_at_once(p_definition jsonb)
@@ -30,15 +34,19 @@ comment on function gdpr_internal.seals_at_once(jsonb) is
 
 create or replace function gdpr_internal.is_claiming(p_table smallint)
 returns boolean
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
-    and not gdpr_internal.seals_at_once(t.definition)
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+as $function$
+begin
+  return (
+    select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
+      and not gdpr_internal.seals_at_once(t.definition)
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.is_claiming(smallint) is 'Whether rows of a table get their persons and stay plaintext for now.';

@@ -51,46 +51,54 @@ comment on function gdpr_internal.type_forms(oid, integer) is
 
 create or replace function gdpr_internal.column_type(p_relation regclass, p_column name, p_encrypted boolean)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
-begin atomic
-  select coalesce(
-    (
-      select coalesce(c.original ->> 'labels', c.original_type) from gdpr_internal.protected_column as c
-      join gdpr_internal.protected_table as t on t.id = c.table_id
-      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
-    ),
-    (
-      select coalesce(case when p_encrypted then coalesce(f.labels, f.carrier) end, format_type(a.atttypid, a.atttypmod))
-      from pg_attribute as a
-      cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-      where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped
+as $function$
+begin
+  return (
+    select coalesce(
+      (
+        select coalesce(c.original ->> 'labels', c.original_type) from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
+      ),
+      (
+        select coalesce(case when p_encrypted then coalesce(f.labels, f.carrier) end, format_type(a.atttypid, a.atttypmod))
+        from pg_attribute as a
+        cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+        where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped
+      )
     )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.column_type(regclass, name, boolean) is
   'The type by which a policy is judged: of a column that is or will be encrypted what its values are, else the column''s own.';
 
 create or replace function gdpr_internal.type_default(p_type oid)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  with recursive chain (oid, base, expression, n) as (
-    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), 1 from pg_type as y where y.oid = p_type and y.typtype = 'd'
-    union all
-    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), c.n + 1
-    from chain as c join pg_type as y on y.oid = c.base and y.typtype = 'd'
-  )
-  select c.expression from chain as c where c.expression is not null order by c.n limit 1;
-end;
+as $function$
+begin
+  return (
+    with recursive chain (oid, base, expression, n) as (
+      select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), 1 from pg_type as y where y.oid = p_type and y.typtype = 'd'
+      union all
+      select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), c.n + 1
+      from chain as c join pg_type as y on y.oid = c.base and y.typtype = 'd'
+    )
+    select c.expression from chain as c where c.expression is not null order by c.n limit 1
+  );
+end
+$function$;
 comment on function gdpr_internal.type_default(oid) is 'The default of a domain, which its columns have without saying so.';
 
 create or replace function gdpr_internal.checks_over(p_relation regclass, p_attnum smallint)
@@ -129,16 +137,20 @@ comment on function gdpr_internal.checks_over(regclass, smallint) is
 
 create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
 returns name
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select n.nspname from pg_namespace as n
-  where n.oid = p_namespace and n.oid <> (select c.relnamespace from pg_class as c where c.oid = p_relation)
-    and not (has_schema_privilege('gdpr_keyholder', n.oid, 'usage') and has_schema_privilege('gdpr_viewer', n.oid, 'usage'));
-end;
+as $function$
+begin
+  return (
+    select n.nspname from pg_namespace as n
+    where n.oid = p_namespace and n.oid <> (select c.relnamespace from pg_class as c where c.oid = p_relation)
+      and not (has_schema_privilege('gdpr_keyholder', n.oid, 'usage') and has_schema_privilege('gdpr_viewer', n.oid, 'usage'))
+  );
+end
+$function$;
 comment on function gdpr_internal.closed_schema(oid, regclass) is
   'The name of a schema that the generators cannot look into; null for one that they can: that of the table will be opened to them.';
 
@@ -178,23 +190,27 @@ comment on function gdpr_internal.check_problem(regclass, oid) is 'Why a CHECK c
 
 create or replace function gdpr_internal.publication_problems(p_where text, p_relation regclass, p_column name)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(distinct format(
-    '%s: publication %I sends it to subscribers, who would get ciphertext, and columns that they do not have; %s', p_where, p.pubname,
-    case
-      when p.puballtables then 'FOR ALL TABLES leaves none out: publish the tables by name, without this one; then apply'
-      else 'take the table out of the publication and apply; publish it again with a list of columns'
-    end
-  )), '{}')
-  from pg_publication as p
-  cross join lateral pg_get_publication_tables(p.pubname::text) as g
-  join pg_attribute as a on a.attrelid = g.relid and a.attname = p_column
-  where (g.relid = p_relation or g.relid in (select i.relid from pg_partition_tree(p_relation) as i))
-    and (g.attrs is null or a.attnum = any (g.attrs));
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(distinct format(
+      '%s: publication %I sends it to subscribers, who would get ciphertext, and columns that they do not have; %s', p_where, p.pubname,
+      case
+        when p.puballtables then 'FOR ALL TABLES leaves none out: publish the tables by name, without this one; then apply'
+        else 'take the table out of the publication and apply; publish it again with a list of columns'
+      end
+    )), '{}')
+    from pg_publication as p
+    cross join lateral pg_get_publication_tables(p.pubname::text) as g
+    join pg_attribute as a on a.attrelid = g.relid and a.attname = p_column
+    where (g.relid = p_relation or g.relid in (select i.relid from pg_partition_tree(p_relation) as i))
+      and (g.attrs is null or a.attnum = any (g.attrs))
+  );
+end
+$function$;
 comment on function gdpr_internal.publication_problems(text, regclass, name) is 'Publications that would send the ciphertext of a column.';

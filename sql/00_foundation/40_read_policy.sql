@@ -54,16 +54,21 @@ comment on function gdpr_internal.read_interval(text, text) is 'A duration of th
 
 create or replace function gdpr_internal.text_array(p_value jsonb)
 returns text[]
-language sql
+language plpgsql
 immutable
 parallel unsafe
 security invoker
-begin atomic
-  select case jsonb_typeof(p_value)
-    when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
-    when 'string' then array[p_value #>> '{}']
-  end;
-end;
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select case jsonb_typeof(p_value)
+      when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
+      when 'string' then array[p_value #>> '{}']
+    end
+  );
+end
+$function$;
 comment on function gdpr_internal.text_array(jsonb) is 'A list of texts; one text counts as a list of one; null for anything else.';
 
 create or replace function gdpr_internal.find_table(p_name text)
@@ -263,22 +268,26 @@ comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of r
 
 create or replace function gdpr_internal.column_reference(p_name text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
-begin atomic
-  select coalesce(
-    (
-      select format('%s.%I', a.attrelid::regclass, a.attname)
-      from pg_attribute as a
-      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
-        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
-    ), p_name
+as $function$
+begin
+  return (
+    select coalesce(
+      (
+        select format('%s.%I', a.attrelid::regclass, a.attname)
+        from pg_attribute as a
+        where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+          and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+      ), p_name
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])

@@ -167,36 +167,40 @@ comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text
 
 create or replace function gdpr_internal.dependent_problems(p_relation regclass, p_attribute pg_attribute, p_encrypt text)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select array(
-    select distinct x.problem
-    from (
-      select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+as $function$
+begin
+  return (
+    select array(
+      select distinct x.problem
       from (
-        select p_relation as part
-        union
-        select i.relid from pg_partition_tree(p_relation) as i
-      ) as r
-      join pg_attribute as a on a.attrelid = r.part and a.attname = (p_attribute).attname
-      join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
-      union all
-      select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
-      union all
-      select 'is part of the partition key'
-      from pg_partitioned_table as p
-      where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
-    ) as x
-    where x.problem is not null
-    order by 1
+        select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+        from (
+          select p_relation as part
+          union
+          select i.relid from pg_partition_tree(p_relation) as i
+        ) as r
+        join pg_attribute as a on a.attrelid = r.part and a.attname = (p_attribute).attname
+        join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
+        union all
+        select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
+        union all
+        select 'is part of the partition key'
+        from pg_partitioned_table as p
+        where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
+      ) as x
+      where x.problem is not null
+      order by 1
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.dependent_problems(regclass, pg_attribute, text) is
   'Constraints and other objects that depend on a column and would lose their meaning when it holds ciphertext.';
 

@@ -259,19 +259,23 @@ comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
 
 create or replace function gdpr_internal.emptied_columns(p_relation regclass)
 returns name[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(a.attname order by a.attnum), '{}')
-  from pg_attribute as a
-  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-    and a.attidentity = '' and a.attgenerated = ''
-    and not exists (
-      select from pg_constraint as k
-      where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(a.attname order by a.attnum), '{}')
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and a.attidentity = '' and a.attgenerated = ''
+      and not exists (
+        select from pg_constraint as k
+        where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.emptied_columns(regclass) is 'The columns whose values anonymisation may change: all but keys and what the database computes.';

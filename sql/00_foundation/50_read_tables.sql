@@ -75,35 +75,39 @@ comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The forei
 
 create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select array_remove(array[
-    case
-      when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
-      when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
-      when c.relnamespace in (
-        'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
-      ) or c.relnamespace = 'information_schema'::regnamespace
-        then format('%s: belongs to the system', p_where)
-    end,
-    case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
-    case when c.relkind = 'r' and exists (
-      select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
-    ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
-    case when exists (
-      select from pg_rewrite as w where w.ev_class = p_relation
-    ) then format('%s: has rules, which bypass triggers', p_where) end,
-    case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
-      and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
-      then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
-  ], null)
-  from pg_class as c
-  where c.oid = p_relation;
-end;
+as $function$
+begin
+  return (
+    select array_remove(array[
+      case
+        when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
+        when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+        when c.relnamespace in (
+          'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
+        ) or c.relnamespace = 'information_schema'::regnamespace
+          then format('%s: belongs to the system', p_where)
+      end,
+      case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
+      case when c.relkind = 'r' and exists (
+        select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
+      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
+      case when exists (
+        select from pg_rewrite as w where w.ev_class = p_relation
+      ) then format('%s: has rules, which bypass triggers', p_where) end,
+      case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
+        and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+    ], null)
+    from pg_class as c
+    where c.oid = p_relation
+  );
+end
+$function$;
 comment on function gdpr_internal.relation_problems(text, regclass) is 'What kinds of relation cannot be protected, and why.';
 
 create or replace function gdpr_internal.read_table(
@@ -322,12 +326,15 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
+  with policy_table as materialized (
+    select t.key, t.value, gdpr_internal.find_table(t.key) as relation from jsonb_each(p_tables) as t
+  )
   select coalesce(array_agg(distinct format(
     'tables.%s: rows that tables.%s keeps refer to rows here, which are then anonymised and not deleted: %s', to_json(p.key), to_json(c.key), x.problem
   )), '{}')
-  from jsonb_each(p_tables) as p
-  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = gdpr_internal.find_table(p.key)
-  join jsonb_each(p_tables) as c on gdpr_internal.find_table(c.key) = k.conrelid
+  from policy_table as p
+  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = p.relation
+  join policy_table as c on c.relation = k.conrelid
   cross join lateral unnest(gdpr_internal.neutral_problems('tables.' || to_json(p.key), k.confrelid, p.value -> 'columns')) as x (problem)
   where gdpr_internal.erasure_method(p.value) = 'delete'
     and (c.value -> 'erase' ? 'keep_until' or gdpr_internal.erasure_method(c.value) = 'anonymise')

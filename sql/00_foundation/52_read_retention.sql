@@ -171,8 +171,8 @@ begin atomic
   select coalesce(array_agg(distinct format(
     'tables.%s.retain: deletes rows that %s refers to, which is not protected; protect it too, or say erase = "anonymise"', to_json(t.key), k.conrelid::regclass
   )), '{}')
-  from jsonb_each(p_tables) as t
-  join pg_constraint as k on k.confrelid = gdpr_internal.find_table(t.key)
+  from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+  join pg_constraint as k on k.confrelid = t.relation
   where k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
     and gdpr_internal.erasure_method(t.value) = 'delete'
     and exists (select from jsonb_array_elements(t.value -> 'retain') as r (rule) where not r.rule ? 'columns')

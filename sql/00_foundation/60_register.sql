@@ -251,62 +251,66 @@ comment on function gdpr_internal.original_state(regclass) is 'What unprotect() 
 
 create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
-    'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
-    'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
-    'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
-    'shown', nullif(f.shown, f.carrier),
-    'is_domain', nullif(f.is_domain, false),
-    'labels', f.labels,
-    'collation', (
-      select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
-      where l.oid = a.attcollation and l.collname <> 'default'
-    ),
-    'constraints', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
-    ),
-    'checks', gdpr_internal.checks_over(p_relation, a.attnum),
-    'indexes', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
-      from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and not x.indisprimary
-        and exists (
-          select from pg_depend as d
-          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
-        )
-        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
-    ),
-    'unique_name', (
-      select i.relname from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
-      order by i.relname
-      limit 1
-    ),
-    'unique_constraint', (
-      select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
-    ),
-    'unique_timing', (
-      select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
-      order by k.conname
-      limit 1
-    )
-  )) end
-  from pg_attribute as a
-  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-  where a.attrelid = p_relation and a.attname = p_column;
-end;
+as $function$
+begin
+  return (
+    select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
+      'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+      'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+      'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
+      'shown', nullif(f.shown, f.carrier),
+      'is_domain', nullif(f.is_domain, false),
+      'labels', f.labels,
+      'collation', (
+        select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
+        where l.oid = a.attcollation and l.collname <> 'default'
+      ),
+      'constraints', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
+      ),
+      'checks', gdpr_internal.checks_over(p_relation, a.attnum),
+      'indexes', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
+        from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and not x.indisprimary
+          and exists (
+            select from pg_depend as d
+            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+          )
+          and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
+      ),
+      'unique_name', (
+        select i.relname from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
+        order by i.relname
+        limit 1
+      ),
+      'unique_constraint', (
+        select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+      ),
+      'unique_timing', (
+        select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
+        order by k.conname
+        limit 1
+      )
+    )) end
+    from pg_attribute as a
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where a.attrelid = p_relation and a.attname = p_column
+  );
+end
+$function$;
 comment on function gdpr_internal.original_column(regclass, name, text) is
   'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
@@ -508,7 +512,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_workers(p_tables smallint[])
+create or replace function gdpr_internal.generate_workers(p_tables smallint[], p_referred smallint[] default '{}', p_erasure boolean default false)
 returns void
 language plpgsql
 volatile
@@ -526,12 +530,19 @@ begin
     perform gdpr_generated.generate_rows(v_table);
     perform gdpr_generated.generate_registrations(v_table);
   end loop;
+  foreach v_table in array p_referred loop
+    perform gdpr_generated.generate_retention(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
+  if p_erasure then
+    perform gdpr_generated.generate_erasures();
+  end if;
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
-comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+comment on function gdpr_internal.generate_workers(smallint[], smallint[], boolean) is
+  'Generates the functions of gdpr_worker for these tables, and the dispatcher. p_referred: tables of which only retention is made anew, for it looks for rows that refer to theirs. p_erasure: erasure too, which follows the foreign keys between all protected tables.';
 
 create or replace function gdpr_internal.generate_worker(p_table smallint)
 returns void
@@ -541,11 +552,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null), p_erasure => true);
 end;
-comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher), and erasure.';
 
-create or replace function gdpr_internal.follow_references(p_relation regclass)
+create or replace function gdpr_internal.follow_references(p_relation regclass, p_tables smallint[], p_erasure boolean)
 returns void
 language plpgsql
 volatile
@@ -554,21 +565,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_table record;
+  v_referred smallint[];
+  v_drifted smallint[];
 begin
-  for v_table in
-    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null and t.relation <> p_relation
-      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
-  loop
-    perform gdpr_internal.generate_worker(v_table.id);
-    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
-  end loop;
+  select
+    coalesce(array_agg(t.id order by t.id), '{}'),
+    coalesce(array_agg(t.id) filter (where t.fingerprint is distinct from gdpr_internal.fingerprint(t.relation)), '{}')
+  into v_referred, v_drifted
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.relation <> p_relation
+    and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation);
+  perform gdpr_internal.generate_workers(p_tables, v_referred, p_erasure);
+  perform gdpr_internal.remember_controls(t, case when t = any (v_drifted) then 'function' end) from unnest(v_referred) as t;
 end
 $function$;
-comment on function gdpr_internal.follow_references(regclass) is
-  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+comment on function gdpr_internal.follow_references(regclass, smallint[], boolean) is
+  'A table was protected or given back: the functions of these tables are made anew, and those that it refers to know whether they may look for its rows. See generate_workers().';
 
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
@@ -620,8 +632,7 @@ begin
   perform gdpr_internal.generate_triggers(v_id);
   select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
   if v_neighbours is null then
-    perform gdpr_internal.generate_worker(v_id);
-    perform gdpr_internal.follow_references(p_relation);
+    perform gdpr_internal.follow_references(p_relation, array[v_id], false);
   else
     -- what others say of this table, in its own words of now; close_reshape() settles them
     v_neighbours := array(
@@ -644,7 +655,20 @@ security invoker
 begin atomic
   select gdpr_internal.generate_functions(current_user, p_relation);
 end;
-comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table; those of erasure come last, see gdpr_policy.generate_erasure().';
+
+create or replace function gdpr_policy.generate_erasure()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_worker(null);
+end;
+comment on function gdpr_policy.generate_erasure() is
+  'Step of apply(): erasure, which follows the foreign keys between all protected tables, and so is made once, after the last of them.';
 
 create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
 returns void

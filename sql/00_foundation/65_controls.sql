@@ -5,7 +5,7 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -17,7 +17,10 @@ set timezone = 'UTC'
 set extra_float_digits = 3
 set standard_conforming_strings = on
 set quote_all_identifiers = off
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   with relations as (
     select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reltype
     from pg_class as c
@@ -106,9 +109,21 @@ begin atomic
     select from pg_attribute as a
     where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and a.attname ~ '^gdpr_'
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.controls(regclass) is
   'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
+
+create or replace function gdpr_internal.lines_hash(p_lines text[])
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select sha256(convert_to(coalesce(string_agg(l, E'\n' order by l collate "C"), ''), 'UTF8')) from unnest(p_lines) as l;
+end;
+comment on function gdpr_internal.lines_hash(text[]) is 'SHA-256 over lines, whatever their order.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -118,8 +133,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(f.line, E'\n' order by f.line collate "C"), ''), 'UTF8'))
-  from (select format('%s %s %s', c.kind, c.name, c.definition) as line from gdpr_internal.controls(p_relation) as c) as f;
+  select gdpr_internal.lines_hash(array_agg(format('%s %s %s', c.kind, c.name, c.definition))) from gdpr_internal.controls(p_relation) as c;
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
 
@@ -135,13 +149,17 @@ declare
   v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
 begin
   delete from gdpr_internal.control as c where c.table_id = p_table and (p_kind is null or c.kind = p_kind);
-  insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
-  select p_table, c.kind, c.name, md5(c.definition), c.keeps, c.opens
-  from gdpr_internal.controls(v_relation) as c
-  where p_kind is null or c.kind = p_kind;
-  if p_kind is null then
-    update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(v_relation) where t.id = p_table;
-  end if;
+  with found as materialized (
+    select c.* from gdpr_internal.controls(v_relation) as c
+  ), kept as (
+    insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
+    select p_table, f.kind, f.name, md5(f.definition), f.keeps, f.opens
+    from found as f
+    where p_kind is null or f.kind = p_kind
+  )
+  update gdpr_internal.protected_table as t
+  set fingerprint = (select gdpr_internal.lines_hash(array_agg(format('%s %s %s', f.kind, f.name, f.definition))) from found as f)
+  where t.id = p_table and p_kind is null;
 end
 $function$;
 comment on function gdpr_internal.remember_controls(smallint, text) is

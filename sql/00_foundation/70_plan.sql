@@ -592,33 +592,36 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return (
+    with policy_table as materialized (
+      select t.key, t.value, gdpr_internal.find_table(t.key) as relation from jsonb_each(p_policy -> 'tables') as t
+    )
     select coalesce(array_agg(x.problem), '{}')
     from (
       select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
-      from jsonb_each(p_policy -> 'tables') as t
-      join pg_class as c on c.oid = gdpr_internal.find_table(t.key)
+      from policy_table as t
+      join pg_class as c on c.oid = t.relation
       where not pg_has_role(p_role, c.relowner, 'usage')
       union all
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s: is being enabled under another definition; let that come to its end, or unprotect it', to_json(t.key))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       where o.definition <> t.value and gdpr_internal.enabling_state(o.id) is not null
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
       where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
       union all
       -- or the history of the column would end here
       select format('tables.%s: %s%s', to_json(t.key), to_json(u.was), gdpr_internal.where_column_went(o.relation, u.was))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       cross join lateral gdpr_internal.unfollowed_names(o.id) as u
       where u.was <> o.known_as
       union all
@@ -653,7 +656,29 @@ begin atomic
 end;
 comment on function gdpr_internal.table_order(jsonb) is 'Tables, parents before children.';
 
-create or replace function gdpr_policy.steps(p_policy jsonb, p_role name)
+create or replace function gdpr_policy.read(p_policy jsonb, p_role name)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record := gdpr_internal.read_policy(p_policy);
+begin
+  if v_read.problems = '{}' then
+    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
+  end if;
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  return v_read.policy;
+end
+$function$;
+comment on function gdpr_policy.read(jsonb, name) is 'A policy in normal form, if this role can apply it. Error: PR001.';
+
+create or replace function gdpr_policy.steps(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
 language plpgsql
 stable
@@ -662,23 +687,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_read record;
   v_order record;
   v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+  v_generated boolean := false;
 begin
-  v_read := gdpr_internal.read_policy(p_policy);
-  if v_read.problems = '{}' then
-    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
-  end if;
-  if v_read.problems <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
-  end if;
   step := 0;
-  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(v_read.policy) loop
+  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(p_policy) loop
     step := step + 1;
     return next;
   end loop;
-  for v_order in select * from gdpr_internal.table_order(v_read.policy -> 'tables') as o order by o.n loop
+  for v_order in select * from gdpr_internal.table_order(p_policy -> 'tables') as o order by o.n loop
     if not exists (select from gdpr_internal.protected_table as t where t.relation = v_order.relation and t.unprotected_at is null) then
       v_next := v_next + 1;
     end if;
@@ -686,9 +704,19 @@ begin
       select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
     loop
       step := step + 1;
+      v_generated := v_generated or action = 'generate functions';
       return next;
     end loop;
   end loop;
+  if v_generated then
+    step := step + 1;
+    object := 'erasure';
+    action := 'follow the foreign keys between the tables';
+    statement := 'select gdpr_policy.generate_erasure()';
+    lock := null;
+    rewrite := false;
+    return next;
+  end if;
 end
 $function$;
-comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
+comment on function gdpr_policy.steps(jsonb) is 'See gdpr.plan(); takes what gdpr_policy.read() returned. Each step looks itself at what it is given.';

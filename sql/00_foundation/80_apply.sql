@@ -56,12 +56,10 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
 begin
   return query
   select o.relation, s.column_name, gdpr_policy.collision_query(o.relation, s.column_name, s.kind)
-  from gdpr_internal.table_order(v_policy -> 'tables') as o
+  from gdpr_internal.table_order(p_policy -> 'tables') as o
   cross join lateral gdpr_internal.stored_columns(o.definition) as s
   where s.encrypt = 'searchable'
     and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
@@ -72,7 +70,8 @@ begin
     );
 end
 $function$;
-comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
+comment on function gdpr_policy.unique_candidates(jsonb) is
+  'Unique columns of what gdpr_policy.read() returned whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
 
 create or replace function gdpr.plan(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
@@ -85,12 +84,13 @@ set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
+  v_policy jsonb := gdpr_policy.read(p_policy, current_user);
   v_candidate record;
   v_collisions bigint;
   v_problems text[] := '{}';
 begin
-  return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
-  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
+  return query select * from gdpr_policy.steps(v_policy) as s order by s.step;
+  for v_candidate in select * from gdpr_policy.unique_candidates(v_policy) loop
     execute v_candidate.query into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(
@@ -471,7 +471,7 @@ begin
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
-  perform gdpr_internal.follow_references(p_relation);
+  perform gdpr_internal.follow_references(p_relation, '{}', false);
 end
 $function$;
 comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';

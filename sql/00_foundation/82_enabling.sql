@@ -570,6 +570,7 @@ begin
     when 'generated' then
       perform gdpr_policy.run_step(p_relation, 'grants');
       perform gdpr_policy.generate_functions(p_relation);
+      perform gdpr_policy.generate_erasure();
     when 'claiming' then
       perform gdpr_policy.run_step(p_relation, 'triggers');
     when 'sealing' then

@@ -91,6 +91,9 @@ begin
       execute v_statement;
     end loop;
   end loop;
+  if v_tables <> '{}' then
+    perform gdpr_policy.generate_erasure();
+  end if;
   foreach table_name in array v_tables loop
     perform gdpr_policy.close_reshape(table_name);
   end loop;

@@ -20,42 +20,46 @@ comment on function gdpr_internal.random_code(integer) is 'The SQL of so many ra
 
 create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text, p_columns name[])
 returns text
-language sql
+language plpgsql
 stable
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
-  -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
-  -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
-  -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
-  select format(
-    E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
-    '  or array[%2$s] <> %3$L::regtype[]\n'
-    'then\n'
-    '  perform gdpr_internal.refuse(''drifted'');\n'
-    'end if;\n',
-    t.relation,
-    string_agg(
-      case
-        -- a table that is being enabled makes text of them in a moment that has no time to generate this function
-        when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
-          then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
-        else format('pg_typeof(%s.%I)', p_row, a.attname)
-      end, ', ' order by a.attnum
-    ),
-    array_agg(
-      case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
-      order by a.attnum
+as $function$
+begin
+  return (
+    -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
+    -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
+    -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
+    -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
+    select format(
+      E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
+      '  or array[%2$s] <> %3$L::regtype[]\n'
+      'then\n'
+      '  perform gdpr_internal.refuse(''drifted'');\n'
+      'end if;\n',
+      t.relation,
+      string_agg(
+        case
+          -- a table that is being enabled makes text of them in a moment that has no time to generate this function
+          when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+            then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
+          else format('pg_typeof(%s.%I)', p_row, a.attname)
+        end, ', ' order by a.attnum
+      ),
+      array_agg(
+        case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+        order by a.attnum
+      )
     )
-  )
-  from gdpr_internal.protected_table as t
-  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
-    and (p_columns is null or a.attname = any (p_columns))
-  where t.id = p_table
-  group by t.relation;
-end;
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
+      and (p_columns is null or a.attname = any (p_columns))
+    where t.id = p_table
+    group by t.relation
+  );
+end
+$function$;
 comment on function gdpr_internal.table_check_code(smallint, text, name[]) is
   'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old; p_columns: those that the function reads other than by format(), or writes; null: all.';
 
@@ -149,12 +153,14 @@ comment on function gdpr_internal.mask_expression(text, text, text) is
 
 create or replace function gdpr_internal.column_facts(p_table smallint)
 returns setof gdpr_internal.column_fact
-language sql
+language plpgsql
 stable
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select
     c.id,
     c.column_name,
@@ -182,7 +188,8 @@ begin atomic
     c.encrypt = 'searchable'
   from gdpr_internal.protected_column as c
   where c.table_id = p_table;
-end;
+end
+$function$;
 comment on function gdpr_internal.column_facts(smallint) is
   'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
 

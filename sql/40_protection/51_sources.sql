@@ -5,25 +5,29 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.key_text(p_relation regclass, p_row text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case count(*)
-    when 0 then 'null::pg_catalog.text'
-    when 1 then max(k.value)
-    else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
-  end
-  from (
-    select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
-    from pg_index as x
-    cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
-    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
-    where x.indrelid = p_relation and x.indisprimary
-  ) as k;
-end;
+as $function$
+begin
+  return (
+    select case count(*)
+      when 0 then 'null::pg_catalog.text'
+      when 1 then max(k.value)
+      else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
+    end
+    from (
+      select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
+      from pg_index as x
+      cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
+      where x.indrelid = p_relation and x.indisprimary
+    ) as k
+  );
+end
+$function$;
 comment on function gdpr_internal.key_text(regclass, text) is
   'The SQL of a row''s primary key as text that is the same in every session: the value, or a JSON array of several.';
 

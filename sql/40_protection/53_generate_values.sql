@@ -8,14 +8,17 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.held_checks(p_table smallint)
 returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
-    k.name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
+    k.name::name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
     string_agg(format('%I %s', u.name, u.type), ', ' order by u.position),
     string_agg(
       case when c.id is null then format('new.%I', a.attname)
@@ -39,7 +42,8 @@ begin atomic
   group by k.name, k.expression
   -- a column that is dropped takes its constraints along
   having bool_and(not a.attisdropped);
-end;
+end
+$function$;
 comment on function gdpr_internal.held_checks(smallint) is
   'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
 

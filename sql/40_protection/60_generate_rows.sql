@@ -283,11 +283,10 @@ begin
   perform gdpr_generated.generate_renewal_dispatch();
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
-  perform gdpr_generated.generate_erasures();
 end
 $function$;
 comment on function gdpr_generated.generate_dispatch() is
-  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void

@@ -53,27 +53,31 @@ comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<t
 
 create or replace function gdpr_generated.key_rows(p_relation regclass)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  -- keys become values of their types apart: a condition that casts is not leakproof, and under row security reads the whole table
-  select format(
-    '(select u.n%s from unnest(p_keys) with ordinality as u (key, n) offset 0) as k join %s as t on %s',
-    string_agg(
-      format(', (%s)::%s as %I', case when x.indnatts = 1 then 'u.key' else format('u.key::jsonb ->> %s', k.n - 1) end,
-        format_type(a.atttypid, a.atttypmod), 'k' || k.n),
-      '' order by k.n
-    ),
-    p_relation,
-    coalesce(string_agg(format('t.%I = k.%I', a.attname, 'k' || k.n), ' and ' order by k.n), 'gdpr_internal.refuse(''no_primary_key'')')
-  )
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = p_relation and x.indisprimary;
-end;
+as $function$
+begin
+  return (
+    -- keys become values of their types apart: a condition that casts is not leakproof, and under row security reads the whole table
+    select format(
+      '(select u.n%s from unnest(p_keys) with ordinality as u (key, n) offset 0) as k join %s as t on %s',
+      string_agg(
+        format(', (%s)::%s as %I', case when x.indnatts = 1 then 'u.key' else format('u.key::jsonb ->> %s', k.n - 1) end,
+          format_type(a.atttypid, a.atttypmod), 'k' || k.n),
+        '' order by k.n
+      ),
+      p_relation,
+      coalesce(string_agg(format('t.%I = k.%I', a.attname, 'k' || k.n), ' and ' order by k.n), 'gdpr_internal.refuse(''no_primary_key'')')
+    )
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  );
+end
+$function$;
 comment on function gdpr_generated.key_rows(regclass) is
   'The SQL that finds rows t by p_keys, their primary keys as text (several columns: a JSON array of texts), in the order k.n; one that refuses without a primary key.';

@@ -64,12 +64,14 @@ comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign k
 
 create or replace function gdpr_internal.erase_columns(p_table smallint, p_about name default null)
 returns setof gdpr_internal.erase_fact
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select
     a.attname,
     r.rule,
@@ -91,7 +93,8 @@ begin atomic
     -- keys say nothing by themselves, and others refer to them: only the policy's word empties one
     and (c.erase is not null and r.rule <> 'neutral' or a.attname = any (gdpr_internal.emptied_columns(t.relation)))
   order by a.attnum;
-end;
+end
+$function$;
 comment on function gdpr_internal.erase_columns(smallint, name) is 'The columns that anonymisation empties, and how; one that nobody classified, too. p_about: those about the person whom this link of a joint row leads to.';
 
 create or replace function gdpr_internal.generalised_code(p_column gdpr_internal.erase_fact, p_row text, p_to text)

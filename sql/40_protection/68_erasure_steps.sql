@@ -53,62 +53,74 @@ comment on function gdpr_generated.define_step(smallint, text, boolean, text) is
 
 create or replace function gdpr_generated.facts_code(p_table smallint, p_what text, p_rows text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select format(
-    E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
-    case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
-  ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
-    p_table, c.column_name, p_rows, 'review_' || c.id
-  ), '' order by c.position), '')
-  from gdpr_internal.protected_column as c
-  where c.table_id = p_table and c.review and p_what <> 'deleted';
-end;
+as $function$
+begin
+  return (
+    select format(
+      E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
+      case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
+    ) || coalesce(string_agg(format(
+      E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+      p_table, c.column_name, p_rows, 'review_' || c.id
+    ), '' order by c.position), '')
+    from gdpr_internal.protected_column as c
+    where c.table_id = p_table and c.review and p_what <> 'deleted'
+  );
+end
+$function$;
 comment on function gdpr_generated.facts_code(smallint, text, text) is 'The query that counts what a step did for each person, and names rows whose free text a human has to read.';
 
 create or replace function gdpr_generated.review_code(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(max(', ' || gdpr_internal.key_text(t.relation, 't') || ' as row_key')
-    || string_agg(format(', t.%I is not null as %I', c.column_name, 'review_' || c.id), '' order by c.position), '')
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.review;
-end;
+as $function$
+begin
+  return (
+    select coalesce(max(', ' || gdpr_internal.key_text(t.relation, 't') || ' as row_key')
+      || string_agg(format(', t.%I is not null as %I', c.column_name, 'review_' || c.id), '' order by c.position), '')
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.table_id = p_table and c.review
+  );
+end
+$function$;
 comment on function gdpr_generated.review_code(smallint) is 'What a step returns of a row besides its person, where the table has free text to review.';
 
 create or replace function gdpr_generated.assign_code(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select string_agg(format('%I = %s', a.attname, x.value), ', ' order by a.attnum)
-  from gdpr_internal.protected_table as t
-  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
-  cross join lateral (
-    select case
-      when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-      when a.attname = 'gdpr_purposes' then '9223372036854775807'
-      when a.attname = 'gdpr_until' then '''infinity'''
-      when a.attname = any (t.via_columns || t.joint_columns) and not a.attnotnull then 'null'
-      else (select gdpr_internal.erase_expression(e, 't') from gdpr_internal.erase_columns(t.id) as e where e.column_name = a.attname)
-    end as value
-  ) as x
-  where t.id = p_table and x.value is not null;
-end;
+as $function$
+begin
+  return (
+    select string_agg(format('%I = %s', a.attname, x.value), ', ' order by a.attnum)
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    cross join lateral (
+      select case
+        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+        when a.attname = 'gdpr_purposes' then '9223372036854775807'
+        when a.attname = 'gdpr_until' then '''infinity'''
+        when a.attname = any (t.via_columns || t.joint_columns) and not a.attnotnull then 'null'
+        else (select gdpr_internal.erase_expression(e, 't') from gdpr_internal.erase_columns(t.id) as e where e.column_name = a.attname)
+      end as value
+    ) as x
+    where t.id = p_table and x.value is not null
+  );
+end
+$function$;
 comment on function gdpr_generated.assign_code(smallint) is 'The assignments that make a row one of nobody.';
 
 create or replace function gdpr_generated.generate_keep(p_table smallint)

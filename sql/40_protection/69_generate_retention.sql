@@ -5,67 +5,79 @@ set local role gdpr_worker;
 
 create or replace function gdpr_generated.retention_moments(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
-begin atomic
-  -- counted where the policy is: whatever zone the session has, a day is a day there
-  select coalesce(E'  v_zone text := gdpr_internal.time_zone();\n  v_now timestamp := timezone(v_zone, statement_timestamp());\n' || string_agg(
-    case a.atttypid
-      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(v_zone, v_now - interval %L);\n', r.n, r.period)
-      when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
-      else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
-    end, '' order by r.n), '')
-  from gdpr_internal.retention_rule as r
-  join gdpr_internal.protected_table as t on t.id = r.table_id
-  join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
-  where r.table_id = p_table;
-end;
+as $function$
+begin
+  return (
+    -- counted where the policy is: whatever zone the session has, a day is a day there
+    select coalesce(E'  v_zone text := gdpr_internal.time_zone();\n  v_now timestamp := timezone(v_zone, statement_timestamp());\n' || string_agg(
+      case a.atttypid
+        when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(v_zone, v_now - interval %L);\n', r.n, r.period)
+        when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
+        else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
+      end, '' order by r.n), '')
+    from gdpr_internal.retention_rule as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
+    where r.table_id = p_table
+  );
+end
+$function$;
 comment on function gdpr_generated.retention_moments(smallint) is 'Declarations of the moments before which rows are due, one for each rule that counts from a column.';
 
 create or replace function gdpr_generated.retention_left(p_table smallint, p_rule gdpr_internal.retention_rule)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(string_agg(
-    case e.value
-      when 'null' then format('t.%I is not null', c.column_name)
-      else format('t.%I is distinct from %s', c.column_name, e.value)
-    end, ' or ' order by c.position), 'false')
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
-  where c.table_id = p_table and c.column_name = any ((p_rule).columns)
-    -- alone, the rule is for the row: nothing is emptied before it goes
-    and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table));
-end;
+as $function$
+begin
+  return (
+    select coalesce(string_agg(
+      case e.value
+        when 'null' then format('t.%I is not null', c.column_name)
+        else format('t.%I is distinct from %s', c.column_name, e.value)
+      end, ' or ' order by c.position), 'false')
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
+    where c.table_id = p_table and c.column_name = any ((p_rule).columns)
+      -- alone, the rule is for the row: nothing is emptied before it goes
+      and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table))
+  );
+end
+$function$;
 comment on function gdpr_generated.retention_left(smallint, gdpr_internal.retention_rule) is 'The SQL that says whether row t still has something in the columns of a rule.';
 
 create or replace function gdpr_generated.referring_rows(p_relation regclass)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(string_agg(format(
-    'exists (select from %s as c where %s)', l.child,
-    (
-      select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
-      from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
-    )
-  ), ' or ' order by l.id), 'false')
-  from gdpr_internal.protected_link as l
-  where l.parent = p_relation and l.on_delete not in ('n', 'd');
-end;
+as $function$
+begin
+  return (
+    select coalesce(string_agg(format(
+      'exists (select from %s as c where %s)', l.child,
+      (
+        select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
+        from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
+      )
+    ), ' or ' order by l.id), 'false')
+    from gdpr_internal.protected_link as l
+    where l.parent = p_relation and l.on_delete not in ('n', 'd')
+  );
+end
+$function$;
 comment on function gdpr_generated.referring_rows(regclass) is 'The SQL that says whether other rows refer to row x, which deleting it would meet or take along.';
 
 create or replace function gdpr_generated.retention_rows(p_table smallint, p_more text)

@@ -5,22 +5,26 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.key_expression(p_relation regclass, p_row text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case count(*)
-    when 0 then 'null::text'
-    when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
-    else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
-  end
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = p_relation and x.indisprimary;
-end;
+as $function$
+begin
+  return (
+    select case count(*)
+      when 0 then 'null::text'
+      when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
+      else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
+    end
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  );
+end
+$function$;
 comment on function gdpr_internal.key_expression(regclass, text) is
   'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
 

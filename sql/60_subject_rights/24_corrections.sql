@@ -69,12 +69,15 @@ returns table (
   column_name name, type text, own_type text, stored_expression text, column_id integer, encrypted boolean, identifier text,
   special boolean, needed boolean, refusal text
 )
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
     a.attname,
     d.type,
@@ -104,7 +107,8 @@ begin atomic
   ) as d
   where t.id = p_table
   order by a.attnum;
-end;
+end
+$function$;
 comment on function gdpr_internal.rectifiable_columns(smallint) is
   'The columns of a protected table for those who correct values. own_type: where it is a type of PostgreSQL''s own; stored_expression: the value of row t as text; column_id: of its ciphertext; refusal: why the column cannot be corrected.';
 

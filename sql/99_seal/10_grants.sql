@@ -421,6 +421,7 @@ set local role gdpr_worker;
 grant execute on function
   gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.generate_retention(smallint), gdpr_generated.generate_erasures(),
   gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean),
   gdpr_generated.broken_rows(smallint, integer) to gdpr_owner;
 

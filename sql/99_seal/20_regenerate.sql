@@ -16,7 +16,7 @@ begin
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
-    perform gdpr_internal.generate_worker(v_table.id);
+    perform gdpr_internal.generate_workers(array[v_table.id]);
     perform gdpr_internal.remember_controls(v_table.id, case when not v_settled then 'function' end);
   end loop;
   perform gdpr_internal.generate_worker(null);

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.attacks.world import POLICY, World, attempt, leaked, told
+from tests.support import Database, Prepared
 
 #: What Eva enters; the values that may turn up nowhere.
 EVA = {"email": "eva@evasecret.example", "note": "evas-note-secret"}
@@ -17,16 +19,24 @@ SECRETS = ("evasecret", "evas-note-secret")
 SUBMIT = "select gdpr.submit('mal.lead', %s)"
 
 
-@pytest.fixture
-def open_house(world: World) -> World:
-    """The house with a form for Mallory's table, and a role that sends mails."""
+def with_form(database: Database) -> None:
+    """Give the house a form for Mallory's table, and a role that sends mails."""
+    world = World(database)
     new = json.loads(POLICY)
     new["tables"]["mal.lead"]["double_opt_in"] = True
     new["roles"]["mailer"] = {"audience": "mail"}
     world.run("postgres", "grant mallory to db_owner")
     world.run("db_owner", "select count(*) from gdpr.apply(%s)", [json.dumps(new)])
     world.run("postgres", "revoke mallory from db_owner")
-    return world
+    database.close()
+
+
+@pytest.fixture
+def open_house(prepared: Prepared, world_template: str) -> Iterator[World]:
+    """The house with a form for Mallory's table, and a role that sends mails."""
+    with prepared(world_template, with_form) as database:
+        yield World(database)
+        database.rows("revoke mallory from db_owner", user="postgres")
 
 
 def mail(world: World) -> dict[str, Any]:

@@ -94,23 +94,23 @@ def take(db: Database, blocks: int = 1, policy: dict[str, Any] | None = None) ->
     following = step(db, policy)
     if following is None:
         return None
-    db.rows(
-        following.statement.replace("')", f"', {blocks})")
-        if _batch(following)
-        else following.statement
-    )
+    db.rows(_limited(following, blocks))
     return following.action
 
 
-def _batch(following: enabling.Step) -> bool:
-    return following.kind == "batches"
+def _limited(following: enabling.Step, blocks: int) -> str:
+    """Its statement; of batches, one batch."""
+    if following.kind != "batches":
+        return following.statement
+    return following.statement.replace("')", f"', {blocks})")
+
+
+STATE = "select state from gdpr.enabling where table_name = %s::text::regclass"
 
 
 def state(db: Database, table: str = "shop.buyer") -> str | None:
     """How far the enabling of a table is."""
-    found = db.rows(
-        "select state from gdpr.enabling where table_name = %s::text::regclass", [table]
-    )
+    found = db.rows(STATE, [table])
     return found[0][0] if found else None
 
 
@@ -120,9 +120,12 @@ def until(
     table: str = "shop.buyer",
     policy: dict[str, Any] | None = None,
 ) -> None:
-    """Go on until the enabling of a table is in a state; None: until it has ended."""
-    while state(db, table) != wanted:
-        assert take(db, policy=policy) is not None
+    """Go on, in one session, until the enabling of a table is in a state; None: has ended."""
+    with psycopg.connect(db.dsn(), autocommit=True) as connection:
+        while (connection.execute(STATE, [table]).fetchone() or (None,))[0] != wanted:
+            following = enabling.next_step(connection, Jsonb(policy or POLICY))
+            assert following is not None
+            connection.execute(_limited(following, 1).encode())
 
 
 def finish(db: Database, policy: dict[str, Any] | None = None) -> None:

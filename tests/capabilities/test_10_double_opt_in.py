@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.capabilities.crm import POLICY, apply, policy, problems, refused
-from tests.support import Database
+from tests.support import Database, Prepared
 
 SOURCE = {
     "kind": "web_form",
@@ -31,12 +32,17 @@ def with_registrations(**settings: Any) -> dict[str, Any]:
     )
 
 
-@pytest.fixture
-def forms(crm: Database) -> Database:
-    """The application, with a form for customers: portal_app shows it, mailer sends mails."""
+def with_a_form(crm: Database) -> None:
+    """Give it a form."""
     crm.rows("grant gdpr_portal to portal_app", user="postgres")
     apply(crm, with_registrations())
-    return crm
+
+
+@pytest.fixture
+def forms(prepared: Prepared, crm_template: str) -> Iterator[Database]:
+    """The application, with a form for customers: portal_app shows it, mailer sends mails."""
+    with prepared(crm_template, with_a_form) as database:
+        yield database
 
 
 def submit(

@@ -4,21 +4,27 @@ is due for review."""
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.capabilities.crm import POLICY, apply, findings, policy, refused
-from tests.support import Database, assess
+from tests.support import Database, Prepared, assess
 
 SEEN = "select count(*) from gdpr_bi.customer"
 RECORD = "select gdpr.record_assessment('analytics', 'i', 'n', 'b', '2099-12-31')"
 
 
-@pytest.fixture
-def fresh(shop: Database) -> Database:
-    """Under the policy, with nothing assessed and no grace."""
+def under_policy(shop: Database) -> None:
+    """Apply the policy, and assess nothing."""
     apply(shop, POLICY)
-    return shop
+
+
+@pytest.fixture
+def fresh(prepared: Prepared, shop_template: str) -> Iterator[Database]:
+    """Under the policy, with nothing assessed and no grace."""
+    with prepared(shop_template, under_policy) as database:
+        yield database
 
 
 def states(crm: Database) -> list[tuple[int, str]]:

@@ -3,12 +3,13 @@ is empty and cannot be filled, and the rest of the row goes on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.capabilities.crm import apply, findings, policy, problems, refused, subject
-from tests.support import Database, assess
+from tests.support import Database, Prepared, assess
 
 DIET = {"category": "health", "special": "health", "encrypt": True}
 
@@ -20,12 +21,17 @@ def special(**changes: Any) -> dict[str, Any]:
     return new
 
 
-@pytest.fixture
-def clinic(shop: Database) -> Database:
-    """Customers with diets, under the policy, no condition anywhere."""
+def with_diets(shop: Database) -> None:
+    """Give each customer a diet, and the policy."""
     shop.rows("alter table crm.customer add diet text; update crm.customer set diet = 'vegan'")
     apply(shop, special())
-    return shop
+
+
+@pytest.fixture
+def clinic(prepared: Prepared, shop_template: str) -> Iterator[Database]:
+    """Customers with diets, under the policy, no condition anywhere."""
+    with prepared(shop_template, with_diets) as database:
+        yield database
 
 
 def diets(db: Database, purpose: str = "orders", user: str = "crm_app") -> list[str | None]:

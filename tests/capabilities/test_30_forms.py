@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from tests.capabilities.consents import PURPOSES
 from tests.capabilities.crm import apply, policy, refused
-from tests.support import Database
+from tests.support import Database, Prepared
 
 RECORD = (
     "select gdpr.record_form(%(name)s, %(language)s, %(purposes)s, %(channels)s, %(title)s,"
@@ -26,11 +27,16 @@ FORM = {
 }
 
 
-@pytest.fixture
-def shop(crm: Database) -> Database:
-    """The customer database with two purposes of consent."""
+def with_purposes(crm: Database) -> None:
+    """Give it two purposes of consent."""
     apply(crm, policy(**PURPOSES))
-    return crm
+
+
+@pytest.fixture
+def shop(prepared: Prepared, crm_template: str) -> Iterator[Database]:
+    """The customer database with two purposes of consent."""
+    with prepared(crm_template, with_purposes) as database:
+        yield database
 
 
 def record(shop: Database, **changes: object) -> int:

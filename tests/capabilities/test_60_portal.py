@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,17 +12,22 @@ from tests.capabilities.consents import PURPOSES, sees, set_up
 from tests.capabilities.consents import ask as ask_consent
 from tests.capabilities.crm import apply, policy, refused, subject
 from tests.capabilities.test_60_requests import ask, state, steps
-from tests.support import Database, assess
+from tests.support import Database, Prepared, assess
 
 MAIL = {"roles__mailer": {"audience": "mail"}}
 
 
-@pytest.fixture
-def house(crm: Database) -> Database:
-    """The customers, with a portal and a sender of mails."""
+def with_portal(crm: Database) -> None:
+    """Give it a portal and a sender of mails."""
     set_up(crm, **MAIL)
     assess(crm, "analytics")
-    return crm
+
+
+@pytest.fixture
+def house(prepared: Prepared, crm_template: str) -> Iterator[Database]:
+    """The customers, with a portal and a sender of mails."""
+    with prepared(crm_template, with_portal) as database:
+        yield database
 
 
 def link(house: Database, address: str, language: str | None = None) -> Any:

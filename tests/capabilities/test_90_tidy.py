@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.capabilities.consents import PURPOSES, answer, ask, set_up
 from tests.capabilities.crm import apply, policy, refused, subject
-from tests.support import Database
+from tests.support import Database, Prepared
 
 
 @pytest.fixture
-def news(crm: Database) -> Database:
+def news(prepared: Prepared, crm_template: str) -> Iterator[Database]:
     """The customer database that can ask."""
-    return set_up(crm)
+    with prepared(crm_template, set_up) as database:
+        yield database
 
 
 def tidied(db: Database) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.capabilities.crm import POLICY, apply
-from tests.support import Clone, Database, Run
+from tests.support import Clone, Database, Prepared, Run
 
 
 @pytest.fixture
@@ -17,13 +17,17 @@ def on_db(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def with_working_days(shop: Database) -> None:
+    """Apply the policy, with two working days a week."""
+    apply(shop, POLICY | {"settings": {"working_days": ["monday", "sunday"]}})
+
+
 @pytest.fixture
 def office(
-    clone: Clone, shop_template: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, shop_template: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Run]:
     """The command line as the officer, on the customer database."""
-    with clone(shop_template) as database:
-        apply(database, POLICY | {"settings": {"working_days": ["monday", "sunday"]}})
+    with prepared(shop_template, with_working_days) as database:
         monkeypatch.setenv("GDPRDB_DSN", database.dsn("dpo_login"))
         yield run
 

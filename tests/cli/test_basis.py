@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import tomllib
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Database, Run
+from tests.capabilities.crm import apply
+from tests.support import Database, Prepared, Run
 
 POLICY = """\
 [settings]
@@ -34,10 +36,8 @@ city = { category = "contact" }
 CLUB = ("--purpose", "marketing", "--basis", "contract", "--reason", "club")
 
 
-@pytest.fixture
-def members(db: Database, on_db: Run, tmp_path: Path) -> Run:
-    """The command line on a database whose ten members were there before gdprdb, with a primary
-    key of two columns."""
+def with_members(db: Database) -> None:
+    """Ten members who were there before gdprdb, with a primary key of two columns."""
     db.rows(
         "create table public.member (club int, n int, email text, city text,"
         " primary key (club, n));"
@@ -45,9 +45,19 @@ def members(db: Database, on_db: Run, tmp_path: Path) -> Run:
         " case when n < 5 then 'Ulm 100%' else 'Bonn' end from generate_series(1, 10) as n;"
         "grant select, insert on public.member to crm_app"
     )
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY)
-    assert on_db("policy", "apply", str(path), "--yes").code == 0
+    apply(db, tomllib.loads(POLICY))
+
+
+@pytest.fixture
+def db(prepared: Prepared, installed_template: str) -> Iterator[Database]:
+    """A database with these members."""
+    with prepared(installed_template, with_members) as database:
+        yield database
+
+
+@pytest.fixture
+def members(on_db: Run) -> Run:
+    """The command line on that database."""
     return on_db
 
 

@@ -8,14 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gdprdb import __version__
 from gdprdb.server import Cluster
+from tests.capabilities.crm import apply
 from tests.capabilities.sharing import RECIPIENTS, disclose
-from tests.support import INSTALLER, Database, Run
+from tests.support import INSTALLER, Clone, Database, Prepared, Run
 
 POLICY = """\
 [purposes.orders]
@@ -56,17 +59,32 @@ def policy(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture
-def crm(db: Database, on_db: Run, policy: str) -> Run:
-    """The command line on a database with one protected customer, Ada, of number `ADA`."""
+def with_ada(db: Database) -> None:
+    """One protected customer, Ada."""
     db.rows("create table public.customer (id int primary key, email text, name text)")
     db.rows("grant select, insert, update, delete on public.customer to crm_app")
-    applied = on_db("policy", "apply", policy, "--yes")
-    assert applied.code == 0, applied.err
+    apply(db, tomllib.loads(POLICY))
     db.rows(
         "insert into gdpr_clear.customer (id, email, name) values (1, 'ada@example.org', 'Ada')",
         user="crm_app",
     )
+
+
+@pytest.fixture
+def db(
+    request: pytest.FixtureRequest, clone: Clone, prepared: Prepared, installed_template: str
+) -> Iterator[Database]:
+    """A database with gdprdb; with Ada for the tests that ask for ``crm``."""
+    customers = "crm" in request.fixturenames
+    with (
+        prepared(installed_template, with_ada) if customers else clone(installed_template)
+    ) as database:
+        yield database
+
+
+@pytest.fixture
+def crm(on_db: Run) -> Run:
+    """The command line on a database with one protected customer, Ada, of number `ADA`."""
     return on_db
 
 

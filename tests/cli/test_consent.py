@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from gdprdb import forms
-from tests.support import Database, Run
+from gdprdb.cli import main
+from tests.support import Clone, Database, Outcome, Run
 
 POLICY = """\
 [purposes.orders]
@@ -32,31 +35,52 @@ lang = { category = "other", language = true }
 """
 
 
+def example(run: Run, language: str, directory: Path) -> str:
+    """Write an example form; the path of its file."""
+    path = directory / f"{language}.toml"
+    path.write_text(run("form", "example", "--language", language).out, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def shop_with_forms(
+    clone: Clone, installed_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Name of a database with three customers, and the example forms published."""
+
+    def call(*arguments: str) -> Outcome:
+        done = CliRunner().invoke(main, arguments, env={"GDPRDB_DSN": database.dsn()})
+        assert done.exit_code == 0, done.stderr
+        return Outcome(done.exit_code, done.stdout, done.stderr)
+
+    with clone(installed_template) as database:
+        database.rows("create table public.customer (id int primary key, email text, lang text)")
+        database.rows("grant select, insert on public.customer to crm_app")
+        database.rows("grant gdpr_portal to portal_app", user="postgres")
+        directory = tmp_path_factory.mktemp("forms")
+        policy = directory / "policy.toml"
+        policy.write_text(POLICY)
+        call("policy", "apply", str(policy), "--yes")
+        database.rows(
+            "insert into gdpr_clear.customer values (1, 'ada@example.org', 'de'),"
+            " (2, 'bob@example.org', 'sv'), (3, null, 'ja')",
+            user="crm_app",
+        )
+        call("form", "load", *(example(call, name, directory) for name in forms.languages()))
+        call("form", "publish", "--name", "newsletter", "--default-language", "en", "--yes")
+        yield database.name
+
+
 @pytest.fixture
-def shop(db: Database, on_db: Run, tmp_path: Path) -> Run:
-    """The command line on a database with three customers, and the example forms published."""
-    db.rows("create table public.customer (id int primary key, email text, lang text)")
-    db.rows("grant select, insert on public.customer to crm_app")
-    db.rows("grant gdpr_portal to portal_app", user="postgres")
-    policy = tmp_path / "policy.toml"
-    policy.write_text(POLICY)
-    assert on_db("policy", "apply", str(policy), "--yes").code == 0
-    db.rows(
-        "insert into gdpr_clear.customer values (1, 'ada@example.org', 'de'),"
-        " (2, 'bob@example.org', 'sv'), (3, null, 'ja')",
-        user="crm_app",
-    )
-    paths = []
-    for language in forms.languages():
-        printed = on_db("form", "example", "--language", language)
-        paths.append(tmp_path / f"{language}.toml")
-        paths[-1].write_text(printed.out, encoding="utf-8")
-    loaded = on_db("form", "load", *map(str, paths), "--format", "json")
-    assert loaded.code == 0, loaded.err
-    published = on_db(
-        "form", "publish", "--name", "newsletter", "--default-language", "en", "--yes"
-    )
-    assert published.code == 0, published.err
+def db(clone: Clone, shop_with_forms: str) -> Iterator[Database]:
+    """A copy of that database."""
+    with clone(shop_with_forms) as database:
+        yield database
+
+
+@pytest.fixture
+def shop(on_db: Run) -> Run:
+    """The command line on that copy."""
     return on_db
 
 
@@ -86,7 +110,7 @@ def test_a_file_that_is_no_form_is_refused(shop: Run, tmp_path: Path) -> None:
 
 
 def test_publishing_shows_the_texts_first(shop: Run, tmp_path: Path) -> None:
-    path = tmp_path / "en.toml"
+    path = Path(example(shop, "en", tmp_path))
     assert shop("form", "load", str(path)).code == 0
     dry = shop("form", "publish", "--name", "newsletter", "--default-language", "en", "--dry-run")
     assert dry.code == 0
@@ -297,7 +321,7 @@ def test_a_dry_answer_leaves_the_token_alive(shop: Run, db: Database) -> None:
 
 def test_forms_are_checked_by_a_dry_run_and_not_kept(shop: Run, tmp_path: Path) -> None:
     before = shop("form", "list", "--format", "json").data
-    dry = shop("form", "load", str(tmp_path / "de.toml"), "--dry-run", "--format", "json")
+    dry = shop("form", "load", example(shop, "de", tmp_path), "--dry-run", "--format", "json")
     assert dry.data == [{"name": "newsletter", "version": 2, "language": "de"}]
     assert "Recorded" not in dry.err
     assert shop("form", "list", "--format", "json").data == before

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.capabilities.crm import POLICY, ROWS, TABLES, apply
-from tests.support import Database, Run
+from tests.support import Database, Prepared, Run
 
 
-@pytest.fixture
-def waiting(db: Database, on_db: Run) -> Run:
-    """The command line on a database where mail 1 is dead and mail 2 waits."""
+def with_mails(db: Database) -> None:
+    """The customers under their policy; mail 1 is dead and mail 2 waits."""
     connection = db.connect()
     connection.execute(TABLES)
     connection.execute(ROWS)
@@ -28,6 +28,18 @@ def waiting(db: Database, on_db: Run) -> Run:
         " where id = 1",
         user="postgres",
     )
+
+
+@pytest.fixture
+def db(prepared: Prepared, installed_template: str) -> Iterator[Database]:
+    """A database where mail 1 is dead and mail 2 waits."""
+    with prepared(installed_template, with_mails) as database:
+        yield database
+
+
+@pytest.fixture
+def waiting(on_db: Run) -> Run:
+    """The command line on that database."""
     return on_db
 
 

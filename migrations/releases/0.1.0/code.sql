@@ -1087,14 +1087,18 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.enabling_state(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select e.state from gdpr_internal.enabling as e where e.table_id = p_table;
-end;
+as $function$
+begin
+  return (
+    select e.state from gdpr_internal.enabling as e where e.table_id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.enabling_state(smallint) is 'How far the enabling of a table has come; null for one that is enabled, or is not protected.';
 
 create or replace function gdpr_internal.seals_at_once(p_definition jsonb)
@@ -1112,17 +1116,21 @@ comment on function gdpr_internal.seals_at_once(jsonb) is
 
 create or replace function gdpr_internal.is_claiming(p_table smallint)
 returns boolean
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
-    and not gdpr_internal.seals_at_once(t.definition)
-  from gdpr_internal.protected_table as t
-  where t.id = p_table;
-end;
+as $function$
+begin
+  return (
+    select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
+      and not gdpr_internal.seals_at_once(t.definition)
+    from gdpr_internal.protected_table as t
+    where t.id = p_table
+  );
+end
+$function$;
 comment on function gdpr_internal.is_claiming(smallint) is 'Whether rows of a table get their persons and stay plaintext for now.';
 
 -- 00_foundation/39_value_types.sql
@@ -1179,46 +1187,54 @@ comment on function gdpr_internal.type_forms(oid, integer) is
 
 create or replace function gdpr_internal.column_type(p_relation regclass, p_column name, p_encrypted boolean)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
-begin atomic
-  select coalesce(
-    (
-      select coalesce(c.original ->> 'labels', c.original_type) from gdpr_internal.protected_column as c
-      join gdpr_internal.protected_table as t on t.id = c.table_id
-      where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
-    ),
-    (
-      select coalesce(case when p_encrypted then coalesce(f.labels, f.carrier) end, format_type(a.atttypid, a.atttypmod))
-      from pg_attribute as a
-      cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-      where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped
+as $function$
+begin
+  return (
+    select coalesce(
+      (
+        select coalesce(c.original ->> 'labels', c.original_type) from gdpr_internal.protected_column as c
+        join gdpr_internal.protected_table as t on t.id = c.table_id
+        where t.relation = p_relation and t.unprotected_at is null and c.column_name = p_column and c.encrypt <> 'no'
+      ),
+      (
+        select coalesce(case when p_encrypted then coalesce(f.labels, f.carrier) end, format_type(a.atttypid, a.atttypmod))
+        from pg_attribute as a
+        cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+        where a.attrelid = p_relation and a.attname = p_column and a.attnum > 0 and not a.attisdropped
+      )
     )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.column_type(regclass, name, boolean) is
   'The type by which a policy is judged: of a column that is or will be encrypted what its values are, else the column''s own.';
 
 create or replace function gdpr_internal.type_default(p_type oid)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  with recursive chain (oid, base, expression, n) as (
-    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), 1 from pg_type as y where y.oid = p_type and y.typtype = 'd'
-    union all
-    select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), c.n + 1
-    from chain as c join pg_type as y on y.oid = c.base and y.typtype = 'd'
-  )
-  select c.expression from chain as c where c.expression is not null order by c.n limit 1;
-end;
+as $function$
+begin
+  return (
+    with recursive chain (oid, base, expression, n) as (
+      select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), 1 from pg_type as y where y.oid = p_type and y.typtype = 'd'
+      union all
+      select y.oid, y.typbasetype, pg_get_expr(y.typdefaultbin, 0), c.n + 1
+      from chain as c join pg_type as y on y.oid = c.base and y.typtype = 'd'
+    )
+    select c.expression from chain as c where c.expression is not null order by c.n limit 1
+  );
+end
+$function$;
 comment on function gdpr_internal.type_default(oid) is 'The default of a domain, which its columns have without saying so.';
 
 create or replace function gdpr_internal.checks_over(p_relation regclass, p_attnum smallint)
@@ -1257,16 +1273,20 @@ comment on function gdpr_internal.checks_over(regclass, smallint) is
 
 create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
 returns name
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select n.nspname from pg_namespace as n
-  where n.oid = p_namespace and n.oid <> (select c.relnamespace from pg_class as c where c.oid = p_relation)
-    and not (has_schema_privilege('gdpr_keyholder', n.oid, 'usage') and has_schema_privilege('gdpr_viewer', n.oid, 'usage'));
-end;
+as $function$
+begin
+  return (
+    select n.nspname from pg_namespace as n
+    where n.oid = p_namespace and n.oid <> (select c.relnamespace from pg_class as c where c.oid = p_relation)
+      and not (has_schema_privilege('gdpr_keyholder', n.oid, 'usage') and has_schema_privilege('gdpr_viewer', n.oid, 'usage'))
+  );
+end
+$function$;
 comment on function gdpr_internal.closed_schema(oid, regclass) is
   'The name of a schema that the generators cannot look into; null for one that they can: that of the table will be opened to them.';
 
@@ -1306,25 +1326,29 @@ comment on function gdpr_internal.check_problem(regclass, oid) is 'Why a CHECK c
 
 create or replace function gdpr_internal.publication_problems(p_where text, p_relation regclass, p_column name)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(distinct format(
-    '%s: publication %I sends it to subscribers, who would get ciphertext, and columns that they do not have; %s', p_where, p.pubname,
-    case
-      when p.puballtables then 'FOR ALL TABLES leaves none out: publish the tables by name, without this one; then apply'
-      else 'take the table out of the publication and apply; publish it again with a list of columns'
-    end
-  )), '{}')
-  from pg_publication as p
-  cross join lateral pg_get_publication_tables(p.pubname::text) as g
-  join pg_attribute as a on a.attrelid = g.relid and a.attname = p_column
-  where (g.relid = p_relation or g.relid in (select i.relid from pg_partition_tree(p_relation) as i))
-    and (g.attrs is null or a.attnum = any (g.attrs));
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(distinct format(
+      '%s: publication %I sends it to subscribers, who would get ciphertext, and columns that they do not have; %s', p_where, p.pubname,
+      case
+        when p.puballtables then 'FOR ALL TABLES leaves none out: publish the tables by name, without this one; then apply'
+        else 'take the table out of the publication and apply; publish it again with a list of columns'
+      end
+    )), '{}')
+    from pg_publication as p
+    cross join lateral pg_get_publication_tables(p.pubname::text) as g
+    join pg_attribute as a on a.attrelid = g.relid and a.attname = p_column
+    where (g.relid = p_relation or g.relid in (select i.relid from pg_partition_tree(p_relation) as i))
+      and (g.attrs is null or a.attnum = any (g.attrs))
+  );
+end
+$function$;
 comment on function gdpr_internal.publication_problems(text, regclass, name) is 'Publications that would send the ciphertext of a column.';
 
 -- 00_foundation/40_read_policy.sql
@@ -1384,16 +1408,21 @@ comment on function gdpr_internal.read_interval(text, text) is 'A duration of th
 
 create or replace function gdpr_internal.text_array(p_value jsonb)
 returns text[]
-language sql
+language plpgsql
 immutable
 parallel unsafe
 security invoker
-begin atomic
-  select case jsonb_typeof(p_value)
-    when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
-    when 'string' then array[p_value #>> '{}']
-  end;
-end;
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return (
+    select case jsonb_typeof(p_value)
+      when 'array' then (select coalesce(array_agg(e.value order by e.n), '{}') from jsonb_array_elements_text(p_value) with ordinality as e (value, n))
+      when 'string' then array[p_value #>> '{}']
+    end
+  );
+end
+$function$;
 comment on function gdpr_internal.text_array(jsonb) is 'A list of texts; one text counts as a list of one; null for anything else.';
 
 create or replace function gdpr_internal.find_table(p_name text)
@@ -1593,22 +1622,26 @@ comment on function gdpr_internal.read_roles(jsonb, jsonb) is 'The bindings of r
 
 create or replace function gdpr_internal.column_reference(p_name text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
-begin atomic
-  select coalesce(
-    (
-      select format('%s.%I', a.attrelid::regclass, a.attname)
-      from pg_attribute as a
-      where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
-        and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
-    ), p_name
+as $function$
+begin
+  return (
+    select coalesce(
+      (
+        select format('%s.%I', a.attrelid::regclass, a.attname)
+        from pg_attribute as a
+        where a.attrelid = gdpr_internal.find_table(substring(p_name from '^(.*)[.][^.]*$')) and a.attnum > 0 and not a.attisdropped
+          and a.attname::text = btrim(substring(p_name from '[^.]*$'), '"')
+      ), p_name
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.column_reference(text) is 'A column named as schema.table.column, in the catalog''s writing; as it came if there is none.';
 
 create or replace function gdpr_internal.read_column(p_where text, p_relation regclass, p_name text, p_in jsonb, out definition jsonb, out problems text[])
@@ -2112,36 +2145,40 @@ comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text
 
 create or replace function gdpr_internal.dependent_problems(p_relation regclass, p_attribute pg_attribute, p_encrypt text)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select array(
-    select distinct x.problem
-    from (
-      select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+as $function$
+begin
+  return (
+    select array(
+      select distinct x.problem
       from (
-        select p_relation as part
-        union
-        select i.relid from pg_partition_tree(p_relation) as i
-      ) as r
-      join pg_attribute as a on a.attrelid = r.part and a.attname = (p_attribute).attname
-      join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
-      union all
-      select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
-      union all
-      select 'is part of the partition key'
-      from pg_partitioned_table as p
-      where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
-    ) as x
-    where x.problem is not null
-    order by 1
+        select gdpr_internal.dependent_problem(p_relation, p_attribute, p_encrypt, d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid)) as problem
+        from (
+          select p_relation as part
+          union
+          select i.relid from pg_partition_tree(p_relation) as i
+        ) as r
+        join pg_attribute as a on a.attrelid = r.part and a.attname = (p_attribute).attname
+        join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.part and d.refobjsubid = a.attnum
+        union all
+        select format('constraint %I looks at the row as a whole, which would hold ciphertext; write it over columns', k.conname)
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
+        union all
+        select 'is part of the partition key'
+        from pg_partitioned_table as p
+        where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
+      ) as x
+      where x.problem is not null
+      order by 1
+    )
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.dependent_problems(regclass, pg_attribute, text) is
   'Constraints and other objects that depend on a column and would lose their meaning when it holds ciphertext.';
 
@@ -2462,21 +2499,25 @@ comment on function gdpr_internal.erase_rule(regclass, text, jsonb) is
 
 create or replace function gdpr_internal.emptied_columns(p_relation regclass)
 returns name[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(array_agg(a.attname order by a.attnum), '{}')
-  from pg_attribute as a
-  where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
-    and a.attidentity = '' and a.attgenerated = ''
-    and not exists (
-      select from pg_constraint as k
-      where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
-    );
-end;
+as $function$
+begin
+  return (
+    select coalesce(array_agg(a.attname order by a.attnum), '{}')
+    from pg_attribute as a
+    where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname !~ '^gdpr_'
+      and a.attidentity = '' and a.attgenerated = ''
+      and not exists (
+        select from pg_constraint as k
+        where k.conrelid = p_relation and k.contype in ('p', 'f') and a.attnum = any (k.conkey)
+      )
+  );
+end
+$function$;
 comment on function gdpr_internal.emptied_columns(regclass) is 'The columns whose values anonymisation may change: all but keys and what the database computes.';
 
 -- 00_foundation/46_read_search.sql
@@ -2638,35 +2679,39 @@ comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The forei
 
 create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
 returns text[]
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select array_remove(array[
-    case
-      when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
-      when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
-      when c.relnamespace in (
-        'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
-      ) or c.relnamespace = 'information_schema'::regnamespace
-        then format('%s: belongs to the system', p_where)
-    end,
-    case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
-    case when c.relkind = 'r' and exists (
-      select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
-    ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
-    case when exists (
-      select from pg_rewrite as w where w.ev_class = p_relation
-    ) then format('%s: has rules, which bypass triggers', p_where) end,
-    case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
-      and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
-      then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
-  ], null)
-  from pg_class as c
-  where c.oid = p_relation;
-end;
+as $function$
+begin
+  return (
+    select array_remove(array[
+      case
+        when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
+        when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+        when c.relnamespace in (
+          'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
+        ) or c.relnamespace = 'information_schema'::regnamespace
+          then format('%s: belongs to the system', p_where)
+      end,
+      case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
+      case when c.relkind = 'r' and exists (
+        select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
+      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
+      case when exists (
+        select from pg_rewrite as w where w.ev_class = p_relation
+      ) then format('%s: has rules, which bypass triggers', p_where) end,
+      case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
+        and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
+        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+    ], null)
+    from pg_class as c
+    where c.oid = p_relation
+  );
+end
+$function$;
 comment on function gdpr_internal.relation_problems(text, regclass) is 'What kinds of relation cannot be protected, and why.';
 
 create or replace function gdpr_internal.read_table(
@@ -2885,12 +2930,15 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
+  with policy_table as materialized (
+    select t.key, t.value, gdpr_internal.find_table(t.key) as relation from jsonb_each(p_tables) as t
+  )
   select coalesce(array_agg(distinct format(
     'tables.%s: rows that tables.%s keeps refer to rows here, which are then anonymised and not deleted: %s', to_json(p.key), to_json(c.key), x.problem
   )), '{}')
-  from jsonb_each(p_tables) as p
-  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = gdpr_internal.find_table(p.key)
-  join jsonb_each(p_tables) as c on gdpr_internal.find_table(c.key) = k.conrelid
+  from policy_table as p
+  join pg_constraint as k on k.contype = 'f' and k.conparentid = 0 and k.confrelid = p.relation
+  join policy_table as c on c.relation = k.conrelid
   cross join lateral unnest(gdpr_internal.neutral_problems('tables.' || to_json(p.key), k.confrelid, p.value -> 'columns')) as x (problem)
   where gdpr_internal.erasure_method(p.value) = 'delete'
     and (c.value -> 'erase' ? 'keep_until' or gdpr_internal.erasure_method(c.value) = 'anonymise')
@@ -3202,8 +3250,8 @@ begin atomic
   select coalesce(array_agg(distinct format(
     'tables.%s.retain: deletes rows that %s refers to, which is not protected; protect it too, or say erase = "anonymise"', to_json(t.key), k.conrelid::regclass
   )), '{}')
-  from jsonb_each(p_tables) as t
-  join pg_constraint as k on k.confrelid = gdpr_internal.find_table(t.key)
+  from (select e.key, e.value, gdpr_internal.find_table(e.key) as relation from jsonb_each(p_tables) as e offset 0) as t
+  join pg_constraint as k on k.confrelid = t.relation
   where k.contype = 'f' and k.confdeltype not in ('n', 'd') and k.conparentid = 0
     and gdpr_internal.erasure_method(t.value) = 'delete'
     and exists (select from jsonb_array_elements(t.value -> 'retain') as r (rule) where not r.rule ? 'columns')
@@ -3554,62 +3602,66 @@ comment on function gdpr_internal.original_state(regclass) is 'What unprotect() 
 
 create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
-    'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
-    'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
-    'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
-    'shown', nullif(f.shown, f.carrier),
-    'is_domain', nullif(f.is_domain, false),
-    'labels', f.labels,
-    'collation', (
-      select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
-      where l.oid = a.attcollation and l.collname <> 'default'
-    ),
-    'constraints', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
-    ),
-    'checks', gdpr_internal.checks_over(p_relation, a.attnum),
-    'indexes', (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
-      from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and not x.indisprimary
-        and exists (
-          select from pg_depend as d
-          where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
-        )
-        and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
-    ),
-    'unique_name', (
-      select i.relname from pg_index as x
-      join pg_class as i on i.oid = x.indexrelid
-      where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
-      order by i.relname
-      limit 1
-    ),
-    'unique_constraint', (
-      select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
-    ),
-    'unique_timing', (
-      select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
-      from pg_constraint as k
-      where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
-      order by k.conname
-      limit 1
-    )
-  )) end
-  from pg_attribute as a
-  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
-  where a.attrelid = p_relation and a.attname = p_column;
-end;
+as $function$
+begin
+  return (
+    select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
+      'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+      'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+      'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
+      'shown', nullif(f.shown, f.carrier),
+      'is_domain', nullif(f.is_domain, false),
+      'labels', f.labels,
+      'collation', (
+        select format('%I.%I', n.nspname, l.collname) from pg_collation as l join pg_namespace as n on n.oid = l.collnamespace
+        where l.oid = a.attcollation and l.collname <> 'default'
+      ),
+      'constraints', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'comment', obj_description(k.oid, 'pg_constraint'))) order by k.conname)
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and a.attnum = any (k.conkey)
+      ),
+      'checks', gdpr_internal.checks_over(p_relation, a.attnum),
+      'indexes', (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
+        from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and not x.indisprimary
+          and exists (
+            select from pg_depend as d
+            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+          )
+          and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
+      ),
+      'unique_name', (
+        select i.relname from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        where x.indrelid = p_relation and x.indisunique and x.indkey::text = a.attnum::text and x.indpred is null
+        order by i.relname
+        limit 1
+      ),
+      'unique_constraint', (
+        select true from pg_constraint as k where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum] limit 1
+      ),
+      'unique_timing', (
+        select case when k.condeferred then 'deferrable initially deferred' when k.condeferrable then 'deferrable' end
+        from pg_constraint as k
+        where k.conrelid = p_relation and k.contype = 'u' and k.conkey = array[a.attnum]
+        order by k.conname
+        limit 1
+      )
+    )) end
+    from pg_attribute as a
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where a.attrelid = p_relation and a.attname = p_column
+  );
+end
+$function$;
 comment on function gdpr_internal.original_column(regclass, name, text) is
   'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
@@ -3811,7 +3863,7 @@ end
 $function$;
 comment on function gdpr_internal.own_table(name, regclass) is 'The number of a protected table that the caller owns. Errors: PR002, 42501.';
 
-create or replace function gdpr_internal.generate_workers(p_tables smallint[])
+create or replace function gdpr_internal.generate_workers(p_tables smallint[], p_referred smallint[] default '{}', p_erasure boolean default false)
 returns void
 language plpgsql
 volatile
@@ -3829,12 +3881,19 @@ begin
     perform gdpr_generated.generate_rows(v_table);
     perform gdpr_generated.generate_registrations(v_table);
   end loop;
+  foreach v_table in array p_referred loop
+    perform gdpr_generated.generate_retention(v_table);
+  end loop;
   perform gdpr_generated.generate_dispatch();
+  if p_erasure then
+    perform gdpr_generated.generate_erasures();
+  end if;
   revoke create on schema gdpr_generated from gdpr_worker;
   perform gdpr_internal.remember_worker();
 end
 $function$;
-comment on function gdpr_internal.generate_workers(smallint[]) is 'Generates the functions of gdpr_worker for these tables, and the dispatcher.';
+comment on function gdpr_internal.generate_workers(smallint[], smallint[], boolean) is
+  'Generates the functions of gdpr_worker for these tables, and the dispatcher. p_referred: tables of which only retention is made anew, for it looks for rows that refer to theirs. p_erasure: erasure too, which follows the foreign keys between all protected tables.';
 
 create or replace function gdpr_internal.generate_worker(p_table smallint)
 returns void
@@ -3844,11 +3903,11 @@ parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select gdpr_internal.generate_workers(array_remove(array[p_table], null));
+  select gdpr_internal.generate_workers(array_remove(array[p_table], null), p_erasure => true);
 end;
-comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher).';
+comment on function gdpr_internal.generate_worker(smallint) is 'Generates the functions of gdpr_worker for a table (null: only the dispatcher), and erasure.';
 
-create or replace function gdpr_internal.follow_references(p_relation regclass)
+create or replace function gdpr_internal.follow_references(p_relation regclass, p_tables smallint[], p_erasure boolean)
 returns void
 language plpgsql
 volatile
@@ -3857,21 +3916,22 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_table record;
+  v_referred smallint[];
+  v_drifted smallint[];
 begin
-  for v_table in
-    select t.id, t.fingerprint is not distinct from gdpr_internal.fingerprint(t.relation) as settled
-    from gdpr_internal.protected_table as t
-    where t.unprotected_at is null and t.relation <> p_relation
-      and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation)
-  loop
-    perform gdpr_internal.generate_worker(v_table.id);
-    perform gdpr_internal.remember_controls(v_table.id, case when not v_table.settled then 'function' end);
-  end loop;
+  select
+    coalesce(array_agg(t.id order by t.id), '{}'),
+    coalesce(array_agg(t.id) filter (where t.fingerprint is distinct from gdpr_internal.fingerprint(t.relation)), '{}')
+  into v_referred, v_drifted
+  from gdpr_internal.protected_table as t
+  where t.unprotected_at is null and t.relation <> p_relation
+    and exists (select from pg_constraint as k where k.contype = 'f' and k.conrelid = p_relation and k.confrelid = t.relation);
+  perform gdpr_internal.generate_workers(p_tables, v_referred, p_erasure);
+  perform gdpr_internal.remember_controls(t, case when t = any (v_drifted) then 'function' end) from unnest(v_referred) as t;
 end
 $function$;
-comment on function gdpr_internal.follow_references(regclass) is
-  'After a table was protected or given back: those that it refers to know whether they may look for its rows.';
+comment on function gdpr_internal.follow_references(regclass, smallint[], boolean) is
+  'A table was protected or given back: the functions of these tables are made anew, and those that it refers to know whether they may look for its rows. See generate_workers().';
 
 create or replace function gdpr_internal.extend_table(p_role name, p_relation regclass)
 returns void
@@ -3923,8 +3983,7 @@ begin
   perform gdpr_internal.generate_triggers(v_id);
   select r.neighbours || gdpr_internal.neighbours(v_id) into v_neighbours from gdpr_internal.reshape as r where r.table_id = v_id;
   if v_neighbours is null then
-    perform gdpr_internal.generate_worker(v_id);
-    perform gdpr_internal.follow_references(p_relation);
+    perform gdpr_internal.follow_references(p_relation, array[v_id], false);
   else
     -- what others say of this table, in its own words of now; close_reshape() settles them
     v_neighbours := array(
@@ -3947,7 +4006,20 @@ security invoker
 begin atomic
   select gdpr_internal.generate_functions(current_user, p_relation);
 end;
-comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table.';
+comment on function gdpr_policy.generate_functions(regclass) is 'Step of apply(): the static functions of a table; those of erasure come last, see gdpr_policy.generate_erasure().';
+
+create or replace function gdpr_policy.generate_erasure()
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select gdpr_internal.generate_worker(null);
+end;
+comment on function gdpr_policy.generate_erasure() is
+  'Step of apply(): erasure, which follows the foreign keys between all protected tables, and so is made once, after the last of them.';
 
 create or replace function gdpr_internal.generate_views(p_role name, p_relation regclass)
 returns void
@@ -4062,7 +4134,7 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -4074,7 +4146,10 @@ set timezone = 'UTC'
 set extra_float_digits = 3
 set standard_conforming_strings = on
 set quote_all_identifiers = off
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   with relations as (
     select c.oid, c.oid::regclass::text as name, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reltype
     from pg_class as c
@@ -4163,9 +4238,21 @@ begin atomic
     select from pg_attribute as a
     where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and a.attname ~ '^gdpr_'
   );
-end;
+end
+$function$;
 comment on function gdpr_internal.controls(regclass) is
   'All that decides what happens to a table''s rows, as the catalog describes it: triggers, policies, row security, owners, rules, children, casts, functions, views, columns, expressions of generated ones, foreign keys (erasure follows them), indexes. What an application adds to them is drift until apply() has seen it. keeps: the table is protected less when it goes or changes; opens: when it comes.';
+
+create or replace function gdpr_internal.lines_hash(p_lines text[])
+returns bytea
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select sha256(convert_to(coalesce(string_agg(l, E'\n' order by l collate "C"), ''), 'UTF8')) from unnest(p_lines) as l;
+end;
+comment on function gdpr_internal.lines_hash(text[]) is 'SHA-256 over lines, whatever their order.';
 
 create or replace function gdpr_internal.fingerprint(p_relation regclass)
 returns bytea
@@ -4175,8 +4262,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select sha256(convert_to(coalesce(string_agg(f.line, E'\n' order by f.line collate "C"), ''), 'UTF8'))
-  from (select format('%s %s %s', c.kind, c.name, c.definition) as line from gdpr_internal.controls(p_relation) as c) as f;
+  select gdpr_internal.lines_hash(array_agg(format('%s %s %s', c.kind, c.name, c.definition))) from gdpr_internal.controls(p_relation) as c;
 end;
 comment on function gdpr_internal.fingerprint(regclass) is 'SHA-256 over the controls of a table: what differs later is drift.';
 
@@ -4192,13 +4278,17 @@ declare
   v_relation regclass := (select t.relation from gdpr_internal.protected_table as t where t.id = p_table);
 begin
   delete from gdpr_internal.control as c where c.table_id = p_table and (p_kind is null or c.kind = p_kind);
-  insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
-  select p_table, c.kind, c.name, md5(c.definition), c.keeps, c.opens
-  from gdpr_internal.controls(v_relation) as c
-  where p_kind is null or c.kind = p_kind;
-  if p_kind is null then
-    update gdpr_internal.protected_table as t set fingerprint = gdpr_internal.fingerprint(v_relation) where t.id = p_table;
-  end if;
+  with found as materialized (
+    select c.* from gdpr_internal.controls(v_relation) as c
+  ), kept as (
+    insert into gdpr_internal.control (table_id, kind, name, definition, keeps, opens)
+    select p_table, f.kind, f.name, md5(f.definition), f.keeps, f.opens
+    from found as f
+    where p_kind is null or f.kind = p_kind
+  )
+  update gdpr_internal.protected_table as t
+  set fingerprint = (select gdpr_internal.lines_hash(array_agg(format('%s %s %s', f.kind, f.name, f.definition))) from found as f)
+  where t.id = p_table and p_kind is null;
 end
 $function$;
 comment on function gdpr_internal.remember_controls(smallint, text) is
@@ -5244,33 +5334,36 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return (
+    with policy_table as materialized (
+      select t.key, t.value, gdpr_internal.find_table(t.key) as relation from jsonb_each(p_policy -> 'tables') as t
+    )
     select coalesce(array_agg(x.problem), '{}')
     from (
       select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
-      from jsonb_each(p_policy -> 'tables') as t
-      join pg_class as c on c.oid = gdpr_internal.find_table(t.key)
+      from policy_table as t
+      join pg_class as c on c.oid = t.relation
       where not pg_has_role(p_role, c.relowner, 'usage')
       union all
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       where o.definition #- '{subject,joint}' -> 'subject' <> t.value #- '{subject,joint}' -> 'subject'
       union all
       select format('tables.%s: is being enabled under another definition; let that come to its end, or unprotect it', to_json(t.key))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       where o.definition <> t.value and gdpr_internal.enabling_state(o.id) is not null
       union all
       select format('tables.%s.columns.%s: is encrypted; unprotect the table to take that away', to_json(t.key), to_json(c.column_name))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       join gdpr_internal.protected_column as c on c.table_id = o.id and c.encrypt <> 'no'
       where coalesce(t.value -> 'columns' -> c.column_name::text ->> 'encrypt', 'no') = 'no'
       union all
       -- or the history of the column would end here
       select format('tables.%s: %s%s', to_json(t.key), to_json(u.was), gdpr_internal.where_column_went(o.relation, u.was))
-      from jsonb_each(p_policy -> 'tables') as t
-      join gdpr_internal.protected_table as o on o.relation = gdpr_internal.find_table(t.key) and o.unprotected_at is null
+      from policy_table as t
+      join gdpr_internal.protected_table as o on o.relation = t.relation and o.unprotected_at is null
       cross join lateral gdpr_internal.unfollowed_names(o.id) as u
       where u.was <> o.known_as
       union all
@@ -5305,7 +5398,29 @@ begin atomic
 end;
 comment on function gdpr_internal.table_order(jsonb) is 'Tables, parents before children.';
 
-create or replace function gdpr_policy.steps(p_policy jsonb, p_role name)
+create or replace function gdpr_policy.read(p_policy jsonb, p_role name)
+returns jsonb
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_read record := gdpr_internal.read_policy(p_policy);
+begin
+  if v_read.problems = '{}' then
+    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
+  end if;
+  if v_read.problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
+  end if;
+  return v_read.policy;
+end
+$function$;
+comment on function gdpr_policy.read(jsonb, name) is 'A policy in normal form, if this role can apply it. Error: PR001.';
+
+create or replace function gdpr_policy.steps(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
 language plpgsql
 stable
@@ -5314,23 +5429,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_read record;
   v_order record;
   v_next smallint := (select coalesce(max(t.id), 0) from gdpr_internal.protected_table as t);
+  v_generated boolean := false;
 begin
-  v_read := gdpr_internal.read_policy(p_policy);
-  if v_read.problems = '{}' then
-    v_read.problems := gdpr_internal.change_problems(v_read.policy, p_role);
-  end if;
-  if v_read.problems <> '{}' then
-    perform gdpr_internal.refuse('policy_refused', array_to_string(v_read.problems, E'\n'));
-  end if;
   step := 0;
-  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(v_read.policy) loop
+  for object, action, statement, lock, rewrite in select * from gdpr_internal.register_steps(p_policy) loop
     step := step + 1;
     return next;
   end loop;
-  for v_order in select * from gdpr_internal.table_order(v_read.policy -> 'tables') as o order by o.n loop
+  for v_order in select * from gdpr_internal.table_order(p_policy -> 'tables') as o order by o.n loop
     if not exists (select from gdpr_internal.protected_table as t where t.relation = v_order.relation and t.unprotected_at is null) then
       v_next := v_next + 1;
     end if;
@@ -5338,12 +5446,22 @@ begin
       select * from gdpr_internal.table_steps(v_order.relation, v_order.definition, v_next)
     loop
       step := step + 1;
+      v_generated := v_generated or action = 'generate functions';
       return next;
     end loop;
   end loop;
+  if v_generated then
+    step := step + 1;
+    object := 'erasure';
+    action := 'follow the foreign keys between the tables';
+    statement := 'select gdpr_policy.generate_erasure()';
+    lock := null;
+    rewrite := false;
+    return next;
+  end if;
 end
 $function$;
-comment on function gdpr_policy.steps(jsonb, name) is 'See gdpr.plan(); takes the role that would apply the policy.';
+comment on function gdpr_policy.steps(jsonb) is 'See gdpr.plan(); takes what gdpr_policy.read() returned. Each step looks itself at what it is given.';
 
 -- 00_foundation/79_partitions.sql
 -- [code] Partitions that come after the table was protected: what is in them goes through the same door.
@@ -5473,12 +5591,10 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-declare
-  v_policy jsonb := (gdpr_internal.read_policy(p_policy)).policy;
 begin
   return query
   select o.relation, s.column_name, gdpr_policy.collision_query(o.relation, s.column_name, s.kind)
-  from gdpr_internal.table_order(v_policy -> 'tables') as o
+  from gdpr_internal.table_order(p_policy -> 'tables') as o
   cross join lateral gdpr_internal.stored_columns(o.definition) as s
   where s.encrypt = 'searchable'
     and gdpr_internal.original_column(o.relation, s.column_name, s.encrypt) ? 'unique_name'
@@ -5489,7 +5605,8 @@ begin
     );
 end
 $function$;
-comment on function gdpr_policy.unique_candidates(jsonb) is 'Unique columns whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
+comment on function gdpr_policy.unique_candidates(jsonb) is
+  'Unique columns of what gdpr_policy.read() returned whose uniqueness would move to a digest, each with the query that looks for values which would become one.';
 
 create or replace function gdpr.plan(p_policy jsonb)
 returns table (step integer, object text, action text, statement text, lock text, rewrite boolean)
@@ -5502,12 +5619,13 @@ set standard_conforming_strings = on
 set quote_all_identifiers = off
 as $function$
 declare
+  v_policy jsonb := gdpr_policy.read(p_policy, current_user);
   v_candidate record;
   v_collisions bigint;
   v_problems text[] := '{}';
 begin
-  return query select * from gdpr_policy.steps(p_policy, current_user) as s order by s.step;
-  for v_candidate in select * from gdpr_policy.unique_candidates(p_policy) loop
+  return query select * from gdpr_policy.steps(v_policy) as s order by s.step;
+  for v_candidate in select * from gdpr_policy.unique_candidates(v_policy) loop
     execute v_candidate.query into v_collisions;
     if v_collisions > 0 then
       v_problems := v_problems || format(
@@ -5888,7 +6006,7 @@ begin
   perform gdpr_internal.require_worker();
   perform gdpr_generated.drop_generated_rows(v_id);
   perform gdpr_internal.remember_worker();
-  perform gdpr_internal.follow_references(p_relation);
+  perform gdpr_internal.follow_references(p_relation, '{}', false);
 end
 $function$;
 comment on function gdpr_internal.finish_unprotect(name, regclass) is 'See gdpr_policy.finish_unprotect(); takes the role of the caller, which a definer function cannot see.';
@@ -6520,6 +6638,7 @@ begin
     when 'generated' then
       perform gdpr_policy.run_step(p_relation, 'grants');
       perform gdpr_policy.generate_functions(p_relation);
+      perform gdpr_policy.generate_erasure();
     when 'claiming' then
       perform gdpr_policy.run_step(p_relation, 'triggers');
     when 'sealing' then
@@ -7927,6 +8046,9 @@ begin
       execute v_statement;
     end loop;
   end loop;
+  if v_tables <> '{}' then
+    perform gdpr_policy.generate_erasure();
+  end if;
   foreach table_name in array v_tables loop
     perform gdpr_policy.close_reshape(table_name);
   end loop;
@@ -15822,42 +15944,46 @@ comment on function gdpr_internal.random_code(integer) is 'The SQL of so many ra
 
 create or replace function gdpr_internal.table_check_code(p_table smallint, p_row text, p_columns name[])
 returns text
-language sql
+language plpgsql
 stable
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
-  -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
-  -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
-  -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
-  select format(
-    E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
-    '  or array[%2$s] <> %3$L::regtype[]\n'
-    'then\n'
-    '  perform gdpr_internal.refuse(''drifted'');\n'
-    'end if;\n',
-    t.relation,
-    string_agg(
-      case
-        -- a table that is being enabled makes text of them in a moment that has no time to generate this function
-        when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
-          then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
-        else format('pg_typeof(%s.%I)', p_row, a.attname)
-      end, ', ' order by a.attnum
-    ),
-    array_agg(
-      case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
-      order by a.attnum
+as $function$
+begin
+  return (
+    -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
+    -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
+    -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
+    -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
+    select format(
+      E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
+      '  or array[%2$s] <> %3$L::regtype[]\n'
+      'then\n'
+      '  perform gdpr_internal.refuse(''drifted'');\n'
+      'end if;\n',
+      t.relation,
+      string_agg(
+        case
+          -- a table that is being enabled makes text of them in a moment that has no time to generate this function
+          when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+            then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
+          else format('pg_typeof(%s.%I)', p_row, a.attname)
+        end, ', ' order by a.attnum
+      ),
+      array_agg(
+        case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+        order by a.attnum
+      )
     )
-  )
-  from gdpr_internal.protected_table as t
-  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
-    and (p_columns is null or a.attname = any (p_columns))
-  where t.id = p_table
-  group by t.relation;
-end;
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
+      and (p_columns is null or a.attname = any (p_columns))
+    where t.id = p_table
+    group by t.relation
+  );
+end
+$function$;
 comment on function gdpr_internal.table_check_code(smallint, text, name[]) is
   'Code with which a generated trigger function refuses to run on any table but its own, with the types that apply() left. p_row: new or old; p_columns: those that the function reads other than by format(), or writes; null: all.';
 
@@ -15951,12 +16077,14 @@ comment on function gdpr_internal.mask_expression(text, text, text) is
 
 create or replace function gdpr_internal.column_facts(p_table smallint)
 returns setof gdpr_internal.column_fact
-language sql
+language plpgsql
 stable
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select
     c.id,
     c.column_name,
@@ -15984,7 +16112,8 @@ begin atomic
     c.encrypt = 'searchable'
   from gdpr_internal.protected_column as c
   where c.table_id = p_table;
-end;
+end
+$function$;
 comment on function gdpr_internal.column_facts(smallint) is
   'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
 
@@ -16265,25 +16394,29 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.key_text(p_relation regclass, p_row text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case count(*)
-    when 0 then 'null::pg_catalog.text'
-    when 1 then max(k.value)
-    else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
-  end
-  from (
-    select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
-    from pg_index as x
-    cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
-    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
-    where x.indrelid = p_relation and x.indisprimary
-  ) as k;
-end;
+as $function$
+begin
+  return (
+    select case count(*)
+      when 0 then 'null::pg_catalog.text'
+      when 1 then max(k.value)
+      else format('jsonb_build_array(%s)::pg_catalog.text', string_agg(k.value, ', ' order by k.n))
+    end
+    from (
+      select u.n, gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod)) as value
+      from pg_index as x
+      cross join lateral unnest(x.indkey) with ordinality as u (attnum, n)
+      join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = u.attnum
+      where x.indrelid = p_relation and x.indisprimary
+    ) as k
+  );
+end
+$function$;
 comment on function gdpr_internal.key_text(regclass, text) is
   'The SQL of a row''s primary key as text that is the same in every session: the value, or a JSON array of several.';
 
@@ -16743,14 +16876,17 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.held_checks(p_table smallint)
 returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
-    k.name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
+    k.name::name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
     string_agg(format('%I %s', u.name, u.type), ', ' order by u.position),
     string_agg(
       case when c.id is null then format('new.%I', a.attname)
@@ -16774,7 +16910,8 @@ begin atomic
   group by k.name, k.expression
   -- a column that is dropped takes its constraints along
   having bool_and(not a.attisdropped);
-end;
+end
+$function$;
 comment on function gdpr_internal.held_checks(smallint) is
   'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
 
@@ -17861,11 +17998,10 @@ begin
   perform gdpr_generated.generate_renewal_dispatch();
   perform gdpr_generated.generate_contact_dispatch();
   perform gdpr_generated.generate_access_dispatch();
-  perform gdpr_generated.generate_erasures();
 end
 $function$;
 comment on function gdpr_generated.generate_dispatch() is
-  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table, and the functions of erasure, which follow the foreign keys between all protected tables.';
+  'Generates gdpr_generated.spread_gate(), contacts(), access_rows(), one static call for each protected table.';
 
 create or replace function gdpr_generated.drop_generated_rows(p_table smallint)
 returns void
@@ -18090,28 +18226,32 @@ comment on function gdpr_generated.generate_keys(smallint) is 'Generates keys_<t
 
 create or replace function gdpr_generated.key_rows(p_relation regclass)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  -- keys become values of their types apart: a condition that casts is not leakproof, and under row security reads the whole table
-  select format(
-    '(select u.n%s from unnest(p_keys) with ordinality as u (key, n) offset 0) as k join %s as t on %s',
-    string_agg(
-      format(', (%s)::%s as %I', case when x.indnatts = 1 then 'u.key' else format('u.key::jsonb ->> %s', k.n - 1) end,
-        format_type(a.atttypid, a.atttypmod), 'k' || k.n),
-      '' order by k.n
-    ),
-    p_relation,
-    coalesce(string_agg(format('t.%I = k.%I', a.attname, 'k' || k.n), ' and ' order by k.n), 'gdpr_internal.refuse(''no_primary_key'')')
-  )
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = p_relation and x.indisprimary;
-end;
+as $function$
+begin
+  return (
+    -- keys become values of their types apart: a condition that casts is not leakproof, and under row security reads the whole table
+    select format(
+      '(select u.n%s from unnest(p_keys) with ordinality as u (key, n) offset 0) as k join %s as t on %s',
+      string_agg(
+        format(', (%s)::%s as %I', case when x.indnatts = 1 then 'u.key' else format('u.key::jsonb ->> %s', k.n - 1) end,
+          format_type(a.atttypid, a.atttypmod), 'k' || k.n),
+        '' order by k.n
+      ),
+      p_relation,
+      coalesce(string_agg(format('t.%I = k.%I', a.attname, 'k' || k.n), ' and ' order by k.n), 'gdpr_internal.refuse(''no_primary_key'')')
+    )
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  );
+end
+$function$;
 comment on function gdpr_generated.key_rows(regclass) is
   'The SQL that finds rows t by p_keys, their primary keys as text (several columns: a JSON array of texts), in the order k.n; one that refuses without a primary key.';
 
@@ -18539,12 +18679,14 @@ comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign k
 
 create or replace function gdpr_internal.erase_columns(p_table smallint, p_about name default null)
 returns setof gdpr_internal.erase_fact
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select
     a.attname,
     r.rule,
@@ -18566,7 +18708,8 @@ begin atomic
     -- keys say nothing by themselves, and others refer to them: only the policy's word empties one
     and (c.erase is not null and r.rule <> 'neutral' or a.attname = any (gdpr_internal.emptied_columns(t.relation)))
   order by a.attnum;
-end;
+end
+$function$;
 comment on function gdpr_internal.erase_columns(smallint, name) is 'The columns that anonymisation empties, and how; one that nobody classified, too. p_about: those about the person whom this link of a joint row leads to.';
 
 create or replace function gdpr_internal.generalised_code(p_column gdpr_internal.erase_fact, p_row text, p_to text)
@@ -19307,62 +19450,74 @@ comment on function gdpr_generated.define_step(smallint, text, boolean, text) is
 
 create or replace function gdpr_generated.facts_code(p_table smallint, p_what text, p_rows text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select format(
-    E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
-    case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
-  ) || coalesce(string_agg(format(
-    E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
-    p_table, c.column_name, p_rows, 'review_' || c.id
-  ), '' order by c.position), '')
-  from gdpr_internal.protected_column as c
-  where c.table_id = p_table and c.review and p_what <> 'deleted';
-end;
+as $function$
+begin
+  return (
+    select format(
+      E'select %1$s::smallint, %2$L, g.subject_id, count(*), %4$s, null::name, null::text[] from %3$s as g group by g.subject_id\n', p_table, p_what, p_rows,
+      case p_what when 'kept' then 'min(g.until)' else 'null::timestamptz' end
+    ) || coalesce(string_agg(format(
+      E'union all\nselect %1$s::smallint, ''review'', g.subject_id, count(*), null::timestamptz, %2$L::name, array_agg(g.row_key) from %3$s as g where g.%4$I group by g.subject_id\n',
+      p_table, c.column_name, p_rows, 'review_' || c.id
+    ), '' order by c.position), '')
+    from gdpr_internal.protected_column as c
+    where c.table_id = p_table and c.review and p_what <> 'deleted'
+  );
+end
+$function$;
 comment on function gdpr_generated.facts_code(smallint, text, text) is 'The query that counts what a step did for each person, and names rows whose free text a human has to read.';
 
 create or replace function gdpr_generated.review_code(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(max(', ' || gdpr_internal.key_text(t.relation, 't') || ' as row_key')
-    || string_agg(format(', t.%I is not null as %I', c.column_name, 'review_' || c.id), '' order by c.position), '')
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  where c.table_id = p_table and c.review;
-end;
+as $function$
+begin
+  return (
+    select coalesce(max(', ' || gdpr_internal.key_text(t.relation, 't') || ' as row_key')
+      || string_agg(format(', t.%I is not null as %I', c.column_name, 'review_' || c.id), '' order by c.position), '')
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    where c.table_id = p_table and c.review
+  );
+end
+$function$;
 comment on function gdpr_generated.review_code(smallint) is 'What a step returns of a row besides its person, where the table has free text to review.';
 
 create or replace function gdpr_generated.assign_code(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select string_agg(format('%I = %s', a.attname, x.value), ', ' order by a.attnum)
-  from gdpr_internal.protected_table as t
-  join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
-  cross join lateral (
-    select case
-      when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
-      when a.attname = 'gdpr_purposes' then '9223372036854775807'
-      when a.attname = 'gdpr_until' then '''infinity'''
-      when a.attname = any (t.via_columns || t.joint_columns) and not a.attnotnull then 'null'
-      else (select gdpr_internal.erase_expression(e, 't') from gdpr_internal.erase_columns(t.id) as e where e.column_name = a.attname)
-    end as value
-  ) as x
-  where t.id = p_table and x.value is not null;
-end;
+as $function$
+begin
+  return (
+    select string_agg(format('%I = %s', a.attname, x.value), ', ' order by a.attnum)
+    from gdpr_internal.protected_table as t
+    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+    cross join lateral (
+      select case
+        when a.attname in ('gdpr_subject_id', 'gdpr_subject_ref') or a.attname ~ '^gdpr_.*_(digest|mask)$' then 'null'
+        when a.attname = 'gdpr_purposes' then '9223372036854775807'
+        when a.attname = 'gdpr_until' then '''infinity'''
+        when a.attname = any (t.via_columns || t.joint_columns) and not a.attnotnull then 'null'
+        else (select gdpr_internal.erase_expression(e, 't') from gdpr_internal.erase_columns(t.id) as e where e.column_name = a.attname)
+      end as value
+    ) as x
+    where t.id = p_table and x.value is not null
+  );
+end
+$function$;
 comment on function gdpr_generated.assign_code(smallint) is 'The assignments that make a row one of nobody.';
 
 create or replace function gdpr_generated.generate_keep(p_table smallint)
@@ -19837,67 +19992,79 @@ set local role gdpr_worker;
 
 create or replace function gdpr_generated.retention_moments(p_table smallint)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set intervalstyle = 'postgres'
-begin atomic
-  -- counted where the policy is: whatever zone the session has, a day is a day there
-  select coalesce(E'  v_zone text := gdpr_internal.time_zone();\n  v_now timestamp := timezone(v_zone, statement_timestamp());\n' || string_agg(
-    case a.atttypid
-      when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(v_zone, v_now - interval %L);\n', r.n, r.period)
-      when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
-      else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
-    end, '' order by r.n), '')
-  from gdpr_internal.retention_rule as r
-  join gdpr_internal.protected_table as t on t.id = r.table_id
-  join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
-  where r.table_id = p_table;
-end;
+as $function$
+begin
+  return (
+    -- counted where the policy is: whatever zone the session has, a day is a day there
+    select coalesce(E'  v_zone text := gdpr_internal.time_zone();\n  v_now timestamp := timezone(v_zone, statement_timestamp());\n' || string_agg(
+      case a.atttypid
+        when 'timestamptz'::regtype then format(E'  v_moment_%s timestamptz := timezone(v_zone, v_now - interval %L);\n', r.n, r.period)
+        when 'date'::regtype then format(E'  v_moment_%s date := v_now - interval %L;\n', r.n, r.period)
+        else format(E'  v_moment_%s timestamp := v_now - interval %L;\n', r.n, r.period)
+      end, '' order by r.n), '')
+    from gdpr_internal.retention_rule as r
+    join gdpr_internal.protected_table as t on t.id = r.table_id
+    join pg_attribute as a on a.attrelid = t.relation and a.attname = r.after_column
+    where r.table_id = p_table
+  );
+end
+$function$;
 comment on function gdpr_generated.retention_moments(smallint) is 'Declarations of the moments before which rows are due, one for each rule that counts from a column.';
 
 create or replace function gdpr_generated.retention_left(p_table smallint, p_rule gdpr_internal.retention_rule)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(string_agg(
-    case e.value
-      when 'null' then format('t.%I is not null', c.column_name)
-      else format('t.%I is distinct from %s', c.column_name, e.value)
-    end, ' or ' order by c.position), 'false')
-  from gdpr_internal.protected_column as c
-  join gdpr_internal.protected_table as t on t.id = c.table_id
-  cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
-  where c.table_id = p_table and c.column_name = any ((p_rule).columns)
-    -- alone, the rule is for the row: nothing is emptied before it goes
-    and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table));
-end;
+as $function$
+begin
+  return (
+    select coalesce(string_agg(
+      case e.value
+        when 'null' then format('t.%I is not null', c.column_name)
+        else format('t.%I is distinct from %s', c.column_name, e.value)
+      end, ' or ' order by c.position), 'false')
+    from gdpr_internal.protected_column as c
+    join gdpr_internal.protected_table as t on t.id = c.table_id
+    cross join lateral (select gdpr_internal.empty_value(t.relation, c.column_name, c.encrypt <> 'no') as value) as e
+    where c.table_id = p_table and c.column_name = any ((p_rule).columns)
+      -- alone, the rule is for the row: nothing is emptied before it goes
+      and ((p_rule).named or (select count(*) > 1 from gdpr_internal.retention_rule as r where r.table_id = p_table))
+  );
+end
+$function$;
 comment on function gdpr_generated.retention_left(smallint, gdpr_internal.retention_rule) is 'The SQL that says whether row t still has something in the columns of a rule.';
 
 create or replace function gdpr_generated.referring_rows(p_relation regclass)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce(string_agg(format(
-    'exists (select from %s as c where %s)', l.child,
-    (
-      select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
-      from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
-    )
-  ), ' or ' order by l.id), 'false')
-  from gdpr_internal.protected_link as l
-  where l.parent = p_relation and l.on_delete not in ('n', 'd');
-end;
+as $function$
+begin
+  return (
+    select coalesce(string_agg(format(
+      'exists (select from %s as c where %s)', l.child,
+      (
+        select string_agg(format('c.%I = x.%I', u.child, u.parent), ' and ' order by u.n)
+        from unnest(l.child_columns, l.parent_columns) with ordinality as u (child, parent, n)
+      )
+    ), ' or ' order by l.id), 'false')
+    from gdpr_internal.protected_link as l
+    where l.parent = p_relation and l.on_delete not in ('n', 'd')
+  );
+end
+$function$;
 comment on function gdpr_generated.referring_rows(regclass) is 'The SQL that says whether other rows refer to row x, which deleting it would meet or take along.';
 
 create or replace function gdpr_generated.retention_rows(p_table smallint, p_more text)
@@ -20985,22 +21152,26 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.key_expression(p_relation regclass, p_row text)
 returns text
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select case count(*)
-    when 0 then 'null::text'
-    when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
-    else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
-  end
-  from pg_index as x
-  cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = p_relation and x.indisprimary;
-end;
+as $function$
+begin
+  return (
+    select case count(*)
+      when 0 then 'null::text'
+      when 1 then max(format('format(''%%s'', %s.%I)', p_row, a.attname))
+      else format('jsonb_build_array(%s)::text', string_agg(format('format(''%%s'', %s.%I)', p_row, a.attname), ', ' order by k.n))
+    end
+    from pg_index as x
+    cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    where x.indrelid = p_relation and x.indisprimary
+  );
+end
+$function$;
 comment on function gdpr_internal.key_expression(regclass, text) is
   'The primary key of a row as text: the value, or a JSON array of several; null without a primary key.';
 
@@ -24921,12 +25092,15 @@ returns table (
   column_name name, type text, own_type text, stored_expression text, column_id integer, encrypted boolean, identifier text,
   special boolean, needed boolean, refusal text
 )
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select
     a.attname,
     d.type,
@@ -24956,7 +25130,8 @@ begin atomic
   ) as d
   where t.id = p_table
   order by a.attnum;
-end;
+end
+$function$;
 comment on function gdpr_internal.rectifiable_columns(smallint) is
   'The columns of a protected table for those who correct values. own_type: where it is a type of PostgreSQL''s own; stored_expression: the value of row t as text; column_id: of its ciphertext; refusal: why the column cannot be corrected.';
 
@@ -34217,6 +34392,7 @@ set local role gdpr_worker;
 grant execute on function
   gdpr_generated.registered_columns(smallint),
   gdpr_generated.generate_rows(smallint), gdpr_generated.generate_registrations(smallint), gdpr_generated.generate_dispatch(), gdpr_generated.drop_generated_rows(smallint),
+  gdpr_generated.generate_retention(smallint), gdpr_generated.generate_erasures(),
   gdpr_generated.read_cells(smallint, text[], name[], text[], boolean), gdpr_generated.cells_of(smallint, bigint[], name, boolean),
   gdpr_generated.broken_rows(smallint, integer) to gdpr_owner;
 
@@ -34247,7 +34423,7 @@ begin
     continue when not exists (select from pg_catalog.pg_class as c where c.oid = v_table.relation);
     v_settled := v_table.fingerprint is not distinct from gdpr_internal.fingerprint(v_table.relation);
     perform gdpr_internal.generate_triggers(v_table.id);
-    perform gdpr_internal.generate_worker(v_table.id);
+    perform gdpr_internal.generate_workers(array[v_table.id]);
     perform gdpr_internal.remember_controls(v_table.id, case when not v_settled then 'function' end);
   end loop;
   perform gdpr_internal.generate_worker(null);
