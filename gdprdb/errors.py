@@ -8,6 +8,7 @@ turns either into that shape together with the exit code of the command line.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psycopg
@@ -87,20 +88,26 @@ def _explain_database(error: psycopg.Error) -> Explanation:
         )
     details = tuple((diag.message_detail or "").splitlines())
     hint = diag.message_hint
-    code = _exit_code(error.sqlstate, diag.constraint_name)
+    code = _exit_code(error.sqlstate, diag.constraint_name, diag.message_primary)
     if code == WRONG_RELEASE:
         hint = "Install or upgrade gdprdb in this database: gdprdb db init, gdprdb db upgrade."
+    elif hint is None and error.sqlstate in _NAMES:
+        hint = 'Tables are named as in SQL: schema.table, "With Capitals"."or blanks" in quotes.'
     return Explanation(diag.message_primary, details, hint, error.sqlstate, code)
 
 
-def _exit_code(sqlstate: str | None, constraint: str | None) -> int:
+#: A schema or a relation that is not there, and what is no name at all.
+_NAMES = {"3F000", "42P01", "42602"}
+
+
+def _exit_code(sqlstate: str | None, constraint: str | None, message: str) -> int:
     """Class PR, and standard classes raised under one of gdprdb's names, are refusals."""
     if sqlstate is None:
         return FAILED
     if sqlstate.startswith("PR") or (constraint or "").startswith("gdpr"):
         return REFUSED
     # Schema, function or relation of ours missing: the database is not the one
-    # this program was written for.
-    if sqlstate in {"3F000", "42883", "42P01"}:
+    # this program was written for. A table of the user's is missing for other reasons.
+    if sqlstate in {"3F000", "42883", "42P01"} and re.search(r"\bgdpr\b|\bgdpr_", message):
         return WRONG_RELEASE
     return FAILED

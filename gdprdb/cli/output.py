@@ -244,7 +244,10 @@ def _json(result: Rows) -> None:
 
 def _jsonl(result: Rows) -> None:
     if result.document is not None:
-        click.echo(json.dumps(result.document, default=_plain, ensure_ascii=False))
+        # a list is not one document: a line each
+        documents = result.document if isinstance(result.document, list) else [result.document]
+        for document in documents:
+            click.echo(json.dumps(document, default=_plain, ensure_ascii=False))
         return
     for row in result.rows:
         click.echo(

@@ -41,7 +41,12 @@ begin
   union all
   select
     'policy', format('%s on %s', quote_ident(p.polname), r.name),
-    format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+    format(
+      '%s %s %s %s %s', p.polcmd, p.polpermissive,
+      -- a restored dump has the same roles and rights in another order, and no list where it is the default
+      array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
+      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+    ),
     p.polname ~ '^gdpr_' or not p.polpermissive, p.polpermissive
   from relations as r
   join pg_policy as p on p.polrelid = r.oid
@@ -56,11 +61,21 @@ begin
   union all
   select
     'function', f.oid::regprocedure::text,
-    format('%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig, f.proacl, md5(f.prosrc)), true, false
+    format(
+      '%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig,
+      array(select g.item::text from unnest(coalesce(f.proacl, acldefault('f', f.proowner))) as g (item) order by g.item::text collate "C"),
+      md5(f.prosrc)
+    ), true, false
   from ours as t
   join pg_proc as f on f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
   union all
-  select 'view', c.oid::regclass::text, format('%s %s %s %s', c.relowner::regrole, c.relacl, c.reloptions, pg_get_viewdef(c.oid)), true, false
+  select
+    'view', c.oid::regclass::text,
+    format(
+      '%s %s %s %s', c.relowner::regrole,
+      array(select g.item::text from unnest(coalesce(c.relacl, acldefault('r', c.relowner))) as g (item) order by g.item::text collate "C"),
+      c.reloptions, pg_get_viewdef(c.oid)
+    ), true, false
   from ours as t
   join pg_class as c on c.relkind = 'v'
   join pg_namespace as n on n.oid = c.relnamespace and n.nspname = any (gdpr_internal.view_schemas())

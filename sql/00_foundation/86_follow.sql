@@ -513,7 +513,7 @@ begin
     )
     select coalesce(array_agg(s.statement order by s.n, s.place), '{}')
     from (
-      select 1 as n, 0 as place, format('drop statistics %I.%I', w.stxnamespace::regnamespace::name, w.stxname) as statement
+      select 1 as n, 0 as place, format('drop statistics %s.%I', w.stxnamespace::regnamespace, w.stxname) as statement
       from pg_statistic_ext as w
       join gdpr_internal.protected_table as t on t.relation = w.stxrelid
       where t.id = p_table and w.stxname ~ '^gdpr_00_reshape_'

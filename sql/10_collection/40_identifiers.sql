@@ -75,7 +75,7 @@ comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, b
   'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -119,11 +119,10 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -197,7 +196,8 @@ begin
     end if;
     v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
-    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    perform gdpr_internal.add_source(v_subject, p_table, p_row, v_source, v_claim.data_key);
     if v_known < v_digests then
       perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_parent is null);
     end if;

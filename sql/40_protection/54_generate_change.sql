@@ -198,8 +198,13 @@ declare
   end if;
 %5$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source()
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
     );
+    if new.gdpr_subject_id is distinct from old.gdpr_subject_id then
+      perform gdpr_internal.add_source(
+        new.gdpr_subject_id, %6$s::smallint, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source(), v_claim.data_key
+      );
+    end if;
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
     new.gdpr_until := v_claim.until;

@@ -339,6 +339,8 @@ declare
   v_values_auto text;
   v_identity text;
   v_always text;
+  v_given text;
+  v_kept text;
   v_back text;
   v_into text;
   v_set text;
@@ -357,6 +359,15 @@ begin
     string_agg(a.value, ', ' order by a.attnum) filter (where not a.identity and not a.generated),
     string_agg(format('new.%I is null', a.attname), ' and ') filter (where a.identity),
     max(a.attname::text) filter (where a.always),
+    -- what a view would swallow and a table refuses: values for columns that the database alone writes
+    string_agg(format(
+      E'if pg_catalog.num_nonnulls(new.%I) operator(pg_catalog.>) 0 then\n    raise exception using errcode = %L, message = %L, detail = %L;\n  end if;\n  ',
+      a.attname, '428C9', format('cannot insert a non-DEFAULT value into column "%s"', a.attname), a.detail
+    ), '' order by a.attnum) filter (where a.generated),
+    string_agg(format(
+      E'if not pg_catalog.record_image_eq(row(new.%1$I), row(old.%1$I)) then\n      raise exception using errcode = %2$L, message = %3$L, detail = %4$L;\n    end if;\n    ',
+      a.attname, '428C9', format('column "%s" can only be updated to DEFAULT', a.attname), a.detail
+    ), '' order by a.attnum) filter (where a.generated or a.always),
     string_agg(format('t.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
@@ -375,10 +386,12 @@ begin
         a.attnum, a.attname, format('%I = %s', a.attname, a.value)
       ), E',\n          ' order by a.attnum
     ) filter (where not a.always and not a.generated)
-  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set, v_changes
+  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_given, v_kept, v_back, v_into, v_set, v_changes
   from (
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
+      format('Column "%s" is %s.', a.attname, case when a.attgenerated <> '' then 'a generated column' else 'an identity column defined as GENERATED ALWAYS' end)
+        as detail,
       coalesce(c.encrypt <> 'no', false) as encrypted,
       case when c.encrypt = 'no' or c.encrypt is null then format('new.%I', a.attname)
         -- no cast that the owner of a type could have planted
@@ -441,19 +454,27 @@ begin
   v_change := case
     when v_key is null then v_change
     else format(
-      E'if tg_op = ''UPDATE'' then\n'
-      -- who may update some columns writes those that change, and no others
-      '    if not pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'') and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'') then\n'
+      E'if tg_op = ''UPDATE'' then\n    %10$s'
+      'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
+      -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
+      -- some columns, or each UPDATE through the view would look to it like one of all columns
+      '    if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
+      '      or exists (\n'
+      '        select from pg_catalog.pg_trigger as g\n'
+      '        where g.tgrelid operator(pg_catalog.=) %5$L::pg_catalog.regclass::pg_catalog.oid and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
+      '          and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
+      '      )\n    then\n'
       '      select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
       '        pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
       '      into v_set, v_refused\n'
       '      from (\n        values\n          %6$s\n      ) as c (n, name, kept, code)\n'
       '      where not c.kept;\n'
       '      if v_refused is not null then\n        %7$s\n      end if;\n'
-      '      if v_set is null then\n        return new;\n      end if;\n'
-      '      execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
-      '      get diagnostics v_count = row_count;\n'
-      '      return case when v_count > 0 then new end;\n'
+      '      if v_set is not null then\n'
+      '        execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
+      '        get diagnostics v_count = row_count;\n'
+      '        return case when v_count > 0 then new end;\n'
+      '      elsif not v_all then\n        return new;\n      end if;\n'
       '    end if;\n'
       '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
       '    if not found then\n      return null;\n    end if;\n'
@@ -467,7 +488,7 @@ begin
         replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'),
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
-      coalesce(' into ' || v_into, '')
+      coalesce(' into ' || v_into, ''), v_kept
     )
   end;
   perform gdpr_generated.define(format(
@@ -484,6 +505,7 @@ declare
   v_set text;
   v_refused text;
   v_count bigint;
+  v_all boolean;
 begin
   if tg_op = 'INSERT' then
   %2$s
@@ -494,7 +516,7 @@ begin
 end
 $body$
 $code$,
-    'write_' || p_table, v_insert, v_change
+    'write_' || p_table, concat(v_given, v_insert), v_change
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'write_' || p_table,

@@ -1024,3 +1024,44 @@ def test_searches_and_recorded_reads_come_back(crm: Database) -> None:
     found = "select count(*) from gdpr_clear.customer_search('hren')"
     assert crm.rows(found, user="crm_app") == [(1,)]
     assert ("drift",) not in crm.rows("select topic from gdpr.doctor()")
+
+
+def test_names_that_have_to_be_quoted(db: Database) -> None:
+    """Schema, table and columns, before and after."""
+    owner = db.connect()
+    table = '"Mixed \'Case"."Base ""x"""'
+    owner.execute(f"""
+        create schema "Mixed 'Case";
+        create table {table} (
+          "Id" integer primary key, "E-Mail" text not null unique, "Na'me" text);
+        insert into {table} values (1, 'a@x.example', 'Ada');
+        grant usage on schema "Mixed 'Case" to crm_app;
+        grant all on {table} to crm_app;
+    """)
+    columns = {
+        "E-Mail": {"identifier": "email", "encrypt": "searchable", "mask": "email"},
+        "Na'me": {"encrypt": True},
+    }
+    apply(db, one_table('Mixed \'Case.Base "x"', match_on=["E-Mail"], columns=columns))
+    owner.execute(
+        "select * from gdpr.reshape(%s::text::regclass, %s)",
+        [
+            table,
+            [
+                f"""alter table {table} rename "Na'me" to "Vor %s's" """,
+                f"""alter table {table} rename to "Kunde n" """,
+            ],
+        ],
+    )
+    moved = """alter table "Mixed 'Case"."Kunde n" set schema public"""
+    owner.execute(
+        "select * from gdpr.reshape(%s::text::regclass, %s)", ['"Mixed \'Case"."Kunde n"', [moved]]
+    )
+    found = db.rows('select * from gdpr_clear."Kunde n"', user="crm_app")
+    assert [row[:3] for row in found] == [(1, "a@x.example", "Ada")]
+    versions = db.rows(
+        "select content from gdpr.history(%s::text::regclass, '1')",
+        ['public."Kunde n"'],
+        user="dpo_login",
+    )
+    assert versions == [({"Id": 1, "E-Mail": "a@x.example", "Vor %s's": "Ada"},)]

@@ -120,6 +120,19 @@ def test_a_change_is_noted_when_it_tells_where_it_comes_from(crm: Database) -> N
     ) == [(2,)]
 
 
+def test_a_changed_policy_is_no_source(crm: Database) -> None:
+    """Rows are written anew when a column is encrypted later; nothing has come from anywhere."""
+    ((before,),) = crm.rows("select count(*) from gdpr.source", user="dpo_login")
+    encrypted = policy()
+    encrypted["tables"]["crm.customer"]["columns"]["last_name"]["encrypt"] = True
+    steps = apply(crm, encrypted)
+    assert "rewrite rows for the changed columns" in {step[2] for step in steps}
+    assert crm.rows(
+        "select count(*), count(*) filter (where kind = 'before_gdprdb') from gdpr.source",
+        user="dpo_login",
+    ) == [(before, before)]
+
+
 def test_several_rows_of_a_person_each_have_their_own(crm: Database) -> None:
     key = insert(crm, None)
     for line in (1, 2):

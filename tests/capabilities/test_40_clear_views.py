@@ -256,6 +256,55 @@ def test_returning_gives_what_the_table_would(app: psycopg.Connection) -> None:
     assert gone.fetchone() == ("R",)
 
 
+def test_a_value_that_the_table_refuses_is_not_swallowed(db: Database) -> None:
+    """Generated columns, and identity columns that are always generated: the same error."""
+    owner, app = db.connect(), db.connect("crm_app")
+    owner.execute("""
+        create table public.person (
+          id integer generated always as identity primary key, name text,
+          "a'b" integer, twice integer generated always as ("a'b" * 2) stored);
+        grant all on public.person to crm_app;
+    """)
+    apply(db, one_table("public.person", columns={"name": {"encrypt": True}}))
+    app.execute("""insert into gdpr_clear.person (name, "a'b") values ('A', 1)""")
+    for relation in ("gdpr_clear.person", "public.person"):
+        for column in ("twice", "id"):
+            with refused("428C9") as refusal:
+                app.execute(f"insert into {relation} (name, {column}) values ('B', 7)".encode())
+            assert f'"{column}"' in str(refusal.value)
+            with refused("428C9") as refusal:
+                app.execute(f"update {relation} set {column} = 7".encode())
+            assert f'"{column}" can only be updated to DEFAULT' in str(refusal.value)
+    app.execute("""update gdpr_clear.person set "a'b" = 3, twice = twice, id = id""")
+    assert app.execute("select id, name, twice from gdpr_clear.person").fetchall() == [(1, "A", 6)]
+
+
+def test_triggers_of_a_column_fire_when_it_changes(db: Database) -> None:
+    """An UPDATE through the view is not one of all columns to a trigger UPDATE OF one."""
+    owner, app = db.connect(), db.connect("crm_app")
+    owner.execute("""
+        create table public.person (id integer primary key, email text, city text, checked boolean);
+        grant all on public.person to crm_app;
+        create function public.uncheck() returns trigger language plpgsql as
+          $$ begin new.checked = false; return new; end $$;
+    """)
+    apply(db, one_table("public.person", columns={"email": {"encrypt": True}}))
+    app.execute("insert into gdpr_clear.person values (1, 'a@x.example', 'Ulm', true)")
+    owner.execute(
+        "create trigger uncheck before update of email on public.person"
+        " for each row execute function public.uncheck()"
+    )
+    for change, after in (
+        ("city = 'Bonn'", ("a@x.example", "Bonn", True)),
+        ("email = email", ("a@x.example", "Bonn", False)),
+        ("checked = true", ("a@x.example", "Bonn", True)),
+        ("email = 'b@x.example'", ("b@x.example", "Bonn", False)),
+    ):
+        app.execute(f"update gdpr_clear.person set {change}".encode())
+        found = app.execute("select email, city, checked from gdpr_clear.person").fetchone()
+        assert found == after, change
+
+
 def test_on_conflict_through_a_view_is_postgresqls_no(app: psycopg.Connection) -> None:
     """No inference on views with triggers; DO NOTHING does not catch what happens underneath."""
     with refused("42P10"), app.transaction():

@@ -13,6 +13,7 @@ import pytest
 
 from gdprdb.audit import proofs
 from gdprdb.cli import audit
+from gdprdb.errors import FAILED
 from gdprdb.signing import new_keys
 from tests.capabilities.crm import refused
 from tests.support import Database, Run
@@ -321,3 +322,12 @@ def test_an_auditor_reads_no_values(
     missing = run("audit", "show", "4711")
     assert missing.code == 1
     assert "no audit record 4711" in missing.err
+
+
+@pytest.mark.parametrize("table", ["nosuch.table", "crm.nosuch", "crm.Some Table"])
+def test_a_misspelt_table_is_no_other_release(office: Run, table: str) -> None:
+    """Whoever mistypes a name is told how names are written, and not to install gdprdb."""
+    outcome = office("audit", "history", table, "1")
+    assert outcome.code == FAILED
+    assert "in quotes" in outcome.err
+    assert "db init" not in outcome.err

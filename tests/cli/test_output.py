@@ -56,6 +56,12 @@ def test_jsonl_is_a_document_a_line() -> None:
     assert [json.loads(line)["id"] for line in lines] == [1, 2]
 
 
+def test_jsonl_of_a_list_of_documents_is_a_line_each() -> None:
+    for documents in ([], [{"id": 1}], [{"id": 1}, {"id": 2}]):
+        lines = call(Rows(["id"], [], document=documents), "--format", "jsonl").stdout.splitlines()
+        assert [json.loads(line) for line in lines] == documents
+
+
 def test_csv_is_read_back_by_its_reader() -> None:
     rows = list(csv.reader(io.StringIO(call(ROWS, "--format", "csv").stdout)))
     assert rows[0] == list(ROWS.columns)

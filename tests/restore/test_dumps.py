@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.capabilities.crm import POLICY, apply, findings, refused, subject
+from tests.capabilities.crm import POLICY, apply, findings, one_table, refused, subject
 from tests.capabilities.test_60_ledger import Lines, counts, ledger, officer, replay, seen
 from tests.support import Clone, Database
 
@@ -186,3 +186,15 @@ def test_without_keys(past: Past, empty_db: Database) -> None:
         replay(empty_db, past.ledger)
     assert restore(empty_db, past.directory / "keys", "--data-only") == ""
     past.check(empty_db)
+
+
+def test_controls_are_what_they_were(db: Database, empty_db: Database, tmp_path: Path) -> None:
+    """Rights and roles come back in another order, and rights by default as none: no drift."""
+    db.rows(
+        "create table public.person (id integer primary key, born date check (born > '1900-1-1'))"
+    )
+    person = {"audit_reads": True, "columns": {"born": {"encrypt": True}}}
+    apply(db, one_table("public.person", **person))
+    assert "drift" not in {topic for topic, _ in findings(db)}
+    restore(empty_db, dump(db, tmp_path / "dump", "--format=custom"))
+    assert "drift" not in {topic for topic, _ in findings(empty_db)}

@@ -4170,7 +4170,12 @@ begin
   union all
   select
     'policy', format('%s on %s', quote_ident(p.polname), r.name),
-    format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+    format(
+      '%s %s %s %s %s', p.polcmd, p.polpermissive,
+      -- a restored dump has the same roles and rights in another order, and no list where it is the default
+      array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
+      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+    ),
     p.polname ~ '^gdpr_' or not p.polpermissive, p.polpermissive
   from relations as r
   join pg_policy as p on p.polrelid = r.oid
@@ -4185,11 +4190,21 @@ begin
   union all
   select
     'function', f.oid::regprocedure::text,
-    format('%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig, f.proacl, md5(f.prosrc)), true, false
+    format(
+      '%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig,
+      array(select g.item::text from unnest(coalesce(f.proacl, acldefault('f', f.proowner))) as g (item) order by g.item::text collate "C"),
+      md5(f.prosrc)
+    ), true, false
   from ours as t
   join pg_proc as f on f.pronamespace = 'gdpr_generated'::regnamespace and f.proname ~ ('_' || t.id || '$')
   union all
-  select 'view', c.oid::regclass::text, format('%s %s %s %s', c.relowner::regrole, c.relacl, c.reloptions, pg_get_viewdef(c.oid)), true, false
+  select
+    'view', c.oid::regclass::text,
+    format(
+      '%s %s %s %s', c.relowner::regrole,
+      array(select g.item::text from unnest(coalesce(c.relacl, acldefault('r', c.relowner))) as g (item) order by g.item::text collate "C"),
+      c.reloptions, pg_get_viewdef(c.oid)
+    ), true, false
   from ours as t
   join pg_class as c on c.relkind = 'v'
   join pg_namespace as n on n.oid = c.relnamespace and n.nspname = any (gdpr_internal.view_schemas())
@@ -7648,7 +7663,7 @@ begin
     )
     select coalesce(array_agg(s.statement order by s.n, s.place), '{}')
     from (
-      select 1 as n, 0 as place, format('drop statistics %I.%I', w.stxnamespace::regnamespace::name, w.stxname) as statement
+      select 1 as n, 0 as place, format('drop statistics %s.%I', w.stxnamespace::regnamespace, w.stxname) as statement
       from pg_statistic_ext as w
       join gdpr_internal.protected_table as t on t.relation = w.stxrelid
       where t.id = p_table and w.stxname ~ '^gdpr_00_reshape_'
@@ -9806,7 +9821,7 @@ comment on function gdpr_internal.new_subject(gdpr_internal.keyring, smallint, b
   'Creates the person p_subject with a data key, the bases that the table gives by default and the source of the first row.';
 
 create or replace function gdpr_internal.known_subject(
-  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_row uuid, p_source jsonb
+  p_keys gdpr_internal.keyring, p_table smallint, p_mask bigint, p_subject bigint, p_source jsonb
 )
 returns gdpr_internal.claim
 language plpgsql
@@ -9850,11 +9865,10 @@ begin
     from gdpr_internal.subject as s
     where s.id = p_subject;
   end if;
-  perform gdpr_internal.add_source(p_subject, p_table, p_row, p_source, v_claim.data_key);
   return v_claim;
 end
 $function$;
-comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, uuid, jsonb) is
+comment on function gdpr_internal.known_subject(gdpr_internal.keyring, smallint, bigint, bigint, jsonb) is
   'A person who exists, locked against a change of the gate until the row is written; a first row in a table brings the table''s default bases. Error: PR603 erased.';
 
 create or replace function gdpr_internal.claim_subject(
@@ -9928,7 +9942,8 @@ begin
     end if;
     v_claim := gdpr_internal.new_subject(p_keys, p_table, v_subject, p_row, v_source);
   else
-    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, p_row, v_source);
+    v_claim := gdpr_internal.known_subject(p_keys, p_table, p_mask, v_subject, v_source);
+    perform gdpr_internal.add_source(v_subject, p_table, p_row, v_source, v_claim.data_key);
     if v_known < v_digests then
       perform gdpr_internal.claim_identifiers(v_subject, p_digests, p_bare, p_kinds, p_parent is null);
     end if;
@@ -17439,8 +17454,13 @@ declare
   end if;
 %5$s  if v_moved then
     v_claim := gdpr_internal.known_subject(
-      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source()
+      v_keys, %6$s::smallint, %7$s, new.gdpr_subject_id, gdpr_internal.context_source()
     );
+    if new.gdpr_subject_id is distinct from old.gdpr_subject_id then
+      perform gdpr_internal.add_source(
+        new.gdpr_subject_id, %6$s::smallint, gdpr_internal.row_key(%6$s::smallint, %12$s), gdpr_internal.context_source(), v_claim.data_key
+      );
+    end if;
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
     new.gdpr_until := v_claim.until;
@@ -20683,6 +20703,8 @@ declare
   v_values_auto text;
   v_identity text;
   v_always text;
+  v_given text;
+  v_kept text;
   v_back text;
   v_into text;
   v_set text;
@@ -20701,6 +20723,15 @@ begin
     string_agg(a.value, ', ' order by a.attnum) filter (where not a.identity and not a.generated),
     string_agg(format('new.%I is null', a.attname), ' and ') filter (where a.identity),
     max(a.attname::text) filter (where a.always),
+    -- what a view would swallow and a table refuses: values for columns that the database alone writes
+    string_agg(format(
+      E'if pg_catalog.num_nonnulls(new.%I) operator(pg_catalog.>) 0 then\n    raise exception using errcode = %L, message = %L, detail = %L;\n  end if;\n  ',
+      a.attname, '428C9', format('cannot insert a non-DEFAULT value into column "%s"', a.attname), a.detail
+    ), '' order by a.attnum) filter (where a.generated),
+    string_agg(format(
+      E'if not pg_catalog.record_image_eq(row(new.%1$I), row(old.%1$I)) then\n      raise exception using errcode = %2$L, message = %3$L, detail = %4$L;\n    end if;\n    ',
+      a.attname, '428C9', format('column "%s" can only be updated to DEFAULT', a.attname), a.detail
+    ), '' order by a.attnum) filter (where a.generated or a.always),
     string_agg(format('t.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(format('new.%I', a.attname), ', ' order by a.attnum) filter (where not a.encrypted),
     string_agg(
@@ -20719,10 +20750,12 @@ begin
         a.attnum, a.attname, format('%I = %s', a.attname, a.value)
       ), E',\n          ' order by a.attnum
     ) filter (where not a.always and not a.generated)
-  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_back, v_into, v_set, v_changes
+  into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_given, v_kept, v_back, v_into, v_set, v_changes
   from (
     select
       a.attnum, a.attname, a.attidentity <> '' as identity, a.attidentity = 'a' as always, a.attgenerated <> '' as generated,
+      format('Column "%s" is %s.', a.attname, case when a.attgenerated <> '' then 'a generated column' else 'an identity column defined as GENERATED ALWAYS' end)
+        as detail,
       coalesce(c.encrypt <> 'no', false) as encrypted,
       case when c.encrypt = 'no' or c.encrypt is null then format('new.%I', a.attname)
         -- no cast that the owner of a type could have planted
@@ -20785,19 +20818,27 @@ begin
   v_change := case
     when v_key is null then v_change
     else format(
-      E'if tg_op = ''UPDATE'' then\n'
-      -- who may update some columns writes those that change, and no others
-      '    if not pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'') and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'') then\n'
+      E'if tg_op = ''UPDATE'' then\n    %10$s'
+      'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
+      -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
+      -- some columns, or each UPDATE through the view would look to it like one of all columns
+      '    if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
+      '      or exists (\n'
+      '        select from pg_catalog.pg_trigger as g\n'
+      '        where g.tgrelid operator(pg_catalog.=) %5$L::pg_catalog.regclass::pg_catalog.oid and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
+      '          and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
+      '      )\n    then\n'
       '      select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
       '        pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
       '      into v_set, v_refused\n'
       '      from (\n        values\n          %6$s\n      ) as c (n, name, kept, code)\n'
       '      where not c.kept;\n'
       '      if v_refused is not null then\n        %7$s\n      end if;\n'
-      '      if v_set is null then\n        return new;\n      end if;\n'
-      '      execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
-      '      get diagnostics v_count = row_count;\n'
-      '      return case when v_count > 0 then new end;\n'
+      '      if v_set is not null then\n'
+      '        execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
+      '        get diagnostics v_count = row_count;\n'
+      '        return case when v_count > 0 then new end;\n'
+      '      elsif not v_all then\n        return new;\n      end if;\n'
       '    end if;\n'
       '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
       '    if not found then\n      return null;\n    end if;\n'
@@ -20811,7 +20852,7 @@ begin
         replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'),
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
-      coalesce(' into ' || v_into, '')
+      coalesce(' into ' || v_into, ''), v_kept
     )
   end;
   perform gdpr_generated.define(format(
@@ -20828,6 +20869,7 @@ declare
   v_set text;
   v_refused text;
   v_count bigint;
+  v_all boolean;
 begin
   if tg_op = 'INSERT' then
   %2$s
@@ -20838,7 +20880,7 @@ begin
 end
 $body$
 $code$,
-    'write_' || p_table, v_insert, v_change
+    'write_' || p_table, concat(v_given, v_insert), v_change
   ));
   execute format(
     'comment on function gdpr_generated.%I() is %L', 'write_' || p_table,
