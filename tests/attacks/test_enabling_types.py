@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
+from gdprdb import enabling
 from tests.capabilities.crm import findings, one_table, plan, refused
 from tests.capabilities.enabling import finish, state, take, until
 from tests.support import Clone, Database
@@ -133,6 +136,40 @@ def no_plaintext(db: Database) -> bool:
     return db.rows(f"select count(*) from {TABLE} where {wrong}", user="postgres") == [(0,)]
 
 
+def test_who_is_killed_anywhere_goes_on(shop: Database) -> None:
+    """The session that enables is terminated again and again, at whatever it is."""
+    columns = "id, born, seen, share, mood::text, city"
+    before = shop.rows(f"select {columns} from shop.patient order by id")
+    dice = random.Random(11)
+    kills = 0
+    while True:
+        with psycopg.connect(shop.dsn(), autocommit=True) as connection:
+            number = connection.info.backend_pid
+            timer = threading.Timer(
+                dice.uniform(0.05, 0.4),
+                lambda number=number: shop.rows(
+                    "select pg_terminate_backend(%s)", [number], user="postgres"
+                ),
+            )
+            timer.start()
+            try:
+                enabling.run(connection, Jsonb(POLICY), blocks=1)
+            except psycopg.OperationalError:
+                kills += 1
+                continue
+            finally:
+                timer.cancel()
+                timer.join()
+            break
+    assert kills > 2
+    assert (
+        shop.rows(f"select {columns} from gdpr_clear.patient order by id", user="crm_app") == before
+    )
+    assert no_plaintext(shop)
+    assert plan(shop, POLICY) == []
+    assert findings(shop, severities=("error",)) == set()
+
+
 @pytest.mark.parametrize("where", ["claiming", "claimed"])
 def test_a_keeper_that_was_off_loses_nothing(shop: Database, where: str) -> None:
     """Rows that were written past the trigger are found by comparison, before a column goes."""
@@ -225,3 +262,37 @@ def test_a_dropped_column_leaves_nothing_in_the_rows(shop: Database) -> None:
         user="postgres",
     )
     assert values == 0
+
+
+def test_a_row_that_waits_for_its_turn_is_held_to_its_type(shop: Database) -> None:
+    """Room for ciphertext is no room for plaintext: or the backfill would stop at it."""
+    shop.rows("create table shop.note (id integer primary key, city varchar(6), filler text)")
+    shop.rows(
+        "insert into shop.note select n, 'Ulm', repeat('x', 1500) from generate_series(1, 30) as n"
+    )
+    shop.rows("grant select, insert, update on shop.note to crm_app")
+    policy = one_table(
+        "shop.note",
+        columns={
+            "id": {"category": "key"},
+            "city": {"category": "contact", "encrypt": True},
+            "filler": {"category": "other"},
+        },
+    )
+    until(shop, "sealing", "shop.note", policy)
+    take(shop, policy=policy)
+    assert shop.rows(
+        "select gdpr_subject_id is null from shop.note where id in (1, 30) order by id"
+    ) == [(False,), (True,)]
+    app = shop.connect("crm_app")
+    for key in (1, 30):
+        with refused("22001", "value_too_long"):
+            app.execute("update shop.note set city = 'Bad Urach' where id = %s", [key])
+        with refused("PR405", "ciphertext_written"):
+            app.execute("update shop.note set city = 'gdpr1:' where id = %s", [key])
+        # blanks at the end that are too many are cut off, as ever
+        app.execute("update shop.note set city = 'Essen   ' where id = %s", [key])
+    finish(shop, policy)
+    assert shop.rows(
+        "select id, city from gdpr_clear.note where id in (1, 2, 30) order by id", user="crm_app"
+    ) == [(1, "Essen "), (2, "Ulm"), (30, "Essen ")]
