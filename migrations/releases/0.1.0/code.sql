@@ -6440,6 +6440,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_sealing boolean := gdpr_internal.enabling_state(p_table) = 'sealing';
   v_touched constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null and pg_catalog.current_setting(''gdpr.enabling'', true) = ''on''';
+  v_waiting constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null';
   v_known constant text := 'old.gdpr_purposes is not null';
   v_written text;
   v_forged text;
@@ -6461,6 +6462,8 @@ begin
         format('gdpr_generated.%I()', 'text_' || p_table)),
       -- later such a value would pass for one that is encrypted
       ('zzz_gdpr_04_plain', case when v_forged is not null and not v_sealing then 'before insert or update' end, v_forged, 'gdpr_policy.guard_ciphertext()'),
+      -- and so would one in a row whose turn has not come
+      ('zzz_gdpr_04_waiting', case when v_sealing then 'before update' end, format('%s and (%s)', v_waiting, v_forged), 'gdpr_policy.guard_ciphertext()'),
       ('zzz_gdpr_05_guard', 'before update', format('current_user <> ''gdpr_worker'' and (%s)', v_written), 'gdpr_policy.guard_gate()'),
       ('zzz_gdpr_10_backfill', case when v_table.parent_id is not null then 'before update' end, v_touched, format('gdpr_generated.%I(''all'')', 'subject_' || p_table)),
       ('zzz_gdpr_10_subject', case when v_table.parent_id is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
@@ -6474,6 +6477,13 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
+    select format('zzz_gdpr_04_length_%s', c.id), 'before update',
+      format('%s and length(rtrim(new.%I, '' '')) > %s', v_waiting, c.column_name, substring(c.original_type from '^character varying\((\d+)\)$')),
+      format('gdpr_policy.guard_length(%L)', c.column_name)
+    from gdpr_internal.protected_column as c
+    where v_sealing and c.table_id = p_table and c.encrypt <> 'no' and c.original_type ~ '^character varying\(\d+\)$'
   loop
     return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
       v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
@@ -6839,7 +6849,7 @@ begin
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and g.tgname in ('zzz_gdpr_04_plain', 'zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal');
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
@@ -18074,6 +18084,22 @@ end
 $function$;
 comment on function gdpr_policy.guard_ciphertext() is
   'Refuses plaintext that looks like ciphertext while a table is being enabled; its trigger fires only for that. Error: PR405.';
+
+create or replace function gdpr_policy.guard_length()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('value_too_long', format('column %I', tg_argv[0]));
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_length() is
+  'Refuses a value that its column, which has become text, would not have taken, in a row that still waits for its person while a table is being enabled; its trigger fires only for that. Error: 22001.';
 
 create or replace function gdpr_policy.guard_truncate()
 returns trigger
