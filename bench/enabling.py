@@ -1,8 +1,8 @@
 """``python -m bench.enabling``: a large table is protected while an application writes it.
 
 10,000,000 rows (``QUICK=1``: 100,000; ``--rows``), a narrow table, two encrypted columns of
-which one is searchable and unique. A writer inserts, changes, finds and deletes rows all the
-time, one statement after the other, and keeps a record of what the server has confirmed. In
+which one is searchable and unique (``--types``: a date and a number, too). A writer inserts,
+changes, finds and deletes rows all the time, one statement after the other, and keeps a record of what the server has confirmed. In
 the middle the server is killed with ``kill -9`` and started again. In the end everything that
 was confirmed has to be there, every value has to be encrypted, and the second plan empty.
 """
@@ -75,6 +75,9 @@ POLICY: dict[str, Any] = {
         }
     },
 }
+
+#: Columns that become text: see ``--types``.
+TYPES = {"born": "date not null default '1980-05-17'", "balance": "numeric(12, 2) default 19.90"}
 
 _FILL = """
 insert into person (email, name, city)
@@ -284,14 +287,19 @@ def _facts(connection: psycopg.Connection) -> dict[str, Any]:
     return dict(zip(("heap", "indexes", "database", "lsn"), row, strict=True))
 
 
-def measure(rows: int, console: Console, *, kill: bool) -> dict[str, Any]:
+def measure(rows: int, console: Console, *, kill: bool, types: bool) -> dict[str, Any]:
     """Make a table, protect it while it is written, and look at what came out.
 
     Args:
         rows: how many.
         console: where the course is told.
         kill: the server is killed in the middle.
+        types: the table has columns that are not text, which are encrypted, too.
     """
+    if types:
+        POLICY["tables"]["public.person"]["columns"] |= {
+            name: {"category": "demographic", "encrypt": True} for name in TYPES
+        }
     say = console.print
     directory = Path(tempfile.mkdtemp(prefix="gdprdb-enabling-", dir="/var/tmp"))
     directory.chmod(0o711)
@@ -310,6 +318,8 @@ def measure(rows: int, console: Console, *, kill: bool) -> dict[str, Any]:
             "create table person (id bigint generated always as identity primary key,"
             " email varchar(100) not null unique, name text, city text)"
         )
+        for name, definition in TYPES.items() if types else ():
+            owner.execute(f"alter table person add column {name} {definition}".encode())
         owner.execute("grant select, insert, update, delete on person to app")
         say(f"{time.strftime('%H:%M:%S')} {rows:,} rows")
         owner.execute(_FILL, [rows])
@@ -406,9 +416,10 @@ def main() -> int:
         "--rows", type=int, default=100_000 if os.environ.get("QUICK") else 10_000_000
     )
     parser.add_argument("--no-kill", action="store_true", help="let the server live")
+    parser.add_argument("--types", action="store_true", help="a date and a number, too")
     arguments = parser.parse_args()
     console = Console(stderr=True, highlight=False)
-    found = measure(arguments.rows, console, kill=not arguments.no_kill)
+    found = measure(arguments.rows, console, kill=not arguments.no_kill, types=arguments.types)
     OUT.mkdir(exist_ok=True)
     (OUT / "enabling.json").write_text(json.dumps(found, indent=2) + "\n")
     table = Table("while", "seconds", "statements", "longest", "over 200 ms", "for a lock")

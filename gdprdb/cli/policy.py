@@ -143,6 +143,7 @@ def _foresee(ahead: Rows) -> None:
             + f", {_size(row['room'])} more on the disk, {_size(row['wal'])} of WAL; "
             + (
                 "in batches, while applications work"
+                + (f" ({row['reason']})" if row["reason"] else "")
                 if row["method"] == "batches"
                 else f"locked all the time ({row['reason']})"
             )

@@ -124,10 +124,10 @@ comment on table gdpr_internal.worker_function is
 
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,
-  mask text, masked boolean, matches boolean, unique_name name, maximum integer, digested boolean
+  mask text, masked boolean, matches boolean, unique_name name, maximum integer, digested boolean, source name
 );
 comment on type gdpr_internal.column_fact is
-  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit; digested: a digest for searching is.';
+  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit; digested: a digest for searching is; source: where its text stands, the column or its shadow.';
 
 create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean, encrypted boolean);
 comment on type gdpr_internal.erase_fact is 'What erasure needs of a column.';

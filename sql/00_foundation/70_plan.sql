@@ -112,6 +112,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_column record;
+  v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
   v_object record;
   v_drop text[];
@@ -161,6 +162,7 @@ begin
   end loop;
   for v_column in
     select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
+      exists (select from pg_attribute as w where w.attrelid = p_relation and w.attname = 'gdpr_text_' || a.attnum and not w.attisdropped) as has_shadow,
       coalesce(
         (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
         gdpr_internal.type_default(a.atttypid)
@@ -170,7 +172,7 @@ begin
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
     order by a.attnum
   loop
-    if v_column.type <> 'text' then
+    if v_column.type <> 'text' and not v_column.has_shadow then
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
@@ -190,6 +192,10 @@ begin
       p_relation::text, 'encrypted columns become text',
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
+  end if;
+  if gdpr_internal.enabling_state(v_id) is not null then
+    return query
+    select p_relation::text, 'shadows take the names of their columns', s, 'ACCESS EXCLUSIVE', false from gdpr_internal.swap_statements(p_relation) as s;
   end if;
   foreach v_statement in array coalesce(v_create, '{}') loop
     return next row(p_relation::text, 'and comes back', v_statement, 'SHARE ROW EXCLUSIVE', false)::gdpr_policy.step;

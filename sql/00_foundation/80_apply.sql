@@ -421,6 +421,7 @@ begin
           where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
         )
       )
+      and not exists (select from pg_constraint as o where o.conrelid = p_relation and o.contype = 'c' and o.conname = k.value ->> 'name')
     order by 1, 2
   loop
     if v_object.kind = 'constraint' then

@@ -33,7 +33,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_class pg_class;
-  v_column text;
+  v_name text;
 begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
@@ -43,20 +43,35 @@ begin
   elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
     return 'row security is forced on the table, and hides rows from its owner';
   end if;
-  select string_agg(quote_ident(s.column_name), ', ' order by a.attnum) into v_column
-  from gdpr_internal.stored_columns(p_definition) as s
-  join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
-  where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype);
-  if v_column is not null then
-    return format('columns that become text by rewriting the table: %s', v_column);
-  elsif gdpr_internal.has_held_values(p_relation, p_definition) then
-    return 'CHECK constraints over encrypted columns go to triggers';
-  elsif exists (
-    select from gdpr_internal.stored_columns(p_definition) as s
-    cross join lateral gdpr_internal.column_triggers(p_relation, array[s.column_name::text])
+  with recursive held (oid, attnum) as (
+    select a.atttypid, a.attnum
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
     where s.encrypt <> 'no'
-  ) then
-    return 'the table has triggers for the UPDATE of a column that becomes text';
+    union
+    select u.oid, h.attnum
+    from held as h
+    join pg_type as y on y.oid = h.oid
+    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
+    where u.oid <> 0
+  )
+  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
+  from held as h
+  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
+  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
+  if v_name is not null then
+    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
+  end if;
+  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
+  from pg_statistic_ext as x
+  where x.stxrelid = p_relation and exists (
+    select from pg_depend as d
+    join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
+    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
+      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
+  );
+  if v_name is not null then
+    return format('statistics over columns that become text: %s; drop them', v_name);
   elsif p_definition ? 'search' then
     return 'the index for its search is built at once';
   elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
@@ -84,14 +99,19 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
+  v_relation regclass;
   v_definition jsonb;
 begin
-  select t.definition into v_definition from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation, t.definition into v_relation, v_definition from gdpr_internal.protected_table as t where t.id = p_table;
   if gdpr_internal.enabling_state(p_table) = 'claiming' then
-    return v_unclaimed;
+    -- a shadow is compared, not believed: what is dropped in the end cannot be looked up again
+    return (
+      select v_unclaimed || coalesce(string_agg(format(' or t.%I collate "C" is distinct from %s', s.shadow, s.value), '' order by s.place), '')
+      from gdpr_internal.shadows(p_table, 't') as s
+    );
   end if;
   return format(
-    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_definition) then v_unclaimed || ' or ' else '' end,
+    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_relation, v_definition) then v_unclaimed || ' or ' else '' end,
     gdpr_internal.plaintext_condition(p_table, 't')
   );
 end
@@ -110,6 +130,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_sealing boolean := gdpr_internal.enabling_state(p_table) = 'sealing';
   v_touched constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null and pg_catalog.current_setting(''gdpr.enabling'', true) = ''on''';
+  v_waiting constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null';
   v_known constant text := 'old.gdpr_purposes is not null';
   v_written text;
   v_forged text;
@@ -119,12 +140,20 @@ begin
   select string_agg(format('new.%1$I is distinct from old.%1$I', c.column_name), ' or ') into v_written
   from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c;
   select string_agg(format('pg_catalog.starts_with(new.%I::pg_catalog.text, ''gdpr1:'')', c.column_name), ' or ' order by c.position) into v_forged
-  from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no';
+  from (
+    select c.column_name, c.position from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no'
+    union all
+    select w.shadow, w.place from gdpr_internal.shadows(p_table, 'new') as w
+  ) as c;
   for v_trigger in
     select *
     from (values
+      ('zzz_gdpr_03_text', case when exists (select from gdpr_internal.shadows(p_table, 'new')) then 'before insert or update' end, null,
+        format('gdpr_generated.%I()', 'text_' || p_table)),
       -- later such a value would pass for one that is encrypted
       ('zzz_gdpr_04_plain', case when v_forged is not null and not v_sealing then 'before insert or update' end, v_forged, 'gdpr_policy.guard_ciphertext()'),
+      -- and so would one in a row whose turn has not come
+      ('zzz_gdpr_04_waiting', case when v_sealing then 'before update' end, format('%s and (%s)', v_waiting, v_forged), 'gdpr_policy.guard_ciphertext()'),
       ('zzz_gdpr_05_guard', 'before update', format('current_user <> ''gdpr_worker'' and (%s)', v_written), 'gdpr_policy.guard_gate()'),
       ('zzz_gdpr_10_backfill', case when v_table.parent_id is not null then 'before update' end, v_touched, format('gdpr_generated.%I(''all'')', 'subject_' || p_table)),
       ('zzz_gdpr_10_subject', case when v_table.parent_id is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
@@ -138,6 +167,13 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
+    select format('zzz_gdpr_04_length_%s', c.id), 'before update',
+      format('%s and length(rtrim(new.%I, '' '')) > %s', v_waiting, c.column_name, substring(c.original_type from '^character varying\((\d+)\)$')),
+      format('gdpr_policy.guard_length(%L)', c.column_name)
+    from gdpr_internal.protected_column as c
+    where v_sealing and c.table_id = p_table and c.encrypt <> 'no' and c.original_type ~ '^character varying\(\d+\)$'
   loop
     return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
       v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
@@ -201,10 +237,15 @@ begin
     return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
   end if;
   for v_column in
-    select * from gdpr_internal.protected_column as c
-    where p_digests and c.table_id = p_table and c.encrypt = 'searchable'
+    select c.*
+    from gdpr_internal.protected_column as c
+    cross join lateral gdpr_internal.waits_for_shadow(c) as w
+    where p_digests and c.table_id = p_table and 'searchable' in (c.encrypt, w.encrypt)
     order by c.column_name
   loop
+    if v_column.encrypt = 'no' then
+      v_column.original := gdpr_internal.original_column(v_relation, v_column.column_name, 'searchable');
+    end if;
     continue when gdpr_internal.digest_index(p_table, v_column) is not null;
     return case
       when v_column.original ? 'unique_name'
@@ -229,6 +270,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_unchecked name;
   v_encrypts boolean;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
@@ -236,8 +278,12 @@ begin
   if v_state is null then
     return;
   end if;
-  v_encrypts := gdpr_internal.plaintext_condition(v_table.id, 't') is not null;
+  v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  select k.conname into v_unchecked
+  from gdpr_internal.shadows(v_table.id, 't') as s
+  join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
+  limit 1;
   kind := 'transaction';
   if v_state in ('claiming', 'sealing') then
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
@@ -247,6 +293,10 @@ begin
     action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
     statement := v_index;
     kind := 'alone';
+  elsif v_state = 'claimed' and v_unchecked is not null then
+    action := 'make sure that NOT NULL holds';
+    statement := format('alter table %s validate constraint %I', p_relation, v_unchecked);
+    kind := 'alone';
   elsif v_state = 'analysed' then
     action := 'switch on: triggers, views, the gate';
     statement := format('select gdpr_policy.switch_on(%L)', p_relation);
@@ -255,7 +305,9 @@ begin
     from (
       select case
         when v_state = 'begun' then 'generated'
-        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.definition) then 'claiming'
+        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 'claiming'
+        -- the trigger that keeps the shadows was off: they are compared once more
+        when v_state = 'claimed' and not gdpr_internal.are_shadows_kept(v_table.id) then 'claiming'
         when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
         else 'analysed'
       end as state
@@ -402,12 +454,13 @@ begin
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
     end if;
+    perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
     set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
-      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'sealing'),
-      ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
+      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
     );
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
@@ -446,15 +499,27 @@ begin
     when 'columns' then
       return query
       select format('alter table %s %s', p_relation, string_agg(format('add column %I %s', c.column_name, c.type), ', '))
-      from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+      from (
+        select c.column_name, c.type from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+        union all
+        select 'gdpr_text_' || a.attnum, 'text'
+        from pg_attribute as a where a.attrelid = p_relation and a.attname = any (gdpr_internal.becomes_text(p_relation, v_table.definition))
+      ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
       return query select * from gdpr_internal.enabling_triggers(v_table.id);
+      return query
+      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
+      from gdpr_internal.shadows(v_table.id, 't') as s
+      where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
+        return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
+      end if;
       return query select s.statement from gdpr_internal.encrypt_steps(p_relation, v_table.definition, null) as s;
       for v_column in
         select * from gdpr_internal.protected_column as c
@@ -474,7 +539,7 @@ begin
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and g.tgname in ('zzz_gdpr_04_plain', 'zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal');
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
@@ -573,11 +638,22 @@ begin
       perform gdpr_policy.generate_erasure();
     when 'claiming' then
       perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.remember_keeper(p_relation);
     when 'sealing' then
       -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
-      perform gdpr_policy.generate_enabling(p_relation, false);
-      perform gdpr_policy.run_step(p_relation, 'text');
+      if gdpr_policy.has_shadows(p_relation) then
+        perform gdpr_policy.encrypt_columns(p_relation);
+        perform gdpr_policy.generate_functions(p_relation);
+        execute format('lock table %s in access exclusive mode', p_relation);
+        perform gdpr_policy.require_kept(p_relation);
+        perform gdpr_policy.run_step(p_relation, 'text');
+        perform gdpr_policy.put_places(p_relation);
+      else
+        perform gdpr_policy.generate_enabling(p_relation, false);
+        perform gdpr_policy.run_step(p_relation, 'text');
+      end if;
       perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.put_checks(p_relation);
       perform gdpr_policy.generate_enabling(p_relation, true);
     when 'analysed' then
       execute format('analyze %s', p_relation);

@@ -49,10 +49,12 @@ begin
     from jsonb_each(v_table.definition -> 'columns') as c;
     select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
     v_bytes := pg_table_size(v_table.relation);
-    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.definition) then 2 else 1 end;
+    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 2 else 1 end;
     reason := v_table.obstacle;
-    if reason is null then
+    if v_table.obstacle is null then
       method := 'batches';
+      select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order' into reason
+      from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n);
       lock := 'ACCESS EXCLUSIVE for moments';
       rewrite := false;
     else
@@ -71,7 +73,7 @@ begin
     end;
     -- by person: number, key, source, bases (700 bytes with their indexes), identifiers (150); by row: six columns, and for each
     -- ciphertext header, IV and MAC in base64 (120)
-    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case when reason is null then 5 else 1 end;
+    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case method when 'batches' then 5 else 1 end;
     wal := rows * (1100 + 250 * v_digests + 120 * v_values + v_passes * (100 + 80 * (v_indexes + 1))) + v_passes * v_bytes;
     return next;
   end loop;
@@ -89,4 +91,4 @@ begin atomic
   select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
 end;
 comment on function gdpr.estimate(jsonb) is
-  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once, with the reason; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';

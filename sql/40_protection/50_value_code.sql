@@ -42,19 +42,22 @@ begin
       string_agg(
         case
           -- a table that is being enabled makes text of them in a moment that has no time to generate this function
-          when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+          when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
             then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
           else format('pg_typeof(%s.%I)', p_row, a.attname)
         end, ', ' order by a.attnum
       ),
       array_agg(
-        case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+        case when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.type::regtype end
         order by a.attnum
       )
     )
     from gdpr_internal.protected_table as t
-    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
-      and (p_columns is null or a.attname = any (p_columns))
+    join lateral (
+      select a.attname, a.attnum, gdpr_internal.stored_type(t.relation, a) as type
+      from pg_attribute as a
+      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and (p_columns is null or a.attname = any (p_columns))
+    ) as a on a.type < 16384
     where t.id = p_table
     group by t.relation
   );
@@ -98,9 +101,9 @@ begin atomic
   -- is the same an operator is asked
   select format(
     case
-      when a.atttypid in ('text'::regtype, 'varchar'::regtype)
+      when s.type in ('text'::regtype, 'varchar'::regtype)
         then '(new.%1$I is distinct from old.%1$I collate pg_catalog."C")'
-      when a.atttypid in (
+      when s.type in (
         'boolean'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'bytea'::regtype,
         'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
       ) then '(new.%1$I is distinct from old.%1$I)'
@@ -108,6 +111,7 @@ begin atomic
     end, a.attname
   )
   from pg_attribute as a
+  cross join lateral (select gdpr_internal.stored_type(p_relation, a) as type) as s
   where a.attrelid = p_relation and a.attname = p_column;
 end;
 comment on function gdpr_internal.differs_code(regclass, name) is
@@ -165,13 +169,13 @@ begin
     c.id,
     c.column_name,
     row_number() over (order by not c.matches, c.position)::integer,
-    c.original_type,
+    case when w.waits then w.carrier else c.original_type end,
     -- rows that get their persons stay plaintext for now
     case when gdpr_internal.is_claiming(p_table) then 'no' else c.encrypt end,
     c.identifier,
     case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
     c.mask,
-    c.mask = 'pseudonym' or (c.encrypt <> 'no' and c.mask in ('initial', 'email', 'year')),
+    c.mask = 'pseudonym' or ((c.encrypt <> 'no' or w.waits) and c.mask in ('initial', 'email', 'year')),
     c.matches,
     coalesce(
       c.original ->> 'unique_name',
@@ -185,13 +189,30 @@ begin
       )
     )::name,
     substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
-    c.encrypt = 'searchable'
+    c.encrypt = 'searchable' or w.waits and w.encrypt = 'searchable',
+    case when w.waits then 'gdpr_text_' || c.position else c.column_name end
   from gdpr_internal.protected_column as c
+  cross join lateral gdpr_internal.waits_for_shadow(c) as w
   where c.table_id = p_table;
 end
 $function$;
 comment on function gdpr_internal.column_facts(smallint) is
   'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
+
+create or replace function gdpr_internal.plain_code(p_column gdpr_internal.column_fact, p_row text)
+returns text
+language sql
+immutable
+parallel unsafe
+security invoker
+begin atomic
+  -- a shadow is text already: no cast of its column's type comes near the keys
+  select case
+    when (p_column).source <> (p_column).column_name then format('%s.%I', p_row, (p_column).source)
+    else gdpr_internal.text_expression(format('%s.%I', p_row, (p_column).column_name), (p_column).type)
+  end;
+end;
+comment on function gdpr_internal.plain_code(gdpr_internal.column_fact, text) is 'The SQL of the text of a column that holds plaintext in row p_row (new, old).';
 
 create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.column_fact)
 returns text
@@ -203,7 +224,7 @@ as $function$
   -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here
   select case
     when (p_column).encrypt = 'no' then format(
-      E'v_%s := %s;\n', (p_column).n, gdpr_internal.text_expression(format('new.%I', (p_column).column_name), (p_column).type)
+      E'v_%s := %s;\n', (p_column).n, gdpr_internal.plain_code(p_column, 'new')
     )
     when (p_column).type = 'text' or (p_column).type = 'character varying' then format(
       E'v_%s := new.%I;\n', (p_column).n, (p_column).column_name

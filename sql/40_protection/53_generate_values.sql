@@ -19,15 +19,15 @@ begin
   return query
   select
     k.name::name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
-    string_agg(format('%I %s', u.name, u.type), ', ' order by u.position),
+    string_agg(format('%I %s', u.name, u.type), ', ' order by u.n),
     string_agg(
       case when c.id is null then format('new.%I', a.attname)
         else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
-      end, ', ' order by u.position
+      end, ', ' order by u.n
     ),
-    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.position) filter (where c.id is not null),
-    array_agg(a.attname order by u.position),
-    array_agg(a.attname order by u.position) filter (where c.id is not null)
+    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null),
+    array_agg(a.attname order by u.n),
+    array_agg(a.attname order by u.n) filter (where c.id is not null)
   from (
     select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
     from gdpr_internal.protected_column as o
@@ -36,7 +36,7 @@ begin
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
-  cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
+  cross join lateral rows from (jsonb_to_recordset(k.columns) as (position smallint, name text, type text)) with ordinality as u (position, name, type, n)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
   group by k.name, k.expression
@@ -136,6 +136,10 @@ declare
   v_shared name[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  if gdpr_internal.is_claiming(p_table) then
+    -- nothing is encrypted yet: all of it holds where it was
+    return;
+  end if;
   for v_check in select * from gdpr_internal.held_checks(p_table) loop
     execute format(
       E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',

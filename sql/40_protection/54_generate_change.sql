@@ -86,7 +86,7 @@ begin
       format(
         'gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s))', p_column.canonical,
         case
-          when f.encrypt = 'no' then gdpr_internal.text_expression(format('new.%I', f.column_name), f.type)
+          when f.encrypt = 'no' then gdpr_internal.plain_code(f, 'new')
           else format(
             -- one that changes too is plaintext until its turn comes
             'case when starts_with(new.%2$I, ''gdpr1:'') then gdpr_internal.value_or_null(v_key, new.gdpr_subject_id, %1$s, new.%2$I) else new.%2$I end',
@@ -104,7 +104,7 @@ begin
       '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L, %9$s\n'
       ');\n',
       p_column.canonical,
-      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else 'gdpr_internal.value_or_null' || v_old_value end,
+      case when p_column.encrypt = 'no' then gdpr_internal.plain_code(p_column, 'old') else 'gdpr_internal.value_or_null' || v_old_value end,
       p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name,
       coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null'),
       case when p_column.digested then format(
@@ -260,6 +260,7 @@ begin
   perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
+  perform gdpr_internal.generate_text(p_table);
   perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
   perform gdpr_internal.generate_arrivals(p_table);

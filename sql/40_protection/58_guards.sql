@@ -34,6 +34,22 @@ $function$;
 comment on function gdpr_policy.guard_ciphertext() is
   'Refuses plaintext that looks like ciphertext while a table is being enabled; its trigger fires only for that. Error: PR405.';
 
+create or replace function gdpr_policy.guard_length()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('value_too_long', format('column %I', tg_argv[0]));
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_length() is
+  'Refuses a value that its column, which has become text, would not have taken, in a row that still waits for its person while a table is being enabled; its trigger fires only for that. Error: 22001.';
+
 create or replace function gdpr_policy.guard_truncate()
 returns trigger
 language plpgsql

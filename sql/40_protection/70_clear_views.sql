@@ -106,7 +106,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
     select from gdpr_internal.protected_column as c
-    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask')
+    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position)
   );
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
@@ -186,23 +186,24 @@ begin
         '  case when %s then %s else null::%s end as %I', x.guard, x.code,
         case when c.encrypt <> 'no' then coalesce(c.original ->> 'shown', c.original_type) else format_type(a.atttypid, a.atttypmod) end,
         a.attname
-      ), E',\n' order by a.attnum
+      ), E',\n' order by x.place, a.attnum
     )
     || coalesce(string_agg(
-      format(E',\n  case when %s then t.%I end as %I', x.guard, 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
+      format(E',\n  case when %s then t.%I end as %I', x.guard, 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by x.place, a.attnum
     ) filter (where c.encrypt = 'searchable'), ''),
     concat_ws(
-      ', ', string_agg(format('b.%I', a.attname), ', ' order by a.attnum),
-      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by a.attnum) filter (where c.encrypt = 'searchable')
+      ', ', string_agg(format('b.%I', a.attname), ', ' order by x.place, a.attnum),
+      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by x.place, a.attnum) filter (where c.encrypt = 'searchable')
     ),
     string_agg(
-      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by a.attnum
+      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by x.place, a.attnum
     ) filter (where c.encrypt <> 'no')
   into v_columns, v_read, v_bodies
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
   cross join lateral (
     select
+      coalesce((c.original ->> 'place')::smallint, a.attnum) as place,
       format(
         'gdpr_policy.shows_column(%1$L::regclass, %2$L) or gdpr_policy.refuse_column(current_user, %1$L::regclass, %2$L)',
         v_table.relation, a.attname
@@ -543,7 +544,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
         p.proname = any (array(
-          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
+          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'text_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
         ))
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )

@@ -21,11 +21,12 @@ begin
           case when f.masked then format('t.%I', 'gdpr_' || a.attname || '_mask') else gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type) end,
           '::' || s.shown, a.attname
         )
-      end, E',\n' order by a.attnum
+      end, E',\n' order by s.place, a.attnum
     )
     from pg_attribute as a
     left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-    left join lateral (select c.original ->> 'shown' as shown from gdpr_internal.protected_column as c where c.id = f.column_id) as s on true
+    left join gdpr_internal.protected_column as c on c.id = f.column_id
+    cross join lateral (select c.original ->> 'shown' as shown, coalesce((c.original ->> 'place')::smallint, a.attnum) as place) as s
     where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
       and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
   );

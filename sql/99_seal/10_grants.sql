@@ -128,6 +128,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -165,6 +166,7 @@ grant execute on function
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.watch_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
   gdpr_internal.retype_column(name, regclass, name, text, boolean),
+  gdpr_internal.remember_keeper(name, regclass), gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
   gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
   gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
   gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;

@@ -1101,18 +1101,23 @@ end
 $function$;
 comment on function gdpr_internal.enabling_state(smallint) is 'How far the enabling of a table has come; null for one that is enabled, or is not protected.';
 
-create or replace function gdpr_internal.seals_at_once(p_definition jsonb)
+create or replace function gdpr_internal.seals_at_once(p_relation regclass, p_definition jsonb)
 returns boolean
-language sql
-immutable
+language plpgsql
+stable
 parallel safe
-security invoker
-begin atomic
-  select coalesce(bool_or(s.value ->> 'encrypt' <> 'no'), false) and not coalesce(bool_or(s.value ->> 'encrypt' = 'searchable'), false)
-  from jsonb_each(p_definition -> 'columns') as s;
-end;
-comment on function gdpr_internal.seals_at_once(jsonb) is
-  'Whether rows of a table get their persons and their ciphertext in one go: what is searchable has to be found by its digest everywhere before its plaintext goes, and takes two.';
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return exists (select from gdpr_internal.stored_columns(p_definition) as s where s.encrypt <> 'no')
+    and not exists (select from gdpr_internal.stored_columns(p_definition) as s where s.encrypt = 'searchable')
+    and gdpr_internal.becomes_text(p_relation, p_definition) = '{}'
+    and not gdpr_internal.has_held_values(p_relation, p_definition);
+end
+$function$;
+comment on function gdpr_internal.seals_at_once(regclass, jsonb) is
+  'Whether rows of a table get their persons and their ciphertext in one go. It takes two where something has to be there for every row before the first plaintext goes: digests of what is searchable, shadows of what is not text, the persons where constraints go on in triggers.';
 
 create or replace function gdpr_internal.is_claiming(p_table smallint)
 returns boolean
@@ -1125,7 +1130,7 @@ as $function$
 begin
   return (
     select coalesce(gdpr_internal.enabling_state(p_table) in ('generated', 'claiming', 'claimed'), false)
-      and not gdpr_internal.seals_at_once(t.definition)
+      and not gdpr_internal.seals_at_once(t.relation, t.definition)
     from gdpr_internal.protected_table as t
     where t.id = p_table
   );
@@ -4869,6 +4874,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_column record;
+  v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
   v_object record;
   v_drop text[];
@@ -4918,6 +4924,7 @@ begin
   end loop;
   for v_column in
     select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) as type, s.encrypt,
+      exists (select from pg_attribute as w where w.attrelid = p_relation and w.attname = 'gdpr_text_' || a.attnum and not w.attisdropped) as has_shadow,
       coalesce(
         (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
         gdpr_internal.type_default(a.atttypid)
@@ -4927,7 +4934,7 @@ begin
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
     order by a.attnum
   loop
-    if v_column.type <> 'text' then
+    if v_column.type <> 'text' and not v_column.has_shadow then
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
@@ -4947,6 +4954,10 @@ begin
       p_relation::text, 'encrypted columns become text',
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
+  end if;
+  if gdpr_internal.enabling_state(v_id) is not null then
+    return query
+    select p_relation::text, 'shadows take the names of their columns', s, 'ACCESS EXCLUSIVE', false from gdpr_internal.swap_statements(p_relation) as s;
   end if;
   foreach v_statement in array coalesce(v_create, '{}') loop
     return next row(p_relation::text, 'and comes back', v_statement, 'SHARE ROW EXCLUSIVE', false)::gdpr_policy.step;
@@ -5971,6 +5982,7 @@ begin
           where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
         )
       )
+      and not exists (select from pg_constraint as o where o.conrelid = p_relation and o.contype = 'c' and o.conname = k.value ->> 'name')
     order by 1, 2
   loop
     if v_object.kind = 'constraint' then
@@ -6080,6 +6092,377 @@ $function$;
 comment on function gdpr.unprotect(regclass) is
   'Takes the protection off a table: values are decrypted in place, types, defaults, indexes, constraints and row security are as before; the evidence stays. Run as the owner of the table and member of gdpr_admin. Errors: PR002 not protected, PR004 while tables belong to it, PR402 key locked.';
 
+-- 00_foundation/81_shadows.sql
+-- [code] Shadows: columns that are not text get their type changed while applications write them.
+-- GDPR Art. 25, 32. Called by: the steps of enabling.
+--
+-- Ciphertext is text, and ALTER COLUMN TYPE would write the whole table under a lock. So such a column gets a shadow, gdpr_text_<n>:
+-- a trigger keeps the text of every row that is written in it, the backfill that of all others. In the moment in which encryption
+-- begins, the column is dropped and its shadow takes its name: the catalog alone changes. Until then it counts as not encrypted.
+-- It comes to stand at the end of the table; the views keep its place.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.becomes_text(p_relation regclass, p_definition jsonb)
+returns name[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return array(
+    select a.attname
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
+    -- the two have one form on the disk
+    where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype)
+    order by a.attnum
+  );
+end
+$function$;
+comment on function gdpr_internal.becomes_text(regclass, jsonb) is 'The columns of a table that encryption makes text of, which they are not yet.';
+
+create or replace function gdpr_internal.shadows(p_table smallint, p_row text)
+returns table (column_name name, shadow name, place smallint, value text, required boolean)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select
+    a.attname, s.attname, a.attnum,
+    case when f.is_domain then gdpr_internal.text_expression(format('%s.%I::%s', p_row, a.attname, f.carrier), f.carrier)
+      else gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod))
+    end,
+    a.attnotnull
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.protected_column as c on c.table_id = t.id
+  join pg_attribute as a on a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
+  join pg_attribute as s on s.attrelid = t.relation and s.attname = 'gdpr_text_' || a.attnum and not s.attisdropped
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+  where t.id = p_table
+  order by a.attnum;
+end
+$function$;
+comment on function gdpr_internal.shadows(smallint, text) is
+  'The columns of a table that have a shadow: their place, the SQL of their text in row p_row, whether they are NOT NULL.';
+
+create or replace function gdpr_policy.has_shadows(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (select from gdpr_internal.shadows(gdpr_internal.table_id(p_relation), 't'));
+end;
+comment on function gdpr_policy.has_shadows(regclass) is 'Whether columns of a table that is being enabled have shadows.';
+
+create or replace function gdpr_internal.waits_for_shadow(p_column gdpr_internal.protected_column, out waits boolean, out encrypt text, out carrier text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+begin
+  select t.relation, t.definition -> 'columns' -> (p_column).column_name::text ->> 'encrypt' into v_relation, encrypt
+  from gdpr_internal.protected_table as t
+  where t.id = (p_column).table_id;
+  waits := (p_column).encrypt = 'no' and coalesce(encrypt <> 'no', false);
+  if waits then
+    select f.carrier into carrier
+    from pg_attribute as a
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where a.attrelid = v_relation and a.attname = (p_column).column_name and not a.attisdropped;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.waits_for_shadow(gdpr_internal.protected_column) is
+  'Whether a column is going to be encrypted (encrypt: how) and counts as plain until its shadow takes its name; carrier: the type as which its values will be read.';
+
+create or replace function gdpr_internal.stored_type(p_relation regclass, p_attribute pg_attribute)
+returns oid
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    where t.relation = p_relation and e.state = 'sealing'
+  ) then
+    return (p_attribute).atttypid;
+  elsif (p_attribute).attname ~ '^gdpr_text_[0-9]+$' then
+    return null;
+  end if;
+  return coalesce(
+    (
+      select a.atttypid from pg_attribute as a
+      where a.attrelid = p_relation and a.attname = 'gdpr_text_' || (p_attribute).attnum and not a.attisdropped
+    ), (p_attribute).atttypid
+  );
+end
+$function$;
+comment on function gdpr_internal.stored_type(regclass, pg_attribute) is
+  'The type that a column has for the triggers of its table: in the transaction in which shadows take the names of their columns, which has no time to generate functions under its lock, the type to come; null: it goes.';
+
+create or replace function gdpr_internal.defer_encryption(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  update gdpr_internal.protected_column as c
+  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  from gdpr_internal.protected_table as t, pg_attribute as a
+  where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
+    and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
+end
+$function$;
+comment on function gdpr_internal.defer_encryption(smallint) is 'Columns of a table that are not text count as not encrypted until their shadows take their names.';
+
+create or replace function gdpr_internal.shadow_keeper(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- disabled and enabled again, it is another version of its row
+  select format('%s %s', g.oid, g.ctid) from pg_trigger as g where g.tgrelid = p_relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A';
+end;
+comment on function gdpr_internal.shadow_keeper(regclass) is
+  'The trigger that keeps the shadows of a table, as the catalog has it: another answer than before, and rows may have been written past it.';
+
+create or replace function gdpr_internal.are_shadows_kept(p_table smallint)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not exists (select from gdpr_internal.shadows(p_table, 't'))
+    or coalesce(e.keeper = gdpr_internal.shadow_keeper(t.relation), false)
+  from gdpr_internal.enabling as e
+  join gdpr_internal.protected_table as t on t.id = e.table_id
+  where e.table_id = p_table;
+end;
+comment on function gdpr_internal.are_shadows_kept(smallint) is
+  'Whether the trigger that keeps the shadows of a table has been there, and on, all the time since it was put there.';
+
+create or replace function gdpr_internal.remember_keeper(p_role name, p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  update gdpr_internal.enabling as e
+  set keeper = gdpr_internal.shadow_keeper(p_relation)
+  where e.table_id = gdpr_internal.own_table(p_role, p_relation);
+end;
+comment on function gdpr_internal.remember_keeper(name, regclass) is 'See gdpr_policy.remember_keeper(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.remember_keeper(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.remember_keeper(current_user, p_relation);
+end;
+comment on function gdpr_policy.remember_keeper(regclass) is 'Step of enabling: the trigger that keeps the shadows was put there now.';
+
+create or replace function gdpr_internal.encrypt_columns(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+end
+$function$;
+comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.encrypt_columns(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.encrypt_columns(current_user, p_relation);
+end;
+comment on function gdpr_policy.encrypt_columns(regclass) is
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+
+create or replace function gdpr_policy.require_kept(p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+end
+$function$;
+comment on function gdpr_policy.require_kept(regclass) is
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+
+create or replace function gdpr_internal.swap_statements(p_relation regclass)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_column record;
+  v_before text[] := '{}';
+  v_drops text[] := '{}';
+  v_after text[] := '{}';
+  v_alter text := format('alter table %s ', p_relation);
+begin
+  for v_column in
+    select w.column_name, w.shadow, a.attoptions, col_description(p_relation, a.attnum) as comment, (to_jsonb(a) ->> 'attstattarget')::integer as target,
+      a.attacl, a.attnotnull, format_type(a.atttypid, a.atttypmod) as type,
+      (
+        select k.conname from pg_constraint as k
+        -- an object with a name since PostgreSQL 18
+        where k.conrelid = p_relation and k.contype = 'n' and k.conkey = array[a.attnum]
+      ) as required,
+      coalesce(
+        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+        gdpr_internal.type_default(a.atttypid)
+      ) as expression,
+      array(
+        select q.objid::regclass from pg_depend as q
+        join pg_class as s on s.oid = q.objid and s.relkind = 'S'
+        where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = p_relation and q.refobjsubid = a.attnum and q.deptype = 'a'
+      ) as sequences
+    from gdpr_internal.shadows(v_id, 't') as w
+    join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.place
+  loop
+    v_before := v_before || array(select format('alter sequence %s owned by none', s) from unnest(v_column.sequences) as s);
+    v_drops := v_drops || format('drop column %I', v_column.column_name);
+    v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
+    if v_column.expression is not null then
+      v_after := v_after || format('%salter column %I set default %s', v_alter, v_column.column_name,
+        gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type));
+    end if;
+    if v_column.attnotnull then
+      -- its CHECK has been validated: no row is looked at
+      v_after := v_after || case
+        when v_column.required is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required, v_column.column_name)
+        else format('%salter column %I set not null', v_alter, v_column.column_name)
+      end || format('%sdrop constraint %I', v_alter, v_column.shadow);
+    end if;
+    if v_column.target >= 0 then
+      v_after := v_after || format('%salter column %I set statistics %s', v_alter, v_column.column_name, v_column.target);
+    end if;
+    if v_column.attoptions is not null then
+      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.attoptions, ', '));
+    end if;
+    if v_column.comment is not null then
+      v_after := v_after || format('comment on column %s.%I is %L', p_relation, v_column.column_name, v_column.comment);
+    end if;
+    v_after := v_after || array(
+      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, p_relation,
+        case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, case when g.is_grantable then ' with grant option' else '' end)
+      from aclexplode(v_column.attacl) as g
+    ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
+  end loop;
+  if v_drops <> '{}' then
+    return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.swap_statements(regclass) is
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+
+create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_moved jsonb := (
+    select coalesce(jsonb_object_agg(c.position, a.attnum), '{}')
+    from gdpr_internal.protected_column as c
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped and a.attnum <> c.position
+    where c.table_id = v_id
+  );
+begin
+  update gdpr_internal.protected_column as c
+  set position = coalesce((v_moved ->> c.position::text)::smallint, c.position),
+    original = c.original
+      || case when v_moved ? c.position::text then jsonb_build_object('place', c.position) else '{}' end
+      || case when c.original ? 'checks' then jsonb_build_object('checks', (
+        -- the columns of a constraint are known by their positions
+        select jsonb_agg(k.value || jsonb_build_object('columns', (
+          select jsonb_agg(u.value || jsonb_build_object('position', coalesce(v_moved -> (u.value ->> 'position'), u.value -> 'position')) order by u.n)
+          from jsonb_array_elements(k.value -> 'columns') with ordinality as u (value, n)
+        )) order by k.n)
+        from jsonb_array_elements(c.original -> 'checks') with ordinality as k (value, n)
+      )) else '{}' end
+  where c.table_id = v_id;
+  perform gdpr_internal.know_columns(v_id);
+end
+$function$;
+comment on function gdpr_internal.put_places(name, regclass) is 'See gdpr_policy.put_places(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.put_places(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.put_places(current_user, p_relation);
+end;
+comment on function gdpr_policy.put_places(regclass) is
+  'Step of enabling: the register follows columns to the end of the table, and remembers the place that they keep in the views.';
+
 -- 00_foundation/82_enabling.sql
 -- [code] Enabling at size: a large table is protected in moments and batches while the application goes on.
 -- GDPR Art. 25, 32. Called by: gdprdb policy apply --batches; gdpr.apply(), when it finds one that was begun.
@@ -6116,7 +6499,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_class pg_class;
-  v_column text;
+  v_name text;
 begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
@@ -6126,20 +6509,35 @@ begin
   elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
     return 'row security is forced on the table, and hides rows from its owner';
   end if;
-  select string_agg(quote_ident(s.column_name), ', ' order by a.attnum) into v_column
-  from gdpr_internal.stored_columns(p_definition) as s
-  join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
-  where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype);
-  if v_column is not null then
-    return format('columns that become text by rewriting the table: %s', v_column);
-  elsif gdpr_internal.has_held_values(p_relation, p_definition) then
-    return 'CHECK constraints over encrypted columns go to triggers';
-  elsif exists (
-    select from gdpr_internal.stored_columns(p_definition) as s
-    cross join lateral gdpr_internal.column_triggers(p_relation, array[s.column_name::text])
+  with recursive held (oid, attnum) as (
+    select a.atttypid, a.attnum
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
     where s.encrypt <> 'no'
-  ) then
-    return 'the table has triggers for the UPDATE of a column that becomes text';
+    union
+    select u.oid, h.attnum
+    from held as h
+    join pg_type as y on y.oid = h.oid
+    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
+    where u.oid <> 0
+  )
+  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
+  from held as h
+  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
+  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
+  if v_name is not null then
+    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
+  end if;
+  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
+  from pg_statistic_ext as x
+  where x.stxrelid = p_relation and exists (
+    select from pg_depend as d
+    join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
+    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
+      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
+  );
+  if v_name is not null then
+    return format('statistics over columns that become text: %s; drop them', v_name);
   elsif p_definition ? 'search' then
     return 'the index for its search is built at once';
   elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
@@ -6167,14 +6565,19 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
+  v_relation regclass;
   v_definition jsonb;
 begin
-  select t.definition into v_definition from gdpr_internal.protected_table as t where t.id = p_table;
+  select t.relation, t.definition into v_relation, v_definition from gdpr_internal.protected_table as t where t.id = p_table;
   if gdpr_internal.enabling_state(p_table) = 'claiming' then
-    return v_unclaimed;
+    -- a shadow is compared, not believed: what is dropped in the end cannot be looked up again
+    return (
+      select v_unclaimed || coalesce(string_agg(format(' or t.%I collate "C" is distinct from %s', s.shadow, s.value), '' order by s.place), '')
+      from gdpr_internal.shadows(p_table, 't') as s
+    );
   end if;
   return format(
-    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_definition) then v_unclaimed || ' or ' else '' end,
+    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_relation, v_definition) then v_unclaimed || ' or ' else '' end,
     gdpr_internal.plaintext_condition(p_table, 't')
   );
 end
@@ -6193,6 +6596,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_sealing boolean := gdpr_internal.enabling_state(p_table) = 'sealing';
   v_touched constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null and pg_catalog.current_setting(''gdpr.enabling'', true) = ''on''';
+  v_waiting constant text := 'old.gdpr_subject_id is null and old.gdpr_purposes is null';
   v_known constant text := 'old.gdpr_purposes is not null';
   v_written text;
   v_forged text;
@@ -6202,12 +6606,20 @@ begin
   select string_agg(format('new.%1$I is distinct from old.%1$I', c.column_name), ' or ') into v_written
   from gdpr_internal.control_columns(v_table.relation, v_table.definition) as c;
   select string_agg(format('pg_catalog.starts_with(new.%I::pg_catalog.text, ''gdpr1:'')', c.column_name), ' or ' order by c.position) into v_forged
-  from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no';
+  from (
+    select c.column_name, c.position from gdpr_internal.protected_column as c where c.table_id = p_table and c.encrypt <> 'no'
+    union all
+    select w.shadow, w.place from gdpr_internal.shadows(p_table, 'new') as w
+  ) as c;
   for v_trigger in
     select *
     from (values
+      ('zzz_gdpr_03_text', case when exists (select from gdpr_internal.shadows(p_table, 'new')) then 'before insert or update' end, null,
+        format('gdpr_generated.%I()', 'text_' || p_table)),
       -- later such a value would pass for one that is encrypted
       ('zzz_gdpr_04_plain', case when v_forged is not null and not v_sealing then 'before insert or update' end, v_forged, 'gdpr_policy.guard_ciphertext()'),
+      -- and so would one in a row whose turn has not come
+      ('zzz_gdpr_04_waiting', case when v_sealing then 'before update' end, format('%s and (%s)', v_waiting, v_forged), 'gdpr_policy.guard_ciphertext()'),
       ('zzz_gdpr_05_guard', 'before update', format('current_user <> ''gdpr_worker'' and (%s)', v_written), 'gdpr_policy.guard_gate()'),
       ('zzz_gdpr_10_backfill', case when v_table.parent_id is not null then 'before update' end, v_touched, format('gdpr_generated.%I(''all'')', 'subject_' || p_table)),
       ('zzz_gdpr_10_subject', case when v_table.parent_id is not null then 'before insert' end, null, format('gdpr_generated.%I()', 'subject_' || p_table)),
@@ -6221,6 +6633,13 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
+    select format('zzz_gdpr_04_length_%s', c.id), 'before update',
+      format('%s and length(rtrim(new.%I, '' '')) > %s', v_waiting, c.column_name, substring(c.original_type from '^character varying\((\d+)\)$')),
+      format('gdpr_policy.guard_length(%L)', c.column_name)
+    from gdpr_internal.protected_column as c
+    where v_sealing and c.table_id = p_table and c.encrypt <> 'no' and c.original_type ~ '^character varying\(\d+\)$'
   loop
     return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
       v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
@@ -6284,10 +6703,15 @@ begin
     return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
   end if;
   for v_column in
-    select * from gdpr_internal.protected_column as c
-    where p_digests and c.table_id = p_table and c.encrypt = 'searchable'
+    select c.*
+    from gdpr_internal.protected_column as c
+    cross join lateral gdpr_internal.waits_for_shadow(c) as w
+    where p_digests and c.table_id = p_table and 'searchable' in (c.encrypt, w.encrypt)
     order by c.column_name
   loop
+    if v_column.encrypt = 'no' then
+      v_column.original := gdpr_internal.original_column(v_relation, v_column.column_name, 'searchable');
+    end if;
     continue when gdpr_internal.digest_index(p_table, v_column) is not null;
     return case
       when v_column.original ? 'unique_name'
@@ -6312,6 +6736,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_unchecked name;
   v_encrypts boolean;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
@@ -6319,8 +6744,12 @@ begin
   if v_state is null then
     return;
   end if;
-  v_encrypts := gdpr_internal.plaintext_condition(v_table.id, 't') is not null;
+  v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  select k.conname into v_unchecked
+  from gdpr_internal.shadows(v_table.id, 't') as s
+  join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
+  limit 1;
   kind := 'transaction';
   if v_state in ('claiming', 'sealing') then
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
@@ -6330,6 +6759,10 @@ begin
     action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
     statement := v_index;
     kind := 'alone';
+  elsif v_state = 'claimed' and v_unchecked is not null then
+    action := 'make sure that NOT NULL holds';
+    statement := format('alter table %s validate constraint %I', p_relation, v_unchecked);
+    kind := 'alone';
   elsif v_state = 'analysed' then
     action := 'switch on: triggers, views, the gate';
     statement := format('select gdpr_policy.switch_on(%L)', p_relation);
@@ -6338,7 +6771,9 @@ begin
     from (
       select case
         when v_state = 'begun' then 'generated'
-        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.definition) then 'claiming'
+        when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 'claiming'
+        -- the trigger that keeps the shadows was off: they are compared once more
+        when v_state = 'claimed' and not gdpr_internal.are_shadows_kept(v_table.id) then 'claiming'
         when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
         else 'analysed'
       end as state
@@ -6485,12 +6920,13 @@ begin
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
     end if;
+    perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
     set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
-      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'sealing'),
-      ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+      ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
+      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
     );
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
@@ -6529,15 +6965,27 @@ begin
     when 'columns' then
       return query
       select format('alter table %s %s', p_relation, string_agg(format('add column %I %s', c.column_name, c.type), ', '))
-      from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+      from (
+        select c.column_name, c.type from gdpr_internal.control_columns(p_relation, v_table.definition) as c
+        union all
+        select 'gdpr_text_' || a.attnum, 'text'
+        from pg_attribute as a where a.attrelid = p_relation and a.attname = any (gdpr_internal.becomes_text(p_relation, v_table.definition))
+      ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
       return query select * from gdpr_internal.enabling_triggers(v_table.id);
+      return query
+      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
+      from gdpr_internal.shadows(v_table.id, 't') as s
+      where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
+        return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
+      end if;
       return query select s.statement from gdpr_internal.encrypt_steps(p_relation, v_table.definition, null) as s;
       for v_column in
         select * from gdpr_internal.protected_column as c
@@ -6557,7 +7005,7 @@ begin
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and g.tgname in ('zzz_gdpr_04_plain', 'zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal');
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
@@ -6656,11 +7104,22 @@ begin
       perform gdpr_policy.generate_erasure();
     when 'claiming' then
       perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.remember_keeper(p_relation);
     when 'sealing' then
       -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
-      perform gdpr_policy.generate_enabling(p_relation, false);
-      perform gdpr_policy.run_step(p_relation, 'text');
+      if gdpr_policy.has_shadows(p_relation) then
+        perform gdpr_policy.encrypt_columns(p_relation);
+        perform gdpr_policy.generate_functions(p_relation);
+        execute format('lock table %s in access exclusive mode', p_relation);
+        perform gdpr_policy.require_kept(p_relation);
+        perform gdpr_policy.run_step(p_relation, 'text');
+        perform gdpr_policy.put_places(p_relation);
+      else
+        perform gdpr_policy.generate_enabling(p_relation, false);
+        perform gdpr_policy.run_step(p_relation, 'text');
+      end if;
       perform gdpr_policy.run_step(p_relation, 'triggers');
+      perform gdpr_policy.put_checks(p_relation);
       perform gdpr_policy.generate_enabling(p_relation, true);
     when 'analysed' then
       execute format('analyze %s', p_relation);
@@ -7105,10 +7564,12 @@ begin
     from jsonb_each(v_table.definition -> 'columns') as c;
     select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
     v_bytes := pg_table_size(v_table.relation);
-    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.definition) then 2 else 1 end;
+    v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 2 else 1 end;
     reason := v_table.obstacle;
-    if reason is null then
+    if v_table.obstacle is null then
       method := 'batches';
+      select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order' into reason
+      from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n);
       lock := 'ACCESS EXCLUSIVE for moments';
       rewrite := false;
     else
@@ -7127,7 +7588,7 @@ begin
     end;
     -- by person: number, key, source, bases (700 bytes with their indexes), identifiers (150); by row: six columns, and for each
     -- ciphertext header, IV and MAC in base64 (120)
-    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case when reason is null then 5 else 1 end;
+    room := rows * (700 + 150 * v_digests + 60 + 20 * v_digests + 120 * v_values) + v_bytes / case method when 'batches' then 5 else 1 end;
     wal := rows * (1100 + 250 * v_digests + 120 * v_values + v_passes * (100 + 80 * (v_indexes + 1))) + v_passes * v_bytes;
     return next;
   end loop;
@@ -7145,7 +7606,7 @@ begin atomic
   select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
 end;
 comment on function gdpr.estimate(jsonb) is
-  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once, with the reason; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
 
 -- 00_foundation/86_follow.sql
 -- [code] The register follows what was done to a table while its controls were off.
@@ -15981,19 +16442,22 @@ begin
       string_agg(
         case
           -- a table that is being enabled makes text of them in a moment that has no time to generate this function
-          when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
+          when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null
             then format('case pg_typeof(%1$s.%2$I) when ''varchar''::regtype then ''text''::regtype else pg_typeof(%1$s.%2$I) end', p_row, a.attname)
           else format('pg_typeof(%s.%I)', p_row, a.attname)
         end, ', ' order by a.attnum
       ),
       array_agg(
-        case when a.atttypid = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.atttypid::regtype end
+        case when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.type::regtype end
         order by a.attnum
       )
     )
     from gdpr_internal.protected_table as t
-    join pg_attribute as a on a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and a.atttypid < 16384
-      and (p_columns is null or a.attname = any (p_columns))
+    join lateral (
+      select a.attname, a.attnum, gdpr_internal.stored_type(t.relation, a) as type
+      from pg_attribute as a
+      where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped and (p_columns is null or a.attname = any (p_columns))
+    ) as a on a.type < 16384
     where t.id = p_table
     group by t.relation
   );
@@ -16037,9 +16501,9 @@ begin atomic
   -- is the same an operator is asked
   select format(
     case
-      when a.atttypid in ('text'::regtype, 'varchar'::regtype)
+      when s.type in ('text'::regtype, 'varchar'::regtype)
         then '(new.%1$I is distinct from old.%1$I collate pg_catalog."C")'
-      when a.atttypid in (
+      when s.type in (
         'boolean'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'bytea'::regtype,
         'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
       ) then '(new.%1$I is distinct from old.%1$I)'
@@ -16047,6 +16511,7 @@ begin atomic
     end, a.attname
   )
   from pg_attribute as a
+  cross join lateral (select gdpr_internal.stored_type(p_relation, a) as type) as s
   where a.attrelid = p_relation and a.attname = p_column;
 end;
 comment on function gdpr_internal.differs_code(regclass, name) is
@@ -16104,13 +16569,13 @@ begin
     c.id,
     c.column_name,
     row_number() over (order by not c.matches, c.position)::integer,
-    c.original_type,
+    case when w.waits then w.carrier else c.original_type end,
     -- rows that get their persons stay plaintext for now
     case when gdpr_internal.is_claiming(p_table) then 'no' else c.encrypt end,
     c.identifier,
     case when c.canonical = 'exact' then 'exact' else coalesce(c.identifier, 'text') end,
     c.mask,
-    c.mask = 'pseudonym' or (c.encrypt <> 'no' and c.mask in ('initial', 'email', 'year')),
+    c.mask = 'pseudonym' or ((c.encrypt <> 'no' or w.waits) and c.mask in ('initial', 'email', 'year')),
     c.matches,
     coalesce(
       c.original ->> 'unique_name',
@@ -16124,13 +16589,30 @@ begin
       )
     )::name,
     substring(c.original_type from '^character(?: varying)?\((\d+)\)$')::integer,
-    c.encrypt = 'searchable'
+    c.encrypt = 'searchable' or w.waits and w.encrypt = 'searchable',
+    case when w.waits then 'gdpr_text_' || c.position else c.column_name end
   from gdpr_internal.protected_column as c
+  cross join lateral gdpr_internal.waits_for_shadow(c) as w
   where c.table_id = p_table;
 end
 $function$;
 comment on function gdpr_internal.column_facts(smallint) is
   'What the generators need of each classified column; n numbers the variables of the generated code, matching identifiers first.';
+
+create or replace function gdpr_internal.plain_code(p_column gdpr_internal.column_fact, p_row text)
+returns text
+language sql
+immutable
+parallel unsafe
+security invoker
+begin atomic
+  -- a shadow is text already: no cast of its column's type comes near the keys
+  select case
+    when (p_column).source <> (p_column).column_name then format('%s.%I', p_row, (p_column).source)
+    else gdpr_internal.text_expression(format('%s.%I', p_row, (p_column).column_name), (p_column).type)
+  end;
+end;
+comment on function gdpr_internal.plain_code(gdpr_internal.column_fact, text) is 'The SQL of the text of a column that holds plaintext in row p_row (new, old).';
 
 create or replace function gdpr_internal.read_value_code(p_column gdpr_internal.column_fact)
 returns text
@@ -16142,7 +16624,7 @@ as $function$
   -- v_<n>: the plaintext as text; a column that is encrypted is text in the table, its old type is checked here
   select case
     when (p_column).encrypt = 'no' then format(
-      E'v_%s := %s;\n', (p_column).n, gdpr_internal.text_expression(format('new.%I', (p_column).column_name), (p_column).type)
+      E'v_%s := %s;\n', (p_column).n, gdpr_internal.plain_code(p_column, 'new')
     )
     when (p_column).type = 'text' or (p_column).type = 'character varying' then format(
       E'v_%s := new.%I;\n', (p_column).n, (p_column).column_name
@@ -16902,15 +17384,15 @@ begin
   return query
   select
     k.name::name, format('holds_%s_%s', left(md5(k.name), 8), p_table)::name, k.expression,
-    string_agg(format('%I %s', u.name, u.type), ', ' order by u.position),
+    string_agg(format('%I %s', u.name, u.type), ', ' order by u.n),
     string_agg(
       case when c.id is null then format('new.%I', a.attname)
         else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
-      end, ', ' order by u.position
+      end, ', ' order by u.n
     ),
-    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.position) filter (where c.id is not null),
-    array_agg(a.attname order by u.position),
-    array_agg(a.attname order by u.position) filter (where c.id is not null)
+    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null),
+    array_agg(a.attname order by u.n),
+    array_agg(a.attname order by u.n) filter (where c.id is not null)
   from (
     select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
     from gdpr_internal.protected_column as o
@@ -16919,7 +17401,7 @@ begin
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
-  cross join lateral jsonb_to_recordset(k.columns) as u (position smallint, name text, type text)
+  cross join lateral rows from (jsonb_to_recordset(k.columns) as (position smallint, name text, type text)) with ordinality as u (position, name, type, n)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
   group by k.name, k.expression
@@ -17019,6 +17501,10 @@ declare
   v_shared name[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
+  if gdpr_internal.is_claiming(p_table) then
+    -- nothing is encrypted yet: all of it holds where it was
+    return;
+  end if;
   for v_check in select * from gdpr_internal.held_checks(p_table) loop
     execute format(
       E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',
@@ -17342,7 +17828,7 @@ begin
       format(
         'gdpr_internal.keyed_digest(v_keys.digest_key, %1$L, gdpr_internal.canonical(%1$L, %2$s))', p_column.canonical,
         case
-          when f.encrypt = 'no' then gdpr_internal.text_expression(format('new.%I', f.column_name), f.type)
+          when f.encrypt = 'no' then gdpr_internal.plain_code(f, 'new')
           else format(
             -- one that changes too is plaintext until its turn comes
             'case when starts_with(new.%2$I, ''gdpr1:'') then gdpr_internal.value_or_null(v_key, new.gdpr_subject_id, %1$s, new.%2$I) else new.%2$I end',
@@ -17360,7 +17846,7 @@ begin
       '  %3$s::smallint, new.gdpr_subject_id, v_old, v_digest_%4$s, %5$s, %6$L, %7$L, %8$L, %9$s\n'
       ');\n',
       p_column.canonical,
-      case when p_column.encrypt = 'no' then gdpr_internal.text_expression(format('old.%I', p_column.column_name), p_column.type) else 'gdpr_internal.value_or_null' || v_old_value end,
+      case when p_column.encrypt = 'no' then gdpr_internal.plain_code(p_column, 'old') else 'gdpr_internal.value_or_null' || v_old_value end,
       p_table.id, p_column.n, gdpr_internal.bare_code(p_column), p_column.identifier, p_table.blocklist, p_column.unique_name,
       coalesce('case when not v_moved and v_old is not null then array[' || v_held || '] end', 'null'),
       case when p_column.digested then format(
@@ -17516,6 +18002,7 @@ begin
   perform gdpr_internal.generate_values(p_table);
   perform gdpr_internal.generate_protect(p_table);
   perform gdpr_internal.generate_change(p_table);
+  perform gdpr_internal.generate_text(p_table);
   perform gdpr_internal.generate_seal(p_table);
   perform gdpr_internal.generate_audit(p_table);
   perform gdpr_internal.generate_arrivals(p_table);
@@ -17523,6 +18010,70 @@ begin
 end
 $function$;
 comment on function gdpr_internal.generate_triggers(smallint) is 'Generates the trigger functions of a protected table from the register.';
+
+-- 40_protection/55_generate_text.sql
+-- [code] The generator of the trigger that keeps the text of columns in their shadows, while their table is being enabled.
+-- GDPR Art. 25, 32. Called by: the steps of enabling. It runs as whoever writes: types of the owner's come near no key.
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.generate_text(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+-- what is dropped need not have been there
+set client_min_messages = 'warning'
+as $function$
+declare
+  v_keep text;
+begin
+  select string_agg(format(
+    E'new.%I := case when new.%I is not null then %s end;\n', s.shadow, s.column_name,
+    -- the settings of gdpr.text_of() are those of the trigger function
+    replace(s.value, 'gdpr.text_of(', 'format(''%s'', ')
+  ), '' order by s.place)
+  into v_keep
+  from gdpr_internal.shadows(p_table, 'new') as s;
+  if v_keep is null then
+    execute format('drop function if exists gdpr_generated.%I()', 'text_' || p_table);
+    return;
+  end if;
+  perform gdpr_generated.define(format(
+    $code$
+create or replace function gdpr_generated.%1$I()
+returns trigger
+language plpgsql
+volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+as $body$
+begin
+%2$s  return new;
+end
+$body$
+$code$,
+    'text_' || p_table, gdpr_internal.indented(v_keep, '  ')
+  ));
+  execute format(
+    'comment on function gdpr_generated.%I() is %L', 'text_' || p_table,
+    format(
+      'Before a row of %s is stored: columns that encryption will make text of, as text beside them. Generated while the table is being enabled.',
+      (select t.relation from gdpr_internal.protected_table as t where t.id = p_table)
+    )
+  );
+  execute format('grant execute on function gdpr_generated.%I() to gdpr_admin', 'text_' || p_table);
+end
+$function$;
+comment on function gdpr_internal.generate_text(smallint) is
+  'Generates the trigger function that keeps the shadows of a table; drops it for tables that have none.';
 
 -- 40_protection/56_generate_seal.sql
 -- [code] The generator of the trigger that encrypts what a row still holds as plaintext, while its table is being enabled.
@@ -17716,6 +18267,22 @@ end
 $function$;
 comment on function gdpr_policy.guard_ciphertext() is
   'Refuses plaintext that looks like ciphertext while a table is being enabled; its trigger fires only for that. Error: PR405.';
+
+create or replace function gdpr_policy.guard_length()
+returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform gdpr_internal.refuse('value_too_long', format('column %I', tg_argv[0]));
+  return null;
+end
+$function$;
+comment on function gdpr_policy.guard_length() is
+  'Refuses a value that its column, which has become text, would not have taken, in a row that still waits for its person while a table is being enabled; its trigger fires only for that. Error: 22001.';
 
 create or replace function gdpr_policy.guard_truncate()
 returns trigger
@@ -20470,7 +21037,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
     select from gdpr_internal.protected_column as c
-    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask')
+    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position)
   );
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
@@ -20550,23 +21117,24 @@ begin
         '  case when %s then %s else null::%s end as %I', x.guard, x.code,
         case when c.encrypt <> 'no' then coalesce(c.original ->> 'shown', c.original_type) else format_type(a.atttypid, a.atttypmod) end,
         a.attname
-      ), E',\n' order by a.attnum
+      ), E',\n' order by x.place, a.attnum
     )
     || coalesce(string_agg(
-      format(E',\n  case when %s then t.%I end as %I', x.guard, 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by a.attnum
+      format(E',\n  case when %s then t.%I end as %I', x.guard, 'gdpr_' || a.attname || '_digest', a.attname || '_digest'), '' order by x.place, a.attnum
     ) filter (where c.encrypt = 'searchable'), ''),
     concat_ws(
-      ', ', string_agg(format('b.%I', a.attname), ', ' order by a.attnum),
-      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by a.attnum) filter (where c.encrypt = 'searchable')
+      ', ', string_agg(format('b.%I', a.attname), ', ' order by x.place, a.attnum),
+      string_agg(format('b.%I', 'gdpr_' || a.attname || '_digest'), ', ' order by x.place, a.attnum) filter (where c.encrypt = 'searchable')
     ),
     string_agg(
-      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by a.attnum
+      format(E'    %s as body_%s,\n', gdpr_generated.body_expression(c.id, a.attname), c.id), '' order by x.place, a.attnum
     ) filter (where c.encrypt <> 'no')
   into v_columns, v_read, v_bodies
   from pg_attribute as a
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname
   cross join lateral (
     select
+      coalesce((c.original ->> 'place')::smallint, a.attnum) as place,
       format(
         'gdpr_policy.shows_column(%1$L::regclass, %2$L) or gdpr_policy.refuse_column(current_user, %1$L::regclass, %2$L)',
         v_table.relation, a.attname
@@ -20907,7 +21475,7 @@ begin
     where p.pronamespace = 'gdpr_generated'::regnamespace and p.proowner = 'gdpr_keyholder'::regrole
       and (
         p.proname = any (array(
-          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
+          select f.kind || p_table from unnest(array['write_', 'protect_', 'change_', 'seal_', 'text_', 'audit_', 'audit_arrivals_', 'values_']) as f (kind)
         ))
         or p.proname ~ ('^holds_[0-9a-f]{8}_' || p_table || '$')
       )
@@ -29873,11 +30441,12 @@ begin
           case when f.masked then format('t.%I', 'gdpr_' || a.attname || '_mask') else gdpr_internal.mask_expression(f.mask, format('t.%I', a.attname), f.type) end,
           '::' || s.shown, a.attname
         )
-      end, E',\n' order by a.attnum
+      end, E',\n' order by s.place, a.attnum
     )
     from pg_attribute as a
     left join gdpr_internal.column_facts(p_table) as f on f.column_name = a.attname
-    left join lateral (select c.original ->> 'shown' as shown from gdpr_internal.protected_column as c where c.id = f.column_id) as s on true
+    left join gdpr_internal.protected_column as c on c.id = f.column_id
+    cross join lateral (select c.original ->> 'shown' as shown, coalesce((c.original ->> 'place')::smallint, a.attnum) as place) as s
     where a.attrelid = (select t.relation from gdpr_internal.protected_table as t where t.id = p_table) and a.attnum > 0
       and not a.attisdropped and not gdpr_internal.is_control_column(p_table, a.attname)
   );
@@ -34141,6 +34710,7 @@ grant execute on function
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
@@ -34178,6 +34748,7 @@ grant execute on function
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.watch_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
   gdpr_internal.retype_column(name, regclass, name, text, boolean),
+  gdpr_internal.remember_keeper(name, regclass), gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
   gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
   gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
   gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;

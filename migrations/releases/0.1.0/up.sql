@@ -125,10 +125,10 @@ comment on table gdpr_internal.worker_function is
 
 create type gdpr_internal.column_fact as (
   column_id integer, column_name name, n integer, type text, encrypt text, identifier text, canonical text,
-  mask text, masked boolean, matches boolean, unique_name name, maximum integer, digested boolean
+  mask text, masked boolean, matches boolean, unique_name name, maximum integer, digested boolean, source name
 );
 comment on type gdpr_internal.column_fact is
-  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit; digested: a digest for searching is.';
+  'What the generators need of a classified column. n: its number in the generated code; canonical: the kind of its digest; masked: a masked value is stored; maximum: its length limit; digested: a digest for searching is; source: where its text stands, the column or its shadow.';
 
 create type gdpr_internal.erase_fact as (column_name name, erase text, type text, maximum integer, is_unique boolean, encrypted boolean);
 comment on type gdpr_internal.erase_fact is 'What erasure needs of a column.';
@@ -155,12 +155,13 @@ create table gdpr_internal.enabling (
   block bigint not null default 0,
   sweep integer not null default 1,
   done bigint not null default 0,
+  keeper text,
   started_at timestamptz not null default statement_timestamp(),
   worked_at timestamptz not null default statement_timestamp()
 )
 with (fillfactor = 50);
 comment on table gdpr_internal.enabling is
-  'One row for each table whose enabling has begun and has not ended; gone when its gate is on. begun: columns are there; generated: functions are; claiming: rows get their persons, and stay plaintext; claimed: all have them; sealing: plaintext and ciphertext stand side by side; sealed: no plaintext is left; analysed: nor in the planner''s statistics. block: where the sweep over the table goes on; sweep: rows that were locked are looked at again in the next one; done: rows written in this state.';
+  'One row for each table whose enabling has begun and has not ended; gone when its gate is on. begun: columns are there; generated: functions are; claiming: rows get their persons, and stay plaintext; claimed: all have them; sealing: plaintext and ciphertext stand side by side; sealed: no plaintext is left; analysed: nor in the planner''s statistics. block: where the sweep over the table goes on; sweep: rows that were locked are looked at again in the next one; done: rows written in this state; keeper: the trigger that has kept the shadows since then, as the catalog had it.';
 
 -- 00_foundation/11_shapes.sql
 -- [state] The shape of protected tables: what their columns are called, what they were called, whose change is under way.

@@ -1,0 +1,369 @@
+-- [code] Shadows: columns that are not text get their type changed while applications write them.
+-- GDPR Art. 25, 32. Called by: the steps of enabling.
+--
+-- Ciphertext is text, and ALTER COLUMN TYPE would write the whole table under a lock. So such a column gets a shadow, gdpr_text_<n>:
+-- a trigger keeps the text of every row that is written in it, the backfill that of all others. In the moment in which encryption
+-- begins, the column is dropped and its shadow takes its name: the catalog alone changes. Until then it counts as not encrypted.
+-- It comes to stand at the end of the table; the views keep its place.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.becomes_text(p_relation regclass, p_definition jsonb)
+returns name[]
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return array(
+    select a.attname
+    from gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
+    -- the two have one form on the disk
+    where s.encrypt <> 'no' and a.atttypid not in ('text'::regtype, 'varchar'::regtype)
+    order by a.attnum
+  );
+end
+$function$;
+comment on function gdpr_internal.becomes_text(regclass, jsonb) is 'The columns of a table that encryption makes text of, which they are not yet.';
+
+create or replace function gdpr_internal.shadows(p_table smallint, p_row text)
+returns table (column_name name, shadow name, place smallint, value text, required boolean)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return query
+  select
+    a.attname, s.attname, a.attnum,
+    case when f.is_domain then gdpr_internal.text_expression(format('%s.%I::%s', p_row, a.attname, f.carrier), f.carrier)
+      else gdpr_internal.text_expression(format('%s.%I', p_row, a.attname), format_type(a.atttypid, a.atttypmod))
+    end,
+    a.attnotnull
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.protected_column as c on c.table_id = t.id
+  join pg_attribute as a on a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
+  join pg_attribute as s on s.attrelid = t.relation and s.attname = 'gdpr_text_' || a.attnum and not s.attisdropped
+  cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+  where t.id = p_table
+  order by a.attnum;
+end
+$function$;
+comment on function gdpr_internal.shadows(smallint, text) is
+  'The columns of a table that have a shadow: their place, the SQL of their text in row p_row, whether they are NOT NULL.';
+
+create or replace function gdpr_policy.has_shadows(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (select from gdpr_internal.shadows(gdpr_internal.table_id(p_relation), 't'));
+end;
+comment on function gdpr_policy.has_shadows(regclass) is 'Whether columns of a table that is being enabled have shadows.';
+
+create or replace function gdpr_internal.waits_for_shadow(p_column gdpr_internal.protected_column, out waits boolean, out encrypt text, out carrier text)
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+begin
+  select t.relation, t.definition -> 'columns' -> (p_column).column_name::text ->> 'encrypt' into v_relation, encrypt
+  from gdpr_internal.protected_table as t
+  where t.id = (p_column).table_id;
+  waits := (p_column).encrypt = 'no' and coalesce(encrypt <> 'no', false);
+  if waits then
+    select f.carrier into carrier
+    from pg_attribute as a
+    cross join lateral gdpr_internal.type_forms(a.atttypid, a.atttypmod) as f
+    where a.attrelid = v_relation and a.attname = (p_column).column_name and not a.attisdropped;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.waits_for_shadow(gdpr_internal.protected_column) is
+  'Whether a column is going to be encrypted (encrypt: how) and counts as plain until its shadow takes its name; carrier: the type as which its values will be read.';
+
+create or replace function gdpr_internal.stored_type(p_relation regclass, p_attribute pg_attribute)
+returns oid
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not exists (
+    select from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    where t.relation = p_relation and e.state = 'sealing'
+  ) then
+    return (p_attribute).atttypid;
+  elsif (p_attribute).attname ~ '^gdpr_text_[0-9]+$' then
+    return null;
+  end if;
+  return coalesce(
+    (
+      select a.atttypid from pg_attribute as a
+      where a.attrelid = p_relation and a.attname = 'gdpr_text_' || (p_attribute).attnum and not a.attisdropped
+    ), (p_attribute).atttypid
+  );
+end
+$function$;
+comment on function gdpr_internal.stored_type(regclass, pg_attribute) is
+  'The type that a column has for the triggers of its table: in the transaction in which shadows take the names of their columns, which has no time to generate functions under its lock, the type to come; null: it goes.';
+
+create or replace function gdpr_internal.defer_encryption(p_table smallint)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  update gdpr_internal.protected_column as c
+  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  from gdpr_internal.protected_table as t, pg_attribute as a
+  where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
+    and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
+end
+$function$;
+comment on function gdpr_internal.defer_encryption(smallint) is 'Columns of a table that are not text count as not encrypted until their shadows take their names.';
+
+create or replace function gdpr_internal.shadow_keeper(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- disabled and enabled again, it is another version of its row
+  select format('%s %s', g.oid, g.ctid) from pg_trigger as g where g.tgrelid = p_relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A';
+end;
+comment on function gdpr_internal.shadow_keeper(regclass) is
+  'The trigger that keeps the shadows of a table, as the catalog has it: another answer than before, and rows may have been written past it.';
+
+create or replace function gdpr_internal.are_shadows_kept(p_table smallint)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not exists (select from gdpr_internal.shadows(p_table, 't'))
+    or coalesce(e.keeper = gdpr_internal.shadow_keeper(t.relation), false)
+  from gdpr_internal.enabling as e
+  join gdpr_internal.protected_table as t on t.id = e.table_id
+  where e.table_id = p_table;
+end;
+comment on function gdpr_internal.are_shadows_kept(smallint) is
+  'Whether the trigger that keeps the shadows of a table has been there, and on, all the time since it was put there.';
+
+create or replace function gdpr_internal.remember_keeper(p_role name, p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  update gdpr_internal.enabling as e
+  set keeper = gdpr_internal.shadow_keeper(p_relation)
+  where e.table_id = gdpr_internal.own_table(p_role, p_relation);
+end;
+comment on function gdpr_internal.remember_keeper(name, regclass) is 'See gdpr_policy.remember_keeper(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.remember_keeper(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.remember_keeper(current_user, p_relation);
+end;
+comment on function gdpr_policy.remember_keeper(regclass) is 'Step of enabling: the trigger that keeps the shadows was put there now.';
+
+create or replace function gdpr_internal.encrypt_columns(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+begin
+  if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+end
+$function$;
+comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.encrypt_columns(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.encrypt_columns(current_user, p_relation);
+end;
+comment on function gdpr_policy.encrypt_columns(regclass) is
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+
+create or replace function gdpr_policy.require_kept(p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  end if;
+end
+$function$;
+comment on function gdpr_policy.require_kept(regclass) is
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+
+create or replace function gdpr_internal.swap_statements(p_relation regclass)
+returns setof text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_id smallint := gdpr_internal.table_id(p_relation);
+  v_column record;
+  v_before text[] := '{}';
+  v_drops text[] := '{}';
+  v_after text[] := '{}';
+  v_alter text := format('alter table %s ', p_relation);
+begin
+  for v_column in
+    select w.column_name, w.shadow, a.attoptions, col_description(p_relation, a.attnum) as comment, (to_jsonb(a) ->> 'attstattarget')::integer as target,
+      a.attacl, a.attnotnull, format_type(a.atttypid, a.atttypmod) as type,
+      (
+        select k.conname from pg_constraint as k
+        -- an object with a name since PostgreSQL 18
+        where k.conrelid = p_relation and k.contype = 'n' and k.conkey = array[a.attnum]
+      ) as required,
+      coalesce(
+        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
+        gdpr_internal.type_default(a.atttypid)
+      ) as expression,
+      array(
+        select q.objid::regclass from pg_depend as q
+        join pg_class as s on s.oid = q.objid and s.relkind = 'S'
+        where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = p_relation and q.refobjsubid = a.attnum and q.deptype = 'a'
+      ) as sequences
+    from gdpr_internal.shadows(v_id, 't') as w
+    join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.place
+  loop
+    v_before := v_before || array(select format('alter sequence %s owned by none', s) from unnest(v_column.sequences) as s);
+    v_drops := v_drops || format('drop column %I', v_column.column_name);
+    v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
+    if v_column.expression is not null then
+      v_after := v_after || format('%salter column %I set default %s', v_alter, v_column.column_name,
+        gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type));
+    end if;
+    if v_column.attnotnull then
+      -- its CHECK has been validated: no row is looked at
+      v_after := v_after || case
+        when v_column.required is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required, v_column.column_name)
+        else format('%salter column %I set not null', v_alter, v_column.column_name)
+      end || format('%sdrop constraint %I', v_alter, v_column.shadow);
+    end if;
+    if v_column.target >= 0 then
+      v_after := v_after || format('%salter column %I set statistics %s', v_alter, v_column.column_name, v_column.target);
+    end if;
+    if v_column.attoptions is not null then
+      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.attoptions, ', '));
+    end if;
+    if v_column.comment is not null then
+      v_after := v_after || format('comment on column %s.%I is %L', p_relation, v_column.column_name, v_column.comment);
+    end if;
+    v_after := v_after || array(
+      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, p_relation,
+        case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, case when g.is_grantable then ' with grant option' else '' end)
+      from aclexplode(v_column.attacl) as g
+    ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
+  end loop;
+  if v_drops <> '{}' then
+    return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
+  end if;
+end
+$function$;
+comment on function gdpr_internal.swap_statements(regclass) is
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+
+create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_moved jsonb := (
+    select coalesce(jsonb_object_agg(c.position, a.attnum), '{}')
+    from gdpr_internal.protected_column as c
+    join pg_attribute as a on a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped and a.attnum <> c.position
+    where c.table_id = v_id
+  );
+begin
+  update gdpr_internal.protected_column as c
+  set position = coalesce((v_moved ->> c.position::text)::smallint, c.position),
+    original = c.original
+      || case when v_moved ? c.position::text then jsonb_build_object('place', c.position) else '{}' end
+      || case when c.original ? 'checks' then jsonb_build_object('checks', (
+        -- the columns of a constraint are known by their positions
+        select jsonb_agg(k.value || jsonb_build_object('columns', (
+          select jsonb_agg(u.value || jsonb_build_object('position', coalesce(v_moved -> (u.value ->> 'position'), u.value -> 'position')) order by u.n)
+          from jsonb_array_elements(k.value -> 'columns') with ordinality as u (value, n)
+        )) order by k.n)
+        from jsonb_array_elements(c.original -> 'checks') with ordinality as k (value, n)
+      )) else '{}' end
+  where c.table_id = v_id;
+  perform gdpr_internal.know_columns(v_id);
+end
+$function$;
+comment on function gdpr_internal.put_places(name, regclass) is 'See gdpr_policy.put_places(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.put_places(p_relation regclass)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.put_places(current_user, p_relation);
+end;
+comment on function gdpr_policy.put_places(regclass) is
+  'Step of enabling: the register follows columns to the end of the table, and remembers the place that they keep in the views.';
