@@ -2,9 +2,10 @@
 
 10,000,000 rows (``QUICK=1``: 100,000; ``--rows``), a narrow table, two encrypted columns of
 which one is searchable and unique (``--types``: a date and a number, too). A writer inserts,
-changes, finds and deletes rows all the time, one statement after the other, and keeps a record of what the server has confirmed. In
-the middle the server is killed with ``kill -9`` and started again. In the end everything that
-was confirmed has to be there, every value has to be encrypted, and the second plan empty.
+changes, finds and deletes rows all the time, one statement after the other, and keeps a record
+of what the server has confirmed. In the middle the server is killed with ``kill -9`` and started
+again. In the end everything that was confirmed has to be there, every value has to be encrypted,
+and the second plan empty.
 """
 
 from __future__ import annotations
