@@ -109,16 +109,15 @@ def main() -> int:
             owner.execute(_TABLE.encode())
             owner.execute("select gdpr.create_key('table')")
             owner.execute("select count(*) from gdpr.apply(%s)", [json.dumps(POLICY)])
-            names = postgres.execute(
-                "select tgname from pg_trigger where tgrelid = 'public.person'::regclass"
+            ((back,),) = postgres.execute(
+                "select string_agg(format('alter table public.person enable %s trigger %I',"
+                " case tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end,"
+                " tgname), ';') from pg_trigger where tgrelid = 'public.person'::regclass"
+                " and not tgisinternal"
             ).fetchall()
-            for (name,) in names:
-                postgres.execute(f'alter table public.person disable trigger "{name}"'.encode())
+            postgres.execute("alter table public.person disable trigger user")
             postgres.execute(_FILL, [rows])
-            for (name,) in names:
-                postgres.execute(
-                    f'alter table public.person enable always trigger "{name}"'.encode()
-                )
+            postgres.execute(back)
             postgres.execute("vacuum analyze public.person")
             POLICY["tables"]["public.person"]["search"] = ["first_name", "last_name"]
             start = time.perf_counter()

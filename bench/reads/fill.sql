@@ -12,6 +12,9 @@ cross join lateral (
 ) as e
 cross join lateral (select substr(sha256(int8send(n)), 1, 16) || e.sealed as body offset 0) as b;
 
+create table public.trigger_before as
+  select g.tgname as name, case g.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end as fires
+  from pg_trigger as g where g.tgrelid = 'public.person'::regclass and not g.tgisinternal;
 alter table public.person disable trigger user;
 do $$
 declare
@@ -44,10 +47,11 @@ end
 $$;
 do $$
 declare
-  v_trigger name;
+  v_trigger record;
 begin
-  for v_trigger in select g.tgname from pg_trigger as g where g.tgrelid = 'public.person'::regclass and not g.tgisinternal loop
-    execute format('alter table public.person enable always trigger %I', v_trigger);
+  for v_trigger in select * from public.trigger_before loop
+    execute format('alter table public.person enable %s trigger %I', v_trigger.fires, v_trigger.name);
   end loop;
 end
 $$;
+drop table public.trigger_before;

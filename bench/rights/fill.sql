@@ -41,10 +41,13 @@ where m.busy or t.relation = 'public.person'::regclass;
 do $$
 declare
   v_table record;
-  v_trigger name;
+  v_back text;
   v_values text;
 begin
   for v_table in select t.id, t.relation, t.relation = 'public.person'::regclass as root from gdpr_internal.protected_table as t order by t.depth, t.id loop
+    select string_agg(format('alter table %s enable %s trigger %I', v_table.relation, case g.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, g.tgname), '; ')
+    into v_back
+    from pg_trigger as g where g.tgrelid = v_table.relation and not g.tgisinternal;
     execute format('alter table %s disable trigger user', v_table.relation);
     v_values := case
       when v_table.root then format(
@@ -62,9 +65,7 @@ begin
       )
     end;
     execute v_values;
-    for v_trigger in select g.tgname from pg_trigger as g where g.tgrelid = v_table.relation and not g.tgisinternal loop
-      execute format('alter table %s enable always trigger %I', v_table.relation, v_trigger);
-    end loop;
+    execute v_back;
   end loop;
 end
 $$;

@@ -29,21 +29,21 @@ PLANTED = (
 def plant(db: Database, statement: str, table: str = "crm.customer", user: str = ROOT) -> None:
     """Change rows with the triggers off, as the owner can who switches row security off, too."""
     with psycopg.connect(db.dsn(user)) as connection:
+        ((back,),) = connection.execute(
+            "select string_agg(format('alter table %%s enable %%s trigger %%I', tgrelid::regclass,"
+            " case tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, tgname),"
+            " ';') from pg_trigger where tgrelid = %s::text::regclass and not tgisinternal"
+            " and tgname ~ '^zzz_gdpr_'",
+            [table],
+        ).fetchall()
         for command in (
             f"alter table {table} disable trigger user",
             f"alter table {table} no force row level security",
             statement,
             f"alter table {table} force row level security",
-            f"alter table {table} enable always trigger zzz_gdpr_05_guard",
+            back,
         ):
             connection.execute(command.encode())
-        names = connection.execute(
-            "select tgname from pg_trigger where tgrelid = %s::text::regclass"
-            " and not tgisinternal and tgname ~ '^zzz_gdpr_'",
-            [table],
-        ).fetchall()
-        for (name,) in names:
-            connection.execute(f"alter table {table} enable always trigger {name}".encode())
 
 
 def broken(db: Database, table: str = "crm.customer", user: str = DPO) -> list[tuple[Any, ...]]:
