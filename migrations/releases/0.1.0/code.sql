@@ -4137,6 +4137,18 @@ comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.rights(p_kind "char", p_owner oid, p_rights aclitem[])
+returns text[]
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select array_agg(r.item::text order by r.item::text collate "C") from unnest(coalesce(p_rights, acldefault(p_kind, p_owner))) as r (item);
+end;
+comment on function gdpr_internal.rights("char", oid, aclitem[]) is
+  'Who has which rights on an object, as text: a restored dump has the same rights in another order, and no list where it is the default. p_kind: as acldefault() takes it.';
+
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
 language plpgsql
@@ -4177,7 +4189,7 @@ begin
     'policy', format('%s on %s', quote_ident(p.polname), r.name),
     format(
       '%s %s %s %s %s', p.polcmd, p.polpermissive,
-      -- a restored dump has the same roles and rights in another order, and no list where it is the default
+      -- a restored dump has the same roles in another order
       array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
       pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
     ),
@@ -4197,7 +4209,7 @@ begin
     'function', f.oid::regprocedure::text,
     format(
       '%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig,
-      array(select g.item::text from unnest(coalesce(f.proacl, acldefault('f', f.proowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('f', f.proowner, f.proacl),
       md5(f.prosrc)
     ), true, false
   from ours as t
@@ -4207,7 +4219,7 @@ begin
     'view', c.oid::regclass::text,
     format(
       '%s %s %s %s', c.relowner::regrole,
-      array(select g.item::text from unnest(coalesce(c.relacl, acldefault('r', c.relowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('r', c.relowner, c.relacl),
       c.reloptions, pg_get_viewdef(c.oid)
     ), true, false
   from ours as t
@@ -8508,6 +8520,9 @@ begin
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
+    foreach v_statement in array array(select s from gdpr_policy.leaving_steps(table_name) as s) loop
+      execute v_statement;
+    end loop;
     -- it holds on to digests and masks
     execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
     foreach v_statement in array v_followed.statements loop
@@ -8591,6 +8606,35 @@ begin atomic
   where t.relation = p_relation and t.unprotected_at is null;
 end;
 comment on function gdpr_policy.control_steps(regclass) is 'The statements that put the controls on a table as its definition wants them.';
+
+create or replace function gdpr_policy.leaving_steps(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(s.statement, f.relation)
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.reshape as r on r.table_id = t.id
+  cross join lateral (
+    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(r.state -> 'guards') as g
+  ) as f
+  join pg_class as c on c.oid = f.relation
+  cross join lateral (
+    values
+    (1, true, 'drop policy if exists gdpr_40_reshape on %1$s'),
+    (2, true, 'drop trigger if exists zzz_gdpr_00_reshape on %1$s'),
+    (3, t.mode = 'enforce', 'create policy gdpr_40_gate on %1$s as restrictive for all to public using (false)'),
+    (4, t.mode <> 'enforce' and (t.original ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
+    (5, t.mode <> 'enforce' and (t.original ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
+  ) as s (n, wanted, statement)
+  where t.relation = p_relation and f.relation not in (select r from gdpr_internal.relation_tree(p_relation) as r) and s.wanted
+  order by f.relation::oid, s.n;
+end;
+comment on function gdpr_policy.leaving_steps(regclass) is
+  'The statements that end the reshape of partitions that were detached in it: their rows stay hidden, as after any other DETACH PARTITION.';
 
 create or replace function gdpr_internal.missing_controls(p_relation regclass)
 returns table (severity text, topic text, object text, finding text, hint text)
@@ -21037,7 +21081,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
     select from gdpr_internal.protected_column as c
-    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position)
+    where c.table_id = p_table and p_column = any (array['gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position])
   );
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
@@ -22185,21 +22229,22 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
   with ours as (
-    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+    select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
   )
   select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
   from (
-    select format('%s %s', o.nspname, o.nspacl) as line
+    select format('%s %s', o.nspname, gdpr_internal.rights('n', o.nspowner, o.nspacl)) as line
     from ours as o
     union all
-    select format('%s %s %s', c.oid::regclass, c.relacl, (
-      select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
+    select format('%s %s %s', c.oid::regclass, gdpr_internal.rights(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner, c.relacl), (
+      select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', c.relowner, a.attacl)), ' ' order by a.attname collate "C")
+      from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
     ))
     from pg_class as c
     join ours as o on o.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
     union all
-    select format('%s %s', p.oid::regprocedure, p.proacl)
+    select format('%s %s', p.oid::regprocedure, gdpr_internal.rights('f', p.proowner, p.proacl))
     from pg_proc as p
     join ours as o on o.oid = p.pronamespace
   ) as g;
@@ -23539,6 +23584,25 @@ comment on function gdpr_internal.short_leaves(bytea) is 'The first 8 bytes of e
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.restorable_code(p_code text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select replace(
+    regexp_replace(
+      p_code,
+      '(::[a-z0-9 "]+(?:\[\])*) AS (?:text|bool|bytea|date|float8|int2|int4|int8|interval|jsonb|name|numeric|oid|regclass|timestamptz|uuid|"char"|"varchar")(?=[,;)]*$)',
+      '\1', 'gn'
+    ),
+    'FROM ( VALUES', 'FROM (VALUES'
+  );
+end;
+comment on function gdpr_internal.restorable_code(text) is
+  'SQL that PostgreSQL wrote from what it has stored, without what it adds when it has read its own words: a cast that had no name is named after its type, and there is a blank before VALUES.';
+
 create or replace function gdpr_internal.catalog_objects()
 returns text[]
 language sql
@@ -23567,17 +23631,21 @@ begin atomic
   from (
     select
       'function ' || p.oid::regprocedure as kind,
-      format('%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, p.proacl, md5(p.prosrc || coalesce(p.prosqlbody::text, ''))) as definition
+      format(
+        '%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, gdpr_internal.rights('f', p.proowner, p.proacl),
+        -- as SQL: the stored tree has the numbers that objects have in this database
+        md5(p.prosrc || coalesce(gdpr_internal.restorable_code(pg_get_function_sqlbody(p.oid)), ''))
+      ) as definition
     from pg_proc as p
     join pg_namespace as n on n.oid = p.pronamespace
     where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated')
     union all
     select
       format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
-      format('%s %s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
-        select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+      format('%s %s %s %s %s %s', t.relowner::regrole, gdpr_internal.rights('r', t.relowner, t.relacl), t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
+        select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', t.relowner, a.attacl)), ' ' order by a.attname collate "C") from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
       ))
-      || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
+      || case t.relkind when 'v' then gdpr_internal.restorable_code(pg_get_viewdef(t.oid)) else '' end
     from tables as t
     where t.name !~ '^gdpr_internal\.audit_record_'
     union all
@@ -23587,7 +23655,12 @@ begin atomic
     union all
     select
       format('policy %s of %s', p.polname, t.name),
-      format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+      format(
+        '%s %s %s %s %s', p.polcmd, p.polpermissive,
+        -- a restored dump has the same roles in another order
+        array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+      )
     from tables as t
     join pg_policy as p on p.polrelid = t.oid
     union all
@@ -23601,11 +23674,11 @@ begin atomic
     from guarded as g
     join pg_class as c on c.oid = g.oid
     union all
-    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, n.nspacl)
+    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, gdpr_internal.rights('n', n.nspowner, n.nspacl))
     from pg_namespace as n
     where n.nspowner::regrole::text = 'gdpr_owner'
     union all
-    select format('materialized view %s', m.oid::regclass), pg_get_viewdef(m.oid)
+    select format('materialized view %s', m.oid::regclass), gdpr_internal.restorable_code(pg_get_viewdef(m.oid))
     from pg_class as m
     where m.relkind = 'm' and exists (select from gdpr_internal.read_tables(m.oid))
     union all
