@@ -8,6 +8,7 @@ create or replace view gdpr.error_code (name, sqlstate, message, hint, article) 
 values
   ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
   ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
+  ('unknown_table', 'PR007', 'there is no such table', 'Tables are named as in the policy: schema.table with its capitals, blanks and dots as they are, or quoted as in SQL; without a schema, public. gdpr.protected_table shows those of the policy.', 'Art. 25'),
   ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
   ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
@@ -1434,31 +1435,31 @@ create or replace function gdpr_internal.find_table(p_name text)
 returns regclass
 language plpgsql
 stable
-parallel unsafe
+parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_name constant text := '(?:"(?:[^"]|"")+"|(?:[a-zA-Z_]|[^\x01-\x7f])(?:[a-zA-Z0-9_$]|[^\x01-\x7f])*)';
   v_parts text[];
   v_table regclass;
 begin
-  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema
-  begin
+  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema.
+  -- parse_ident() raises what is no name, and a parallel plan cannot catch errors
+  if p_name ~ format('^\s*%1$s(?:\s*\.\s*%1$s)*\s*$', v_name) then
     v_parts := parse_ident(p_name);
-  exception when invalid_parameter_value then
-    v_parts := null;
-  end;
+  end if;
   -- the LIMIT makes each reading of the name one probe of an index: a policy asks for its tables many times
   select t.oid into v_table
   from (
-    -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
-    select 1 as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
+    -- as written in TOML: a schema, the first dot that makes sense, and the name with its capitals and spaces
+    select i as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
     from generate_series(1, length(p_name)) as i
     where substr(p_name, i, 1) = '.'
     union all
-    select 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
+    select length(p_name) + 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
     union all
-    select 2, 'public', p_name
+    select length(p_name) + 1, 'public', p_name
   ) as r
   cross join lateral (
     select c.oid
@@ -1472,6 +1473,27 @@ begin
 end
 $function$;
 comment on function gdpr_internal.find_table(text) is 'The table that a policy names: schema.name, quoted as in SQL or plain; without a schema, public.';
+
+create or replace function gdpr.table_named(p_table text)
+returns regclass
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table regclass := gdpr_internal.find_table(p_table);
+begin
+  if v_table is null then
+    perform gdpr_internal.refuse('unknown_table', p_table);
+  end if;
+  return v_table;
+end
+$function$;
+comment on function gdpr.table_named(text) is
+  'The table of a name as policies and the command line write it: schema.name with its capitals, blanks and dots as they are (the first dot that makes sense ends the schema), or quoted as in SQL; without a schema, public. Null is no table. Error: PR007.';
 
 create or replace function gdpr_internal.read_purposes(p_policy jsonb, out purposes jsonb, out problems text[])
 language plpgsql
@@ -24913,14 +24935,17 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select t.id
   from gdpr_internal.protected_table as t
-  join pg_class as c on c.oid = t.relation
-  join pg_namespace as n on n.oid = c.relnamespace
-  -- no regclass: whoever reads the log need not have rights on the table's schema
-  where p_table in (t.relation::text, format('%s.%s', n.nspname, c.relname))
+  cross join (select gdpr_internal.find_table(p_table) as relation) as n
+  left join pg_class as c on c.oid = t.relation
+  -- what is no longer there is found by the name that it had
+  where t.relation = n.relation
+    or n.relation is null and c.oid is null and t.known_as in (p_table, 'public.' || p_table)
+    or n.relation is null and c.oid is null and array_to_string(parse_ident(t.known_as), '.') in (p_table, 'public.' || p_table)
+  order by t.id desc
   limit 1;
 end;
 comment on function gdpr.audit_table_id(text) is
-  'The number of a table (schema.table) in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+  'The number of a table, named as gdpr.table_named() takes it, in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. A table that was dropped is found by the name that it had. Art. 5(2).';
 
 create or replace function gdpr.audit_purpose_id(p_purpose text)
 returns smallint
@@ -34833,6 +34858,8 @@ grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to 
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
+grant execute on function gdpr.table_named(text) to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration; -- names only
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
