@@ -210,9 +210,11 @@ def test_seals_find_no_change_in_what_was_restored(past: Past, empty_db: Databas
         "grant select (digest) on gdpr_internal.identifier to crm_app",
         "grant usage on schema gdpr_internal to crm_app",
         "alter policy gdpr_40_base on crm.customer to crm_app",
-        "create or replace function gdpr_internal.column_defaults(p_relation regclass)"
-        " returns jsonb language sql stable parallel safe security definer"
-        " set search_path = pg_catalog, pg_temp begin atomic select '{}'::jsonb; end",
+        (
+            "create or replace function gdpr_internal.column_defaults(p_relation regclass)"
+            " returns jsonb language sql stable parallel safe security definer"
+            " set search_path = pg_catalog, pg_temp begin atomic select '{}'::jsonb; end"
+        ),
     ):
         empty_db.rows(change, user="postgres")
     assert empty_db.rows(changes, user="auditor_login") == [
