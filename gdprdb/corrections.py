@@ -56,7 +56,7 @@ select t.table_name::text, parse_ident(t.clear_view), (
   where c.table_name = t.table_name
 )
 from gdpr.protected_table as t
-where t.table_name = %s::text::regclass
+where t.table_name = (select gdpr.table_named(%s))
 """
 
 Key = tuple[str, ...]
@@ -68,7 +68,7 @@ class Layout:
     """What a file of a table looks like.
 
     Attributes:
-        table: the table as SQL names it.
+        table: its name, as `gdpr.table_named` takes it.
         view: its clear view.
         key: the columns of the primary key.
         key_types: their types.
@@ -143,7 +143,7 @@ def layout_of(connection: psycopg.Connection, table: str) -> Layout:
 
     Args:
         connection: of an officer.
-        table: the table as SQL names it.
+        table: its name, as `gdpr.table_named` takes it.
 
     Raises:
         GdprdbError: it is not protected, or its rows cannot be named.

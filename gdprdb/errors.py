@@ -102,7 +102,8 @@ _NAMES = {"3F000", "42P01", "42602"}
 
 def _exit_code(sqlstate: str | None, constraint: str | None, message: str) -> int:
     """Class PR, and standard classes raised under one of gdprdb's names, are refusals."""
-    if sqlstate is None:
+    # nothing was refused where there is nothing of this name
+    if sqlstate is None or sqlstate == "PR007":
         return FAILED
     if sqlstate.startswith("PR") or (constraint or "").startswith("gdpr"):
         return REFUSED

@@ -75,14 +75,14 @@ def reshape(
 
     Args:
         connection: as an administrator who owns the table; in a transaction of the caller's.
-        table: its name, as SQL writes it.
+        table: its name, as `gdpr.table_named` takes it.
         statements: DDL; each may be several statements.
 
     Raises:
         psycopg.Error: the table is not protected, a statement fails, or the policy does not allow
             the shape.
     """
-    connection.execute("select gdpr.reshape(%s::text::regclass)", [table])
+    connection.execute("select gdpr.reshape(gdpr.table_named(%s))", [table])
     for statement in statements:
         connection.execute(statement.encode())
     return connection.execute("select * from gdpr.end_reshape()")

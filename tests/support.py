@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import select
 import subprocess
 import threading
 import time
@@ -78,14 +79,69 @@ class Database:
         *,
         user: str = OWNER,
     ) -> list[tuple[Any, ...]]:
-        """Run one statement on a connection of its own and fetch what it returns, if anything."""
-        with psycopg.connect(self.dsn(user), autocommit=True) as connection:
+        """Run one statement and fetch what it returns, if anything.
+
+        In a session as good as new: of what an earlier statement of the same login set, held or
+        made for its session, nothing is left.
+        """
+        with _session(self.dsn(user)) as connection:
             cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+            found = cursor.fetchall() if cursor.description else []
+        if _FOR_LATER_SESSIONS.search(statement):
+            _end_sessions()
+        return found
 
     def close(self) -> None:
-        """Close the connections that `connect` opened."""
+        """Close the connections that `connect` and `rows` opened."""
         self._connections.close()
+        _end_sessions(f"dbname={self.name} ")
+
+
+#: Sessions that wait for their next statement, by their connection strings. What a server process
+#: has read of the catalogs, and compiled, is most of what a first statement costs.
+_WAITING: dict[str, list[psycopg.Connection]] = {}
+
+#: Makes a session as good as new, but for what it knows of the catalogs.
+_CLEAR = (
+    "reset all; reset session authorization; reset role; deallocate all; close all; unlisten *;"
+    " select pg_advisory_unlock_all(); discard sequences; discard temp"
+)
+
+#: What holds for those sessions only that begin afterwards.
+_FOR_LATER_SESSIONS = re.compile(r"(?i)\balter\s+(role|user|database|system)\b")
+
+
+@contextmanager
+def _session(dsn: str) -> Iterator[psycopg.Connection]:
+    """A session for one statement: one that waits, or a new one."""
+    waiting = _WAITING.setdefault(dsn, [])
+    connection = None
+    while connection is None and waiting:
+        found = waiting.pop()
+        # what a server says unasked is that it is gone
+        if select.select([found], [], [], 0)[0]:
+            found.close()
+        else:
+            connection = found
+    if connection is None:
+        connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
+    try:
+        yield connection
+    finally:
+        try:
+            connection.execute(_CLEAR)
+            _WAITING.setdefault(dsn, []).append(connection)
+        except psycopg.Error:
+            connection.close()
+
+
+def _end_sessions(part: str = "") -> None:
+    """Close the sessions that wait whose connection string has this part."""
+    for dsn, waiting in list(_WAITING.items()):
+        if part in f"{dsn} ":
+            del _WAITING[dsn]
+            for connection in waiting:
+                connection.close()
 
 
 #: Makes a database as a copy of a template, for the length of a block.
@@ -109,6 +165,7 @@ def serve(**settings: str) -> Iterator[Cluster]:
             if not AS_SUPERUSER:
                 connection.execute(f"alter role {OWNER} createrole")
         yield server
+        _end_sessions()
 
 
 @contextmanager
@@ -124,6 +181,7 @@ def cloning(cluster: Cluster) -> Iterator[Clone]:
         @contextmanager
         def clone(template: str = "template0") -> Iterator[Database]:
             name = f"test_{next(numbers)}"
+            _end_sessions(f"dbname={template} ")
             # copied as files: on a server that need not survive a crash, four times as fast
             admin.execute(
                 f"create database {name} template {template} owner {OWNER}"

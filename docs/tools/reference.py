@@ -108,7 +108,10 @@ def _errors(rows: list[tuple[Any, ...]]) -> Iterator[str]:
 
 
 def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[str]:
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        assert command
         here = (*path, name)
         usage = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
         words = " ".join([*here, *(parameter.human_readable_name for parameter in usage)])

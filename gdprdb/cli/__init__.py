@@ -1,78 +1,57 @@
 """The command line: ``gdprdb <noun> <verb>``, one module per noun.
 
 A command parses, calls SQL and returns rows; printing them, reporting errors
-and choosing the exit code happen in one place each (`output`, `options`).
+and choosing the exit code happen in one place each (`output`, `options`). A module is
+loaded when its noun is asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import rich_click as click
 
 from gdprdb import __version__
-from gdprdb.cli import (
-    audit,
-    basis,
-    blocklist,
-    breach,
-    consent,
-    db,
-    demo,
-    discover,
-    doctor,
-    form,
-    guard,
-    impact,
-    importing,
-    keys,
-    ledger,
-    objection,
-    outbox,
-    policy,
-    rectify,
-    report,
-    request,
-    restriction,
-    retention,
-    server,
-    share,
-    source,
-    subject,
-)
 from gdprdb.cli.options import Commands
 
 #: What there is, in the order of the journey of a datum.
-PANELS: dict[str, tuple[click.Command, ...]] = {
-    "Install and declare": (db.db, keys.keys, discover.discover, policy.policy),
+PANELS = {
+    "Install and declare": ("db", "keys", "discover", "policy"),
     "Collect on a lawful basis": (
-        importing.import_,
-        source.source,
-        blocklist.blocklist,
-        basis.basis,
-        form.form,
-        consent.consent,
-        outbox.outbox,
+        "import",
+        "source",
+        "blocklist",
+        "basis",
+        "form",
+        "consent",
+        "outbox",
     ),
-    "Rights of persons": (
-        subject.subject,
-        request.request,
-        rectify.rectify,
-        restriction.restriction,
-        objection.objection,
-    ),
-    "Share, keep, forget": (share.share, retention.retention, ledger.ledger),
-    "Prove": (
-        audit.audit,
-        guard.guard,
-        report.report,
-        impact.impact,
-        breach.breach,
-        doctor.doctor,
-    ),
-    "Try it": (demo.demo, server.server),
+    "Rights of persons": ("subject", "request", "rectify", "restriction", "objection"),
+    "Share, keep, forget": ("share", "retention", "ledger"),
+    "Prove": ("audit", "guard", "report", "impact", "breach", "doctor"),
+    "Try it": ("demo", "server"),
 }
 
+#: Module and command of a noun that is no name in Python.
+_OTHERWISE = {"import": ("importing", "import_")}
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+class Nouns(Commands):
+    """The commands of `PANELS`, each loaded when it is asked for: they share little."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Their names."""
+        return [noun for nouns in PANELS.values() for noun in nouns]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, if there is one."""
+        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+            module, command = _OTHERWISE.get(cmd_name, (cmd_name, cmd_name))
+            self.add_command(getattr(import_module(f"gdprdb.cli.{module}"), command))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="gdprdb %(version)s")
 def main() -> None:
     """Protect personal data in PostgreSQL, and see that it stays so.
@@ -89,7 +68,5 @@ def main() -> None:
     """
 
 
-for panel, commands in PANELS.items():
-    main = click.command_panel(panel, commands=[str(command.name) for command in commands])(main)
-    for command in commands:
-        main.add_command(command)
+for panel, nouns in PANELS.items():
+    main = click.command_panel(panel, commands=list(nouns))(main)

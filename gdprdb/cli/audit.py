@@ -23,6 +23,7 @@ from gdprdb.cli.options import (
     go_ahead,
     moment,
     read_identifier,
+    table_option,
     yes_option,
 )
 from gdprdb.cli.output import Rows, advancing, fetched, flattened, output, output_as, say
@@ -125,7 +126,7 @@ class Selected(list[sql.Composed]):
 def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which records, and their conditions as `selected`."""
 
-    @click.option("--table", "table_name", help="Only this table, as schema.table.")
+    @table_option("Only this table.", "table_name")
     @click.option("--row", help="Only the row of the table with this primary key; - reads it.")
     @click.option("--subject-id", type=int, help="Only this person.")
     @click.option("--operation", help="Only this operation: INSERT, UPDATE, DELETE, ...")
@@ -168,8 +169,8 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
                         if chosen[what] is None:
                             raise GdprdbError(
                                 f"the log knows no {what.split('_')[0]} {value[1]}",
-                                hint="A table is named as schema.table; gdprdb policy show"
-                                " has those of the policy.",
+                                hint="A table is named as in the policy, or quoted as in SQL;"
+                                " gdprdb policy show has tables and purposes.",
                             )
         options["selected"] = Selected(chosen)
         return command(**options)
@@ -237,8 +238,9 @@ def history(dsn: str | None, table: str, key: str, subject_id: int | None) -> Ro
     """Show the versions of the row of TABLE with the primary key KEY, latest first, in
     plaintext: for a data protection officer, and on record.
 
-    A KEY of several columns is a JSON array of texts. A key that is personal, as an e-mail
-    address, is read from standard input where KEY is -.
+    TABLE is named as in the policy, or quoted as in SQL. A KEY of several columns is a JSON array
+    of texts. A key that is personal, as an e-mail address, is read from standard input where KEY
+    is -.
 
     Example:
 
@@ -249,7 +251,7 @@ def history(dsn: str | None, table: str, key: str, subject_id: int | None) -> Ro
     with database(dsn) as connection:
         return fetched(
             connection.execute(
-                "select * from gdpr.history(%s::text::regclass, %s, %s)", [table, key, subject_id]
+                "select * from gdpr.history(gdpr.table_named(%s), %s, %s)", [table, key, subject_id]
             )
         )
 

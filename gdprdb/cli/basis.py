@@ -24,6 +24,7 @@ from gdprdb.cli.options import (
     reason_option,
     start_of,
     subject_id_option,
+    table_option,
     the_subject,
     yes_option,
 )
@@ -150,7 +151,7 @@ def record(
 
 @basis.command("set")
 @dsn_option
-@click.option("--table", required=True, help="A protected table: schema.name.")
+@table_option("A protected table.", required=True)
 @click.option(
     "--where",
     "condition_of_rows",

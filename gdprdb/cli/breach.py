@@ -17,6 +17,7 @@ from gdprdb.cli.options import (
     go_ahead,
     moment,
     reason_option,
+    table_option,
     yes_option,
 )
 from gdprdb.cli.output import Rows, fetched, flattened, output, say
@@ -218,7 +219,7 @@ def notify(
 @dsn_option
 @_number
 @click.option("--subject-id", "subjects", type=int, multiple=True, help="A person. Repeatable.")
-@click.option("--table", help="A protected table: the persons of its rows.")
+@table_option("A protected table: the persons of its rows.")
 @click.option("--where", help="Which rows' persons: SQL over the table's clear view.")
 @click.option("--login", help="Whose data this login changed, as the audit has it.")
 @click.option("--from", "since", callback=moment, help="With --login: from when (ISO 8601).")
@@ -256,7 +257,7 @@ def persons(
                 person
                 for (person,) in connection.execute(
                     "select subject_id from gdpr.persons_touched("
-                    "%s, %s, coalesce(%s, statement_timestamp()), %s::text::regclass)",
+                    "%s, %s, coalesce(%s, statement_timestamp()), gdpr.table_named(%s))",
                     [login, since, until, table],
                 )
             ]

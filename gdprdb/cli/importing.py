@@ -13,7 +13,7 @@ import rich_click as click
 from psycopg.types.json import Jsonb
 
 from gdprdb import records
-from gdprdb.cli.options import database, dry_run_option, dsn_option
+from gdprdb.cli.options import database, dry_run_option, dsn_option, table_option
 from gdprdb.cli.output import Rows, advancing, output, say
 from gdprdb.errors import FINDINGS, GdprdbError
 
@@ -21,17 +21,18 @@ from gdprdb.errors import FINDINGS, GdprdbError
 BATCH = 5_000
 
 _IMPORT = (
-    "select line, problem, taken from gdpr.import_rows(%s::text::regclass, %s, %s,"
+    "select line, problem, taken from gdpr.import_rows(gdpr.table_named(%s), %s, %s,"
     " p_skip => %s, p_first => %s, p_file => %s, p_lines => %s, p_retry => %s, p_run => %s,"
     " p_double => %s)"
 )
 _BEFORE = (
     "select run, last_row, refused from gdpr.import"
-    " where table_name = %s::text::regclass and file = %s order by run desc limit 1"
+    " where table_name = (select gdpr.table_named(%s)) and file = %s order by run desc limit 1"
 )
 _REFUSED = (
     "select row_number, line, problem from gdpr.import_refusal"
-    " where table_name = %s::text::regclass and file = %s and run = %s order by row_number"
+    " where table_name = (select gdpr.table_named(%s)) and file = %s and run = %s"
+    " order by row_number"
 )
 
 
@@ -63,7 +64,7 @@ def _mapping(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
 @click.command("import")
 @dsn_option
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--table", required=True, help="The table, as schema.table.")
+@table_option("The table.", required=True)
 @click.option(
     "--input",
     "written",

@@ -52,6 +52,24 @@ subject_id_option = click.option(
     help="The person's number. Without it, an identifier is read from standard input.",
 )
 
+
+def table_option(what: str, *names: str, required: bool = False) -> Callable[[F], F]:
+    """The option by which every command is told a table; `gdpr.table_named` reads it.
+
+    Args:
+        what: what the table is, for the help.
+        names: names of the parameter, beside ``--table``.
+        required: whether it has to be given.
+    """
+    return click.option(
+        "--table",
+        *names,
+        metavar="TABLE",
+        required=required,
+        help=f"{what} Named as in the policy, as 'crm.Big Order', or quoted as in SQL.",
+    )
+
+
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
 )

@@ -18,14 +18,14 @@ select n.nspname, v.relname, (
   from pg_index as x
   cross join lateral unnest(x.indkey) with ordinality as k (attnum, n)
   join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = k.attnum
-  where x.indrelid = %(table)s::text::regclass and x.indisprimary
+  where x.indrelid = (select gdpr.table_named(%(table)s)) and x.indisprimary
 )
 from pg_class as v
 join pg_namespace as n on n.oid = v.relnamespace
 where n.nspname = 'gdpr_clear' and exists (
   select from pg_depend as d
   join pg_rewrite as r on r.oid = d.objid
-  where d.classid = 'pg_rewrite'::regclass and d.refobjid = %(table)s::text::regclass
+  where d.classid = 'pg_rewrite'::regclass and d.refobjid = (select gdpr.table_named(%(table)s))
     and r.ev_class = v.oid
 )
 """
@@ -38,7 +38,7 @@ def persons_where(connection: psycopg.Connection, table: str, condition: str) ->
 
     Args:
         connection: outside a transaction that has work to lose.
-        table: the table as SQL names it.
+        table: its name, as `gdpr.table_named` takes it.
         condition: SQL over the columns of its clear view.
 
     Raises:
@@ -67,7 +67,8 @@ def persons_where(connection: psycopg.Connection, table: str, condition: str) ->
     persons: set[int] = set()
     for start in progress(range(0, len(keys), CHUNK), "Looking up persons"):
         (found,) = connection.execute(
-            "select gdpr.subjects_of(%s::text::regclass, %s)", [table, keys[start : start + CHUNK]]
+            "select gdpr.subjects_of(gdpr.table_named(%s), %s)",
+            [table, keys[start : start + CHUNK]],
         ).fetchone() or ([],)
         persons.update(found)
     connection.rollback()

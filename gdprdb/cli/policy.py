@@ -226,9 +226,10 @@ def reshape(
 ) -> None:
     """Change a protected TABLE by the DDL in FILE (- for standard input), in one transaction.
 
-    Its controls are taken off and put back; renamed columns are followed, new ones hidden until
-    the policy names them. Without any statement it follows what plain DDL did to the table. Shows
-    first what changes, by doing it and taking it back.
+    TABLE is named as in the policy, or quoted as in SQL. Its controls are taken off and put back;
+    renamed columns are followed, new ones hidden until the policy names them. Without any
+    statement it follows what plain DDL did to the table. Shows first what changes, by doing it and
+    taking it back.
 
     Example:
 

@@ -213,6 +213,7 @@ def reject(dsn: str | None, rectification_id: int, reason: str, dry_run: bool) -
 def export(dsn: str | None, table: str, subject_id: int | None) -> None:
     """Write the rows of TABLE as CSV, to be corrected in a spreadsheet and imported again.
 
+    TABLE is named as in the policy, or quoted as in SQL.
     Personal data in plaintext: keep the file where they may be, and delete it afterwards.
 
     Example:
@@ -226,7 +227,7 @@ def export(dsn: str | None, table: str, subject_id: int | None) -> None:
             keys = [
                 layout.read_key(key)
                 for (key,) in connection.execute(
-                    "select * from gdpr.rows_of(%s::text::regclass, %s)", [table, subject_id]
+                    "select * from gdpr.rows_of(gdpr.table_named(%s), %s)", [table, subject_id]
                 )
             ]
         for line in corrections.write(connection, layout, keys):
@@ -253,6 +254,7 @@ def import_(
 ) -> Rows:
     """Take the corrections in FILE, which 'rectify export' wrote, over into TABLE.
 
+    TABLE is named as in the policy, or quoted as in SQL.
     Only cells that differ are written, all in one transaction. Rows that were changed since the
     export are left as they are and named (exit code 3); with any other problem nothing is done.
 

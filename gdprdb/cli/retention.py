@@ -14,6 +14,7 @@ from gdprdb.cli.options import (
     end_of,
     go_ahead,
     reason_option,
+    table_option,
     yes_option,
 )
 from gdprdb.cli.output import Rows, fetched, output, say
@@ -130,7 +131,7 @@ def holds(dsn: str | None, everything: bool) -> Rows:
 @retention.command()
 @dsn_option
 @click.option("--subject-id", type=int, help="The person's number; else everybody in --table.")
-@click.option("--table", help="Only in this table: schema.name.")
+@table_option("Only in this table.")
 @click.option("--key", help="Only this row: its primary key; of several columns, a JSON array.")
 @click.option("--column", "columns", multiple=True, help="Only this column; may be repeated.")
 @click.option(
@@ -161,7 +162,7 @@ def hold(
     with database(dsn, done="Held.") as connection:
         (number,) = one(
             connection,
-            "select gdpr.place_hold(%s, %s, %s, %s::text::regclass, %s, %s::name[],"
+            "select gdpr.place_hold(%s, %s, %s, gdpr.table_named(%s), %s, %s::name[],"
             " coalesce(%s::timestamptz, 'infinity'))",
             [
                 subject_id,

@@ -21,6 +21,7 @@ from gdprdb.cli.options import (
     purpose_option,
     reason_option,
     subject_id_option,
+    table_option,
     the_subject,
 )
 from gdprdb.cli.output import Rows, fetched, output, say
@@ -150,7 +151,7 @@ def end(dsn: str | None, name: str, dry_run: bool) -> None:
 @purpose_option
 @subject_id_option
 @kind_option
-@click.option("--table", help="A protected table: schema.name.")
+@table_option("A protected table.")
 @click.option("--where", help="Which rows' persons: SQL over the table's clear view.")
 @click.option("--column", "columns", multiple=True, help="Of the table; else all. Repeatable.")
 @click.option("--category", "categories", multiple=True, help="What was told. Repeatable.")
@@ -186,7 +187,7 @@ def disclose(
         for name in ("columns", "categories"):
             options[name] = list(options[name]) or None
         named = ", ".join(
-            f"p_{name} => %({name})s{'::text::regclass' if name == 'table' else ''}"
+            f"p_{name} => {'gdpr.table_named(%(table)s)' if name == 'table' else f'%({name})s'}"
             for name in options
         )
         (done,) = connection.execute(
@@ -259,7 +260,9 @@ def export(
     strict: bool,
     style: str,
 ) -> None:
-    """Print the rows of a table as redacted views show them, on record before the first leaves.
+    """Print the rows of TABLE as redacted views show them, on record before the first leaves.
+
+    TABLE is named as in the policy, or quoted as in SQL.
 
     Example:
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import rich_click as click
 
-from gdprdb.cli.options import database, dsn_option, kind_option, subject_id_option, the_subject
+from gdprdb.cli.options import (
+    database,
+    dsn_option,
+    kind_option,
+    subject_id_option,
+    table_option,
+    the_subject,
+)
 from gdprdb.cli.output import Rows, fetched, output
 
 
@@ -20,7 +27,7 @@ def source() -> None:
 
 @source.command()
 @dsn_option
-@click.option("--table", required=True, help="The table, as the policy names it.")
+@table_option("The table.", required=True)
 @click.option(
     "--key",
     required=True,
@@ -36,7 +43,9 @@ def show(dsn: str | None, table: str, key: str) -> Rows:
     """
     with database(dsn) as connection:
         return fetched(
-            connection.execute("select * from gdpr.source_of(%s::regclass, %s)", [table, key])
+            connection.execute(
+                "select * from gdpr.source_of(gdpr.table_named(%s), %s)", [table, key]
+            )
         )
 
 

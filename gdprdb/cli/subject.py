@@ -26,6 +26,7 @@ from gdprdb.cli.options import (
     reason_option,
     request_option,
     subject_id_option,
+    table_option,
     the_subject,
     yes_option,
 )
@@ -33,6 +34,11 @@ from gdprdb.cli.output import Rows, fetched, output, say
 from gdprdb.dsn import one
 from gdprdb.erasure import erasure_letter
 from gdprdb.errors import GdprdbError
+
+#: The table of a name, as a report calls it.
+_SAME_TABLE = (
+    "select t from unnest(%s::text[]) as t where gdpr.table_named(t) = gdpr.table_named(%s)"
+)
 
 
 @click.group()
@@ -48,7 +54,7 @@ def subject() -> None:
 @subject.command()
 @dsn_option
 @kind_option
-@click.option("--table", help="With --key: the person of a row, instead of an identifier.")
+@table_option("With --key: the person of a row, instead of an identifier.")
 @click.option("--key", help="The row's primary key; of several columns a JSON array of texts.")
 @output
 def find(dsn: str | None, kind: str, table: str | None, key: str | None) -> Rows:
@@ -64,7 +70,9 @@ def find(dsn: str | None, kind: str, table: str | None, key: str | None) -> Rows
     with database(dsn) as connection:
         if table is None:
             return Rows(["subject_id"], [(the_subject(connection, None, kind),)])
-        (person,) = one(connection, "select gdpr.subject_of(%s::text::regclass, %s)", [table, key])
+        (person,) = one(
+            connection, "select gdpr.subject_of(gdpr.table_named(%s), %s)", [table, key]
+        )
     if person is None:
         raise GdprdbError("the row is not there, or is nobody's")
     return Rows(["subject_id"], [(person,)])
@@ -213,7 +221,7 @@ def review(dsn: str | None, review: int, outcome: str) -> None:
     help="One document, one table, a letter, or all of them in a ZIP.",
 )
 @click.option("--portable", is_flag=True, help="What the person provided, to take along (Art. 20).")
-@click.option("--table", help="Of --as csv: the table, where the person has rows in several.")
+@table_option("Of --as csv: the table, where the person has rows in several.")
 @click.option("--language", help="Of the letter: de, en, fr, ja.  [default: en]")
 @click.option("--encrypt", is_flag=True, help="Of --as zip: AES-256; the passphrase is shown once.")
 @click.option(
@@ -269,7 +277,7 @@ def export(
                 archive.write(out, report, language=language, passphrase=passphrase)
             else:
                 if form == "csv":
-                    pieces = csv(report, _one_table(report, table))
+                    pieces = csv(report, _one_table(connection, report, table))
                 else:
                     pieces = letter(report, language) if form == "html" else report.json()
                 for piece in pieces:
@@ -296,20 +304,21 @@ def _ordered(connection: psycopg.Connection, person: int, mail: bool, portable: 
     return str(token)
 
 
-def _one_table(report: Stream, table: str | None) -> dict[str, Any]:
+def _one_table(connection: psycopg.Connection, report: Stream, table: str | None) -> dict[str, Any]:
     """The description of the table that is asked for."""
     tables: dict[str, dict[str, Any]] = {
         described["table"]: described for described in report.facts["tables"]
     }
     if table is None and len(tables) == 1:
         return next(iter(tables.values()))
-    if table not in tables:
+    row = connection.execute(_SAME_TABLE, [list(tables), table]).fetchone()
+    if row is None:
         raise GdprdbError(
             "no rows of the person in this table" if table else "rows in several tables",
             hint="Name one with --table, or take all of them with --as zip.",
             details=tuple(tables),
         )
-    return tables[table]
+    return tables[row[0]]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ create or replace view gdpr.error_code (name, sqlstate, message, hint, article) 
 values
   ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
   ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
+  ('unknown_table', 'PR007', 'there is no such table', 'Tables are named as in the policy: schema.table with its capitals, blanks and dots as they are, or quoted as in SQL; without a schema, public. gdpr.protected_table shows those of the policy.', 'Art. 25'),
   ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
   ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),

@@ -75,31 +75,31 @@ create or replace function gdpr_internal.find_table(p_name text)
 returns regclass
 language plpgsql
 stable
-parallel unsafe
+parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_name constant text := '(?:"(?:[^"]|"")+"|(?:[a-zA-Z_]|[^\x01-\x7f])(?:[a-zA-Z0-9_$]|[^\x01-\x7f])*)';
   v_parts text[];
   v_table regclass;
 begin
-  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema
-  begin
+  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema.
+  -- parse_ident() raises what is no name, and a parallel plan cannot catch errors
+  if p_name ~ format('^\s*%1$s(?:\s*\.\s*%1$s)*\s*$', v_name) then
     v_parts := parse_ident(p_name);
-  exception when invalid_parameter_value then
-    v_parts := null;
-  end;
+  end if;
   -- the LIMIT makes each reading of the name one probe of an index: a policy asks for its tables many times
   select t.oid into v_table
   from (
-    -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
-    select 1 as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
+    -- as written in TOML: a schema, the first dot that makes sense, and the name with its capitals and spaces
+    select i as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
     from generate_series(1, length(p_name)) as i
     where substr(p_name, i, 1) = '.'
     union all
-    select 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
+    select length(p_name) + 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
     union all
-    select 2, 'public', p_name
+    select length(p_name) + 1, 'public', p_name
   ) as r
   cross join lateral (
     select c.oid
@@ -113,6 +113,27 @@ begin
 end
 $function$;
 comment on function gdpr_internal.find_table(text) is 'The table that a policy names: schema.name, quoted as in SQL or plain; without a schema, public.';
+
+create or replace function gdpr.table_named(p_table text)
+returns regclass
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table regclass := gdpr_internal.find_table(p_table);
+begin
+  if v_table is null then
+    perform gdpr_internal.refuse('unknown_table', p_table);
+  end if;
+  return v_table;
+end
+$function$;
+comment on function gdpr.table_named(text) is
+  'The table of a name as policies and the command line write it: schema.name with its capitals, blanks and dots as they are (the first dot that makes sense ends the schema), or quoted as in SQL; without a schema, public. Null is no table. Error: PR007.';
 
 create or replace function gdpr_internal.read_purposes(p_policy jsonb, out purposes jsonb, out problems text[])
 language plpgsql

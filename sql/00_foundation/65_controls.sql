@@ -3,6 +3,18 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.rights(p_kind "char", p_owner oid, p_rights aclitem[])
+returns text[]
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select array_agg(r.item::text order by r.item::text collate "C") from unnest(coalesce(p_rights, acldefault(p_kind, p_owner))) as r (item);
+end;
+comment on function gdpr_internal.rights("char", oid, aclitem[]) is
+  'Who has which rights on an object, as text: a restored dump has the same rights in another order, and no list where it is the default. p_kind: as acldefault() takes it.';
+
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
 language plpgsql
@@ -43,7 +55,7 @@ begin
     'policy', format('%s on %s', quote_ident(p.polname), r.name),
     format(
       '%s %s %s %s %s', p.polcmd, p.polpermissive,
-      -- a restored dump has the same roles and rights in another order, and no list where it is the default
+      -- a restored dump has the same roles in another order
       array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
       pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
     ),
@@ -63,7 +75,7 @@ begin
     'function', f.oid::regprocedure::text,
     format(
       '%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig,
-      array(select g.item::text from unnest(coalesce(f.proacl, acldefault('f', f.proowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('f', f.proowner, f.proacl),
       md5(f.prosrc)
     ), true, false
   from ours as t
@@ -73,7 +85,7 @@ begin
     'view', c.oid::regclass::text,
     format(
       '%s %s %s %s', c.relowner::regrole,
-      array(select g.item::text from unnest(coalesce(c.relacl, acldefault('r', c.relowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('r', c.relowner, c.relacl),
       c.reloptions, pg_get_viewdef(c.oid)
     ), true, false
   from ours as t

@@ -77,6 +77,9 @@ begin
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
+    foreach v_statement in array array(select s from gdpr_policy.leaving_steps(table_name) as s) loop
+      execute v_statement;
+    end loop;
     -- it holds on to digests and masks
     execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
     foreach v_statement in array v_followed.statements loop
@@ -160,6 +163,35 @@ begin atomic
   where t.relation = p_relation and t.unprotected_at is null;
 end;
 comment on function gdpr_policy.control_steps(regclass) is 'The statements that put the controls on a table as its definition wants them.';
+
+create or replace function gdpr_policy.leaving_steps(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(s.statement, f.relation)
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.reshape as r on r.table_id = t.id
+  cross join lateral (
+    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(r.state -> 'guards') as g
+  ) as f
+  join pg_class as c on c.oid = f.relation
+  cross join lateral (
+    values
+    (1, true, 'drop policy if exists gdpr_40_reshape on %1$s'),
+    (2, true, 'drop trigger if exists zzz_gdpr_00_reshape on %1$s'),
+    (3, t.mode = 'enforce', 'create policy gdpr_40_gate on %1$s as restrictive for all to public using (false)'),
+    (4, t.mode <> 'enforce' and (t.original ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
+    (5, t.mode <> 'enforce' and (t.original ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
+  ) as s (n, wanted, statement)
+  where t.relation = p_relation and f.relation not in (select r from gdpr_internal.relation_tree(p_relation) as r) and s.wanted
+  order by f.relation::oid, s.n;
+end;
+comment on function gdpr_policy.leaving_steps(regclass) is
+  'The statements that end the reshape of partitions that were detached in it: their rows stay hidden, as after any other DETACH PARTITION.';
 
 create or replace function gdpr_internal.missing_controls(p_relation regclass)
 returns table (severity text, topic text, object text, finding text, hint text)

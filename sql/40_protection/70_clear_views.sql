@@ -106,7 +106,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
     select from gdpr_internal.protected_column as c
-    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position)
+    where c.table_id = p_table and p_column = any (array['gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position])
   );
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';

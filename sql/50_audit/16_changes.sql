@@ -123,21 +123,22 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
   with ours as (
-    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+    select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
   )
   select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
   from (
-    select format('%s %s', o.nspname, o.nspacl) as line
+    select format('%s %s', o.nspname, gdpr_internal.rights('n', o.nspowner, o.nspacl)) as line
     from ours as o
     union all
-    select format('%s %s %s', c.oid::regclass, c.relacl, (
-      select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
+    select format('%s %s %s', c.oid::regclass, gdpr_internal.rights(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner, c.relacl), (
+      select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', c.relowner, a.attacl)), ' ' order by a.attname collate "C")
+      from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
     ))
     from pg_class as c
     join ours as o on o.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
     union all
-    select format('%s %s', p.oid::regprocedure, p.proacl)
+    select format('%s %s', p.oid::regprocedure, gdpr_internal.rights('f', p.proowner, p.proacl))
     from pg_proc as p
     join ours as o on o.oid = p.pronamespace
   ) as g;

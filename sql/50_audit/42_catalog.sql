@@ -3,6 +3,25 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.restorable_code(p_code text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select replace(
+    regexp_replace(
+      p_code,
+      '(::[a-z0-9 "]+(?:\[\])*) AS (?:text|bool|bytea|date|float8|int2|int4|int8|interval|jsonb|name|numeric|oid|regclass|timestamptz|uuid|"char"|"varchar")(?=[,;)]*$)',
+      '\1', 'gn'
+    ),
+    'FROM ( VALUES', 'FROM (VALUES'
+  );
+end;
+comment on function gdpr_internal.restorable_code(text) is
+  'SQL that PostgreSQL wrote from what it has stored, without what it adds when it has read its own words: a cast that had no name is named after its type, and there is a blank before VALUES.';
+
 create or replace function gdpr_internal.catalog_objects()
 returns text[]
 language sql
@@ -31,17 +50,21 @@ begin atomic
   from (
     select
       'function ' || p.oid::regprocedure as kind,
-      format('%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, p.proacl, md5(p.prosrc || coalesce(p.prosqlbody::text, ''))) as definition
+      format(
+        '%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, gdpr_internal.rights('f', p.proowner, p.proacl),
+        -- as SQL: the stored tree has the numbers that objects have in this database
+        md5(p.prosrc || coalesce(gdpr_internal.restorable_code(pg_get_function_sqlbody(p.oid)), ''))
+      ) as definition
     from pg_proc as p
     join pg_namespace as n on n.oid = p.pronamespace
     where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated')
     union all
     select
       format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
-      format('%s %s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
-        select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+      format('%s %s %s %s %s %s', t.relowner::regrole, gdpr_internal.rights('r', t.relowner, t.relacl), t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
+        select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', t.relowner, a.attacl)), ' ' order by a.attname collate "C") from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
       ))
-      || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
+      || case t.relkind when 'v' then gdpr_internal.restorable_code(pg_get_viewdef(t.oid)) else '' end
     from tables as t
     where t.name !~ '^gdpr_internal\.audit_record_'
     union all
@@ -51,7 +74,12 @@ begin atomic
     union all
     select
       format('policy %s of %s', p.polname, t.name),
-      format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+      format(
+        '%s %s %s %s %s', p.polcmd, p.polpermissive,
+        -- a restored dump has the same roles in another order
+        array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+      )
     from tables as t
     join pg_policy as p on p.polrelid = t.oid
     union all
@@ -65,11 +93,11 @@ begin atomic
     from guarded as g
     join pg_class as c on c.oid = g.oid
     union all
-    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, n.nspacl)
+    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, gdpr_internal.rights('n', n.nspowner, n.nspacl))
     from pg_namespace as n
     where n.nspowner::regrole::text = 'gdpr_owner'
     union all
-    select format('materialized view %s', m.oid::regclass), pg_get_viewdef(m.oid)
+    select format('materialized view %s', m.oid::regclass), gdpr_internal.restorable_code(pg_get_viewdef(m.oid))
     from pg_class as m
     where m.relkind = 'm' and exists (select from gdpr_internal.read_tables(m.oid))
     union all

@@ -57,14 +57,17 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select t.id
   from gdpr_internal.protected_table as t
-  join pg_class as c on c.oid = t.relation
-  join pg_namespace as n on n.oid = c.relnamespace
-  -- no regclass: whoever reads the log need not have rights on the table's schema
-  where p_table in (t.relation::text, format('%s.%s', n.nspname, c.relname))
+  cross join (select gdpr_internal.find_table(p_table) as relation) as n
+  left join pg_class as c on c.oid = t.relation
+  -- what is no longer there is found by the name that it had
+  where t.relation = n.relation
+    or n.relation is null and c.oid is null and t.known_as in (p_table, 'public.' || p_table)
+    or n.relation is null and c.oid is null and array_to_string(parse_ident(t.known_as), '.') in (p_table, 'public.' || p_table)
+  order by t.id desc
   limit 1;
 end;
 comment on function gdpr.audit_table_id(text) is
-  'The number of a table (schema.table) in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+  'The number of a table, named as gdpr.table_named() takes it, in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. A table that was dropped is found by the name that it had. Art. 5(2).';
 
 create or replace function gdpr.audit_purpose_id(p_purpose text)
 returns smallint

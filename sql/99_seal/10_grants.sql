@@ -178,6 +178,8 @@ grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to 
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
+grant execute on function gdpr.table_named(text) to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration; -- names only
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;

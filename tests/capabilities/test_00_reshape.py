@@ -841,6 +841,89 @@ def test_a_partition_attached_later_is_reported_and_covered(db: Database) -> Non
     owner.execute("rollback")
 
 
+DECADES = """
+create table public.person (id int, born int, name text, primary key (id, born))
+partition by range (born);
+create table public.old partition of public.person for values from (0) to (2000)
+partition by range (born);
+create table public.nineties partition of public.old for values from (1990) to (2000);
+create table public.young partition of public.person for values from (2000) to (3000);
+grant select, insert on public.person, public.nineties to crm_app;
+insert into public.person values (1, 1990, 'Ada'), (2, 2001, 'Bea');
+"""
+DETACH = "alter table public.person detach partition public.old"
+ATTACH = "alter table public.person attach partition public.old for values from (0) to (2000)"
+
+
+def controls(db: Database, *tables: str) -> dict[str, list[str]]:
+    """The policies and triggers of gdprdb that tables have, inherited ones aside."""
+    return {
+        table: [
+            name
+            for (name,) in db.rows(
+                "select polname from pg_policy where polrelid = %(table)s::text::regclass"
+                " union all select tgname from pg_trigger"
+                " where tgrelid = %(table)s::text::regclass and tgparentid = 0 order by 1",
+                {"table": table},
+            )
+        ]
+        for table in tables
+    }
+
+
+def test_a_partition_that_is_detached_meanwhile_stays_hidden(db: Database) -> None:
+    db.rows(DECADES)
+    new = one_table("public.person", columns={"name": {"encrypt": True}})
+    apply(db, new)
+    with psycopg.connect(db.dsn()) as owner:
+        owner.execute("select gdpr.reshape('public.person')")
+        owner.execute(DETACH.encode())
+        owner.execute("alter table public.old rename to gone")
+        owner.execute("alter table public.person rename name to called")
+        owner.execute("select gdpr.end_reshape()")
+    left = ["gdpr_40_gate", "zzz_gdpr_40_truncate"]
+    assert controls(db, "gone", "nineties") == {"gone": left, "nineties": left}
+    for user in ("crm_app", "db_owner"):
+        assert db.rows("select * from nineties", user=user) == []
+        with refused("42501"):
+            db.rows("insert into nineties (id, born, name) values (3, 1991, 'C')", user=user)
+    assert {("detached", "public.gone"), ("detached", "public.nineties")} <= findings(db)
+    assert db.rows("select called from gdpr_clear.person", user="crm_app") == [("Bea",)]
+    db.rows("drop table gone")
+    assert sound(db)
+
+
+def test_a_partition_that_was_detached_meanwhile_is_attached_again(db: Database) -> None:
+    db.rows(DECADES)
+    new = one_table("public.person", columns={"name": {"encrypt": True}})
+    apply(db, new)
+    reshape(db, "public.person", DETACH)
+    reshape(db, "public.person", ATTACH)
+    assert "gdpr_40_base" in controls(db, "nineties")["nineties"]
+    apply(db, new)
+    assert db.rows("select name from gdpr_clear.person order by id", user="crm_app") == [
+        ("Ada",),
+        ("Bea",),
+    ]
+    assert sound(db)
+    # out and in again, in one block
+    reshape(db, "public.person", DETACH, ATTACH)
+    assert sound(db)
+    # and dropped in it
+    reshape(db, "public.person", DETACH, "drop table public.old")
+    assert sound(db)
+
+
+def test_a_partition_that_is_detached_meanwhile_from_an_observed_table_is_as_it_was(
+    db: Database,
+) -> None:
+    db.rows(DECADES)
+    apply(db, one_table("public.person", mode="observe"))
+    reshape(db, "public.person", DETACH)
+    assert controls(db, "nineties") == {"nineties": ["zzz_gdpr_40_truncate"]}
+    assert db.rows("select name from nineties", user="crm_app") == [("Ada",)]
+
+
 def test_ddl_over_ciphertext_of_partitions_is_refused_too(db: Database) -> None:
     db.rows(
         "create table public.old (id int, year int, name text, nr int, primary key (id, year))"

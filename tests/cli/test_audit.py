@@ -329,5 +329,5 @@ def test_a_misspelt_table_is_no_other_release(office: Run, table: str) -> None:
     """Whoever mistypes a name is told how names are written, and not to install gdprdb."""
     outcome = office("audit", "history", table, "1")
     assert outcome.code == FAILED
-    assert "in quotes" in outcome.err
+    assert "quoted as in SQL" in outcome.err
     assert "db init" not in outcome.err

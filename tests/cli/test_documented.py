@@ -12,20 +12,27 @@ import pytest
 from gdprdb.cli import main
 
 
+def inside(group: click.Command, name: str) -> click.Command:
+    """The command of a name in a group."""
+    assert isinstance(group, click.Group)
+    found = group.get_command(click.Context(group), name)
+    assert found
+    return found
+
+
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The paths of all commands and groups."""
     yield path
     if isinstance(group, click.Group):
-        for name, command in group.commands.items():
-            yield from commands(command, (*path, name))
+        for name in group.list_commands(click.Context(group)):
+            yield from commands(inside(group, name), (*path, name))
 
 
 def find(path: tuple[str, ...]) -> click.Command:
     """The command with a path."""
     found: click.Command = main
     for name in path:
-        assert isinstance(found, click.Group)
-        found = found.commands[name]
+        found = inside(found, name)
     return found
 
 
@@ -69,7 +76,7 @@ def test_the_example_is_a_call_of_the_command_that_parses(path: tuple[str, ...])
         words = shlex.split(call.split("<")[0].split(">")[0], comments=True)[1:]
         command: click.Command = main
         while isinstance(command, click.Group) and words:
-            command = command.commands[words.pop(0)]
+            command = inside(command, words.pop(0))
         context = click.Context(command, resilient_parsing=True)
         _, rest, _ = command.make_parser(context).parse_args(words)
         unknown = [word for word in rest if word.startswith("-")]

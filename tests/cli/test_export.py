@@ -138,6 +138,8 @@ def test_one_of_several_tables_has_to_be_named(shop: Database) -> None:
     _, words_ = export(shop, "--as", "csv", expect=1)
     assert "crm.customer" in words_
     _, words_ = export(shop, "--as", "csv", "--table", "crm.nothing", expect=1)
+    assert "there is no such table" in words_
+    _, words_ = export(shop, "--as", "csv", "--table", "pg_catalog.pg_class", expect=1)
     assert "no rows of the person in this table" in words_
 
 

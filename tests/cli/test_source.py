@@ -34,7 +34,7 @@ def test_show(told: Run) -> None:
 
 
 def test_show_of_a_table_that_is_not_protected(told: Run) -> None:
-    outcome = told("source", "show", "--table", "pg_class", "--key", "4")
+    outcome = told("source", "show", "--table", "pg_catalog.pg_class", "--key", "4")
     assert outcome.code == 4
     assert "not protected" in outcome.err
 

@@ -198,3 +198,29 @@ def test_controls_are_what_they_were(db: Database, empty_db: Database, tmp_path:
     assert "drift" not in {topic for topic, _ in findings(db)}
     restore(empty_db, dump(db, tmp_path / "dump", "--format=custom"))
     assert "drift" not in {topic for topic, _ in findings(empty_db)}
+
+
+def test_seals_find_no_change_in_what_was_restored(past: Past, empty_db: Database) -> None:
+    """Functions have other numbers, roles and rights another order: what they say is the same."""
+    changes = "select * from gdpr.audit_catalog_changes()"
+    assert restore(empty_db, past.directory / "custom") == ""
+    assert empty_db.rows(changes, user="auditor_login") == []
+    for change in (
+        "grant select on gdpr_internal.setting to crm_app",
+        "grant select (digest) on gdpr_internal.identifier to crm_app",
+        "grant usage on schema gdpr_internal to crm_app",
+        "alter policy gdpr_40_base on crm.customer to crm_app",
+        (
+            "create or replace function gdpr_internal.column_defaults(p_relation regclass)"
+            " returns jsonb language sql stable parallel safe security definer"
+            " set search_path = pg_catalog, pg_temp begin atomic select '{}'::jsonb; end"
+        ),
+    ):
+        empty_db.rows(change, user="postgres")
+    assert empty_db.rows(changes, user="auditor_login") == [
+        ("function gdpr_internal.column_defaults(regclass)", "changed"),
+        ("protected table crm.customer", "changed"),
+        ("schema gdpr_internal", "changed"),
+        ("table gdpr_internal.identifier", "changed"),
+        ("table gdpr_internal.setting", "changed"),
+    ]

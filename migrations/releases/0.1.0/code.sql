@@ -8,6 +8,7 @@ create or replace view gdpr.error_code (name, sqlstate, message, hint, article) 
 values
   ('policy_refused', 'PR001', 'the policy is refused', 'Each line of the detail names one problem; nothing was changed.', 'Art. 25'),
   ('not_protected', 'PR002', 'the table is not protected', 'See gdpr.protected_table for the tables that are.', 'Art. 25'),
+  ('unknown_table', 'PR007', 'there is no such table', 'Tables are named as in the policy: schema.table with its capitals, blanks and dots as they are, or quoted as in SQL; without a schema, public. gdpr.protected_table shows those of the policy.', 'Art. 25'),
   ('unknown_purpose', 'PR003', 'unknown purpose', 'Purposes are declared in the policy; gdpr.policy() shows them.', 'Art. 5(1)(b)'),
   ('not_table_owner', '42501', 'the table belongs to another role', 'Call this as the owner of the table or a member of the owner.', 'Art. 25'),
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
@@ -1434,31 +1435,31 @@ create or replace function gdpr_internal.find_table(p_name text)
 returns regclass
 language plpgsql
 stable
-parallel unsafe
+parallel safe
 security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  v_name constant text := '(?:"(?:[^"]|"")+"|(?:[a-zA-Z_]|[^\x01-\x7f])(?:[a-zA-Z0-9_$]|[^\x01-\x7f])*)';
   v_parts text[];
   v_table regclass;
 begin
-  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema
-  begin
+  -- looked up in the catalog: a cast to regclass would need USAGE on the application's schema.
+  -- parse_ident() raises what is no name, and a parallel plan cannot catch errors
+  if p_name ~ format('^\s*%1$s(?:\s*\.\s*%1$s)*\s*$', v_name) then
     v_parts := parse_ident(p_name);
-  exception when invalid_parameter_value then
-    v_parts := null;
-  end;
+  end if;
   -- the LIMIT makes each reading of the name one probe of an index: a policy asks for its tables many times
   select t.oid into v_table
   from (
-    -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
-    select 1 as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
+    -- as written in TOML: a schema, the first dot that makes sense, and the name with its capitals and spaces
+    select i as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
     from generate_series(1, length(p_name)) as i
     where substr(p_name, i, 1) = '.'
     union all
-    select 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
+    select length(p_name) + 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
     union all
-    select 2, 'public', p_name
+    select length(p_name) + 1, 'public', p_name
   ) as r
   cross join lateral (
     select c.oid
@@ -1472,6 +1473,27 @@ begin
 end
 $function$;
 comment on function gdpr_internal.find_table(text) is 'The table that a policy names: schema.name, quoted as in SQL or plain; without a schema, public.';
+
+create or replace function gdpr.table_named(p_table text)
+returns regclass
+language plpgsql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_table regclass := gdpr_internal.find_table(p_table);
+begin
+  if v_table is null then
+    perform gdpr_internal.refuse('unknown_table', p_table);
+  end if;
+  return v_table;
+end
+$function$;
+comment on function gdpr.table_named(text) is
+  'The table of a name as policies and the command line write it: schema.name with its capitals, blanks and dots as they are (the first dot that makes sense ends the schema), or quoted as in SQL; without a schema, public. Null is no table. Error: PR007.';
 
 create or replace function gdpr_internal.read_purposes(p_policy jsonb, out purposes jsonb, out problems text[])
 language plpgsql
@@ -4137,6 +4159,18 @@ comment on function gdpr_policy.kept_since(name, text, interval, anyelement) is
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.rights(p_kind "char", p_owner oid, p_rights aclitem[])
+returns text[]
+language sql
+stable
+parallel safe
+security invoker
+begin atomic
+  select array_agg(r.item::text order by r.item::text collate "C") from unnest(coalesce(p_rights, acldefault(p_kind, p_owner))) as r (item);
+end;
+comment on function gdpr_internal.rights("char", oid, aclitem[]) is
+  'Who has which rights on an object, as text: a restored dump has the same rights in another order, and no list where it is the default. p_kind: as acldefault() takes it.';
+
 create or replace function gdpr_internal.controls(p_relation regclass)
 returns table (kind text, name text, definition text, keeps boolean, opens boolean)
 language plpgsql
@@ -4177,7 +4211,7 @@ begin
     'policy', format('%s on %s', quote_ident(p.polname), r.name),
     format(
       '%s %s %s %s %s', p.polcmd, p.polpermissive,
-      -- a restored dump has the same roles and rights in another order, and no list where it is the default
+      -- a restored dump has the same roles in another order
       array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
       pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
     ),
@@ -4197,7 +4231,7 @@ begin
     'function', f.oid::regprocedure::text,
     format(
       '%s %s %s %s %s', f.proowner::regrole, f.prosecdef, f.proconfig,
-      array(select g.item::text from unnest(coalesce(f.proacl, acldefault('f', f.proowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('f', f.proowner, f.proacl),
       md5(f.prosrc)
     ), true, false
   from ours as t
@@ -4207,7 +4241,7 @@ begin
     'view', c.oid::regclass::text,
     format(
       '%s %s %s %s', c.relowner::regrole,
-      array(select g.item::text from unnest(coalesce(c.relacl, acldefault('r', c.relowner))) as g (item) order by g.item::text collate "C"),
+      gdpr_internal.rights('r', c.relowner, c.relacl),
       c.reloptions, pg_get_viewdef(c.oid)
     ), true, false
   from ours as t
@@ -8508,6 +8542,9 @@ begin
       execute format('drop policy if exists gdpr_40_reshape on %s', v_relation);
       execute format('drop trigger if exists zzz_gdpr_00_reshape on %s', v_relation);
     end loop;
+    foreach v_statement in array array(select s from gdpr_policy.leaving_steps(table_name) as s) loop
+      execute v_statement;
+    end loop;
     -- it holds on to digests and masks
     execute format('drop trigger if exists zzz_gdpr_05_guard on %s', table_name);
     foreach v_statement in array v_followed.statements loop
@@ -8591,6 +8628,35 @@ begin atomic
   where t.relation = p_relation and t.unprotected_at is null;
 end;
 comment on function gdpr_policy.control_steps(regclass) is 'The statements that put the controls on a table as its definition wants them.';
+
+create or replace function gdpr_policy.leaving_steps(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format(s.statement, f.relation)
+  from gdpr_internal.protected_table as t
+  join gdpr_internal.reshape as r on r.table_id = t.id
+  cross join lateral (
+    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(r.state -> 'guards') as g
+  ) as f
+  join pg_class as c on c.oid = f.relation
+  cross join lateral (
+    values
+    (1, true, 'drop policy if exists gdpr_40_reshape on %1$s'),
+    (2, true, 'drop trigger if exists zzz_gdpr_00_reshape on %1$s'),
+    (3, t.mode = 'enforce', 'create policy gdpr_40_gate on %1$s as restrictive for all to public using (false)'),
+    (4, t.mode <> 'enforce' and (t.original ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
+    (5, t.mode <> 'enforce' and (t.original ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
+  ) as s (n, wanted, statement)
+  where t.relation = p_relation and f.relation not in (select r from gdpr_internal.relation_tree(p_relation) as r) and s.wanted
+  order by f.relation::oid, s.n;
+end;
+comment on function gdpr_policy.leaving_steps(regclass) is
+  'The statements that end the reshape of partitions that were detached in it: their rows stay hidden, as after any other DETACH PARTITION.';
 
 create or replace function gdpr_internal.missing_controls(p_relation regclass)
 returns table (severity text, topic text, object text, finding text, hint text)
@@ -21037,7 +21103,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select p_column in ('gdpr_subject_id', 'gdpr_subject_ref', 'gdpr_purposes', 'gdpr_until') or exists (
     select from gdpr_internal.protected_column as c
-    where c.table_id = p_table and p_column in ('gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position)
+    where c.table_id = p_table and p_column = any (array['gdpr_' || c.column_name || '_digest', 'gdpr_' || c.column_name || '_mask', 'gdpr_text_' || c.position])
   );
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
@@ -22185,21 +22251,22 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 begin atomic
   with ours as (
-    select n.oid, n.nspname, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
+    select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace as n where n.nspowner::regrole::text = 'gdpr_owner'
   )
   select md5(string_agg(g.line, E'\n' order by g.line collate "C"))
   from (
-    select format('%s %s', o.nspname, o.nspacl) as line
+    select format('%s %s', o.nspname, gdpr_internal.rights('n', o.nspowner, o.nspacl)) as line
     from ours as o
     union all
-    select format('%s %s %s', c.oid::regclass, c.relacl, (
-      select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
+    select format('%s %s %s', c.oid::regclass, gdpr_internal.rights(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner, c.relacl), (
+      select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', c.relowner, a.attacl)), ' ' order by a.attname collate "C")
+      from pg_attribute as a where a.attrelid = c.oid and a.attacl is not null
     ))
     from pg_class as c
     join ours as o on o.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'S') and c.relname !~ '^audit_record_'
     union all
-    select format('%s %s', p.oid::regprocedure, p.proacl)
+    select format('%s %s', p.oid::regprocedure, gdpr_internal.rights('f', p.proowner, p.proacl))
     from pg_proc as p
     join ours as o on o.oid = p.pronamespace
   ) as g;
@@ -23539,6 +23606,25 @@ comment on function gdpr_internal.short_leaves(bytea) is 'The first 8 bytes of e
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.restorable_code(p_code text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select replace(
+    regexp_replace(
+      p_code,
+      '(::[a-z0-9 "]+(?:\[\])*) AS (?:text|bool|bytea|date|float8|int2|int4|int8|interval|jsonb|name|numeric|oid|regclass|timestamptz|uuid|"char"|"varchar")(?=[,;)]*$)',
+      '\1', 'gn'
+    ),
+    'FROM ( VALUES', 'FROM (VALUES'
+  );
+end;
+comment on function gdpr_internal.restorable_code(text) is
+  'SQL that PostgreSQL wrote from what it has stored, without what it adds when it has read its own words: a cast that had no name is named after its type, and there is a blank before VALUES.';
+
 create or replace function gdpr_internal.catalog_objects()
 returns text[]
 language sql
@@ -23567,17 +23653,21 @@ begin atomic
   from (
     select
       'function ' || p.oid::regprocedure as kind,
-      format('%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, p.proacl, md5(p.prosrc || coalesce(p.prosqlbody::text, ''))) as definition
+      format(
+        '%s %s %s %s %s', p.proowner::regrole, p.prosecdef, p.proconfig, gdpr_internal.rights('f', p.proowner, p.proacl),
+        -- as SQL: the stored tree has the numbers that objects have in this database
+        md5(p.prosrc || coalesce(gdpr_internal.restorable_code(pg_get_function_sqlbody(p.oid)), ''))
+      ) as definition
     from pg_proc as p
     join pg_namespace as n on n.oid = p.pronamespace
     where n.nspname in ('gdpr', 'gdpr_internal', 'gdpr_policy', 'gdpr_generated')
     union all
     select
       format('%s %s', case t.relkind when 'v' then 'view' else 'table' end, t.name),
-      format('%s %s %s %s %s %s', t.relowner::regrole, t.relacl, t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
-        select string_agg(format('%s %s', a.attname, a.attacl), ' ' order by a.attnum) from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+      format('%s %s %s %s %s %s', t.relowner::regrole, gdpr_internal.rights('r', t.relowner, t.relacl), t.relrowsecurity, t.relforcerowsecurity, t.reloptions, (
+        select string_agg(format('%s %s', a.attname, gdpr_internal.rights('c', t.relowner, a.attacl)), ' ' order by a.attname collate "C") from pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
       ))
-      || case t.relkind when 'v' then pg_get_viewdef(t.oid) else '' end
+      || case t.relkind when 'v' then gdpr_internal.restorable_code(pg_get_viewdef(t.oid)) else '' end
     from tables as t
     where t.name !~ '^gdpr_internal\.audit_record_'
     union all
@@ -23587,7 +23677,12 @@ begin atomic
     union all
     select
       format('policy %s of %s', p.polname, t.name),
-      format('%s %s %s %s %s', p.polcmd, p.polpermissive, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+      format(
+        '%s %s %s %s %s', p.polcmd, p.polpermissive,
+        -- a restored dump has the same roles in another order
+        array(select o.role::regrole::text from unnest(p.polroles) as o (role) order by o.role::regrole::text collate "C"),
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+      )
     from tables as t
     join pg_policy as p on p.polrelid = t.oid
     union all
@@ -23601,11 +23696,11 @@ begin atomic
     from guarded as g
     join pg_class as c on c.oid = g.oid
     union all
-    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, n.nspacl)
+    select format('schema %s', n.nspname), format('%s %s', n.nspowner::regrole, gdpr_internal.rights('n', n.nspowner, n.nspacl))
     from pg_namespace as n
     where n.nspowner::regrole::text = 'gdpr_owner'
     union all
-    select format('materialized view %s', m.oid::regclass), pg_get_viewdef(m.oid)
+    select format('materialized view %s', m.oid::regclass), gdpr_internal.restorable_code(pg_get_viewdef(m.oid))
     from pg_class as m
     where m.relkind = 'm' and exists (select from gdpr_internal.read_tables(m.oid))
     union all
@@ -24840,14 +24935,17 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select t.id
   from gdpr_internal.protected_table as t
-  join pg_class as c on c.oid = t.relation
-  join pg_namespace as n on n.oid = c.relnamespace
-  -- no regclass: whoever reads the log need not have rights on the table's schema
-  where p_table in (t.relation::text, format('%s.%s', n.nspname, c.relname))
+  cross join (select gdpr_internal.find_table(p_table) as relation) as n
+  left join pg_class as c on c.oid = t.relation
+  -- what is no longer there is found by the name that it had
+  where t.relation = n.relation
+    or n.relation is null and c.oid is null and t.known_as in (p_table, 'public.' || p_table)
+    or n.relation is null and c.oid is null and array_to_string(parse_ident(t.known_as), '.') in (p_table, 'public.' || p_table)
+  order by t.id desc
   limit 1;
 end;
 comment on function gdpr.audit_table_id(text) is
-  'The number of a table (schema.table) in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. Art. 5(2).';
+  'The number of a table, named as gdpr.table_named() takes it, in gdpr.audit_log.table_id, by which indexes find its records; null if it has never been protected. A table that was dropped is found by the name that it had. Art. 5(2).';
 
 create or replace function gdpr.audit_purpose_id(p_purpose text)
 returns smallint
@@ -34760,6 +34858,8 @@ grant execute on function gdpr.discover(integer), gdpr.draft_policy(integer) to 
 grant execute on function gdpr.policy(), gdpr.doctor(), gdpr.release() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.whereabouts() to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; -- the command line asks before it starts
+grant execute on function gdpr.table_named(text) to
+  gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration; -- names only
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
