@@ -1454,7 +1454,7 @@ begin
   from (
     -- as written in TOML: a schema, a dot, and the name with its capitals and spaces
     select 1 as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
-    from generate_series(1, length(p_name)) as i
+    from generate_series(1, least(length(p_name), 64)) as i -- no name is longer than 63
     where substr(p_name, i, 1) = '.'
     union all
     select 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
@@ -11632,7 +11632,7 @@ begin
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
-    or array_position(p_lines, null) is not null or p_file is null and (p_retry or p_run is not null)
+    or num_nulls(variadic p_lines) > 0 or p_file is null and (p_retry or p_run is not null)
   then
     perform gdpr_internal.refuse(
       'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, there are as many lines as rows, and only a file can be tried or given again'
@@ -27413,7 +27413,7 @@ begin
   perform from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update;
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
   get diagnostics v_found = row_count;
-  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
+  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or num_nulls(variadic p_subjects) > 0 then
     perform gdpr_internal.refuse('unknown_subject');
   end if;
   return array(
@@ -32984,7 +32984,7 @@ begin
     coalesce(btrim(p_measures), '')
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'a name, a description, necessity, risks and measures are needed (Art. 35(7))');
-  elsif coalesce(cardinality(p_purposes), 0) = 0 or array_position(p_purposes, null) is not null then
+  elsif coalesce(cardinality(p_purposes), 0) = 0 or num_nulls(variadic p_purposes) > 0 then
     perform gdpr_internal.refuse('invalid_argument', 'an impact assessment is about one purpose at least');
   elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
