@@ -305,6 +305,31 @@ def test_triggers_of_a_column_fire_when_it_changes(db: Database) -> None:
         assert found == after, change
 
 
+def test_a_row_that_a_trigger_keeps_out_is_no_row(crm: Database) -> None:
+    """What the table's own trigger drops is not counted, and does not come back, as on the table."""
+    crm.rows("""
+        create function crm.skip() returns trigger language plpgsql as $$
+        begin
+          return case when new.last_name <> 'skip' then new end;
+        end $$;
+        create trigger a_skip before insert or update on crm.customer for each row
+          execute function crm.skip();
+    """)
+    app = crm.connect("crm_app", options="-c search_path=gdpr_clear")
+    done = app.execute(
+        "insert into customer (email, last_name) values ('s@x.example', 'skip'),"
+        " ('t@x.example', 'T') returning email"
+    )
+    assert (done.rowcount, done.fetchall()) == (1, [("t@x.example",)])
+    # PostgreSQL itself counts all rows that are copied into a view
+    with app.cursor().copy("copy customer (email, last_name) from stdin") as copy:
+        copy.write("u@x.example\tskip\nv@x.example\tV\n")
+    assert app.execute("update customer set last_name = 'skip' where id = 1").rowcount == 0
+    assert app.execute(
+        "select count(*) from customer where last_name in ('T', 'V')"
+    ).fetchone() == (2,)
+
+
 def test_on_conflict_through_a_view_is_postgresqls_no(app: psycopg.Connection) -> None:
     """No inference on views with triggers; DO NOTHING does not catch what happens underneath."""
     with refused("42P10"), app.transaction():
