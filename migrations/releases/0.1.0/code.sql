@@ -21583,6 +21583,9 @@ declare
 begin
   if tg_op = 'INSERT' then
   %2$s
+    if not found then
+      return null;
+    end if;
     return new;
   end if;
   %3$s
