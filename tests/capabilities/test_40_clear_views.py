@@ -305,6 +305,35 @@ def test_triggers_of_a_column_fire_when_it_changes(db: Database) -> None:
         assert found == after, change
 
 
+def test_each_row_is_a_statement_of_its_own(db: Database) -> None:
+    """What a table checks when a statement ends is checked after each row; on the table, and
+    with constraints that wait, it is as ever."""
+    db.rows("""
+        create table public.tree (id integer primary key, parent integer references public.tree,
+          position integer, name text, unique (position) deferrable);
+        grant all on public.tree to crm_app;
+    """)
+    apply(db, one_table("public.tree", columns={"name": {"encrypt": True}}))
+    app = db.connect("crm_app", options="-c search_path=gdpr_clear")
+    rows = "values (2, 1, 2, 'leaf'), (1, null, 1, 'root')"
+    with refused("23503"):
+        app.execute(f"insert into tree {rows}".encode())
+    app.execute(f"insert into public.tree {rows}".encode())
+    with refused("23505"):
+        app.execute("update tree set position = 3 - position")
+    with app.transaction():
+        app.execute("set constraints all deferred")
+        app.execute("update tree set position = 3 - position")
+    assert app.execute("select name from tree order by position").fetchall() == [
+        ("leaf",),
+        ("root",),
+    ]
+    app.execute("update tree set name = 'oak' where id = 2")
+    with refused("23503"):
+        app.execute("delete from tree")
+    assert app.execute("delete from public.tree").rowcount == 2
+
+
 def test_a_row_that_a_trigger_keeps_out_is_no_row(crm: Database) -> None:
     """What the table's own trigger drops is not counted, and does not come back, as on the table."""
     crm.rows("""
