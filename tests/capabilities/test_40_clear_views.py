@@ -335,7 +335,7 @@ def test_each_row_is_a_statement_of_its_own(db: Database) -> None:
 
 
 def test_a_row_that_a_trigger_keeps_out_is_no_row(crm: Database) -> None:
-    """What the table's own trigger drops is not counted, and does not come back, as on the table."""
+    """What the table's own trigger drops is not counted, and does not come back."""
     crm.rows("""
         create function crm.skip() returns trigger language plpgsql as $$
         begin
