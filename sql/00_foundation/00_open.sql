@@ -16,6 +16,11 @@ begin
       hint = 'Create the database with ENCODING ''UTF8'' TEMPLATE template0.';
   end if;
 
+  -- from version 16 on a setting of the server, the database or the login may say that who creates a role becomes a member of it
+  perform pg_catalog.set_config('createrole_self_grant', '', true)
+  from pg_catalog.pg_settings
+  where name = 'createrole_self_grant';
+
   -- owners, nobody logs in as them
   foreach v_role in array array['gdpr_owner', 'gdpr_keyholder', 'gdpr_worker', 'gdpr_viewer'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = v_role) then

@@ -87,6 +87,7 @@ values
   ('reshape_closed', 'PR416', 'the shape of the table is not being changed', 'Begin a transaction and call gdpr.reshape() in it first.', null),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
   ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
+  ('row_changed', '40001', 'another transaction changed the row while this statement ran', 'Repeat the transaction. SELECT ... FOR UPDATE before it waits instead, and so does the same statement on the table itself.', null),
   ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table, or a unique one that is NOT NULL, and apply the policy again.', null),
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),

@@ -94,7 +94,7 @@ begin
   from (
     -- as written in TOML: a schema, the first dot that makes sense, and the name with its capitals and spaces
     select i as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
-    from generate_series(1, length(p_name)) as i
+    from generate_series(1, least(length(p_name), 64)) as i -- no name is longer than 63
     where substr(p_name, i, 1) = '.'
     union all
     select length(p_name) + 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]

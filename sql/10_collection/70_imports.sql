@@ -102,7 +102,7 @@ begin
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
-    or array_position(p_lines, null) is not null or p_file is null and (p_retry or p_run is not null)
+    or num_nulls(variadic p_lines) > 0 or p_file is null and (p_retry or p_run is not null)
   then
     perform gdpr_internal.refuse(
       'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, there are as many lines as rows, and only a file can be tried or given again'

@@ -295,6 +295,10 @@ cross join lateral (
     execute format('alter view gdpr_clear.%I alter column %I set default %s', v_table.view_name, v_column.attname, v_column.expression);
   end loop;
   execute format(
+    'create or replace trigger gdpr_30_snapshot instead of update or delete on gdpr_clear.%I for each row execute function gdpr_policy.note_snapshot()',
+    v_table.view_name
+  );
+  execute format(
     'create or replace trigger gdpr_40_write instead of insert or update or delete on gdpr_clear.%I for each row execute function gdpr_generated.%I()',
     v_table.view_name, 'write_' || p_table
   );
@@ -351,6 +355,7 @@ declare
   v_changes text;
   v_refuse text;
   v_returned text;
+  v_again text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
@@ -405,20 +410,7 @@ begin
       and not gdpr_internal.is_control_column(p_table, a.attname)
     and not gdpr_internal.is_hidden_column(p_table, a.attname)
   ) as a;
-  select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
-  into v_key
-  from (
-    -- what names one row: the primary key, else the shortest unique one that is never null
-    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
-    from pg_index as x
-    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
-      and not exists (
-        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
-      )
-    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
-    limit 1
-  ) as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
+  v_key := gdpr_internal.row_condition(v_table.relation);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
@@ -452,10 +444,13 @@ begin
     ), '') filter (where e.name = 'column_refused')
   into v_change, v_refuse
   from gdpr.error_code as e;
+  v_again := gdpr_internal.seen_again_code(p_table, v_key);
   v_change := case
     when v_key is null then v_change
     else format(
-      E'if tg_op = ''UPDATE'' then\n    %10$s'
+      E'%14$s  if tg_op = ''UPDATE'' then\n    %10$s'
+      -- RETURNING ... INTO empties what it would have filled
+      'v_new := new;\n    '
       'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
       -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
       -- some columns, or each UPDATE through the view would look to it like one of all columns
@@ -472,24 +467,33 @@ begin
       '      where not c.kept;\n'
       '      if v_refused is not null then\n        %7$s\n      end if;\n'
       '      if v_set is not null then\n'
-      '        execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
-      '        get diagnostics v_count = row_count;\n'
-      '        return case when v_count > 0 then new end;\n'
+      '        loop\n'
+      '          execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
+      '          get diagnostics v_count = row_count;\n'
+      '          exit when v_count operator(pg_catalog.>) 0;\n%12$s          new := v_new;\n'
+      '        end loop;\n'
+      '        return new;\n'
       '      elsif not v_all then\n        return new;\n      end if;\n'
       '    end if;\n'
-      '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
-      '    if not found then\n      return null;\n    end if;\n'
+      '    loop\n'
+      '      update %1$s as t set %2$s\n      where %3$s and %15$s%4$s;\n'
+      '      exit when found;\n%11$s      new := v_new;\n'
+      '    end loop;\n'
       '    return new;\n'
       '  end if;\n'
-      '  delete from %1$s as t where %3$s;\n'
-      '  if not found then\n    return null;\n  end if;\n',
+      '  loop\n'
+      '    delete from %1$s as t where %3$s and %15$s;\n'
+      '    exit when found;\n%13$s'
+      '  end loop;\n',
       v_table.relation, v_set, v_key, v_back, v_table.relation, v_changes, v_refuse,
       format(
-        E'update %s as t set %%s\nfrom (select ($1).*) as new cross join (select ($2).*) as old\nwhere %s%s',
-        replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'),
+        E'update %s as t set %%s\nfrom (select ($1).*) as new cross join (select ($2).*) as old\nwhere %s and %s%s',
+        replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'), gdpr_internal.seen_condition('$3', '$4', '$5'),
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
-      coalesce(' into ' || v_into, ''), v_kept
+      coalesce(' into ' || v_into, ''), v_kept,
+      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '          '), gdpr_internal.indented(v_again, '    '),
+      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen')
     )
   end;
   perform gdpr_generated.define(format(
@@ -507,9 +511,18 @@ declare
   v_refused text;
   v_count bigint;
   v_all boolean;
+  v_seen pg_catalog.pg_snapshot;
+  v_next bigint;
+  v_version pg_catalog.xid;
+  v_before pg_catalog.xid;
+  v_new record;
+  v_now record;
 begin
   if tg_op = 'INSERT' then
   %2$s
+    if not found then
+      return null;
+    end if;
     return new;
   end if;
   %3$s

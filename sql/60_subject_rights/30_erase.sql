@@ -276,7 +276,7 @@ begin
   perform from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update;
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
   get diagnostics v_found = row_count;
-  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
+  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or num_nulls(variadic p_subjects) > 0 then
     perform gdpr_internal.refuse('unknown_subject');
   end if;
   return array(

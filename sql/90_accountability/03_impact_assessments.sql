@@ -69,7 +69,7 @@ begin
     coalesce(btrim(p_measures), '')
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'a name, a description, necessity, risks and measures are needed (Art. 35(7))');
-  elsif coalesce(cardinality(p_purposes), 0) = 0 or array_position(p_purposes, null) is not null then
+  elsif coalesce(cardinality(p_purposes), 0) = 0 or num_nulls(variadic p_purposes) > 0 then
     perform gdpr_internal.refuse('invalid_argument', 'an impact assessment is about one purpose at least');
   elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');

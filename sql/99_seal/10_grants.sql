@@ -145,6 +145,8 @@ grant execute on function
   gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
   gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
 
+grant execute on function gdpr_policy.note_snapshot() to gdpr_viewer; -- makes the triggers of clear views
+
 -- 6. policy and keys: gdpr_admin, who sees no data
 do $steps$
 declare

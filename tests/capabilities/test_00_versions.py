@@ -7,8 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from gdprdb import migrate
 from tests.capabilities.crm import apply, findings, one_table, plan, problems, refused
-from tests.support import Database
+from tests.support import AS_SUPERUSER, INSTALLER, Database, cloning, serve
 
 
 @pytest.fixture
@@ -168,3 +169,21 @@ def test_a_bound_role_inherits_its_group_though_noinherit(db: Database, version:
     finally:
         db.close()
         db.rows("drop owned by aloof; drop role aloof", user="postgres")
+
+
+@pytest.mark.skipif(AS_SUPERUSER, reason="a superuser becomes a member of nothing")
+def test_who_installs_becomes_a_member_of_nothing_but_what_is_said(version: int) -> None:
+    """createrole_self_grant makes whoever creates a role a member of it: of a sender's and a
+    portal's as well."""
+    need(version, 16)
+    with (
+        serve(createrole_self_grant="set, inherit") as server,
+        cloning(server) as clone,
+        clone() as own,
+    ):
+        migrate.init(own.dsn(INSTALLER))
+        assert own.rows(
+            "select r.rolname from pg_roles as r where r.rolname like 'gdpr%'"
+            " and (pg_has_role(current_user, r.oid, 'usage')"
+            " or pg_has_role(current_user, r.oid, 'set')) order by 1",
+        ) == [("gdpr_admin",), ("gdpr_dpo",)]

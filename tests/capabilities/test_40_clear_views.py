@@ -305,6 +305,60 @@ def test_triggers_of_a_column_fire_when_it_changes(db: Database) -> None:
         assert found == after, change
 
 
+def test_each_row_is_a_statement_of_its_own(db: Database) -> None:
+    """What a table checks when a statement ends is checked after each row; on the table, and
+    with constraints that wait, it is as ever."""
+    db.rows("""
+        create table public.tree (id integer primary key, parent integer references public.tree,
+          position integer, name text, unique (position) deferrable);
+        grant all on public.tree to crm_app;
+    """)
+    apply(db, one_table("public.tree", columns={"name": {"encrypt": True}}))
+    app = db.connect("crm_app", options="-c search_path=gdpr_clear")
+    rows = "values (2, 1, 2, 'leaf'), (1, null, 1, 'root')"
+    with refused("23503"):
+        app.execute(f"insert into tree {rows}".encode())
+    app.execute(f"insert into public.tree {rows}".encode())
+    with refused("23505"):
+        app.execute("update tree set position = 3 - position")
+    with app.transaction():
+        app.execute("set constraints all deferred")
+        app.execute("update tree set position = 3 - position")
+    assert app.execute("select name from tree order by position").fetchall() == [
+        ("leaf",),
+        ("root",),
+    ]
+    app.execute("update tree set name = 'oak' where id = 2")
+    with refused("23503"):
+        app.execute("delete from tree")
+    assert app.execute("delete from public.tree").rowcount == 2
+
+
+def test_a_row_that_a_trigger_keeps_out_is_no_row(crm: Database) -> None:
+    """What the table's own trigger drops is not counted, and does not come back."""
+    crm.rows("""
+        create function crm.skip() returns trigger language plpgsql as $$
+        begin
+          return case when new.last_name <> 'skip' then new end;
+        end $$;
+        create trigger a_skip before insert or update on crm.customer for each row
+          execute function crm.skip();
+    """)
+    app = crm.connect("crm_app", options="-c search_path=gdpr_clear")
+    done = app.execute(
+        "insert into customer (email, last_name) values ('s@x.example', 'skip'),"
+        " ('t@x.example', 'T') returning email"
+    )
+    assert (done.rowcount, done.fetchall()) == (1, [("t@x.example",)])
+    # PostgreSQL itself counts all rows that are copied into a view
+    with app.cursor().copy("copy customer (email, last_name) from stdin") as copy:
+        copy.write("u@x.example\tskip\nv@x.example\tV\n")
+    assert app.execute("update customer set last_name = 'skip' where id = 1").rowcount == 0
+    assert app.execute(
+        "select count(*) from customer where last_name in ('T', 'V')"
+    ).fetchone() == (2,)
+
+
 def test_on_conflict_through_a_view_is_postgresqls_no(app: psycopg.Connection) -> None:
     """No inference on views with triggers; DO NOTHING does not catch what happens underneath."""
     with refused("42P10"), app.transaction():

@@ -398,6 +398,8 @@ def test_many_at_once_are_all_or_none(crm: Database) -> None:
         erase(crm, persons[0], 999)
     with refused("PR101", "unknown_subject"):
         crm.rows("select gdpr.erase(array[1, null]::bigint[], 'asked')", user="dpo_login")
+    with refused("PR101", "unknown_subject"):
+        crm.rows("select gdpr.erase('{{1},{null}}'::bigint[], 'asked')", user="dpo_login")
     for call in ("erase(null::bigint[], 'asked')", "erase('{1}'::bigint[], null)"):
         with refused("PR004", "invalid_argument"):
             crm.rows(f"select gdpr.{call}", user="dpo_login")

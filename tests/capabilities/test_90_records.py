@@ -191,6 +191,7 @@ def test_its_review_is_due_at_that_instant(crm: Database) -> None:
     [
         (f"record_impact_assessment('', '{{orders}}', {PARTS}, current_date + 1)", "PR004"),
         (f"record_impact_assessment('x', '{{}}', {PARTS}, current_date + 1)", "PR004"),
+        (f"record_impact_assessment('x', array[[null]], {PARTS}, current_date + 1)", "PR004"),
         (f"record_impact_assessment('x', '{{nothing}}', {PARTS}, current_date + 1)", "PR003"),
         (f"record_impact_assessment('x', '{{orders}}', {PARTS}, current_date - 2)", "PR004"),
         (f"record_impact_assessment('x', '{{orders}}', {PARTS}, 'infinity')", "PR004"),

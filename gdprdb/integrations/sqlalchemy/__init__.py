@@ -30,6 +30,7 @@ from gdprdb.integrations.sqlalchemy.refusals import (
     NotPermittedError,
     RefusalError,
     RestrictedError,
+    RowChangedError,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Personal",
     "RefusalError",
     "RestrictedError",
+    "RowChangedError",
     "acting",
     "digest",
     "policy_from_metadata",

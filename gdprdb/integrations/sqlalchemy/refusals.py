@@ -64,6 +64,10 @@ class BrokenValueError(RefusalError):
     """An encrypted value was altered, or moved from elsewhere (PR404)."""
 
 
+class RowChangedError(RefusalError, sa.exc.OperationalError):
+    """Another transaction changed the row while the statement ran: repeat it (40001)."""
+
+
 #: What is raised for the names of `gdpr.error_code`; anything else is a `RefusalError`.
 CLASSES: dict[str, type[RefusalError]] = {
     "basis_missing": NoBasisError,
@@ -77,6 +81,7 @@ CLASSES: dict[str, type[RefusalError]] = {
     "key_wrong": KeyUnavailableError,
     "data_key_missing": KeyUnavailableError,
     "tampered": BrokenValueError,
+    "row_changed": RowChangedError,
 }
 
 _STANDARD: dict[str, type[RefusalError]] = {"42501": NotPermittedError, "23505": BlockedError}

@@ -88,6 +88,7 @@ values
   ('reshape_closed', 'PR416', 'the shape of the table is not being changed', 'Begin a transaction and call gdpr.reshape() in it first.', null),
   ('gate_columns', 'PR406', 'the columns gdpr_* are kept by the database', 'Leave them out of the statement.', 'Art. 25'),
   ('truncate_refused', 'PR407', 'a protected table cannot be truncated', 'Delete rows, or erase the persons with gdpr.erase().', 'Art. 5(2)'),
+  ('row_changed', '40001', 'another transaction changed the row while this statement ran', 'Repeat the transaction. SELECT ... FOR UPDATE before it waits instead, and so does the same statement on the table itself.', null),
   ('no_primary_key', 'PR408', 'rows of this view cannot be addressed', 'Add a primary key to the table, or a unique one that is NOT NULL, and apply the policy again.', null),
   ('not_revealed', '42501', 'the value may not be revealed to this role', 'The role needs the audience clear, and a basis for its purpose has to hold for the person.', 'Art. 6, Art. 32'),
   ('value_too_long', '22001', 'the value is too long for the column', 'The column keeps the length it had before it was encrypted.', null),
@@ -1454,7 +1455,7 @@ begin
   from (
     -- as written in TOML: a schema, the first dot that makes sense, and the name with its capitals and spaces
     select i as rank, left(p_name, i - 1) as schema_name, substr(p_name, i + 1) as table_name
-    from generate_series(1, length(p_name)) as i
+    from generate_series(1, least(length(p_name), 64)) as i -- no name is longer than 63
     where substr(p_name, i, 1) = '.'
     union all
     select length(p_name) + 2, case when cardinality(v_parts) = 1 then 'public' else v_parts[cardinality(v_parts) - 1] end, v_parts[cardinality(v_parts)]
@@ -11697,7 +11698,7 @@ begin
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
-    or array_position(p_lines, null) is not null or p_file is null and (p_retry or p_run is not null)
+    or num_nulls(variadic p_lines) > 0 or p_file is null and (p_retry or p_run is not null)
   then
     perform gdpr_internal.refuse(
       'invalid_argument', 'rows are a JSON array of {"column": value, ...}, a source is an object, the first row is 1 or more, a file is a digest in hexadecimal, there are as many lines as rows, and only a file can be tried or given again'
@@ -20488,6 +20489,137 @@ end
 $function$;
 comment on function gdpr_generated.generate_versions(smallint) is 'Generates row_<table>, which reads rows by their keys.';
 
+-- 40_protection/69_clear_versions.sql
+-- [code] Two sessions that write one row through a clear view: nothing is lost.
+-- GDPR Art. 5(1)(d). PostgreSQL hands an INSTEAD OF trigger the row as its statement saw it, waits for nobody and never looks again: what
+-- another session committed meanwhile would be overwritten, a condition that holds no longer taken for true. A trigger that is STABLE
+-- reads with the snapshot of its statement, so one of these notes it; the write takes the version of the row that this snapshot shows.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.note_snapshot()
+returns trigger
+language plpgsql
+stable
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform set_config('gdpr.seen', pg_current_snapshot()::text, true);
+  if tg_op = 'DELETE' then
+    return old;
+  end if;
+  return new;
+end
+$function$;
+comment on function gdpr_policy.note_snapshot() is
+  'Trigger of clear views, before the one that writes: notes the snapshot of the statement, which a function that writes cannot see.';
+
+set local role gdpr_keyholder;
+
+create or replace function gdpr_internal.row_condition(p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
+  from (
+    -- what names one row: the primary key, else the shortest unique one that is never null
+    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
+    from pg_index as x
+    where x.indrelid = p_relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+      and not exists (
+        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
+      )
+    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
+    limit 1
+  ) as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
+end;
+comment on function gdpr_internal.row_condition(regclass) is
+  'The SQL for "the row t of the table is the row old of its clear view"; null for a table without a key that names one row.';
+
+create or replace function gdpr_internal.snapshot_code()
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select
+    E'v_seen := pg_catalog.current_setting(''gdpr.seen'')::pg_catalog.pg_snapshot;\n'
+    '  v_next := pg_catalog.pg_snapshot_xmax(v_seen)::pg_catalog.text::bigint;\n'
+    -- a snapshot does not show as such what its own transaction wrote
+    '  v_version := pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid;\n';
+end;
+comment on function gdpr_internal.snapshot_code() is 'The PL/pgSQL with which gdpr_generated.write_...() begins: what note_snapshot() left.';
+
+create or replace function gdpr_internal.whole_number(p_xid text, p_next text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  -- 32 bits of 64, and rows keep them for ever: what is more than 2^28 later than the statement's next transaction is old
+  select format(
+    '((%1$s::pg_catalog.text::bigint operator(pg_catalog.-) %2$s operator(pg_catalog.-) 268435456 operator(pg_catalog.&) 4294967295)'
+    ' operator(pg_catalog.+) %2$s operator(pg_catalog.-) 4026531840)::pg_catalog.text::pg_catalog.xid8',
+    p_xid, p_next
+  );
+end;
+comment on function gdpr_internal.whole_number(text, text) is 'The SQL for the whole number of a transaction of which xmin is a half, beside the next one of a snapshot.';
+
+create or replace function gdpr_internal.seen_condition(p_version text, p_next text, p_seen text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select format(
+    '(t.xmin operator(pg_catalog.=) %s or pg_catalog.pg_visible_in_snapshot(%s, %s))',
+    p_version, gdpr_internal.whole_number('t.xmin', p_next), p_seen
+  );
+end;
+comment on function gdpr_internal.seen_condition(text, text, text) is
+  'The SQL for "the version t of a row is what the statement saw", or p_version, which may be written all the same.';
+
+create or replace function gdpr_internal.seen_again_code(p_table smallint, p_condition text)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- run when nothing was written. The version first, the row then: who comes in between is noticed when the write is tried again
+  select format(
+    E'v_before := v_version;\n'
+    'select t.xmin, %9$s as seen into v_now from %1$s as t where %2$s;\n'
+    -- gone or hidden by now, as PostgreSQL would find it; or what was seen, and a trigger of the table''s own kept the row
+    'if not found or v_now.seen or v_now.xmin operator(pg_catalog.=) v_before then\n  return null;\nend if;\n'
+    'v_version := v_now.xmin;\n'
+    'select t.* into v_now from gdpr_clear.%3$I as t where %2$s;\n'
+    'if not found then\n  return null;\nend if;\n'
+    -- gates and data keys change below what the view shows. A statement can meet a row twice, or its triggers another row: what is in
+    -- progress and shows, this transaction wrote
+    'if not pg_catalog.record_image_eq(v_now, old) and pg_catalog.pg_xact_status(%10$s) operator(pg_catalog.<>) ''in progress'' then\n'
+    '  raise exception using errcode = %4$L, message = %5$L, hint = %6$L, constraint = %7$L, detail = %8$L;\nend if;\n',
+    t.relation, p_condition, t.view_name, e.sqlstate, e.message, e.hint, 'gdpr_' || e.name, format('view gdpr_clear.%I', t.view_name),
+    gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen'), gdpr_internal.whole_number('v_version', 'v_next')
+  )
+  from gdpr_internal.protected_table as t
+  cross join gdpr.error_code as e
+  where t.id = p_table and e.name = 'row_changed';
+end;
+comment on function gdpr_internal.seen_again_code(smallint, text) is
+  'The PL/pgSQL of gdpr_generated.write_...() for a row of which nothing was written: it returns null where the row is gone or was kept, and goes on with v_version where that one may be written. Error: gdpr_row_changed (40001).';
+
 -- 40_protection/69_generate_erasure.sql
 -- [code] The generator of erasure: the deletions in their order, and erase_rows(), which calls every step of every table.
 -- GDPR Art. 17. It follows the foreign keys between all protected tables, and so is made anew with each.
@@ -21292,6 +21424,10 @@ cross join lateral (
     execute format('alter view gdpr_clear.%I alter column %I set default %s', v_table.view_name, v_column.attname, v_column.expression);
   end loop;
   execute format(
+    'create or replace trigger gdpr_30_snapshot instead of update or delete on gdpr_clear.%I for each row execute function gdpr_policy.note_snapshot()',
+    v_table.view_name
+  );
+  execute format(
     'create or replace trigger gdpr_40_write instead of insert or update or delete on gdpr_clear.%I for each row execute function gdpr_generated.%I()',
     v_table.view_name, 'write_' || p_table
   );
@@ -21348,6 +21484,7 @@ declare
   v_changes text;
   v_refuse text;
   v_returned text;
+  v_again text;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
   select
@@ -21402,20 +21539,7 @@ begin
       and not gdpr_internal.is_control_column(p_table, a.attname)
     and not gdpr_internal.is_hidden_column(p_table, a.attname)
   ) as a;
-  select string_agg(format('t.%1$I operator(pg_catalog.=) old.%1$I', a.attname), ' and ')
-  into v_key
-  from (
-    -- what names one row: the primary key, else the shortest unique one that is never null
-    select x.indrelid, (x.indkey::smallint[])[0:x.indnkeyatts - 1] as columns
-    from pg_index as x
-    where x.indrelid = v_table.relation and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
-      and not exists (
-        select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and (not a.attnotnull or a.attname ~ '^gdpr_')
-      )
-    order by not x.indisprimary, x.indnkeyatts, x.indexrelid
-    limit 1
-  ) as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = any (x.columns);
+  v_key := gdpr_internal.row_condition(v_table.relation);
 
   select
     concat_ws(', ', v_back, string_agg(format('t.%I', 'gdpr_' || c.column_name || '_digest'), ', ' order by c.position)),
@@ -21449,10 +21573,13 @@ begin
     ), '') filter (where e.name = 'column_refused')
   into v_change, v_refuse
   from gdpr.error_code as e;
+  v_again := gdpr_internal.seen_again_code(p_table, v_key);
   v_change := case
     when v_key is null then v_change
     else format(
-      E'if tg_op = ''UPDATE'' then\n    %10$s'
+      E'%14$s  if tg_op = ''UPDATE'' then\n    %10$s'
+      -- RETURNING ... INTO empties what it would have filled
+      'v_new := new;\n    '
       'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
       -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
       -- some columns, or each UPDATE through the view would look to it like one of all columns
@@ -21469,24 +21596,33 @@ begin
       '      where not c.kept;\n'
       '      if v_refused is not null then\n        %7$s\n      end if;\n'
       '      if v_set is not null then\n'
-      '        execute pg_catalog.format(%8$L, v_set)%9$s using new, old;\n'
-      '        get diagnostics v_count = row_count;\n'
-      '        return case when v_count > 0 then new end;\n'
+      '        loop\n'
+      '          execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
+      '          get diagnostics v_count = row_count;\n'
+      '          exit when v_count operator(pg_catalog.>) 0;\n%12$s          new := v_new;\n'
+      '        end loop;\n'
+      '        return new;\n'
       '      elsif not v_all then\n        return new;\n      end if;\n'
       '    end if;\n'
-      '    update %1$s as t set %2$s\n    where %3$s%4$s;\n'
-      '    if not found then\n      return null;\n    end if;\n'
+      '    loop\n'
+      '      update %1$s as t set %2$s\n      where %3$s and %15$s%4$s;\n'
+      '      exit when found;\n%11$s      new := v_new;\n'
+      '    end loop;\n'
       '    return new;\n'
       '  end if;\n'
-      '  delete from %1$s as t where %3$s;\n'
-      '  if not found then\n    return null;\n  end if;\n',
+      '  loop\n'
+      '    delete from %1$s as t where %3$s and %15$s;\n'
+      '    exit when found;\n%13$s'
+      '  end loop;\n',
       v_table.relation, v_set, v_key, v_back, v_table.relation, v_changes, v_refuse,
       format(
-        E'update %s as t set %%s\nfrom (select ($1).*) as new cross join (select ($2).*) as old\nwhere %s%s',
-        replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'),
+        E'update %s as t set %%s\nfrom (select ($1).*) as new cross join (select ($2).*) as old\nwhere %s and %s%s',
+        replace(v_table.relation::text, '%', '%%'), replace(v_key, '%', '%%'), gdpr_internal.seen_condition('$3', '$4', '$5'),
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
-      coalesce(' into ' || v_into, ''), v_kept
+      coalesce(' into ' || v_into, ''), v_kept,
+      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '          '), gdpr_internal.indented(v_again, '    '),
+      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen')
     )
   end;
   perform gdpr_generated.define(format(
@@ -21504,9 +21640,18 @@ declare
   v_refused text;
   v_count bigint;
   v_all boolean;
+  v_seen pg_catalog.pg_snapshot;
+  v_next bigint;
+  v_version pg_catalog.xid;
+  v_before pg_catalog.xid;
+  v_new record;
+  v_now record;
 begin
   if tg_op = 'INSERT' then
   %2$s
+    if not found then
+      return null;
+    end if;
     return new;
   end if;
   %3$s
@@ -27369,7 +27514,7 @@ begin
   perform from gdpr_internal.identifier as i where i.subject_id = any (p_subjects) order by i.digest for update;
   perform from gdpr_internal.subject as s where s.id = any (p_subjects) order by s.id for update;
   get diagnostics v_found = row_count;
-  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or array_position(p_subjects, null) is not null then
+  if v_found <> (select count(distinct s) from unnest(p_subjects) as s) or num_nulls(variadic p_subjects) > 0 then
     perform gdpr_internal.refuse('unknown_subject');
   end if;
   return array(
@@ -32940,7 +33085,7 @@ begin
     coalesce(btrim(p_measures), '')
   ) then
     perform gdpr_internal.refuse('invalid_argument', 'a name, a description, necessity, risks and measures are needed (Art. 35(7))');
-  elsif coalesce(cardinality(p_purposes), 0) = 0 or array_position(p_purposes, null) is not null then
+  elsif coalesce(cardinality(p_purposes), 0) = 0 or num_nulls(variadic p_purposes) > 0 then
     perform gdpr_internal.refuse('invalid_argument', 'an impact assessment is about one purpose at least');
   elsif p_review is null or not isfinite(p_review) or gdpr.until(p_review) <= statement_timestamp() then
     perform gdpr_internal.refuse('invalid_argument', 'the review is on a day to come');
@@ -34824,6 +34969,8 @@ grant execute on function
   gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
   gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
+
+grant execute on function gdpr_policy.note_snapshot() to gdpr_viewer; -- makes the triggers of clear views
 
 -- 6. policy and keys: gdpr_admin, who sees no data
 do $steps$
