@@ -22,7 +22,10 @@ begin
   ) then
     -- what is no column may be a value: a file without a header
     perform gdpr_internal.refuse('invalid_argument', (
-      select format('%s takes the columns %s', p_table, string_agg(quote_ident(c.column_name), ', '))
+      select format(
+        '%s takes the columns %s, and %s of the fields given are none of them; gdprdb import: --map FIELD=COLUMN names its column, --map FIELD= leaves it out',
+        p_table, string_agg(quote_ident(c.column_name), ', '), cardinality(p_columns) - count(*) filter (where c.column_name::text = any (p_columns))
+      )
       from gdpr_generated.registered_columns(v_table) as c
     ));
   end if;
