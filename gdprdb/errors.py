@@ -91,6 +91,9 @@ def _explain_database(error: psycopg.Error) -> Explanation:
     code = _exit_code(error.sqlstate, diag.constraint_name, diag.message_primary)
     if code == WRONG_RELEASE:
         hint = "Install or upgrade gdprdb in this database: gdprdb db init, gdprdb db upgrade."
+    elif diag.constraint_name == "gdpr_invalid_argument":
+        # the server's hint is for who calls the function; here the detail says it all
+        hint = None
     elif hint is None and error.sqlstate in _NAMES:
         hint = 'Tables are named as in SQL: schema.table, "With Capitals"."or blanks" in quotes.'
     return Explanation(diag.message_primary, details, hint, error.sqlstate, code)

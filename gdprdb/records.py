@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from gdprdb.errors import GdprdbError
 
-#: One record: the values of its columns.
-Record = dict[str, Any]
+#: One record: the values of its columns; None for one that cannot be read.
+Record = dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Layout:
         force_null: with quotes, too.
         columns: names of columns for names in the file, where they differ; an empty
             name leaves a field out.
+        lenient: a record that cannot be read is None, where the next one begins on its own line.
     """
 
     style: str
@@ -39,6 +40,7 @@ class Layout:
     null: str = ""
     force_null: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    lenient: bool = False
 
 
 def fingerprint(path: Path) -> tuple[str, int]:
@@ -79,7 +81,8 @@ def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[list[int], l
     with path.open(encoding=layout.encoding, newline="") as file:
         place = _Place()
         records = _told(
-            _csv(file, layout, place) if layout.style == "csv" else _jsonl(file, place), place
+            _csv(file, layout, place) if layout.style == "csv" else _jsonl(file, layout, place),
+            place,
         )
         while chunk := list(islice(records, size)):
             lines = [line for line, _ in chunk]
@@ -127,7 +130,11 @@ def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Rec
             place.line = reader.line_num + 1
             continue
         if len(values) != len(header):
-            raise ValueError(f"{len(values)} fields where the header has {len(header)}")
+            if not layout.lenient:
+                raise ValueError(f"{len(values)} fields where the header has {len(header)}")
+            place.line = reader.line_num + 1
+            yield line, None
+            continue
         # a record may have line breaks in it
         place.line = reader.line_num + 1
         nulls = [value == layout.null for value in values]
@@ -153,19 +160,26 @@ def _kept(file: Iterator[str], read: list[str]) -> Iterator[str]:
         yield line
 
 
-def _jsonl(file: TextIO, place: _Place) -> Iterator[tuple[int, Record]]:
+def _jsonl(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record]]:
     """Records of JSON lines; numbers stay as they are written."""
     for number, line in enumerate(file, 1):
         place.line = number
         if not line.strip():
             continue
-        record = json.loads(line, parse_float=str)
-        if not isinstance(record, dict):
-            raise ValueError("it is no JSON object")
+        try:
+            record = json.loads(line, parse_float=str)
+            if not isinstance(record, dict):
+                raise ValueError("it is no JSON object")
+        except ValueError:
+            if not layout.lenient:
+                raise
+            record = None
         yield number, record
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     """A record under the names of the table's columns."""
+    if record is None:
+        return None
     named = ((columns.get(name, name), value) for name, value in record.items())
     return {name: value for name, value in named if name}

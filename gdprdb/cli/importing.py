@@ -153,7 +153,7 @@ def import_(
     if source is not None and not source.strip():
         raise click.UsageError("--source is the name of a list or a system")
     style = written or ("jsonl" if file.suffix in {".jsonl", ".ndjson", ".json"} else "csv")
-    wanted = records.Layout(style, **layout)
+    wanted = records.Layout(style, lenient=skip, **layout)
     digest, lines = records.fingerprint(file)
     origin = {"file": source or file.name} | ({"note": note} if note else {})
     told: list[tuple[Any, ...]] = []

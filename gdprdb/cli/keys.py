@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -14,7 +14,7 @@ import rich_click as click
 from gdprdb.cli.options import database, dsn_option, go_ahead, yes_option
 from gdprdb.cli.output import Rows, advancing, deliver, fetched, output, say
 from gdprdb.dsn import one
-from gdprdb.errors import GdprdbError
+from gdprdb.errors import FINDINGS, GdprdbError
 
 #: Data keys wrapped anew by one transaction.
 BATCH = 10_000
@@ -442,7 +442,8 @@ def lock(dsn: str | None, yes: bool) -> None:
 def export_check(dsn: str | None, key_file: Path | None, every: bool) -> Rows:
     """Prove that a copy of the key, as kept in escrow, opens this database.
 
-    The copy is read from a file or from standard input. Nothing is unlocked.
+    The copy is read from a file or from standard input. Nothing is unlocked. The exit code is
+    3 for a key that was replaced.
 
     Example:
 
@@ -450,11 +451,15 @@ def export_check(dsn: str | None, key_file: Path | None, every: bool) -> Rows:
     """
     key = _copy_of_key(key_file)
     with database(dsn) as connection:
-        return fetched(
+        found = fetched(
             connection.execute(
                 "select * from gdpr.check_key(%s, %s)", [key, None if every else 1000]
             )
         )
+    if [row[1] for row in found.rows] != ["retired"]:
+        return found
+    say("This key was replaced: when the rotation has ended, it opens older backups and no more.")
+    return replace(found, exit_code=FINDINGS)
 
 
 def _copy_of_key(key_file: Path | None) -> str:

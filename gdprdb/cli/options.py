@@ -148,7 +148,7 @@ def database(
         if request := _request():
             connection.execute("select set_config('gdpr.request', %s, false)", [request])
         if key := os.environ.get("GDPRDB_KEY"):
-            connection.execute("select gdpr.unlock(%s)", [key])
+            _unlock(connection, key)
         yield connection
         if dry_run:
             connection.rollback()
@@ -156,6 +156,17 @@ def database(
         say(UNCHANGED)
     elif done:
         say(done)
+
+
+def _unlock(connection: psycopg.Connection, key: str) -> None:
+    """Give the key to the session; where the database has none, what needs it says so itself."""
+    try:
+        with connection.transaction():
+            connection.execute("select gdpr.unlock(%s)", [key])
+    except psycopg.Error as error:
+        if error.sqlstate != "PR401":
+            raise
+        say("Warning: GDPRDB_KEY opens nothing: the database has no key-encryption key.")
 
 
 def _request() -> str | None:

@@ -339,10 +339,14 @@ begin
     problems := problems || format('%s: the table has no such column%s', p_where, gdpr_internal.where_column_went(p_relation, p_name));
     return;
   end if;
-  v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  v_encrypt := case p_in -> 'encrypt' when 'true' then 'yes' when 'false' then 'no' when '"searchable"' then 'searchable' else 'no' end;
   v_type := gdpr_internal.column_type(p_relation, p_name, v_encrypt <> 'no');
-  if v_encrypt not in ('no', 'yes', 'searchable') then
+  if p_in -> 'encrypt' not in ('true', 'false', '"searchable"') then
     problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
+  end if;
+  -- a word that is neither must not leave the column open
+  if p_in -> 'sensitive' not in ('true', 'false') then
+    problems := problems || format('%s.sensitive: true or false', p_where);
   end if;
   v_mask := coalesce(p_in ->> 'mask', case when v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true' then 'hide' else 'show' end);
   if v_mask not in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym') then

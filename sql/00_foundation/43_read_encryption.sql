@@ -140,14 +140,24 @@ begin
       select from pg_attrdef as d
       join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
       where d.oid = p_object and a.attname = p_attribute.attname
-    ) then format('%s depends on the column and would keep its plaintext, or be computed from ciphertext; drop it and compute it in a view over gdpr_clear', p_name) end;
+    ) then format(
+      '%s depends on the column and would keep its plaintext, or be computed from ciphertext; drop it and compute it in a view over gdpr_clear',
+      (
+        select format('generated column %I of table %s', a.attname, d.adrelid::regclass)
+        from pg_attrdef as d
+        join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+        where d.oid = p_object
+      )
+    ) end;
   elsif p_class = 'pg_rewrite'::regclass then
     -- our own views are taken off before
     return case when not exists (
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
       where w.oid = p_object and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
-    ) then format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name) end;
+    ) then format(
+      '%s depends on the column; drop it, apply, and create it on the view of the table in gdpr_clear', regexp_replace(p_name, '^rule "?_RETURN"? on ', '')
+    ) end;
   elsif p_class = 'pg_trigger'::regclass then
     -- one that names the column as what fires it goes on
     return case when exists (select from pg_trigger as g where g.oid = p_object and g.tgqual is not null and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_')
@@ -159,7 +169,7 @@ begin
     return case when exists (select from pg_publication_rel as r where r.oid = p_object and r.prqual is not null)
       then format('%s depends on the column in its WHERE, which would see ciphertext; take the table out of it', p_name) end;
   end if;
-  return format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name);
+  return format('%s depends on the column; drop it, apply, and create it on the view of the table in gdpr_clear', p_name);
 end
 $function$;
 comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text, oid, oid, text) is
@@ -191,7 +201,7 @@ begin
         from pg_constraint as k
         where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
         union all
-        select 'is part of the partition key'
+        select 'is part of the partition key, which PostgreSQL compares; partition by a column that says nothing about the person'
         from pg_partitioned_table as p
         where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
       ) as x

@@ -86,7 +86,7 @@ begin
     select array_remove(array[
       case
         when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
-        when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+        when c.relpersistence = 't' then format('%s: is a temporary table, which is one session''s; keep personal data in tables that stay', p_where)
         when c.relnamespace in (
           'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
         ) or c.relnamespace = 'information_schema'::regnamespace
@@ -95,10 +95,10 @@ begin
       case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
       case when c.relkind = 'r' and exists (
         select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
-      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
-      case when exists (
+      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape; make it a partitioned table, or take the children off (NO INHERIT)', p_where) end,
+      case when c.relkind in ('r', 'p') and exists (
         select from pg_rewrite as w where w.ev_class = p_relation
-      ) then format('%s: has rules, which bypass triggers', p_where) end,
+      ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
         then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end

@@ -315,7 +315,7 @@ begin atomic
         ('ssn', 'American social security numbers'), ('bsn', 'Dutch BSN (by check digit)'), ('nif', 'Portuguese NIF (by check digit)'),
         ('pesel', 'Polish PESEL (by check digit)'), ('cpf', 'Brazilian CPF (by check digits)'), ('steuer_id', 'German tax numbers (by check digit)'),
         ('my_number', 'Japanese My Numbers (by check digit)'), ('national_id', 'a number of a person'), ('credential', 'credentials'),
-        ('name', 'a name, in a table of persons'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
+        ('name', 'a name, in a table of persons'), ('salary', 'pay, or what somebody is worth'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
         ('street', 'an address'), ('device', 'a device or browser'), ('social', 'an account elsewhere')
       ) as w (kind, words)
       where w.kind = p_kind

@@ -230,6 +230,8 @@ begin
       where c.value ->> 'confidence' <> 'low' and (
         c.value ->> 'kind' = any (gdpr_policy.special_kinds())
         or c.value ->> 'kind' in ('email', 'phone', 'national_id', 'iban', 'card', 'credential', 'birth_date', 'ip_address', 'given_name', 'family_name', 'full_name')
+        -- with addresses in it
+        or c.value ->> 'kind' = 'free_text' and c.value ->> 'confidence' = 'high'
       )
     );
     v_rows := case
@@ -258,7 +260,15 @@ begin
           order by (c.value ->> 'n')::integer
           limit 4
         ) as c
-      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end)
+      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end || coalesce((
+        select format('; it refers to %s, too, through %s: say subject = { via = ... } if its rows are about that person', min(p.key), array_to_string(l.via, ', '))
+        from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(v_placed) as t)) as l
+        join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent and p.value ->> 'place' = 'persons'
+        where l.child = v_table.relation and not gdpr_policy.is_actor(l.words)
+        group by l.via
+        order by l.via
+        limit 1
+      ), ''))
       when 'rows' then format('a row belongs to the person of %s, through %s', v_table.facts ->> 'parent', (select string_agg(u.name, ', ') from jsonb_array_elements_text(v_table.facts -> 'via') as u (name)))
       else 'columns like those of persons, and no foreign key to a table of persons: link it, or say subject = "self" where each row is a person'
     end || coalesce('; it cannot be protected: it' || (v_table.facts ->> 'problem'), '') || v_rows;
@@ -290,7 +300,8 @@ begin
       confidence := v_column.confidence;
       reason := v_column.reason;
       if v_table.place is null then
-        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'free_text', 'occupation', 'device', 'location', 'username');
+        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'occupation', 'device', 'location', 'username')
+          or v_kind = 'free_text' and v_column.confidence <> 'high';
         confidence := 'low';
       elsif v_kind is null and v_column.is_key then
         v_kind := 'key';

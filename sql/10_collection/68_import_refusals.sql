@@ -85,7 +85,7 @@ begin atomic
   )
   select exists (
     select from jsonb_array_elements(p_rows) as e (content)
-    where not exists (
+    where jsonb_typeof(e.content) = 'object' and not exists (
       select from unique_key as k
       where not exists (select from unnest(k.columns) as n (name) where e.content ->> n.name is null)
     )

@@ -22,7 +22,10 @@ begin
   ) then
     -- what is no column may be a value: a file without a header
     perform gdpr_internal.refuse('invalid_argument', (
-      select format('%s takes the columns %s', p_table, string_agg(quote_ident(c.column_name), ', '))
+      select format(
+        '%s takes the columns %s, and %s of the fields given are none of them; gdprdb import: --map FIELD=COLUMN names its column, --map FIELD= leaves it out',
+        p_table, string_agg(quote_ident(c.column_name), ', '), cardinality(p_columns) - count(*) filter (where c.column_name::text = any (p_columns))
+      )
       from gdpr_generated.registered_columns(v_table) as c
     ));
   end if;
@@ -98,7 +101,7 @@ begin
   if jsonb_typeof(p_rows) is distinct from 'array' or jsonb_typeof(p_source) is distinct from 'object'
     or exists (
       select from jsonb_array_elements(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end) as e (content)
-      where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
+      where jsonb_typeof(e.content) not in ('object', 'null') or e.content = '{}'
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
@@ -138,12 +141,12 @@ begin
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
   for contents, numbers, code in
-    select array_agg(x.content order by x.n), array_agg(x.n order by x.n), gdpr_internal.import_code(p_table, x.columns)
+    select array_agg(x.content order by x.n), array_agg(x.n order by x.n), case when x.columns is not null then gdpr_internal.import_code(p_table, x.columns) end
     from (
       select
         e.content, p_first + e.n - 1 as n,
         -- a column that a row leaves out gets its default
-        array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
+        case when jsonb_typeof(e.content) = 'object' then array(select k.name from jsonb_object_keys(e.content) as k (name)) end as columns
       from jsonb_array_elements(p_rows) with ordinality as e (content, n)
       where p_first + e.n - 1 > v_done or p_first + e.n - 1 = any (v_retried)
     ) as x
@@ -156,7 +159,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[], boolean, integer, boolean) is
-  'The INSERT for each set of columns that rows have, these rows and their numbers in the file; those that are done are left out, but, with p_retry, not those that were refused. From here on, new data of this transaction comes from the import. Errors: PR002, PR004, PR110.';
+  'The INSERT for each set of columns that rows have (null for records that could not be read), these rows and their numbers in the file; those that are done are left out, but, with p_retry, not those that were refused. From here on, new data of this transaction comes from the import. Errors: PR002, PR004, PR110.';
 
 create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_numbers bigint[])
 returns table (number bigint, content jsonb, state text, constraint_name text, column_name text)
@@ -175,6 +178,13 @@ declare
   v_first integer;
   v_half integer;
 begin
+  if p_code is null then
+    -- records that nobody could read
+    return query
+    select u.number, u.content, '22P02', '', ''
+    from rows from (pg_catalog.unnest(p_numbers), pg_catalog.unnest(p_contents)) as u (number, content);
+    return;
+  end if;
   -- what refuses every row refuses none, too: such an error is not told row by row
   execute p_code using '{}'::pg_catalog.jsonb[];
   while v_from[1] is not null loop
@@ -352,7 +362,7 @@ begin atomic
   order by 1;
 end;
 comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[], boolean, integer, boolean) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. p_retry: those of gdpr.import_refusal are not left out, but tried again. p_run: 2 to give the file again from its beginning, after which 2 goes on with that, and so on; without it, the last one goes on. p_double: rows that no unique key of the table tells from those taken before may come a second time by that. Errors: PR109 rows are refused (not p_skip), PR110 rows would be doubled (not p_double), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default, and null is a record that could not be read, refused with 22P02. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. p_retry: those of gdpr.import_refusal are not left out, but tried again. p_run: 2 to give the file again from its beginning, after which 2 goes on with that, and so on; without it, the last one goes on. p_double: rows that no unique key of the table tells from those taken before may come a second time by that. Errors: PR109 rows are refused (not p_skip), PR110 rows would be doubled (not p_double), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
 select t.relation as table_name, i.file, i.run, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login

@@ -117,13 +117,43 @@ begin
   if gdpr_internal.key_check(v_kek) = p_key.check_value then
     return v_kek;
   elsif p_required then
-    perform gdpr_internal.refuse(case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end);
+    perform gdpr_internal.refuse(
+      case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end,
+      case p_key.provider when 'file' then 'the file on this server holds another key' end
+    );
   end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.held_key(gdpr_internal.key_encryption_key, bytea, boolean) is
   'The 64 bytes of this very key from where it is kept: the table, its file, or the session. Unless they are there: null, or with p_required an error. Errors: PR403, PR412, PR417.';
+
+create or replace function gdpr_internal.key_file_problem()
+returns text
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_detail text;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.provider = 'file';
+  if v_key.id is not null then
+    perform gdpr_internal.held_key(v_key, v_key.ticket_key, true);
+  end if;
+  return null;
+exception when others then
+  get stacked diagnostics v_detail = pg_exception_detail;
+  -- words of others may repeat what stands in the file
+  return case when sqlstate ~ '^PR' then v_detail else format('it cannot be read (SQLSTATE %s)', sqlstate) end;
+end
+$function$;
+comment on function gdpr_internal.key_file_problem() is
+  'Why the key in force does not open from its file; null where it does, or has none.';
 
 create or replace function gdpr_internal.given_key(p_ticket_key bytea)
 returns bytea

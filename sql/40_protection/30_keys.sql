@@ -16,7 +16,7 @@ begin
   if p_provider is null or p_provider not in ('table', 'session', 'file') then
     perform gdpr_internal.refuse('invalid_argument', 'provider is table, session or file');
   elsif (p_provider = 'file') <> (p_location is not null) or not starts_with(coalesce(p_location, '/'), '/') then
-    perform gdpr_internal.refuse('invalid_argument', 'provider file, and no other, takes the absolute path of a file on the server');
+    perform gdpr_internal.refuse('invalid_argument', 'provider file takes the absolute path of a file on the server, in p_location (--location); the other providers take none');
   elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
     perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
   end if;
@@ -42,7 +42,7 @@ begin
   -- one key; a second caller waits here and is refused
   lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   if exists (select from gdpr_internal.key_encryption_key) then
-    perform gdpr_internal.refuse('invalid_argument', 'there is a key already');
+    perform gdpr_internal.refuse('invalid_argument', 'there is a key already: gdpr.rotate_key() (gdprdb keys rotate) replaces it');
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;

@@ -449,6 +449,11 @@ begin atomic
   from gdpr_internal.key_encryption_key as k
   where k.provider = 'table' and k.retired_at is null
   union all
+  select 'error', 'key', 'key-encryption key', format('the key is not to be had from its file: %s', p.problem),
+    'Until the file is back nothing encrypted is read or written. A standby needs the file on its own disk.'
+  from (select gdpr_internal.key_file_problem() as problem) as p
+  where p.problem is not null
+  union all
   select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
     'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it, --abort gives it up.'
   from gdpr_internal.key_encryption_key as k

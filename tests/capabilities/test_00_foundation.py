@@ -566,6 +566,13 @@ def test_what_cannot_be_protected_is_refused_with_the_reason(
             {"tables__crm.customer__columns__city__encrypt": "maybe"},
             '.encrypt: true, false or "searchable"',
         ),
+        (
+            {"tables__crm.customer__columns__city__encrypt": "yes"},
+            '.encrypt: true, false or "searchable"',
+        ),
+        # taken for anything but true, it would leave the column open to redacted views
+        ({"tables__crm.customer__columns__city__sensitive": "yes"}, ".sensitive: true or false"),
+        ({"tables__crm.customer__columns__city__sensitive": 1}, ".sensitive: true or false"),
         ({"tables__crm.customer__columns__city__mask": "black"}, ".mask: one of"),
         (
             {"tables__crm.customer__columns__phone__mask": "show"},

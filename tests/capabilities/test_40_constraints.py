@@ -427,7 +427,7 @@ def undone(template: Database) -> Iterator[psycopg.Connection]:
         (
             "alter table hr.other add g text generated always as (upper(t)) stored",
             "t",
-            "keep its plaintext",
+            "generated column g of table hr.other depends",
             "view over gdpr_clear",
         ),
         (
@@ -436,8 +436,13 @@ def undone(template: Database) -> Iterator[psycopg.Connection]:
             "generated",
             "",
         ),
-        ("create view hr.v as select t from hr.other", "t", "depends", "gdpr_clear"),
-        ("create materialized view hr.v as select t from hr.other", "t", "depends", "gdpr_clear"),
+        ("create view hr.v as select t from hr.other", "t", ": view hr.v depends", "gdpr_clear"),
+        (
+            "create materialized view hr.v as select t from hr.other",
+            "t",
+            ": materialized view hr.v depends",
+            "gdpr_clear",
+        ),
         (
             "create policy p on hr.other using (t = current_user)",
             "t",
@@ -616,6 +621,61 @@ def test_what_goes_on_besides(template: Database) -> None:
         owner.execute("select gdpr.unprotect('hr.other')")
         assert original(template, "hr") == before
         owner.execute("drop table hr.other, hr.fired; drop function hr.fire()")
+
+
+def test_what_comes_later_is_found(clone: Clone, installed_template: str) -> None:
+    """Nobody asks plan() for these: a UNIQUE that holds for nothing, a foreign key that refuses
+    every row, publications that send the rows of everybody."""
+    with clone(installed_template) as db:
+        owner = db.connect()
+        owner.execute("""
+            create table public.code (code text primary key);
+            create table public.person (id integer primary key, name text, a text, b text);
+            create table public.visit (id integer, day date) partition by range (day);
+            create table public.visit_1 partition of public.visit default;
+        """)
+        columns = {"name": {}, **{c: {"encrypt": True} for c in "ab"}}
+        wanted = one_table("public.person", columns=columns)
+        wanted["tables"] |= one_table("public.visit", columns={"id": {}, "day": {}})["tables"]
+        apply(owner, wanted)
+        assert findings(db) == set()
+        later = "select severity, topic, object, finding from gdpr.doctor()"
+
+        def found(ddl: str, topic: str, user: str = "postgres") -> list[tuple[str, str, str]]:
+            db.rows(ddl, user=user)
+            rows = db.rows(f"{later} where topic = '{topic}' order by 3, 4")
+            return [(severity, where, words) for severity, _, where, words in rows]
+
+        for ddl, words in (
+            ("add constraint u unique (a)", "constraint u"),
+            ("add constraint u unique (name, a)", "constraint u"),
+            ("add constraint u foreign key (a) references public.code", "constraint u"),
+            ("add constraint u check (a <> '')", "constraint u"),
+        ):
+            told = found(f"alter table public.person {ddl}", "tests_ciphertext")
+            assert [line[:2] for line in told] == [("warning", "public.person")], ddl
+            assert words in told[0][2]
+            assert "of column a" in told[0][2]
+            db.rows("alter table public.person drop constraint u", user="postgres")
+        told = found("create unique index u on public.person (name, b)", "tests_ciphertext")
+        assert [line[:2] for line in told] == [("warning", "public.person")]
+        assert "unique index public.u" in told[0][2]
+        db.rows("drop index public.u", user="postgres")
+
+        told = found("create publication p for table public.person", "publication")
+        assert [line[:2] for line in told] == [("warning", "public.person")]
+        assert "past the gate" in told[0][2]
+        assert "ciphertext of a, b" in told[0][2]
+        told = found(
+            "alter publication p set table public.person (id, name), public.visit_1", "publication"
+        )
+        assert [line[1] for line in told] == ["public.person", "public.visit"]
+        assert "ciphertext" not in "".join(line[2] for line in told)
+        db.rows("drop publication p", user="postgres")
+        told = found("create publication p for all tables", "publication")
+        assert [line[1] for line in told] == ["public.person", "public.visit"]
+        db.rows("drop publication p", user="postgres")
+        assert findings(db) == set()
 
 
 def test_a_renamed_column_takes_its_constraint_along(clone: Clone, installed_template: str) -> None:

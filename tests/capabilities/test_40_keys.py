@@ -51,6 +51,10 @@ def test_all_sessions_are_locked_at_once(house: House) -> None:
 # ---------------------------------------------------------------- in a file of the server
 
 
+#: What the doctor says of a file, by the error that everybody else meets.
+FILES = {"PR403": "another key", "PR412": "file", "22021": "cannot be read (SQLSTATE 22021)"}
+
+
 def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
     db = house.db
     reachable.mkdir()
@@ -116,9 +120,16 @@ def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
         for make, code in (
             (lambda: file.write_text("ef" * 32), "PR403"),
             (lambda: file.write_text("secret content"), "PR412"),
+            (lambda: file.write_bytes(b"secret \xff"), "22021"),
             (file.unlink, "PR412"),
         ):
             make()
+            found = db.rows(
+                "select finding from gdpr.doctor() where topic = 'key' and severity = 'error'"
+            )
+            assert len(found) == 1
+            assert FILES[code] in found[0][0]
+            assert "secret" not in found[0][0]
             for attempt in (
                 READ,
                 "insert into gdpr_clear.person values (301, 'g@example.com', 'x')",
@@ -135,6 +146,7 @@ def test_a_key_in_a_file_of_the_server(house: House, reachable: Path) -> None:
         assert house.ciphertext() == before
         file.write_text("ba" * 32)
         assert app.execute(READ.encode()).fetchall() == [(PEOPLE + 1,)]
+        assert db.rows("select finding from gdpr.doctor() where topic = 'key'") == []
         # from one file to another, which is lost: the first opens the database still
         admin.execute("reset gdpr.unlocked")
         admin.execute(rotate.encode(), [str(another)])

@@ -85,6 +85,7 @@ def test_json_lines(crm: Database, importer: Run, tmp_path: Path) -> None:
         ("a.jsonl", b'{"email": "a@new.example", "last_name": "A"}\nsecret\n', "line 2"),
         ("a.jsonl", b"[1]\n", "line 1 cannot be read: it is no JSON object"),
         ("a.csv", b"secret@x.example,Muster\nsecret@y.example,X\n", "takes the columns"),
+        ("a.csv", b"email,secret\nsecret@y.example,X\n", "and 1 of the fields given are none"),
     ],
 )
 def test_what_cannot_be_read_is_named_by_its_line(
@@ -97,6 +98,59 @@ def test_what_cannot_be_read_is_named_by_its_line(
     assert told in outcome.err
     assert "secr" not in outcome.out + outcome.err
     assert names(crm) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        (
+            "a.csv",
+            "email,last_name\na@new.example,A\n{}\nb@new.example,B\n{}\nanna@example.com,X\n",
+            ("secret@new.example", "secret,secret,secret"),
+        ),
+        (
+            "a.jsonl",
+            (
+                '\n{{"email": "a@new.example", "last_name": "A"}}\n{}\n'
+                '{{"email": "b@new.example", "last_name": "B"}}\n{}\n'
+                '{{"email": "anna@example.com", "last_name": "X"}}\n'
+            ),
+            ('{"email": "secret', '["secret"]'),
+        ),
+    ],
+)
+def test_lines_that_cannot_be_read_are_skipped(
+    crm: Database, importer: Run, tmp_path: Path, name: str, good: str, bad: tuple[str, str]
+) -> None:
+    """Told by their line like any other that is refused, in one part or several, and once only."""
+    file = tmp_path / name
+    file.write_text(good.format(*bad))
+    how = (str(file), "--table", "crm.customer", "--format", "json")
+    expected = [
+        {"line": 3, "problem": "SQLSTATE 22P02", "taken": False},
+        {"line": 5, "problem": "SQLSTATE 22P02", "taken": False},
+        {"line": 6, "problem": "SQLSTATE 23505, constraint customer_email_key", "taken": False},
+    ]
+    for batch in ("1", "2", "100"):
+        dry = importer(*how, "--skip", "--dry-run", "--batch", batch)
+        assert dry.code == 3, dry.err
+        assert (dry.code, dry.data) == (3, expected), dry.err
+    strict = importer(*how)
+    assert strict.code == 1
+    assert "line 3 cannot be read" in strict.err
+    assert names(crm) == []
+    for told in ("2 rows imported, 3 refused", "0 rows imported, 0 refused"):
+        done = importer(*how, "--skip", "--batch", "2")
+        assert (done.code, done.data) == (3, expected), done.err
+        assert told in done.err
+        assert "secret" not in done.out + done.err
+        assert names(crm) == ["A", "B"]
+    again = importer(*how, "--skip", "--retry-refused")
+    assert (again.code, again.data) == (3, expected)
+    assert "0 rows imported, 3 refused" in again.err
+    twice = importer(*how, "--skip", "--again")
+    assert [row["line"] for row in twice.data] == [2, 3, 4, 5, 6], twice.err
+    assert names(crm) == ["A", "B"]
 
 
 def test_a_mapping_has_two_sides(importer: Run, tmp_path: Path) -> None:

@@ -151,11 +151,50 @@ def test_a_copy_is_proved(run: Run, key: str, tmp_path: Path) -> None:
     copy.write_text(key + "\n")
     proved = run("keys", "export-check", "--key-file", str(copy), "--format", "json")
     assert [row["state"] for row in proved.data] == ["in force"]
+    assert proved.code == 0
     copy.write_text("0" * 64)
     wrong = run("keys", "export-check", "--key-file", str(copy))
     assert wrong.code != 0
     assert "PR403" in wrong.err
     assert key not in wrong.err
+
+
+def test_a_copy_of_a_key_that_was_replaced(
+    run: Run, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the safe is no longer what opens the database: a check in a schedule fails."""
+    copy = tmp_path / "copy"
+    copy.write_text(key)
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    monkeypatch.setenv("GDPRDB_KEY", run("keys", "rotate").out.strip())
+    assert run("keys", "rotate", "--finish").code == 0
+    proved = run("keys", "export-check", "--key-file", str(copy), "--format", "json")
+    assert (proved.code, proved.data[0]["state"]) == (3, "retired")
+    assert "This key was replaced" in proved.err
+
+
+def test_a_database_without_its_keys_is_looked_at(
+    run: Run, key: str, empty_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore without the key tables, by who has GDPRDB_KEY set as on every day."""
+    empty_db.rows(
+        "insert into gdpr_internal.subject (purposes, until) values (0, 'infinity');"
+        "alter table gdpr_internal.key_encryption_key disable trigger all;"
+        "delete from gdpr_internal.key_encryption_key",
+        user="postgres",
+    )
+    monkeypatch.setenv("GDPRDB_KEY", key)
+    doctor = run("doctor", "--format", "json")
+    assert doctor.code == 3
+    assert "GDPRDB_KEY opens nothing" in doctor.err
+    assert {"key", "data_keys"} <= {row["topic"] for row in doctor.data}
+    assert run("keys", "status").code == 0
+    # no new key takes the place of the lost one, and nobody is told to make one
+    for command in (["keys", "create"], ["keys", "create", "--provider", "session"]):
+        refused = run(*command)
+        assert refused.code == 4
+        assert "restore the key tables" in refused.err
+        assert refused.out == ""
 
 
 def test_all_sessions_are_locked(run: Run, key: str, empty_db: Database) -> None:

@@ -130,6 +130,38 @@ def test_many_objects_are_written_at_once(own: tuple[Database, Session]) -> None
     assert {row.id: row.email for row in found} == {p.id: p.email for p in people}
 
 
+def test_written_rows_come_back(own: tuple[Database, Session]) -> None:
+    """RETURNING of encrypted columns, in bulk and from UPDATE and DELETE: where SQLAlchemy looks a
+    column up, it finds it."""
+    _, session = own
+    people = [{"email": f"p{n}@example.com", "last_name": f"P{n}"} for n in range(30)]
+    back = session.execute(sa.insert(Customer).returning(Customer.email, Customer.phone), people)
+    assert {email for email, _ in back} == {person["email"] for person in people}
+    (new,) = session.scalars(
+        sa.insert(Customer).values(email="q@example.com", last_name="Q").returning(Customer)
+    )
+    assert new.email == "q@example.com"
+    changed = sa.update(Customer).where(Customer.email == "Q@example.com").values(phone="1")
+    assert session.execute(changed.returning(Customer.phone)).all() == [("1",)]
+    gone = sa.delete(Customer).where(Customer.email.in_(["P1@example.com", "q@example.com"]))
+    assert set(session.scalars(gone.returning(Customer.email))) == {
+        "p1@example.com",
+        "q@example.com",
+    }
+
+
+def test_columns_are_found_in_sets_and_dictionaries() -> None:
+    """Their comparison is a condition, and is true of the column itself in all its forms."""
+    email: Any = sa.inspect(Customer).columns["email"]
+    phone: Any = sa.inspect(Customer).columns["phone"]
+    annotated = email._annotate({"as": "the ORM"})
+    assert {email: 1}[annotated] == 1
+    assert annotated in {email, phone}
+    assert bool(email == annotated)
+    assert not bool(email != annotated)
+    assert not bool(email == phone)
+
+
 def test_the_owner_works_on_the_tables_themselves(crm: Database) -> None:
     owner = sa.create_engine(url(crm, "db_owner"))
     assert "FROM crm.customer" in rendered(sa.select(Customer), owner)

@@ -39,11 +39,15 @@ def test_null_is_what_has_no_quotes(
         file.write_text(end.join(written) + end * last, encoding="utf-8", newline="")
         layout = Layout("csv", delimiter=delimiter, null=null)
         read = [
-            list(record.values()) for _, records in chunks(file, layout, 3) for record in records
+            list((record or {}).values())
+            for _, records in chunks(file, layout, 3)
+            for record in records
         ]
         forced = Layout("csv", delimiter=delimiter, null=null, force_null=True)
         folded = [
-            list(record.values()) for _, records in chunks(file, forced, 3) for record in records
+            list((record or {}).values())
+            for _, records in chunks(file, forced, 3)
+            for record in records
         ]
     assert read == rows
     assert folded == [[None if field == null else field for field in row] for row in rows]

@@ -297,13 +297,44 @@ def test_what_goes_in_comes_out(pair: Pair, kind: str) -> None:
     law()
 
 
-def test_a_megabyte(pair: Pair) -> None:
-    text = "Ünïcode \U0001f338 " * 80_000
-    name, v = f"gdpr_clear.{table('text')}", column("text")
+#: A megabyte, some of it not ASCII, as a literal of each type that has room for it.
+LONG = "Ünïcode \U0001f338 " * 80_000
+MEGABYTES = {
+    "text": LONG,
+    "varchar": LONG,
+    "public.citext": LONG,
+    "json": json.dumps({"long": LONG}, ensure_ascii=False),
+    "jsonb": json.dumps([LONG], ensure_ascii=False),
+    "text[]": '{"' + LONG + '",NULL,""}',
+    "public.citext[]": '{"' + LONG + '"}',
+    "jsonb[]": '{"[1]","' + json.dumps(LONG, ensure_ascii=False).replace('"', '\\"') + '"}',
+    "integer[]": "{" + ",".join(map(str, range(200_000))) + "}",
+    "timestamptz[]": "{" + ",".join(["2024-03-31 02:30:00.5+05:45"] * 40_000) + "}",
+    "bytea": "\\x" + "00ff27" * 400_000,
+    "bytea[]": '{"\\\\x' + "00ff" * 500_000 + '"}',
+    "numeric": "9" * 131_000 + "." + "1" * 16_000,
+    "public.mood[]": "{" + ",".join(["sad", "Glücklich"] * 60_000) + "}",
+    "datemultirange": "{" + ",".join(f"[{n}-01-01,{n}-02-01)" for n in range(1000, 9999)) + "}",
+}
+
+
+@pytest.mark.parametrize("kind", MEGABYTES)
+def test_a_megabyte(pair: Pair, kind: str) -> None:
+    literal = MEGABYTES[kind]
+    plain, clear = f"public.plain_{table(kind)}", f"gdpr_clear.{table(kind)}"
+    v = column(kind)
     writer = pair.writers[1]
-    writer.execute(f"delete from {name}".encode())
-    writer.execute(f"insert into {name} (id, {v}) values (1, %s)".encode(), [text])
-    assert pair.reader.execute(f"select {v} from {name}".encode()).fetchone() == (text,)
+    for name in (plain, clear):
+        writer.execute(f"delete from {name}".encode())
+        writer.execute(f"insert into {name} (id, {v}) values (1, %s::{kind})".encode(), [literal])
+    expected, found = (
+        pair.reader.execute(
+            f"select {v}::text, md5({v}::text) from {name} where id = 1".encode()
+        ).fetchone()
+        for name in (plain, clear)
+    )
+    assert found == expected
+    assert len((found or [""])[0]) > 100_000
 
 
 @pytest.mark.parametrize(

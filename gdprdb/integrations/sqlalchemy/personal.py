@@ -30,12 +30,16 @@ CLEAR = "gdpr_clear"
 _EQUALITY = frozenset[Callable[..., Any]](
     (operator.eq, operator.ne, operators.is_distinct_from, operators.is_not_distinct_from)
 )
+#: What dictionaries ask: SQLAlchemy's own hold columns, and find them in other forms of themselves.
+_IDENTITY = frozenset[Callable[..., Any]]((operator.eq, operator.ne))
 
 
 class _Comparator(TypeDecorator.Comparator[Any]):
     """Equality is that of digests; everything else is left to the type inside."""
 
     def operate(self, op: Callable[..., Any], *other: Any, **options: Any) -> Any:
+        if op in _IDENTITY and isinstance(other[0], sa.ClauseElement) and _is_same(self, other[0]):
+            return super().operate(op, *other, **options)
         kind, inner = _kind(self.expr), _inner(self.expr)
         if kind and other and not _is_null(other[0]):
             if op in _EQUALITY and not isinstance(other[0], sa.CollectionAggregate):
@@ -249,6 +253,11 @@ def _digested_set(values: Any, kind: str, inner: TypeEngine[Any]) -> Any:
         value = sa.func.unnest(values).column_valued("value")
         digests = _computed(sa.type_coerce(value, whole), kind, inner)
     return sa.func.array(sa.select(digests).scalar_subquery(), type_=ARRAY(sa.Uuid()))
+
+
+def _is_same(comparator: _Comparator, other: sa.ClauseElement) -> bool:
+    """Whether a column is compared with itself, as annotated by the ORM or not."""
+    return hash(comparator.expr) == hash(other)
 
 
 def _is_null(value: Any) -> bool:

@@ -27,7 +27,7 @@ values
   ('registration_conflict', 'PR106', 'the table does not take the confirmed row', 'The registration waits on: mend the cause, and the same link works.', 'Art. 5(1)(d)'),
   ('registration_known', 'PR107', 'there is such an entry already', 'The person who confirms is registered, or was blocked.', 'Art. 5(1)(d)'),
   ('source_missing', 'PR108', 'the table takes no data of unknown source', 'Say where it comes from with gdpr.set_context() or gdpr.source.', 'Art. 14(2)(f)'),
-  ('import_refused', 'PR109', 'rows are refused, and nothing is imported', 'Each line of the detail names one row; p_skip takes the others.', 'Art. 5(1)(d)'),
+  ('import_refused', 'PR109', 'rows are refused, and nothing is imported', 'Each line of the detail names one row; p_skip (--skip) takes the others.', 'Art. 5(1)(d)'),
   ('import_doubled', 'PR110', 'rows of the file would come in a second time', 'No unique key of the table tells them from those taken before: delete those first, or say p_double (--double) if they are to be there twice.', 'Art. 5(1)(d)'),
   ('basis_missing', 'PR201', 'no lawful basis for this purpose', 'Record a basis with gdpr.record_basis() before writing data of this person.', 'Art. 6'),
   ('basis_refused', 'PR202', 'this basis cannot be recorded', 'consent is recorded with gdpr.record_consent().', 'Art. 6'),
@@ -68,9 +68,9 @@ values
   ('rectification_refused', 'PR630', 'the data cannot be corrected so', 'Each line of the detail names one problem; nothing was changed.', 'Art. 16'),
   ('rectification_four_eyes', 'PR631', 'who proposed a correction cannot approve it', 'Another officer has to call gdpr.approve_rectification().', 'Art. 16'),
   ('rectification_decided', 'PR632', 'the proposal was decided already', 'gdpr.rectification shows by whom; propose anew.', 'Art. 16'),
-  ('key_missing', 'PR401', 'there is no key-encryption key', 'Create one with gdpr.create_key().', 'Art. 32'),
-  ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter.', 'Art. 32'),
-  ('key_wrong', 'PR403', 'this is not the key of this database', 'The key is the one that gdpr.create_key() returned.', 'Art. 32'),
+  ('key_missing', 'PR401', 'there is no key-encryption key', 'In a new database gdpr.create_key() makes it; after a restore, restore the key tables from their own backup.', 'Art. 32'),
+  ('key_locked', 'PR402', 'the key is locked in this session', 'Give the key with gdpr.unlock(), sent as a bind parameter; gdprdb takes it from GDPRDB_KEY.', 'Art. 32'),
+  ('key_wrong', 'PR403', 'this is not the key of this database', 'Give the key that gdpr.create_key() or the last rotation returned, or put it into its file again.', 'Art. 32'),
   ('key_file', 'PR412', 'the file of the key cannot be used', 'The detail says what is missing; gdprdb keys create gives the rights when a superuser calls it.', 'Art. 32'),
   ('rotation_state', 'PR413', 'the rotation of the key is not in a state for this', 'gdpr.key_status shows where it stands: gdpr.rotate_key(), then gdpr.rewrap_keys() until it returns 0, then gdpr.finish_rotation().', 'Art. 32'),
   ('key_not_shown', 'PR417', 'this session was not given the key that would be the only one', 'Give it with gdpr.unlock(), to prove that somebody has it. Until then gdpr.show_new_key() shows a new key again, and gdpr.abort_rotation() goes back to the key before.', 'Art. 32'),
@@ -1700,10 +1700,14 @@ begin
     problems := problems || format('%s: the table has no such column%s', p_where, gdpr_internal.where_column_went(p_relation, p_name));
     return;
   end if;
-  v_encrypt := case p_in ->> 'encrypt' when 'true' then 'yes' when 'false' then 'no' else coalesce(p_in ->> 'encrypt', 'no') end;
+  v_encrypt := case p_in -> 'encrypt' when 'true' then 'yes' when 'false' then 'no' when '"searchable"' then 'searchable' else 'no' end;
   v_type := gdpr_internal.column_type(p_relation, p_name, v_encrypt <> 'no');
-  if v_encrypt not in ('no', 'yes', 'searchable') then
+  if p_in -> 'encrypt' not in ('true', 'false', '"searchable"') then
     problems := problems || format('%s.encrypt: true, false or "searchable"', p_where);
+  end if;
+  -- a word that is neither must not leave the column open
+  if p_in -> 'sensitive' not in ('true', 'false') then
+    problems := problems || format('%s.sensitive: true or false', p_where);
   end if;
   v_mask := coalesce(p_in ->> 'mask', case when v_encrypt <> 'no' or p_in ->> 'sensitive' = 'true' then 'hide' else 'show' end);
   if v_mask not in ('show', 'hide', 'initial', 'email', 'year', 'pseudonym') then
@@ -2146,14 +2150,24 @@ begin
       select from pg_attrdef as d
       join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
       where d.oid = p_object and a.attname = p_attribute.attname
-    ) then format('%s depends on the column and would keep its plaintext, or be computed from ciphertext; drop it and compute it in a view over gdpr_clear', p_name) end;
+    ) then format(
+      '%s depends on the column and would keep its plaintext, or be computed from ciphertext; drop it and compute it in a view over gdpr_clear',
+      (
+        select format('generated column %I of table %s', a.attname, d.adrelid::regclass)
+        from pg_attrdef as d
+        join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+        where d.oid = p_object
+      )
+    ) end;
   elsif p_class = 'pg_rewrite'::regclass then
     -- our own views are taken off before
     return case when not exists (
       select from pg_rewrite as w
       join pg_class as c on c.oid = w.ev_class
       where w.oid = p_object and c.relnamespace::regnamespace::text = any (gdpr_internal.view_schemas())
-    ) then format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name) end;
+    ) then format(
+      '%s depends on the column; drop it, apply, and create it on the view of the table in gdpr_clear', regexp_replace(p_name, '^rule "?_RETURN"? on ', '')
+    ) end;
   elsif p_class = 'pg_trigger'::regclass then
     -- one that names the column as what fires it goes on
     return case when exists (select from pg_trigger as g where g.oid = p_object and g.tgqual is not null and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_')
@@ -2165,7 +2179,7 @@ begin
     return case when exists (select from pg_publication_rel as r where r.oid = p_object and r.prqual is not null)
       then format('%s depends on the column in its WHERE, which would see ciphertext; take the table out of it', p_name) end;
   end if;
-  return format('%s depends on the column; drop it, apply, and create it on the view gdpr_clear', p_name);
+  return format('%s depends on the column; drop it, apply, and create it on the view of the table in gdpr_clear', p_name);
 end
 $function$;
 comment on function gdpr_internal.dependent_problem(regclass, pg_attribute, text, oid, oid, text) is
@@ -2197,7 +2211,7 @@ begin
         from pg_constraint as k
         where k.conrelid = p_relation and k.contype = 'c' and 0::smallint = any (k.conkey)
         union all
-        select 'is part of the partition key'
+        select 'is part of the partition key, which PostgreSQL compares; partition by a column that says nothing about the person'
         from pg_partitioned_table as p
         where p.partrelid = p_relation and (p_attribute).attnum = any (p.partattrs)
       ) as x
@@ -2718,7 +2732,7 @@ begin
     select array_remove(array[
       case
         when c.relkind not in ('r', 'p') then format('%s: is not a table', p_where)
-        when c.relpersistence = 't' then format('%s: is a temporary table', p_where)
+        when c.relpersistence = 't' then format('%s: is a temporary table, which is one session''s; keep personal data in tables that stay', p_where)
         when c.relnamespace in (
           'pg_catalog'::regnamespace, 'gdpr_internal'::regnamespace, 'gdpr'::regnamespace, 'gdpr_clear'::regnamespace, 'gdpr_generated'::regnamespace
         ) or c.relnamespace = 'information_schema'::regnamespace
@@ -2727,10 +2741,10 @@ begin
       case when c.relispartition then format('%s: is a partition; protect the table it is part of', p_where) end,
       case when c.relkind = 'r' and exists (
         select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
-      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape', p_where) end,
-      case when exists (
+      ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape; make it a partitioned table, or take the children off (NO INHERIT)', p_where) end,
+      case when c.relkind in ('r', 'p') and exists (
         select from pg_rewrite as w where w.ev_class = p_relation
-      ) then format('%s: has rules, which bypass triggers', p_where) end,
+      ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
         then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
@@ -8913,7 +8927,7 @@ security invoker
 begin atomic
   -- types: t text, d dates, n numbers, i addresses of the net, b booleans, y bytes, j documents
   values
-  (1, 'credential', 'ty', '_(passwords?|passwd|pwd|pass_?(word|phrase|hash)|(hash(ed)?|encrypted)_pass(word)?|passwort|kennwort|mot_de_passe|motdepasse|mdp|contrasena|clave_acceso|wachtwoord|palavra_passe|senha|haslo|parola_chiave|salt|secret|client_secret|api_?key|(access|refresh|auth|reset|remember|session|api|bearer|confirmation|activation)_token|token_hash|private_key|otp_secret|totp_secret|security_answer|pin_?code|pass_?waado)_|パスワード|暗証番号|密码', '_(policy|hint|type|length|url|name)_'),
+  (1, 'credential', 'ty', '^_tokens?_$|_(passwords?|passwd|pwd|pass_?(word|phrase|hash)|(hash(ed)?|encrypted)_pass(word)?|passwort|kennwort|mot_de_passe|motdepasse|mdp|contrasena|clave_acceso|wachtwoord|palavra_passe|senha|haslo|parola_chiave|salt|secret|client_secret|api_?key|(access|refresh|auth|reset|remember|session|api|bearer|confirmation|activation)_token|token_hash|private_key|otp_secret|totp_secret|security_answer|pin_?code|pass_?waado)_|パスワード|暗証番号|密码', '_(policy|hint|type|length|url|name)_'),
   (2, 'sexual_orientation', 'tnbj', '_(sexual_orientation|sexuelle_orientierung|orientation_sexuelle|orientacion_sexual|orientamento_sessuale|seksuele_geaardheid|seksuele_voorkeur|orientacao_sexual|orientacja_seksualna|seiteki_shikou?)_|性的指向', null),
   (2, 'sex_life', 'tnbj', '_(sex_?life|sexual_(life|partners?|history|behaviou?r)|sexualleben|vie_sexuelle|vida_sexual|vita_sessuale|seksleven|zycie_seksualne)_|性生活', null),
   (2, 'trade_union_membership', 'tnbjd', '_(trade_?unions?|labou?r_union|union_(member(ship)?|dues|no|number|id)|gewerkschaft(en|lich)?|gewerkschaftsmitglied(schaft)?|syndicat|syndicale?|affiliation_syndicale|afiliacion_sindical|sindicato|sindacato|iscrizione_sindacale|vakbond(slidmaatschap)?|filiacao_sindical|zwiazek_zawodowy|zwiazki_zawodowe|roudou?_?kumiai|rodo_?kumiai)_|労働組合', null),
@@ -9519,7 +9533,7 @@ begin atomic
         ('ssn', 'American social security numbers'), ('bsn', 'Dutch BSN (by check digit)'), ('nif', 'Portuguese NIF (by check digit)'),
         ('pesel', 'Polish PESEL (by check digit)'), ('cpf', 'Brazilian CPF (by check digits)'), ('steuer_id', 'German tax numbers (by check digit)'),
         ('my_number', 'Japanese My Numbers (by check digit)'), ('national_id', 'a number of a person'), ('credential', 'credentials'),
-        ('name', 'a name, in a table of persons'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
+        ('name', 'a name, in a table of persons'), ('salary', 'pay, or what somebody is worth'), ('free_text', 'free text, which may hold anything'), ('birth_date', 'a date of birth'),
         ('street', 'an address'), ('device', 'a device or browser'), ('social', 'an account elsewhere')
       ) as w (kind, words)
       where w.kind = p_kind
@@ -9840,6 +9854,8 @@ begin
       where c.value ->> 'confidence' <> 'low' and (
         c.value ->> 'kind' = any (gdpr_policy.special_kinds())
         or c.value ->> 'kind' in ('email', 'phone', 'national_id', 'iban', 'card', 'credential', 'birth_date', 'ip_address', 'given_name', 'family_name', 'full_name')
+        -- with addresses in it
+        or c.value ->> 'kind' = 'free_text' and c.value ->> 'confidence' = 'high'
       )
     );
     v_rows := case
@@ -9868,7 +9884,15 @@ begin
           order by (c.value ->> 'n')::integer
           limit 4
         ) as c
-      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end)
+      ), 'its name'), case when v_table.confidence = 'low' and v_table.facts ->> 'problem' is null then '; its name speaks of organisations, whose contacts are persons only where they are people' else '' end || coalesce((
+        select format('; it refers to %s, too, through %s: say subject = { via = ... } if its rows are about that person', min(p.key), array_to_string(l.via, ', '))
+        from gdpr_policy.links((select array_agg((t.value ->> 'relation')::regclass) from jsonb_each(v_placed) as t)) as l
+        join jsonb_each(v_placed) as p on (p.value ->> 'relation')::regclass = l.parent and p.value ->> 'place' = 'persons'
+        where l.child = v_table.relation and not gdpr_policy.is_actor(l.words)
+        group by l.via
+        order by l.via
+        limit 1
+      ), ''))
       when 'rows' then format('a row belongs to the person of %s, through %s', v_table.facts ->> 'parent', (select string_agg(u.name, ', ') from jsonb_array_elements_text(v_table.facts -> 'via') as u (name)))
       else 'columns like those of persons, and no foreign key to a table of persons: link it, or say subject = "self" where each row is a person'
     end || coalesce('; it cannot be protected: it' || (v_table.facts ->> 'problem'), '') || v_rows;
@@ -9900,7 +9924,8 @@ begin
       confidence := v_column.confidence;
       reason := v_column.reason;
       if v_table.place is null then
-        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'free_text', 'occupation', 'device', 'location', 'username');
+        continue when v_kind is null or v_kind in ('name', 'title', 'city', 'region', 'country', 'postcode', 'language', 'occupation', 'device', 'location', 'username')
+          or v_kind = 'free_text' and v_column.confidence <> 'high';
         confidence := 'low';
       elsif v_kind is null and v_column.is_key then
         v_kind := 'key';
@@ -11547,7 +11572,7 @@ begin atomic
   )
   select exists (
     select from jsonb_array_elements(p_rows) as e (content)
-    where not exists (
+    where jsonb_typeof(e.content) = 'object' and not exists (
       select from unique_key as k
       where not exists (select from unnest(k.columns) as n (name) where e.content ->> n.name is null)
     )
@@ -11618,7 +11643,10 @@ begin
   ) then
     -- what is no column may be a value: a file without a header
     perform gdpr_internal.refuse('invalid_argument', (
-      select format('%s takes the columns %s', p_table, string_agg(quote_ident(c.column_name), ', '))
+      select format(
+        '%s takes the columns %s, and %s of the fields given are none of them; gdprdb import: --map FIELD=COLUMN names its column, --map FIELD= leaves it out',
+        p_table, string_agg(quote_ident(c.column_name), ', '), cardinality(p_columns) - count(*) filter (where c.column_name::text = any (p_columns))
+      )
       from gdpr_generated.registered_columns(v_table) as c
     ));
   end if;
@@ -11694,7 +11722,7 @@ begin
   if jsonb_typeof(p_rows) is distinct from 'array' or jsonb_typeof(p_source) is distinct from 'object'
     or exists (
       select from jsonb_array_elements(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end) as e (content)
-      where jsonb_typeof(e.content) <> 'object' or e.content = '{}'
+      where jsonb_typeof(e.content) not in ('object', 'null') or e.content = '{}'
     )
     or p_first is null or p_first < 1 or p_file !~ '^[0-9a-f]{32,128}$'
     or cardinality(p_lines) <> jsonb_array_length(case jsonb_typeof(p_rows) when 'array' then p_rows else '[]' end)
@@ -11734,12 +11762,12 @@ begin
   end if;
   source_before := coalesce(current_setting('gdpr.source', true), '');
   for contents, numbers, code in
-    select array_agg(x.content order by x.n), array_agg(x.n order by x.n), gdpr_internal.import_code(p_table, x.columns)
+    select array_agg(x.content order by x.n), array_agg(x.n order by x.n), case when x.columns is not null then gdpr_internal.import_code(p_table, x.columns) end
     from (
       select
         e.content, p_first + e.n - 1 as n,
         -- a column that a row leaves out gets its default
-        array(select k.name from jsonb_object_keys(e.content) as k (name)) as columns
+        case when jsonb_typeof(e.content) = 'object' then array(select k.name from jsonb_object_keys(e.content) as k (name)) end as columns
       from jsonb_array_elements(p_rows) with ordinality as e (content, n)
       where p_first + e.n - 1 > v_done or p_first + e.n - 1 = any (v_retried)
     ) as x
@@ -11752,7 +11780,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.begin_import(regclass, jsonb, jsonb, bigint, text, bigint[], boolean, integer, boolean) is
-  'The INSERT for each set of columns that rows have, these rows and their numbers in the file; those that are done are left out, but, with p_retry, not those that were refused. From here on, new data of this transaction comes from the import. Errors: PR002, PR004, PR110.';
+  'The INSERT for each set of columns that rows have (null for records that could not be read), these rows and their numbers in the file; those that are done are left out, but, with p_retry, not those that were refused. From here on, new data of this transaction comes from the import. Errors: PR002, PR004, PR110.';
 
 create or replace function gdpr_internal.insert_rows(p_code text, p_contents jsonb[], p_numbers bigint[])
 returns table (number bigint, content jsonb, state text, constraint_name text, column_name text)
@@ -11771,6 +11799,13 @@ declare
   v_first integer;
   v_half integer;
 begin
+  if p_code is null then
+    -- records that nobody could read
+    return query
+    select u.number, u.content, '22P02', '', ''
+    from rows from (pg_catalog.unnest(p_numbers), pg_catalog.unnest(p_contents)) as u (number, content);
+    return;
+  end if;
   -- what refuses every row refuses none, too: such an error is not told row by row
   execute p_code using '{}'::pg_catalog.jsonb[];
   while v_from[1] is not null loop
@@ -11948,7 +11983,7 @@ begin atomic
   order by 1;
 end;
 comment on function gdpr.import_rows(regclass, jsonb, jsonb, boolean, bigint, text, bigint[], boolean, integer, boolean) is
-  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. p_retry: those of gdpr.import_refusal are not left out, but tried again. p_run: 2 to give the file again from its beginning, after which 2 goes on with that, and so on; without it, the last one goes on. p_double: rows that no unique key of the table tells from those taken before may come a second time by that. Errors: PR109 rows are refused (not p_skip), PR110 rows would be doubled (not p_double), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
+  'Inserts many rows at once, as the caller, and returns those that were refused: line, and problem (SQLSTATE, constraint, column; no values); and, with taken, those of blocked identifiers where the policy only warns of them. p_rows: JSON array of {"column": value, ...}, some thousands at a time; a column that a row leaves out gets its default, and null is a record that could not be read, refused with 22P02. p_source: {"file": ..., "note": ...}, kept as the source of each row. p_skip: take the others when rows are refused; else nothing is taken. p_first: the number of the first row in its file. p_lines: the line of each row there, where it is not its number, to name it by. p_file: what tells this file from others, as its SHA-256: rows of it that were done before are left out, and none may be left out between, so that an import goes on where it stopped and none is doubled. p_retry: those of gdpr.import_refusal are not left out, but tried again. p_run: 2 to give the file again from its beginning, after which 2 goes on with that, and so on; without it, the last one goes on. p_double: rows that no unique key of the table tells from those taken before may come a second time by that. Errors: PR109 rows are refused (not p_skip), PR110 rows would be doubled (not p_double), PR002, PR004. Art. 5(1)(d), 14(2)(f).';
 
 create or replace view gdpr.import as
 select t.relation as table_name, i.file, i.run, i.last_row, i.taken, i.refused, i.started_at, i.continued_at, i.login
@@ -14494,13 +14529,43 @@ begin
   if gdpr_internal.key_check(v_kek) = p_key.check_value then
     return v_kek;
   elsif p_required then
-    perform gdpr_internal.refuse(case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end);
+    perform gdpr_internal.refuse(
+      case p_key.provider when 'session' then 'key_not_shown' else 'key_wrong' end,
+      case p_key.provider when 'file' then 'the file on this server holds another key' end
+    );
   end if;
   return null;
 end
 $function$;
 comment on function gdpr_internal.held_key(gdpr_internal.key_encryption_key, bytea, boolean) is
   'The 64 bytes of this very key from where it is kept: the table, its file, or the session. Unless they are there: null, or with p_required an error. Errors: PR403, PR412, PR417.';
+
+create or replace function gdpr_internal.key_file_problem()
+returns text
+language plpgsql
+stable
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $function$
+declare
+  v_key gdpr_internal.key_encryption_key;
+  v_detail text;
+begin
+  select * into v_key from gdpr_internal.key_encryption_key as k where k.retired_at is null and k.provider = 'file';
+  if v_key.id is not null then
+    perform gdpr_internal.held_key(v_key, v_key.ticket_key, true);
+  end if;
+  return null;
+exception when others then
+  get stacked diagnostics v_detail = pg_exception_detail;
+  -- words of others may repeat what stands in the file
+  return case when sqlstate ~ '^PR' then v_detail else format('it cannot be read (SQLSTATE %s)', sqlstate) end;
+end
+$function$;
+comment on function gdpr_internal.key_file_problem() is
+  'Why the key in force does not open from its file; null where it does, or has none.';
 
 create or replace function gdpr_internal.given_key(p_ticket_key bytea)
 returns bytea
@@ -14647,7 +14712,7 @@ begin
   if p_provider is null or p_provider not in ('table', 'session', 'file') then
     perform gdpr_internal.refuse('invalid_argument', 'provider is table, session or file');
   elsif (p_provider = 'file') <> (p_location is not null) or not starts_with(coalesce(p_location, '/'), '/') then
-    perform gdpr_internal.refuse('invalid_argument', 'provider file, and no other, takes the absolute path of a file on the server');
+    perform gdpr_internal.refuse('invalid_argument', 'provider file takes the absolute path of a file on the server, in p_location (--location); the other providers take none');
   elsif p_given is not null and (p_provider <> 'session' or p_given !~ '^[0-9a-f]{64}$') then
     perform gdpr_internal.refuse('invalid_argument', 'a key that is given has 64 hexadecimal digits, and is for provider session');
   end if;
@@ -14673,7 +14738,7 @@ begin
   -- one key; a second caller waits here and is refused
   lock table gdpr_internal.key_encryption_key in share row exclusive mode;
   if exists (select from gdpr_internal.key_encryption_key) then
-    perform gdpr_internal.refuse('invalid_argument', 'there is a key already');
+    perform gdpr_internal.refuse('invalid_argument', 'there is a key already: gdpr.rotate_key() (gdprdb keys rotate) replaces it');
   elsif exists (select from gdpr_internal.subject) then
     perform gdpr_internal.refuse('invalid_argument', 'there are persons whose key is lost: restore the key tables from their backup');
   end if;
@@ -33890,9 +33955,37 @@ begin atomic
   union all
   select 'warning', 'tests_ciphertext', e.relation::text,
     format('constraint %I came after the policy and tests the ciphertext of column %I', k.conname, e.column_name),
-    'Drop it; unprotect the table, add it and apply the policy: then it goes on over plaintext.'
+    'Drop it; unprotect the table, add it and apply the policy: then it goes on over plaintext, or is refused with the reason.'
   from encrypted as e
-  join pg_constraint as k on k.conrelid = e.relation and k.contype in ('c', 'x') and e.attnum = any (k.conkey)
+  join pg_constraint as k on k.conrelid = e.relation and k.contype in ('c', 'x', 'u', 'f') and e.attnum = any (k.conkey)
+  union all
+  select 'warning', 'tests_ciphertext', e.relation::text,
+    format('unique index %s came after the policy and finds no two ciphertexts of column %I equal', x.indexrelid::regclass, e.column_name),
+    'Drop it; encrypt = "searchable" and a UNIQUE constraint from before the policy hold for plaintext.'
+  from encrypted as e
+  join pg_index as x on x.indrelid = e.relation and x.indisunique and e.attnum = any (x.indkey)
+  where not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.conrelid = e.relation)
+  union all
+  select 'warning', 'publication', t.relation::text,
+    format(
+      'publication %I sends rows of the table past the gate, hidden and restricted ones%s', p.pubname,
+      coalesce(', and ciphertext of ' || (
+        select string_agg(quote_ident(e.column_name), ', ' order by e.column_name)
+        from encrypted as e
+        join pg_attribute as a on a.attrelid = g.relid and a.attname = e.column_name
+        where e.relation = t.relation and (g.attrs is null or a.attnum = any (g.attrs))
+      ) || ', which subscribers cannot read', '')
+    ),
+    'Take the table out of the publication, or let it send columns that say nothing about persons.'
+  from gdpr_internal.protected_table as t
+  cross join pg_publication as p
+  cross join lateral (
+    select g.relid, g.attrs from pg_get_publication_tables(p.pubname::text) as g
+    where g.relid = t.relation or g.relid in (select i.relid from pg_partition_tree(t.relation) as i)
+    order by g.relid = t.relation desc
+    limit 1
+  ) as g
+  where t.unprotected_at is null
   union all
   select 'info', 'trigger_reads', e.relation::text,
     format('trigger %I runs after the row is stored and reads column %I: it sees ciphertext', g.tgname, e.column_name),
@@ -33903,7 +33996,7 @@ begin atomic
   where lower(f.prosrc) ~ format('\m(new|old)\.(%1$s|"%1$s")\M', regexp_replace(lower(e.column_name), '([^[:alnum:]_])', '\\\1', 'g'));
 end;
 comment on function gdpr_internal.doctor_types() is
-  'Findings: detached partitions, constraints that came after encryption, triggers that read ciphertext.';
+  'Findings: detached partitions, constraints and unique indexes that came after encryption, publications, triggers that read ciphertext.';
 
 -- 90_accountability/07_doctor_sharing.sql
 -- [code] Findings about recipients and about notices that they did not get.
@@ -34574,6 +34667,11 @@ begin atomic
     'For production create the key with provider session or file and keep it elsewhere; gdpr.rotate_key() changes a key that is in use.'
   from gdpr_internal.key_encryption_key as k
   where k.provider = 'table' and k.retired_at is null
+  union all
+  select 'error', 'key', 'key-encryption key', format('the key is not to be had from its file: %s', p.problem),
+    'Until the file is back nothing encrypted is read or written. A standby needs the file on its own disk.'
+  from (select gdpr_internal.key_file_problem() as problem) as p
+  where p.problem is not null
   union all
   select 'warning', 'key', 'key-encryption key', 'a rotation of the key has begun and has not ended: the old key still opens the database',
     'gdprdb keys rotate goes on with it; gdprdb keys rotate --finish ends it, --abort gives it up.'
