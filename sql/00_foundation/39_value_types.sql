@@ -5,6 +5,53 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.reads_latest()
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- a snapshot that is kept does not have what came after it, and what a plan takes for granted outlives the transaction
+  select current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
+end;
+comment on function gdpr_internal.reads_latest() is
+  'Whether volatile functions read the catalog as it is now: what functions that the planner asks may be certain of.';
+
+create or replace function gdpr_internal.has_types(p_table regclass, p_columns name[], p_types regtype[])
+returns boolean
+language sql
+-- reads, but with a snapshot of its own: what changed since the statement that asks began is seen
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not exists (
+    select from unnest(p_columns, p_types) as c (name, type)
+    left join pg_attribute as a on a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+    where a.atttypid is distinct from c.type::oid
+  );
+end;
+comment on function gdpr_internal.has_types(regclass, name[], regtype[]) is 'Whether the columns of a table have these types.';
+
+create or replace function gdpr_internal.keeps_types(p_table regclass, p_columns name[], p_types regtype[])
+returns boolean
+language plpgsql
+-- not true, but what lets the planner ask: an ALTER of the table makes plans that name it anew
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.reads_latest() and gdpr_internal.has_types(p_table, p_columns, p_types);
+end
+$function$;
+comment on function gdpr_internal.keeps_types(regclass, name[], regtype[]) is
+  'Whether the columns of a table have these types; true is certain. For the planner, which asks before each plan of a condition in a trigger function.';
+
 create or replace function gdpr_internal.type_forms(
   p_type oid, p_typmod integer, out carrier text, out shown text, out is_domain boolean, out labels text
 )

@@ -31,12 +31,15 @@ begin
     -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
     -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
     -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
-    -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
+    -- The planner knows of most that they are as they were; the row itself is asked where it does not. One comparison of two arrays:
+    -- each function in an expression is looked up anew in every transaction.
     select format(
-      E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
-      '  or array[%2$s] <> %3$L::regtype[]\n'
-      'then\n'
-      '  perform gdpr_internal.refuse(''drifted'');\n'
+      E'if tg_relid <> %1$L::regclass or not gdpr_internal.keeps_types(%1$L, %4$L, %3$L) then\n'
+      '  if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
+      '    or array[%2$s] <> %3$L::regtype[]\n'
+      '  then\n'
+      '    perform gdpr_internal.refuse(''drifted'');\n'
+      '  end if;\n'
       'end if;\n',
       t.relation,
       string_agg(
@@ -50,7 +53,8 @@ begin
       array_agg(
         case when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.type::regtype end
         order by a.attnum
-      )
+      ),
+      array_agg(a.attname order by a.attnum)
     )
     from gdpr_internal.protected_table as t
     join lateral (
@@ -381,7 +385,7 @@ as $function$
 $function$;
 comment on function gdpr_internal.variable_code(gdpr_internal.column_fact) is 'Declarations of the variables that the code of a column uses.';
 
-create or replace function gdpr_internal.keys_code()
+create or replace function gdpr_internal.keys_code(p_subject text default null)
 returns text
 language sql
 immutable
@@ -389,18 +393,21 @@ parallel safe
 security invoker
 begin atomic
   -- the key in a table is read here; one that the session holds takes the call
-  select
+  select concat(
     E'select k.id, k.material, gdpr_internal.decrypt_iv(\n'
     '  substr(k.digest_key, 17, 32), substr(k.material, 1, 32), substr(k.digest_key, 1, 16), ''aes-cbc/pad:none''\n'
-    ')\n'
-    'into v_keys\n'
-    'from gdpr_internal.key_encryption_key as k\n'
-    'where k.retired_at is null;\n'
+    ')', case when p_subject is not null then ', w.wrapped' end, E'\n'
+    'into v_keys.kek_id, v_keys.kek, v_keys.digest_key', case when p_subject is not null then ', v_wrapped' end, E'\n'
+    'from gdpr_internal.key_encryption_key as k\n',
+    case when p_subject is not null then format(E'left join gdpr_internal.subject_key as w on w.subject_id = %s\n', p_subject) end,
+    E'where k.retired_at is null;\n'
     'if v_keys.kek is null then\n'
     '  v_keys := gdpr_internal.keyring();\n'
-    'end if;\n';
+    'end if;\n'
+  );
 end;
-comment on function gdpr_internal.keys_code() is 'Code that reads the keys of the statement into v_keys.';
+comment on function gdpr_internal.keys_code(text) is
+  'Code that reads the keys of the statement into v_keys; p_subject: and the data key of this person into v_wrapped, as it is stored.';
 
 create or replace function gdpr_internal.unwrap_code(p_target text, p_kek text, p_subject text)
 returns text

@@ -208,8 +208,9 @@ declare
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
     new.gdpr_until := v_claim.until;
+    -- once more, now that nobody can take it away
+    select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
 %9$s  end if;
-  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
   if v_wrapped is null then
     perform gdpr_internal.refuse(case
       when exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.erased_at is null) then 'data_key_missing'
@@ -226,7 +227,7 @@ $code$,
       || case when v_identifiers then E'  v_old uuid;\n' else '' end,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     v_same,
-    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(gdpr_internal.keys_code('new.gdpr_subject_id'), '  '),
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),

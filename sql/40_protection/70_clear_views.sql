@@ -111,6 +111,41 @@ begin atomic
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
 
+create or replace function gdpr_internal.has_column_triggers(p_table regclass)
+returns boolean
+language sql
+-- reads, but with a snapshot of its own: triggers that came after the statement which asks began are seen
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_trigger as g where g.tgrelid = p_table and array_length(g.tgattr::smallint[], 1) > 0 and not starts_with(g.tgname, 'zzz_gdpr_')
+  );
+end;
+comment on function gdpr_internal.has_column_triggers(regclass) is 'Whether a table has triggers of its owner''s that are for UPDATE OF some columns.';
+
+create or replace function gdpr.column_triggers(p_table regclass)
+returns boolean
+language plpgsql
+-- not true, but what lets the planner ask: a trigger that comes, goes or changes makes plans that name the table anew
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return
+    not gdpr_internal.reads_latest()
+    -- a trigger of a partition makes no plan anew that names its root
+    or exists (select from pg_class as c where c.oid = p_table and c.relkind = 'p')
+    or gdpr_internal.has_column_triggers(p_table);
+end
+$function$;
+comment on function gdpr.column_triggers(regclass) is
+  'Whether a table may have triggers for UPDATE OF some columns; false is certain. For the planner, which asks before each plan of an UPDATE through a clear view.';
+
 set local role gdpr_viewer;
 
 create or replace function gdpr_generated.body_expression(p_column_id integer, p_column name)
@@ -390,7 +425,7 @@ begin
       format(
         '(%1$s, %2$L, pg_catalog.record_image_eq(row(new.%2$I), row(old.%2$I)), %3$L)',
         a.attnum, a.attname, format('%I = %s', a.attname, a.value)
-      ), E',\n          ' order by a.attnum
+      ), E',\n            ' order by a.attnum
     ) filter (where not a.always and not a.generated)
   into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_given, v_kept, v_back, v_into, v_set, v_changes
   from (
@@ -451,29 +486,32 @@ begin
       E'%14$s  if tg_op = ''UPDATE'' then\n    %10$s'
       -- RETURNING ... INTO empties what it would have filled
       'v_new := new;\n    '
-      'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
       -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
-      -- some columns, or each UPDATE through the view would look to it like one of all columns
-      '    if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
-      '      or exists (\n'
-      '        select from pg_catalog.pg_trigger as g\n'
-      '        where g.tgrelid operator(pg_catalog.=) %5$L::pg_catalog.regclass::pg_catalog.oid and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
-      '          and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
-      '      )\n    then\n'
-      '      select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
-      '        pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
-      '      into v_set, v_refused\n'
-      '      from (\n        values\n          %6$s\n      ) as c (n, name, kept, code)\n'
-      '      where not c.kept;\n'
-      '      if v_refused is not null then\n        %7$s\n      end if;\n'
-      '      if v_set is not null then\n'
-      '        loop\n'
-      '          execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
-      '          get diagnostics v_count = row_count;\n'
-      '          exit when v_count operator(pg_catalog.>) 0;\n%12$s          new := v_new;\n'
-      '        end loop;\n'
-      '        return new;\n'
-      '      elsif not v_all then\n        return new;\n      end if;\n'
+      -- some columns, or each UPDATE through the view would look to it like one of all columns. For most neither is so, and the
+      -- planner knows
+      'if not pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'') or gdpr.column_triggers(%5$L::pg_catalog.regclass) then\n'
+      '      v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
+      '      if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
+      '        or exists (\n'
+      '          select from pg_catalog.pg_trigger as g\n'
+      '          where g.tgrelid operator(pg_catalog.=) %16$s and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
+      '            and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
+      '        )\n      then\n'
+      '        select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
+      '          pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
+      '        into v_set, v_refused\n'
+      '        from (\n          values\n            %6$s\n        ) as c (n, name, kept, code)\n'
+      '        where not c.kept;\n'
+      '        if v_refused is not null then\n          %7$s\n        end if;\n'
+      '        if v_set is not null then\n'
+      '          loop\n'
+      '            execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
+      '            get diagnostics v_count = row_count;\n'
+      '            exit when v_count operator(pg_catalog.>) 0;\n%12$s            new := v_new;\n'
+      '          end loop;\n'
+      '          return new;\n'
+      '        elsif not v_all then\n          return new;\n        end if;\n'
+      '      end if;\n'
       '    end if;\n'
       '    loop\n'
       '      update %1$s as t set %2$s\n      where %3$s and %15$s%4$s;\n'
@@ -492,8 +530,12 @@ begin
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
       coalesce(' into ' || v_into, ''), v_kept,
-      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '          '), gdpr_internal.indented(v_again, '    '),
-      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen')
+      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '            '), gdpr_internal.indented(v_again, '    '),
+      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen'),
+      case (select c.relkind from pg_class as c where c.oid = v_table.relation)
+        when 'p' then format('any (array(select p.relid::pg_catalog.oid from pg_catalog.pg_partition_tree(%L) as p))', v_table.relation)
+        else format('%L::pg_catalog.regclass::pg_catalog.oid', v_table.relation)
+      end
     )
   end;
   perform gdpr_generated.define(format(

@@ -120,7 +120,7 @@ grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_inter
   gdpr_internal.retention_rule to gdpr_worker;
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
-  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
+  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb), gdpr_internal.is_misshaped(jsonb),
   gdpr_internal.purpose_inherited(name, text), gdpr_internal.clear_inherited(name),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
@@ -129,7 +129,7 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
-  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
+  gdpr_internal.keeps_types(regclass, name[], regtype[]), gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
   gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
@@ -338,6 +338,7 @@ grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
   gdpr.text_of(anyelement), gdpr.equal_text(anyelement), gdpr.until(date) to
   gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
+grant execute on function gdpr.column_triggers(regclass) to gdpr_app; -- the clear views' triggers run as whoever writes
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer

@@ -74,7 +74,20 @@ def test_cast_of_a_column_type(world: World, target: str) -> None:
         ("note", "text"),
     ],
 )
-def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type_: str) -> None:
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_domain_under_a_column_that_gdprdb_fills(
+    world: World, column: str, type_: str, isolation: str
+) -> None:
+    """In a session that begins afterwards, and in one whose plans were made before."""
+    app = world.login("crm_app")
+    app.execute(f"set default_transaction_isolation = '{isolation}'".encode())
+    writes = (
+        "insert into mal.lead (email, note) values ('new@lead.example', 'n')",
+        "update mal.lead set mood = 'bad'",
+        "update mal.lead set note = 'other'",
+    )
+    for statement in writes:
+        assert attempt(app, statement) is None
     world.plant_thief()
     world.run(
         "mallory",
@@ -93,9 +106,9 @@ def test_domain_under_a_column_that_gdprdb_fills(world: World, column: str, type
         f"alter table mal.lead add column {column} mal.trap",
     ):
         attempt(mallory, statement)
-    app = world.login("crm_app")
-    attempt(app, "insert into mal.lead (email, note) values ('new@lead.example', 'n')")
-    attempt(app, "update mal.lead set mood = 'bad'")
+    for session in (app, world.login("crm_app")):
+        for statement in writes:
+            attempt(session, statement)
     assert not {who for who, _, _ in world.loot()} & {"gdpr_keyholder", "gdpr_owner"}
     assert not world.keys_taken()
 

@@ -359,6 +359,112 @@ def test_a_row_that_a_trigger_keeps_out_is_no_row(crm: Database) -> None:
     ).fetchone() == (2,)
 
 
+CITY, EMAIL = "city = city || '.'", "email = email || '.'"
+
+
+@pytest.fixture
+def marked(db: Database) -> Database:
+    """Table person, protected, and a trigger function that puts a mark on a row."""
+    db.rows("""
+        create table public.person (
+          id integer primary key, email text, city text, marks integer not null default 0
+        );
+        grant all on public.person to crm_app;
+        create function public.mark() returns trigger language plpgsql as
+          $$ begin new.marks = new.marks + 1; return new; end $$;
+    """)
+    apply(db, one_table("public.person", columns={"email": {"encrypt": True}}))
+    db.rows("insert into gdpr_clear.person values (1, 'a@x.example', 'Ulm')", user="crm_app")
+    return db
+
+
+def marks(session: psycopg.Connection, change: str) -> bool:
+    """Whether a change through the view, prepared once in a session, fires the trigger."""
+    read = "select marks from gdpr_clear.person where id = 1"
+    before = session.execute(read).fetchall()
+    session.execute(f"update gdpr_clear.person set {change} where id = 1".encode(), prepare=True)
+    return session.execute(read).fetchall() != before
+
+
+def test_a_trigger_of_a_column_is_noticed_whenever_it_comes(marked: Database) -> None:
+    """By sessions that have updated before it came, and by those that saw it go again."""
+    owner, app = marked.connect(), marked.connect("crm_app")
+    create = (
+        "create trigger t before update of email on person for each row execute function mark()"
+    )
+    assert not marks(app, CITY)
+    assert not marks(app, EMAIL)
+    owner.execute(create.encode())
+    assert not marks(app, CITY)
+    assert marks(app, EMAIL)
+    owner.execute("alter trigger t on person rename to u")
+    assert not marks(app, CITY)
+    assert marks(app, EMAIL)
+    owner.execute("alter table person disable trigger u")
+    assert not marks(app, EMAIL)
+    owner.execute("alter table person enable trigger u")
+    assert not marks(app, CITY)
+    assert marks(app, EMAIL)
+    owner.execute("drop trigger u on person")
+    assert not marks(app, CITY)
+    assert not marks(app, EMAIL)
+    owner.execute("create trigger v before update on person for each row execute function mark()")
+    assert marks(app, CITY)
+
+
+def test_a_trigger_of_a_column_made_in_a_transaction_is_noticed_in_it(marked: Database) -> None:
+    both = marked.connect("crm_app", autocommit=False)
+    create = (
+        "create trigger t before update of email on person for each row execute function mark()"
+    )
+    assert not marks(both, CITY)
+    both.execute("savepoint before")
+    both.execute(create.encode())
+    assert not marks(both, CITY)
+    assert marks(both, EMAIL)
+    both.execute("rollback to before")
+    assert not marks(both, EMAIL)
+    both.rollback()
+
+
+def test_what_an_old_snapshot_does_not_show_is_not_taken_for_granted_later(
+    marked: Database,
+) -> None:
+    """The plan that a transaction with one snapshot makes outlives it."""
+    app = marked.connect("crm_app")
+    assert not marks(app, EMAIL)
+    app.execute("begin isolation level repeatable read")
+    app.execute("select from pg_trigger limit 1")
+    marked.rows(
+        "create trigger t before update of email on person for each row execute function mark()"
+    )
+    app.execute("update gdpr_clear.person set city = 'Bonn' where id = 1")
+    app.execute("rollback")
+    assert not marks(app, CITY)
+    assert marks(app, EMAIL)
+
+
+def test_a_trigger_of_a_column_of_one_partition_is_noticed(db: Database) -> None:
+    db.rows("""
+        create table public.person (
+          id integer primary key, email text, city text, marks integer not null default 0
+        ) partition by range (id);
+        create table public.person_1 partition of public.person for values from (1) to (9);
+        grant all on public.person to crm_app;
+        create function public.mark() returns trigger language plpgsql as
+          $$ begin new.marks = new.marks + 1; return new; end $$;
+    """)
+    apply(db, one_table("public.person", columns={"email": {"encrypt": True}}))
+    app = db.connect("crm_app")
+    app.execute("insert into gdpr_clear.person values (1, 'a@x.example', 'Ulm')")
+    assert not marks(app, CITY)
+    db.rows(
+        "create trigger t before update of email on person_1 for each row execute function mark()"
+    )
+    assert not marks(app, CITY)
+    assert marks(app, EMAIL)
+
+
 def test_on_conflict_through_a_view_is_postgresqls_no(app: psycopg.Connection) -> None:
     """No inference on views with triggers; DO NOTHING does not catch what happens underneath."""
     with refused("42P10"), app.transaction():

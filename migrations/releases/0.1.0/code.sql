@@ -387,6 +387,21 @@ end;
 comment on function gdpr_internal.context_setting(text) is
   'A gdpr.* setting, or null. After a transaction a custom setting is an empty string, which means the same as unset.';
 
+create or replace function gdpr_internal.is_misshaped(p_source jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return p_source ->> 'ip' !~ '^[0-9A-Fa-f:.]{2,45}$' or p_source ->> 'line' !~ '^[1-9][0-9]{0,17}$'
+    or p_source ->> 'url' !~ '^https?://' or p_source ->> 'referrer' !~ '^https?://';
+end
+$function$;
+comment on function gdpr_internal.is_misshaped(jsonb) is 'Whether the ip, line, url or referrer of a source is none.';
+
 create or replace function gdpr_internal.check_source(p_source jsonb)
 returns void
 language plpgsql
@@ -396,19 +411,17 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- asked for every row that comes with a source: a few comparisons, no loop over its keys
+  -- asked for every row that comes with a source: a constant and not branches, no loop over its keys, and what most do not have apart
   if jsonb_typeof(p_source) is distinct from 'object' or coalesce(
-    p_source - array['kind', 'note', 'language'] - case p_source ->> 'kind'
-      when 'web_form' then array['form', 'url', 'ip', 'referrer', 'user_agent']
-      when 'import' then array['file', 'line']
-      when 'manual' then array['user', 'reason']
-      when 'api' then array['service', 'ip', 'user_agent']
-      when 'integration' then array['system', 'record']
-      when 'migration' then array['file', 'system', 'record']
-    end <> '{}', true
-  ) or p_source ->> 'ip' !~ '^[0-9A-Fa-f:.]{2,45}$' or p_source ->> 'line' !~ '^[1-9][0-9]{0,17}$'
-    or p_source ->> 'url' !~ '^https?://' or p_source ->> 'referrer' !~ '^https?://'
-  then
+    p_source - string_to_array('{
+      "web_form": "kind note language form url ip referrer user_agent",
+      "import": "kind note language file line",
+      "manual": "kind note language user reason",
+      "api": "kind note language service ip user_agent",
+      "integration": "kind note language system record",
+      "migration": "kind note language file system record"
+    }'::jsonb ->> (p_source ->> 'kind'), ' ') <> '{}', true
+  ) or p_source ?| array['ip', 'line', 'url', 'referrer'] and gdpr_internal.is_misshaped(p_source) then
     perform gdpr_internal.refuse(
       'invalid_argument',
       'a source is {"kind": "web_form", "form", "url", "ip", "referrer", "user_agent"}, {"kind": "import", "file", "line"}, '
@@ -1147,6 +1160,53 @@ comment on function gdpr_internal.is_claiming(smallint) is 'Whether rows of a ta
 -- the system, their carrier; what the owner made of the type runs as whoever writes, as it did before.
 
 set local role gdpr_owner;
+
+create or replace function gdpr_internal.reads_latest()
+returns boolean
+language sql
+stable
+parallel safe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- a snapshot that is kept does not have what came after it, and what a plan takes for granted outlives the transaction
+  select current_setting('transaction_isolation') in ('read committed', 'read uncommitted');
+end;
+comment on function gdpr_internal.reads_latest() is
+  'Whether volatile functions read the catalog as it is now: what functions that the planner asks may be certain of.';
+
+create or replace function gdpr_internal.has_types(p_table regclass, p_columns name[], p_types regtype[])
+returns boolean
+language sql
+-- reads, but with a snapshot of its own: what changed since the statement that asks began is seen
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select not exists (
+    select from unnest(p_columns, p_types) as c (name, type)
+    left join pg_attribute as a on a.attrelid = p_table and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+    where a.atttypid is distinct from c.type::oid
+  );
+end;
+comment on function gdpr_internal.has_types(regclass, name[], regtype[]) is 'Whether the columns of a table have these types.';
+
+create or replace function gdpr_internal.keeps_types(p_table regclass, p_columns name[], p_types regtype[])
+returns boolean
+language plpgsql
+-- not true, but what lets the planner ask: an ALTER of the table makes plans that name it anew
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return gdpr_internal.reads_latest() and gdpr_internal.has_types(p_table, p_columns, p_types);
+end
+$function$;
+comment on function gdpr_internal.keeps_types(regclass, name[], regtype[]) is
+  'Whether the columns of a table have these types; true is certain. For the planner, which asks before each plan of a condition in a trigger function.';
 
 create or replace function gdpr_internal.type_forms(
   p_type oid, p_typmod integer, out carrier text, out shown text, out is_domain boolean, out labels text
@@ -16563,12 +16623,15 @@ begin
     -- the owner of the table chooses the types of its columns, at any time: assigning to a domain would run its CHECK with the
     -- keys, converting another type a cast of hers; and the same function on a forged table would open others' values.
     -- Columns of types outside the system are only ever compared as images, or given to format(), which calls their output function.
-    -- One comparison of two arrays: each function in an expression is looked up anew in every transaction.
+    -- The planner knows of most that they are as they were; the row itself is asked where it does not. One comparison of two arrays:
+    -- each function in an expression is looked up anew in every transaction.
     select format(
-      E'if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
-      '  or array[%2$s] <> %3$L::regtype[]\n'
-      'then\n'
-      '  perform gdpr_internal.refuse(''drifted'');\n'
+      E'if tg_relid <> %1$L::regclass or not gdpr_internal.keeps_types(%1$L, %4$L, %3$L) then\n'
+      '  if tg_relid <> %1$L::regclass and pg_partition_root(tg_relid) is distinct from %1$L::regclass\n'
+      '    or array[%2$s] <> %3$L::regtype[]\n'
+      '  then\n'
+      '    perform gdpr_internal.refuse(''drifted'');\n'
+      '  end if;\n'
       'end if;\n',
       t.relation,
       string_agg(
@@ -16582,7 +16645,8 @@ begin
       array_agg(
         case when a.type = 'varchar'::regtype and gdpr_internal.enabling_state(p_table) is not null then 'text'::regtype else a.type::regtype end
         order by a.attnum
-      )
+      ),
+      array_agg(a.attname order by a.attnum)
     )
     from gdpr_internal.protected_table as t
     join lateral (
@@ -16913,7 +16977,7 @@ as $function$
 $function$;
 comment on function gdpr_internal.variable_code(gdpr_internal.column_fact) is 'Declarations of the variables that the code of a column uses.';
 
-create or replace function gdpr_internal.keys_code()
+create or replace function gdpr_internal.keys_code(p_subject text default null)
 returns text
 language sql
 immutable
@@ -16921,18 +16985,21 @@ parallel safe
 security invoker
 begin atomic
   -- the key in a table is read here; one that the session holds takes the call
-  select
+  select concat(
     E'select k.id, k.material, gdpr_internal.decrypt_iv(\n'
     '  substr(k.digest_key, 17, 32), substr(k.material, 1, 32), substr(k.digest_key, 1, 16), ''aes-cbc/pad:none''\n'
-    ')\n'
-    'into v_keys\n'
-    'from gdpr_internal.key_encryption_key as k\n'
-    'where k.retired_at is null;\n'
+    ')', case when p_subject is not null then ', w.wrapped' end, E'\n'
+    'into v_keys.kek_id, v_keys.kek, v_keys.digest_key', case when p_subject is not null then ', v_wrapped' end, E'\n'
+    'from gdpr_internal.key_encryption_key as k\n',
+    case when p_subject is not null then format(E'left join gdpr_internal.subject_key as w on w.subject_id = %s\n', p_subject) end,
+    E'where k.retired_at is null;\n'
     'if v_keys.kek is null then\n'
     '  v_keys := gdpr_internal.keyring();\n'
-    'end if;\n';
+    'end if;\n'
+  );
 end;
-comment on function gdpr_internal.keys_code() is 'Code that reads the keys of the statement into v_keys.';
+comment on function gdpr_internal.keys_code(text) is
+  'Code that reads the keys of the statement into v_keys; p_subject: and the data key of this person into v_wrapped, as it is stored.';
 
 create or replace function gdpr_internal.unwrap_code(p_target text, p_kek text, p_subject text)
 returns text
@@ -18082,8 +18149,9 @@ declare
     new.gdpr_subject_ref := v_claim.ref;
     new.gdpr_purposes := v_claim.purposes & %8$s;
     new.gdpr_until := v_claim.until;
+    -- once more, now that nobody can take it away
+    select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
 %9$s  end if;
-  select k.wrapped into v_wrapped from gdpr_internal.subject_key as k where k.subject_id = new.gdpr_subject_id;
   if v_wrapped is null then
     perform gdpr_internal.refuse(case
       when exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.erased_at is null) then 'data_key_missing'
@@ -18100,7 +18168,7 @@ $code$,
       || case when v_identifiers then E'  v_old uuid;\n' else '' end,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     v_same,
-    gdpr_internal.indented(gdpr_internal.keys_code(), '  '),
+    gdpr_internal.indented(gdpr_internal.keys_code('new.gdpr_subject_id'), '  '),
     p_table, v_default_mask,
     v_table.purpose_mask | (1::bigint << 62),
     gdpr_internal.indented(gdpr_internal.check_code(p_table), '    '),
@@ -21305,6 +21373,41 @@ begin atomic
 end;
 comment on function gdpr_internal.is_control_column(smallint, name) is 'Whether a column of a protected table was added by gdpr.apply().';
 
+create or replace function gdpr_internal.has_column_triggers(p_table regclass)
+returns boolean
+language sql
+-- reads, but with a snapshot of its own: triggers that came after the statement which asks began are seen
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from pg_trigger as g where g.tgrelid = p_table and array_length(g.tgattr::smallint[], 1) > 0 and not starts_with(g.tgname, 'zzz_gdpr_')
+  );
+end;
+comment on function gdpr_internal.has_column_triggers(regclass) is 'Whether a table has triggers of its owner''s that are for UPDATE OF some columns.';
+
+create or replace function gdpr.column_triggers(p_table regclass)
+returns boolean
+language plpgsql
+-- not true, but what lets the planner ask: a trigger that comes, goes or changes makes plans that name the table anew
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return
+    not gdpr_internal.reads_latest()
+    -- a trigger of a partition makes no plan anew that names its root
+    or exists (select from pg_class as c where c.oid = p_table and c.relkind = 'p')
+    or gdpr_internal.has_column_triggers(p_table);
+end
+$function$;
+comment on function gdpr.column_triggers(regclass) is
+  'Whether a table may have triggers for UPDATE OF some columns; false is certain. For the planner, which asks before each plan of an UPDATE through a clear view.';
+
 set local role gdpr_viewer;
 
 create or replace function gdpr_generated.body_expression(p_column_id integer, p_column name)
@@ -21584,7 +21687,7 @@ begin
       format(
         '(%1$s, %2$L, pg_catalog.record_image_eq(row(new.%2$I), row(old.%2$I)), %3$L)',
         a.attnum, a.attname, format('%I = %s', a.attname, a.value)
-      ), E',\n          ' order by a.attnum
+      ), E',\n            ' order by a.attnum
     ) filter (where not a.always and not a.generated)
   into v_names, v_values, v_names_auto, v_values_auto, v_identity, v_always, v_given, v_kept, v_back, v_into, v_set, v_changes
   from (
@@ -21645,29 +21748,32 @@ begin
       E'%14$s  if tg_op = ''UPDATE'' then\n    %10$s'
       -- RETURNING ... INTO empties what it would have filled
       'v_new := new;\n    '
-      'v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
       -- who may update some columns writes those that change, and no others; the same where a trigger of the application's is for
-      -- some columns, or each UPDATE through the view would look to it like one of all columns
-      '    if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
-      '      or exists (\n'
-      '        select from pg_catalog.pg_trigger as g\n'
-      '        where g.tgrelid operator(pg_catalog.=) %5$L::pg_catalog.regclass::pg_catalog.oid and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
-      '          and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
-      '      )\n    then\n'
-      '      select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
-      '        pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
-      '      into v_set, v_refused\n'
-      '      from (\n        values\n          %6$s\n      ) as c (n, name, kept, code)\n'
-      '      where not c.kept;\n'
-      '      if v_refused is not null then\n        %7$s\n      end if;\n'
-      '      if v_set is not null then\n'
-      '        loop\n'
-      '          execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
-      '          get diagnostics v_count = row_count;\n'
-      '          exit when v_count operator(pg_catalog.>) 0;\n%12$s          new := v_new;\n'
-      '        end loop;\n'
-      '        return new;\n'
-      '      elsif not v_all then\n        return new;\n      end if;\n'
+      -- some columns, or each UPDATE through the view would look to it like one of all columns. For most neither is so, and the
+      -- planner knows
+      'if not pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'') or gdpr.column_triggers(%5$L::pg_catalog.regclass) then\n'
+      '      v_all := pg_catalog.has_table_privilege(%5$L::pg_catalog.regclass, ''update'');\n'
+      '      if not v_all and pg_catalog.has_any_column_privilege(%5$L::pg_catalog.regclass, ''update'')\n'
+      '        or exists (\n'
+      '          select from pg_catalog.pg_trigger as g\n'
+      '          where g.tgrelid operator(pg_catalog.=) %16$s and pg_catalog.array_length(g.tgattr::smallint[], 1) operator(pg_catalog.>) 0\n'
+      '            and not pg_catalog.starts_with(g.tgname::pg_catalog.text, ''zzz_gdpr_'')\n'
+      '        )\n      then\n'
+      '        select pg_catalog.string_agg(c.code, '', '' order by c.n),\n'
+      '          pg_catalog.min(c.name) filter (where not pg_catalog.has_column_privilege(%5$L::pg_catalog.regclass, c.name, ''update''))\n'
+      '        into v_set, v_refused\n'
+      '        from (\n          values\n            %6$s\n        ) as c (n, name, kept, code)\n'
+      '        where not c.kept;\n'
+      '        if v_refused is not null then\n          %7$s\n        end if;\n'
+      '        if v_set is not null then\n'
+      '          loop\n'
+      '            execute pg_catalog.format(%8$L, v_set)%9$s using new, old, v_version, v_next, v_seen;\n'
+      '            get diagnostics v_count = row_count;\n'
+      '            exit when v_count operator(pg_catalog.>) 0;\n%12$s            new := v_new;\n'
+      '          end loop;\n'
+      '          return new;\n'
+      '        elsif not v_all then\n          return new;\n        end if;\n'
+      '      end if;\n'
       '    end if;\n'
       '    loop\n'
       '      update %1$s as t set %2$s\n      where %3$s and %15$s%4$s;\n'
@@ -21686,8 +21792,12 @@ begin
         replace(coalesce(E'\nreturning ' || v_returned, ''), '%', '%%')
       ),
       coalesce(' into ' || v_into, ''), v_kept,
-      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '          '), gdpr_internal.indented(v_again, '    '),
-      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen')
+      gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '            '), gdpr_internal.indented(v_again, '    '),
+      gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen'),
+      case (select c.relkind from pg_class as c where c.oid = v_table.relation)
+        when 'p' then format('any (array(select p.relid::pg_catalog.oid from pg_catalog.pg_partition_tree(%L) as p))', v_table.relation)
+        else format('%L::pg_catalog.regclass::pg_catalog.oid', v_table.relation)
+      end
     )
   end;
   perform gdpr_generated.define(format(
@@ -35043,7 +35153,7 @@ grant select on gdpr_internal.subject, gdpr_internal.protected_table, gdpr_inter
   gdpr_internal.retention_rule to gdpr_worker;
 -- what the key holder's functions call: the context, the gate, identifiers, mails
 grant execute on function
-  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb),
+  gdpr_internal.acting_role(), gdpr_internal.context_setting(text), gdpr_internal.context_source(), gdpr_internal.check_source(jsonb), gdpr_internal.is_misshaped(jsonb),
   gdpr_internal.purpose_inherited(name, text), gdpr_internal.clear_inherited(name),
   gdpr_policy.purpose_mask(name, text), gdpr_policy.refuse_base(name), gdpr_policy.special_allowed(bigint, name, text),
   gdpr_internal.refuse(text, text), gdpr_internal.still_allowed(bigint, bigint), gdpr_internal.check_write(bigint, bigint, name, text),
@@ -35052,7 +35162,7 @@ grant execute on function
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
   gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
   gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
-  gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
+  gdpr_internal.keeps_types(regclass, name[], regtype[]), gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
   gdpr_internal.create_token(text, bigint, bigint, timestamptz), gdpr_internal.cancel_mails(bigint[], text), gdpr_internal.require_mailer(),
   gdpr_internal.require_read_committed(), gdpr_internal.dropped_before(), gdpr_internal.renew_rows(bigint[])
@@ -35261,6 +35371,7 @@ grant execute on function
   gdpr.set_context(text, text, jsonb, text), gdpr_internal.check_context(name, text, jsonb), gdpr.purpose_bit(),
   gdpr.text_of(anyelement), gdpr.equal_text(anyelement), gdpr.until(date) to
   gdpr_keyholder, gdpr_worker, gdpr_admin, gdpr_dpo, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration;
+grant execute on function gdpr.column_triggers(regclass) to gdpr_app; -- the clear views' triggers run as whoever writes
 
 set local role gdpr_keyholder;
 -- keys: their owner alone, even where a login may read all data (pg_read_all_data); views decrypt as gdpr_viewer
