@@ -6,23 +6,6 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
-  );
-end;
-comment on function gdpr_internal.noisy_triggers(regclass) is
-  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
-
 create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
 returns text
 language plpgsql
@@ -38,8 +21,6 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relhasrules then
-    return 'the table has rules';
   elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
     return 'row security is forced on the table, and hides rows from its owner';
   end if;
@@ -72,16 +53,6 @@ begin
   );
   if v_name is not null then
     return format('statistics over columns that become text: %s; drop them', v_name);
-  elsif p_definition ? 'search' then
-    return 'the index for its search is built at once';
-  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
-    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
-  elsif exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
-      and g.tgattr::text = ''
-  ) then
-    return 'the table has triggers that fire for replicated changes';
   end if;
   return null;
 end
@@ -270,6 +241,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_search text;
   v_unchecked name;
   v_encrypts boolean;
 begin
@@ -280,6 +252,10 @@ begin
   end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
+    -- after the batches, which would write into it; before the statistics, which are of its expression, too
+    v_search := gdpr_internal.next_search_index(v_table.id);
+  end if;
   select k.conname into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
   join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
@@ -289,9 +265,13 @@ begin
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
     statement := format('select * from gdpr.backfill(%L)', p_relation);
     kind := 'batches';
-  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
-    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
-    statement := v_index;
+  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+    statement := coalesce(v_index, v_search);
+    action := case
+      when statement ~ '^drop' then 'drop an index that was not finished'
+      when v_index is null then 'index what is searched'
+      else 'index the subject and the digests'
+    end;
     kind := 'alone';
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
