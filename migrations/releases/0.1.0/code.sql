@@ -2598,6 +2598,15 @@ begin
   ) then
     v_problems := v_problems || format('%s.search: another protected table has the name of the search', p_where);
   end if;
+  if exists (
+    select from pg_class as c
+    join pg_class as o on o.relnamespace = c.relnamespace and o.relname = gdpr_internal.search_name(c.relname)
+    where c.oid = p_relation and coalesce(obj_description(o.oid, 'pg_class') not like 'gdprdb: %', true)
+  ) then
+    v_problems := v_problems || format('%s.search: its index will be called %s, and there is something of that name; rename that', p_where, (
+      select quote_ident(gdpr_internal.search_name(c.relname)) from pg_class as c where c.oid = p_relation
+    ));
+  end if;
   if not exists (select from pg_extension as e where e.extname = 'pg_trgm') then
     v_problems := v_problems || format('%s.search: needs pg_trgm: create extension pg_trgm;', p_where);
   end if;
@@ -5946,7 +5955,7 @@ begin
   from gdpr_internal.protected_table as t
   join pg_class as c on c.oid = t.relation
   join pg_index as x on x.indrelid = c.oid
-  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  join pg_class as i on i.oid = x.indexrelid and i.relname in (gdpr_internal.search_name(c.relname), ('gdpr_search_' || v_id)::name)
   where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
     -- triggers that name a column stand in the way of its type; read before the first statement runs
@@ -6472,23 +6481,6 @@ comment on function gdpr_policy.put_places(regclass) is
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
-  );
-end;
-comment on function gdpr_internal.noisy_triggers(regclass) is
-  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
-
 create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
 returns text
 language plpgsql
@@ -6504,8 +6496,6 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relhasrules then
-    return 'the table has rules';
   elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
     return 'row security is forced on the table, and hides rows from its owner';
   end if;
@@ -6538,16 +6528,6 @@ begin
   );
   if v_name is not null then
     return format('statistics over columns that become text: %s; drop them', v_name);
-  elsif p_definition ? 'search' then
-    return 'the index for its search is built at once';
-  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
-    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
-  elsif exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
-      and g.tgattr::text = ''
-  ) then
-    return 'the table has triggers that fire for replicated changes';
   end if;
   return null;
 end
@@ -6736,6 +6716,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_search text;
   v_unchecked name;
   v_encrypts boolean;
 begin
@@ -6746,6 +6727,10 @@ begin
   end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
+    -- after the batches, which would write into it; before the statistics, which are of its expression, too
+    v_search := gdpr_internal.next_search_index(v_table.id);
+  end if;
   select k.conname into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
   join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
@@ -6755,9 +6740,13 @@ begin
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
     statement := format('select * from gdpr.backfill(%L)', p_relation);
     kind := 'batches';
-  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
-    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
-    statement := v_index;
+  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+    statement := coalesce(v_index, v_search);
+    action := case
+      when statement ~ '^drop' then 'drop an index that was not finished'
+      when v_index is null then 'index what is searched'
+      else 'index the subject and the digests'
+    end;
     kind := 'alone';
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
@@ -7217,6 +7206,48 @@ end
 $function$;
 comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): an enabling that was begun in batches comes to its end in this transaction.';
 
+-- 00_foundation/83_quiet.sql
+-- [code] Triggers of the application are kept quiet while rows are touched: that is no change of their data.
+-- GDPR Art. 25. Called by: gdpr.backfill().
+--
+-- As a replica, where the role may be one: nobody waits for that. Else they are switched off for each batch, under a lock that keeps
+-- writers out as long as the batch takes: no write gets past them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.quiet_triggers(p_role name, p_relation regclass, out as_replica boolean, out switched text[])
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with noisy as (
+    select g.tgname, g.tgenabled
+    from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
+      -- those for UPDATE of some columns do not fire
+      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+  ),
+  facts as (
+    select
+      coalesce(bool_or(n.tgenabled = 'O'), false)
+        and not bool_or(n.tgenabled in ('A', 'R'))
+        and has_parameter_privilege(p_role, 'session_replication_role', 'set') as as_replica
+    from noisy as n
+  )
+  select f.as_replica, case
+    when f.as_replica then '{}'
+    else array(
+      select case n.tgenabled when 'A' then 'always ' else '' end || format('trigger %I', n.tgname)
+      from noisy as n where n.tgenabled in ('O', 'A') order by n.tgname
+    )
+  end
+  from facts as f;
+end;
+comment on function gdpr_internal.quiet_triggers(name, regclass) is
+  'How triggers of the application that would take the touch of a row for a change of its data, those for UPDATE of any column, are kept quiet: as_replica, in a session that applies changes as a replica; or they are switched off (switched: what stands behind ENABLE) for each batch.';
+
 -- 00_foundation/84_backfill.sql
 -- [code] Backfill: existing rows of a table that is being enabled, a range of blocks after the other.
 -- GDPR Art. 25. Called by: gdprdb policy apply --batches, or psql with \watch.
@@ -7224,7 +7255,7 @@ comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): a
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.enabling_work(
-  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language plpgsql
 stable
@@ -7238,24 +7269,24 @@ begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
     condition := gdpr_internal.incomplete_code(v_id);
-    quiet := gdpr_internal.noisy_triggers(p_relation);
+    select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
 end
 $function$;
 comment on function gdpr_internal.enabling_work(name, regclass) is 'See gdpr_policy.enabling_work(); takes the role of the caller, which a definer function cannot see.';
 
 create or replace function gdpr_policy.enabling_work(
-  p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language sql
 stable
 parallel safe
 security invoker
 begin atomic
-  select w.state, w.sweep, w.condition, w.quiet from gdpr_internal.enabling_work(current_user, p_relation) as w;
+  select w.state, w.sweep, w.condition, w.as_replica, w.switched from gdpr_internal.enabling_work(current_user, p_relation) as w;
 end;
 comment on function gdpr_policy.enabling_work(regclass) is
-  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and whether triggers of the application have to be kept quiet.';
+  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and how triggers of the application are kept quiet (gdpr_internal.quiet_triggers()).';
 
 create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
 returns bigint
@@ -7292,7 +7323,7 @@ comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
   'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
 
 create or replace function gdpr.backfill(
-  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
+  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint, out kept_out boolean
 )
 language plpgsql
 volatile
@@ -7303,6 +7334,7 @@ as $function$
 declare
   v_work record;
   v_left boolean;
+  v_trigger text;
 begin
   rows := 0;
   -- first: who held this row until now may have come to the end
@@ -7325,9 +7357,16 @@ begin
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
-  if v_work.quiet then
+  kept_out := v_work.switched <> '{}';
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'replica', true);
+  elsif kept_out and current_setting('lock_timeout')::interval = '0' then
+    -- a request that waits makes everybody behind it wait
+    perform set_config('lock_timeout', '50ms', true);
   end if;
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s disable %s', p_table, regexp_replace(v_trigger, '^always ', ''));
+  end loop;
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
@@ -7336,7 +7375,10 @@ begin
     case when v_work.sweep = 1 then ' skip locked' else '' end
   );
   get diagnostics rows = row_count;
-  if v_work.quiet then
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s enable %s', p_table, v_trigger);
+  end loop;
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'origin', true);
   end if;
   perform set_config('gdpr.enabling', '', true);
@@ -7344,7 +7386,7 @@ begin
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is. Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
@@ -7568,8 +7610,19 @@ begin
     reason := v_table.obstacle;
     if v_table.obstacle is null then
       method := 'batches';
-      select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order' into reason
-      from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n);
+      reason := concat_ws(
+        '; ',
+        (
+          select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
+          from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n)
+        ),
+        (
+          select 'writers wait for each batch, in which triggers for any UPDATE are switched off ('
+            || 'grant set on parameter session_replication_role keeps them quiet otherwise, unless they are ENABLE ALWAYS or REPLICA)'
+          from gdpr_internal.quiet_triggers(p_role, v_table.relation) as q where q.switched <> '{}'
+        )
+      );
+      reason := nullif(reason, '');
       lock := 'ACCESS EXCLUSIVE for moments';
       rewrite := false;
     else
@@ -7606,7 +7659,7 @@ begin atomic
   select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
 end;
 comment on function gdpr.estimate(jsonb) is
-  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table, and whether writers wait for batches; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
 
 -- 00_foundation/86_follow.sql
 -- [code] The register follows what was done to a table while its controls were off.
@@ -21532,6 +21585,63 @@ begin atomic
 end;
 comment on function gdpr_internal.search_condition(jsonb) is 'The SQL of whether a row has all words of gdpr.search in its searched columns.';
 
+create or replace function gdpr_internal.search_index_code(p_relation regclass, p_search jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('on %s using gin ((%s) %I.gin_trgm_ops)', p_relation, gdpr_internal.search_expression(p_search), (
+    select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
+  ));
+end;
+comment on function gdpr_internal.search_index_code(regclass, jsonb) is 'The SQL of what the index by which a table is searched is over.';
+
+create or replace function gdpr_internal.next_search_index(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_problems text[];
+  v_index record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if not v_table.definition ? 'search' then
+    return null;
+  end if;
+  select i.oid::regclass as name, x.indisvalid as is_valid into v_index
+  from pg_index as x join pg_class as i on i.oid = x.indexrelid
+  where x.indrelid = v_table.relation and i.relname = 'gdpr_search_' || p_table;
+  if v_index.is_valid then
+    return null;
+  elsif v_index.name is not null then
+    -- somebody was interrupted
+    return format('drop index concurrently %s', v_index.name);
+  end if;
+  v_problems := gdpr_internal.search_problems(
+    format('tables.%s', to_json(v_table.relation::text)), v_table.relation, v_table.definition -> 'search', v_table.definition -> 'columns'
+  );
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
+  end if;
+  return format(
+    'create index concurrently %I %s', 'gdpr_search_' || p_table,
+    gdpr_internal.search_index_code(v_table.relation, v_table.definition -> 'search')
+  );
+end
+$function$;
+comment on function gdpr_internal.next_search_index(smallint) is
+  'The next statement that indexes what is searched in a table that is being enabled, while writers go on, under a name that it has until the end; null when it is there. Error: PR001 it cannot be searched any more.';
+
 create or replace function gdpr_internal.search_steps(p_relation regclass, p_definition jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -21548,6 +21658,7 @@ declare
   v_index name;
   v_comment text := 'gdprdb: ' || gdpr_internal.search_expression(v_search);
   v_there oid;
+  v_built name;
 begin
   select * into v_class from pg_class as c where c.oid = p_relation;
   select n.nspname into v_schema from pg_namespace as n where n.oid = v_class.relnamespace;
@@ -21565,11 +21676,18 @@ begin
     return;
   end if;
   if v_there is null then
+    -- while the table was being enabled
+    select i.relname into v_built
+    from pg_index as x
+    join pg_class as i on i.oid = x.indexrelid
+    join gdpr_internal.protected_table as t on t.relation = x.indrelid and t.unprotected_at is null
+    where x.indrelid = p_relation and x.indisvalid and i.relname = 'gdpr_search_' || t.id;
     return next row(
       p_relation::text, 'index what is searched',
-      format('create index %I on %s using gin ((%s) %I.gin_trgm_ops)', v_index, p_relation, gdpr_internal.search_expression(v_search), (
-        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
-      )), 'SHARE', false
+      case
+        when v_built is not null then format('alter index %I.%I rename to %I', v_schema, v_built, v_index)
+        else format('create index %I %s', v_index, gdpr_internal.search_index_code(p_relation, v_search))
+      end, 'SHARE', false
     )::gdpr_policy.step;
     return next row(p_relation::text, 'name the index', format('comment on index %I.%I is %L', v_schema, v_index, v_comment), null, false)::gdpr_policy.step;
   end if;
