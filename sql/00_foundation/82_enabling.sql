@@ -21,8 +21,8 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
-    return 'row security is forced on the table, and hides rows from its owner';
+  elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
+    return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
   with recursive held (oid, attnum) as (
     select a.atttypid, a.attnum
@@ -437,7 +437,7 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
       ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
@@ -487,6 +487,7 @@ begin
       ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
+      return query select * from gdpr_internal.sweep_policies(p_relation);
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
@@ -515,7 +516,12 @@ begin
           )
         end;
       end loop;
+      return query select * from gdpr_internal.viewer_policies(p_relation);
     when 'leave' then
+      return query
+      select format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+      from gdpr_internal.relation_tree(p_relation) as r (r)
+      join pg_policy as p on p.polrelid = r.r and p.polname ~ '^gdpr_40_(sweep|as_)';
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
@@ -526,7 +532,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.enabling_statements(regclass, text) is
-  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers and policies that only enabling has), switch (the controls as gdpr.apply() makes them).';
 
 create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
 returns void

@@ -17,6 +17,7 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
+    perform gdpr_internal.require_all_rows(p_role, p_relation);
     condition := gdpr_internal.incomplete_code(v_id);
     select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
@@ -51,7 +52,7 @@ declare
 begin
   update gdpr_internal.enabling as e
   set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    worked_at = statement_timestamp()
+    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
   where e.table_id = v_id
   returning e.block - p_blocks into v_block;
   return v_block;
@@ -135,7 +136,7 @@ begin
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR007 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
