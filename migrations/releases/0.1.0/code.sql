@@ -13,6 +13,7 @@ values
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
   ('enabling_state', 'PR006', 'the enabling of the table is not in a state for this', 'Somebody else went on with it: ask gdpr.next_step() again.', 'Art. 25'),
+  ('rows_hidden', 'PR007', 'row security hides rows of the table from the role that enables it', 'Go on as a superuser or a role with BYPASSRLS, or let the policies in the detail be for other roles until it is done.', 'Art. 25'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
   ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
   ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
@@ -6496,8 +6497,8 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
-    return 'row security is forced on the table, and hides rows from its owner';
+  elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
+    return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
   with recursive held (oid, attnum) as (
     select a.atttypid, a.attnum
@@ -6912,7 +6913,7 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
       ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
@@ -6962,6 +6963,7 @@ begin
       ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
+      return query select * from gdpr_internal.sweep_policies(p_relation);
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
@@ -6990,7 +6992,12 @@ begin
           )
         end;
       end loop;
+      return query select * from gdpr_internal.viewer_policies(p_relation);
     when 'leave' then
+      return query
+      select format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+      from gdpr_internal.relation_tree(p_relation) as r (r)
+      join pg_policy as p on p.polrelid = r.r and p.polname ~ '^gdpr_40_(sweep|as_)';
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
@@ -7001,7 +7008,7 @@ begin
 end
 $function$;
 comment on function gdpr_policy.enabling_statements(regclass, text) is
-  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers and policies that only enabling has), switch (the controls as gdpr.apply() makes them).';
 
 create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
 returns void
@@ -7206,6 +7213,139 @@ end
 $function$;
 comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): an enabling that was begun in batches comes to its end in this transaction.';
 
+-- 00_foundation/83_hidden_rows.sql
+-- [code] Row security that a table has of its own, while it is being enabled: its rows are hidden neither from the backfill nor from
+-- what gdprdb does for persons, and no row is shown to anybody who did not see it before.
+-- GDPR Art. 25, 32. Called by: the steps of enabling, gdpr.backfill().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.is_sweeping(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    where t.relation = p_relation and e.sweeping_xid = pg_current_xact_id_if_assigned()
+  );
+end;
+comment on function gdpr_policy.is_sweeping(regclass) is
+  'Whether gdpr.backfill() is writing rows of this table in this transaction at this moment: a setting could be set by anybody.';
+
+create or replace function gdpr_internal.hides_rows(p_role name, p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select c.relrowsecurity and c.relforcerowsecurity and not (r.rolsuper or r.rolbypassrls)
+  from pg_class as c, pg_roles as r
+  where c.oid = p_relation and r.rolname = p_role;
+end;
+comment on function gdpr_internal.hides_rows(name, regclass) is 'Whether row security of a table is for its owner, too, when this role is.';
+
+create or replace function gdpr_internal.narrowing_policies(p_role name, p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(quote_ident(p.polname), ', ' order by p.polname)
+  from pg_policy as p
+  where p.polrelid = p_relation and not p.polpermissive and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_'
+    and exists (select from unnest(p.polroles) as o (role) where case o.role when 0 then true else pg_has_role(p_role, o.role, 'usage') end);
+end;
+comment on function gdpr_internal.narrowing_policies(name, regclass) is 'Restrictive policies of a table''s own that are for this role: no other policy shows what they hide.';
+
+create or replace function gdpr_internal.require_all_rows(p_role name, p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_narrowing text;
+begin
+  if not gdpr_internal.hides_rows(p_role, p_relation) then
+    return;
+  end if;
+  v_narrowing := gdpr_internal.narrowing_policies(p_role, p_relation);
+  if v_narrowing is not null or not exists (
+    select from pg_policy as p
+    where p.polrelid = p_relation and p.polname = 'gdpr_40_sweep' and pg_has_role(p_role, p.polroles[1], 'usage')
+  ) then
+    perform gdpr_internal.refuse('rows_hidden', format('table %s, %s', p_relation, coalesce('policies ' || v_narrowing, 'policy gdpr_40_sweep is missing')));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_all_rows(name, regclass) is
+  'Makes sure that the backfill sees every row of a table: a row that it does not see would stay plaintext, and be taken for encrypted. Error: PR007.';
+
+create or replace function gdpr_internal.sweep_policies(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- there already when somebody switches row security on meanwhile
+  select format('create policy %I on %s for all to %s using (%4$s) with check (%4$s)', p.name, r.r, p.roles, p.condition)
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_class as c on c.oid = r.r
+  cross join lateral (
+    values
+      ('gdpr_40_sweep', quote_ident(c.relowner::regrole::name), format('(select gdpr_policy.is_sweeping(%L))', p_relation)),
+      -- in their own functions: the clear view reads as gdpr_viewer for others
+      ('gdpr_40_owners', 'gdpr_worker, gdpr_viewer', 'current_user in (''gdpr_worker'', ''gdpr_viewer'')')
+  ) as p (name, roles, condition)
+  where not exists (select from pg_policy as o where o.polrelid = r.r and o.polname = p.name);
+end;
+comment on function gdpr_internal.sweep_policies(regclass) is
+  'The statements that let the backfill, and what gdprdb does for persons, see all rows of a table that has row security of its own.';
+
+create or replace function gdpr_internal.viewer_policies(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('create policy %I on %s as %s for %s to gdpr_viewer%s%s', 'gdpr_40_as_' || p.n, p_relation,
+    case when p.polpermissive then 'permissive' else 'restrictive' end,
+    case p.polcmd when '*' then 'all' when 'r' then 'select' else 'update' end,
+    format(' using (case when %s then %s else %s end)', p.meant, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
+    case when p.polcmd <> 'r' then format(' with check (case when %s then %s else %s end)', p.meant, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
+  )
+  from (
+    select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
+      row_number() over (order by p.polname) as n,
+      (select string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+    from pg_policy as p
+    -- those for everybody are for the viewer, too
+    where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
+  ) as p
+  union all
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, %L, ''usage''))', p_relation, c.relowner::regrole)
+  from pg_class as c
+  where c.oid = p_relation and not c.relforcerowsecurity;
+end;
+comment on function gdpr_internal.viewer_policies(regclass) is
+  'The statements by which the clear view, which reads as gdpr_viewer, shows whoever reads it the rows that the table''s own policies show him: each policy for some roles again, for the viewer on their behalf.';
+
 -- 00_foundation/83_quiet.sql
 -- [code] Triggers of the application are kept quiet while rows are touched: that is no change of their data.
 -- GDPR Art. 25. Called by: gdpr.backfill().
@@ -7268,6 +7408,7 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
+    perform gdpr_internal.require_all_rows(p_role, p_relation);
     condition := gdpr_internal.incomplete_code(v_id);
     select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
@@ -7302,7 +7443,7 @@ declare
 begin
   update gdpr_internal.enabling as e
   set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    worked_at = statement_timestamp()
+    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
   where e.table_id = v_id
   returning e.block - p_blocks into v_block;
   return v_block;
@@ -7386,7 +7527,7 @@ begin
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR007 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
@@ -34841,7 +34982,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
-  gdpr_policy.search_pattern(integer),
+  gdpr_policy.search_pattern(integer), gdpr_policy.is_sweeping(regclass),
   gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
   gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
 
