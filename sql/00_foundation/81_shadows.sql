@@ -241,11 +241,44 @@ as $function$
 begin
   if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  elsif gdpr_internal.row_copies(p_relation) is not null then
+    -- the dropped column would be gone from them, too
+    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
   end if;
 end
 $function$;
 comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+
+create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select s.statement
+  from (
+    select x.oid, format('statistics %I.%I', x.stxnamespace::regnamespace::name, x.stxname) as name, pg_get_statisticsobjdef(x.oid) as definition,
+      obj_description(x.oid, 'pg_statistic_ext') as comment, (to_jsonb(x) ->> 'stxstattarget')::integer as target
+    from pg_statistic_ext as x
+    where x.stxrelid = p_relation and exists (
+      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (x.stxkeys) and a.attname::text = any (p_columns)
+    )
+  ) as x
+  cross join lateral (
+    values
+      (1, case when p_anew then x.definition end),
+      (2, case when p_anew then format('comment on %s is %L', x.name, x.comment) end),
+      (3, case when x.target >= 0 then format('alter %s set statistics %s', x.name, x.target) end)
+  ) as s (n, statement)
+  where s.statement is not null
+  order by x.oid, s.n;
+end;
+comment on function gdpr_internal.statistics_statements(regclass, text[], boolean) is
+  'The statements that give back what extended statistics over these columns lose: their target, when a column gets another type; themselves (p_anew), when it is dropped.';
 
 create or replace function gdpr_internal.swap_statements(p_relation regclass)
 returns setof text
@@ -314,12 +347,15 @@ begin
     ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
+    v_after := v_after || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    );
     return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void
