@@ -2116,8 +2116,13 @@ begin
       return format('%s counts NULLs as equal, which digests do not; make it NULLS DISTINCT', p_name);
     end if;
     return null;
-  elsif p_class = 'pg_class'::regclass or p_class = 'pg_statistic_ext'::regclass then
-    -- a sequence that the column owns; statistics, which ANALYZE fills with what is stored
+  elsif p_class = 'pg_statistic_ext'::regclass then
+    -- those of columns ANALYZE fills with what is stored
+    return case when exists (
+      select from pg_statistic_ext as x where x.oid = p_object and x.stxname !~ '^gdpr_00_reshape' and x.stxexprs::text ~ format(':varattno %s\D', p_attribute.attnum)
+    ) then format('%s computes from the column, and would from ciphertext; drop it', p_name) end;
+  elsif p_class = 'pg_class'::regclass then
+    -- a sequence that the column owns
     return null;
   elsif p_class = 'pg_attrdef'::regclass then
     return case when not exists (
@@ -2692,6 +2697,41 @@ end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
 
+create or replace function gdpr_internal.row_copies(p_relation regclass)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return (
+    with recursive holding (oid) as (
+      select c.reltype from pg_class as c where c.oid = p_relation
+      union
+      select y.oid
+      from holding as h
+      cross join lateral (
+        select t.oid from pg_type as t where h.oid in (t.typelem, t.typbasetype)
+        union all
+        select c.reltype from pg_attribute as a join pg_class as c on c.oid = a.attrelid and c.relkind = 'c'
+        where a.atttypid = h.oid and not a.attisdropped
+      ) as y (oid)
+    )
+    select format('its whole rows are kept in %s, copies that would not be protected; keep a reference there, or the columns that are needed',
+      string_agg(format('%s.%I', a.attrelid::regclass, a.attname), ', ' order by a.attrelid::regclass::text, a.attname))
+    from holding as h
+    join pg_attribute as a on a.atttypid = h.oid and not a.attisdropped and a.attnum > 0
+    join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
+    having count(*) > 0
+  );
+end
+$function$;
+comment on function gdpr_internal.row_copies(regclass) is
+  'The problem with columns whose type is the row type of a table, or is made of it: they hold copies of its rows, and lose what a column that is dropped held in them; null without any.';
+
 create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
 returns text[]
 language plpgsql
@@ -2720,7 +2760,8 @@ begin
       ) then format('%s: has rules, which bypass triggers', p_where) end,
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
-        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end,
+      p_where || ': ' || gdpr_internal.row_copies(p_relation)
     ], null)
     from pg_class as c
     where c.oid = p_relation
@@ -4886,6 +4927,7 @@ declare
   v_column record;
   v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
+  v_altered text[] := '{}';
   v_object record;
   v_drop text[];
   v_create text[];
@@ -4945,6 +4987,7 @@ begin
     order by a.attnum
   loop
     if v_column.type <> 'text' and not v_column.has_shadow then
+      v_altered := v_altered || v_column.attname::text;
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
@@ -4964,6 +5007,9 @@ begin
       p_relation::text, 'encrypted columns become text',
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
+    return query
+    select p_relation::text, 'statistics keep their target', s, null::text, false
+    from gdpr_internal.statistics_statements(p_relation, v_altered, false) as s;
   end if;
   if gdpr_internal.enabling_state(v_id) is not null then
     return query
@@ -6346,11 +6392,44 @@ as $function$
 begin
   if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  elsif gdpr_internal.row_copies(p_relation) is not null then
+    -- the dropped column would be gone from them, too
+    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
   end if;
 end
 $function$;
 comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+
+create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select s.statement
+  from (
+    select x.oid, format('statistics %I.%I', x.stxnamespace::regnamespace::name, x.stxname) as name, pg_get_statisticsobjdef(x.oid) as definition,
+      obj_description(x.oid, 'pg_statistic_ext') as comment, (to_jsonb(x) ->> 'stxstattarget')::integer as target
+    from pg_statistic_ext as x
+    where x.stxrelid = p_relation and exists (
+      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (x.stxkeys) and a.attname::text = any (p_columns)
+    )
+  ) as x
+  cross join lateral (
+    values
+      (1, case when p_anew then x.definition end),
+      (2, case when p_anew then format('comment on %s is %L', x.name, x.comment) end),
+      (3, case when x.target >= 0 then format('alter %s set statistics %s', x.name, x.target) end)
+  ) as s (n, statement)
+  where s.statement is not null
+  order by x.oid, s.n;
+end;
+comment on function gdpr_internal.statistics_statements(regclass, text[], boolean) is
+  'The statements that give back what extended statistics over these columns lose: their target, when a column gets another type; themselves (p_anew), when it is dropped.';
 
 create or replace function gdpr_internal.swap_statements(p_relation regclass)
 returns setof text
@@ -6419,12 +6498,15 @@ begin
     ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
+    v_after := v_after || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    );
     return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void
@@ -6521,14 +6603,14 @@ begin
   end if;
   select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
   from pg_statistic_ext as x
-  where x.stxrelid = p_relation and exists (
+  where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
     select from pg_depend as d
     join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
     where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
       and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
   );
   if v_name is not null then
-    return format('statistics over columns that become text: %s; drop them', v_name);
+    return format('statistics over columns that become text, in a schema in which the role may not make them anew: %s; drop them', v_name);
   end if;
   return null;
 end
