@@ -135,7 +135,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   update gdpr_internal.protected_column as c
-  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  set encrypt = 'no', original = gdpr_internal.with_loose_checks('{}', c.original), encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
   from gdpr_internal.protected_table as t, pg_attribute as a
   where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
     and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
@@ -228,7 +228,7 @@ begin atomic
   select gdpr_internal.encrypt_columns(current_user, p_relation);
 end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
-  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
 create or replace function gdpr_policy.require_kept(p_relation regclass)
 returns void

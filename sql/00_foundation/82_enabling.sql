@@ -24,25 +24,6 @@ begin
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
-  with recursive held (oid, attnum) as (
-    select a.atttypid, a.attnum
-    from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
-    where s.encrypt <> 'no'
-    union
-    select u.oid, h.attnum
-    from held as h
-    join pg_type as y on y.oid = h.oid
-    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
-    where u.oid <> 0
-  )
-  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
-  from held as h
-  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
-  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
-  if v_name is not null then
-    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
-  end if;
   select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
   from pg_statistic_ext as x
   where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
@@ -138,6 +119,19 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- tested is what is written, not what is touched: the row may be older than the constraint
+    select format('zzz_gdpr_35_held_%s_%s', k.n, o.event), 'before ' || o.event,
+      o.condition || format('case when %s then gdpr_generated.%I(%s) is false else false end', k.opened, k.function, k.given),
+      format('gdpr_policy.guard_check(%L, ''enabling'')', k.name)
+    from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(p_table) as k where k.loose or v_sealing) as k
+    cross join lateral (
+      select 'insert' as event, '' as condition
+      union all
+      select 'update', format('(%s) and (old.gdpr_subject_id is null or new.gdpr_subject_id is not null) and ', (
+        select string_agg(gdpr_internal.differs_code(v_table.relation, u), ' or ') from unnest(k.columns) as u
+      ))
+    ) as o
     union all
     -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
     select format('zzz_gdpr_04_length_%s', c.id), 'before update',
@@ -496,8 +490,17 @@ begin
       select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
       from gdpr_internal.shadows(v_table.id, 't') as s
       where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
+      return query
+      select format('alter table %s drop constraint %I', p_relation, k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and not k.convalidated
+        and exists (select from gdpr_internal.held_checks(v_table.id) as h where h.loose and h.name = k.conname);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g where g.tgrelid = p_relation and g.tgname ~ '^zzz_gdpr_35_held_';
       if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
         return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
       end if;
@@ -525,7 +528,7 @@ begin
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_(04|35_held)_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
@@ -635,6 +638,7 @@ begin
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
+        perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;
