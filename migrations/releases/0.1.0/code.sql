@@ -1277,6 +1277,38 @@ end;
 comment on function gdpr_internal.checks_over(regclass, smallint) is
   'The CHECK constraints over a column, as apply() keeps them: what unprotect() puts back, and the expression with its columns for the triggers that test it meanwhile.';
 
+create or replace function gdpr_internal.is_loose(p_check jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select p_check ->> 'definition' like '% NOT VALID';
+end;
+comment on function gdpr_internal.is_loose(jsonb) is
+  'Whether a CHECK constraint, as apply() keeps it, is NOT VALID: rows that were there before need not fulfil it, as long as nobody changes them.';
+
+create or replace function gdpr_internal.with_loose_checks(p_original jsonb, p_before jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_original || coalesce((
+    select jsonb_build_object('checks', coalesce(p_original -> 'checks', '[]') || jsonb_agg(c order by c ->> 'name'))
+    from jsonb_array_elements(p_before -> 'checks') as c
+    where gdpr_internal.is_loose(c) and not exists (
+      select from jsonb_array_elements(p_original -> 'checks') as o where o ->> 'name' = c ->> 'name'
+    )
+    having count(*) > 0
+  ), '{}');
+end;
+comment on function gdpr_internal.with_loose_checks(jsonb, jsonb) is
+  'What encryption takes from a column, with those CHECK constraints that enabling took off its table before (p_before) because they are NOT VALID.';
+
 create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
 returns name
 language plpgsql
@@ -3811,7 +3843,12 @@ begin
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
-    original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    original = case
+      when c.encrypt = 'no' and excluded.encrypt = 'no' then '{}'
+      -- what came and went while the table was being enabled
+      when c.encrypt = 'no' or gdpr_internal.enabling_state(p_table) = 'sealing' then gdpr_internal.with_loose_checks(excluded.original, c.original)
+      else c.original
+    end,
     encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
     encrypt = excluded.encrypt;
 end
@@ -6286,7 +6323,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   update gdpr_internal.protected_column as c
-  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  set encrypt = 'no', original = gdpr_internal.with_loose_checks('{}', c.original), encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
   from gdpr_internal.protected_table as t, pg_attribute as a
   where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
     and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
@@ -6379,7 +6416,7 @@ begin atomic
   select gdpr_internal.encrypt_columns(current_user, p_relation);
 end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
-  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
 create or replace function gdpr_policy.require_kept(p_relation regclass)
 returns void
@@ -6582,25 +6619,6 @@ begin
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
-  with recursive held (oid, attnum) as (
-    select a.atttypid, a.attnum
-    from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
-    where s.encrypt <> 'no'
-    union
-    select u.oid, h.attnum
-    from held as h
-    join pg_type as y on y.oid = h.oid
-    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
-    where u.oid <> 0
-  )
-  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
-  from held as h
-  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
-  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
-  if v_name is not null then
-    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
-  end if;
   select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
   from pg_statistic_ext as x
   where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
@@ -6696,6 +6714,19 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- tested is what is written, not what is touched: the row may be older than the constraint
+    select format('zzz_gdpr_35_held_%s_%s', k.n, o.event), 'before ' || o.event,
+      o.condition || format('case when %s then gdpr_generated.%I(%s) is false else false end', k.opened, k.function, k.given),
+      format('gdpr_policy.guard_check(%L, ''enabling'')', k.name)
+    from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(p_table) as k where k.loose or v_sealing) as k
+    cross join lateral (
+      select 'insert' as event, '' as condition
+      union all
+      select 'update', format('(%s) and (old.gdpr_subject_id is null or new.gdpr_subject_id is not null) and ', (
+        select string_agg(gdpr_internal.differs_code(v_table.relation, u), ' or ') from unnest(k.columns) as u
+      ))
+    ) as o
     union all
     -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
     select format('zzz_gdpr_04_length_%s', c.id), 'before update',
@@ -7054,8 +7085,17 @@ begin
       select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
       from gdpr_internal.shadows(v_table.id, 't') as s
       where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
+      return query
+      select format('alter table %s drop constraint %I', p_relation, k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and not k.convalidated
+        and exists (select from gdpr_internal.held_checks(v_table.id) as h where h.loose and h.name = k.conname);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g where g.tgrelid = p_relation and g.tgname ~ '^zzz_gdpr_35_held_';
       if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
         return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
       end if;
@@ -7083,7 +7123,7 @@ begin
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_(04|35_held)_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
@@ -7193,6 +7233,7 @@ begin
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
+        perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;
@@ -17648,7 +17689,7 @@ comment on function gdpr_internal.moved_subject(text, bigint) is
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.held_checks(p_table smallint)
-returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
+returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[], loose boolean)
 language plpgsql
 stable
 parallel safe
@@ -17666,27 +17707,29 @@ begin
         else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
       end, ', ' order by u.n
     ),
-    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null),
+    coalesce(string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null), 'true'),
     array_agg(a.attname order by u.n),
-    array_agg(a.attname order by u.n) filter (where c.id is not null)
+    array_agg(a.attname order by u.n) filter (where c.id is not null),
+    k.loose
   from (
-    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
+    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns,
+      gdpr_internal.is_loose(e.value) as loose
     from gdpr_internal.protected_column as o
     cross join lateral jsonb_array_elements(o.original -> 'checks') as e
-    where o.table_id = p_table and o.encrypt <> 'no' and e.value ? 'check'
+    where o.table_id = p_table and (o.encrypt <> 'no' or gdpr_internal.is_claiming(p_table)) and e.value ? 'check'
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
   cross join lateral rows from (jsonb_to_recordset(k.columns) as (position smallint, name text, type text)) with ordinality as u (position, name, type, n)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
-  group by k.name, k.expression
+  group by k.name, k.expression, k.loose
   -- a column that is dropped takes its constraints along
   having bool_and(not a.attisdropped);
 end
 $function$;
 comment on function gdpr_internal.held_checks(smallint) is
-  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
+  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns, and whether it is NOT VALID (loose), so that old rows need not fulfil it.';
 
 create or replace function gdpr_internal.may_open(p_subject bigint)
 returns boolean
@@ -17777,11 +17820,10 @@ declare
   v_shared name[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
-  if gdpr_internal.is_claiming(p_table) then
-    -- nothing is encrypted yet: all of it holds where it was
-    return;
-  end if;
-  for v_check in select * from gdpr_internal.held_checks(p_table) loop
+  for v_check in
+    -- before anything is encrypted all others hold where they were
+    select * from gdpr_internal.held_checks(p_table) as k where k.loose or not gdpr_internal.is_claiming(p_table)
+  loop
     execute format(
       E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',
       v_check.function, v_check.arguments, v_check.expression
@@ -17803,6 +17845,9 @@ begin
       ) || E'end if;\n';
     end if;
   end loop;
+  if gdpr_internal.is_claiming(p_table) then
+    return;
+  end if;
   for v_column in
     select c.* from gdpr_internal.protected_column as c
     where c.table_id = p_table and c.encrypt <> 'no' and (
@@ -17923,18 +17968,31 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_sealing boolean := gdpr_internal.enabling_state(v_id) is not distinct from 'sealing';
   v_trigger record;
   v_domains text;
+  v_changed text;
 begin
-  select string_agg(format(
-    -- a cast, for what it raises: the domain's own error, which does not repeat the value
-    'when pg_catalog.starts_with(new.%1$I, ''gdpr1:'') then false when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name,
-    c.original_type, c.original ->> 'type'
-  ), E' else false end or case ' order by c.position)
-  into v_domains
-  from gdpr_internal.protected_column as c
-  where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain';
+  select
+    string_agg(format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast), E' else false end or case ' order by c.position),
+    string_agg(
+      case when v_sealing
+        -- what is touched is not tested: the value may be older than the constraint
+        then format('when not %s then false %s', gdpr_internal.differs_code(p_relation, c.column_name), c.cast)
+        else format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast)
+      end, E' else false end or case ' order by c.position
+    )
+  into v_domains, v_changed
+  from (
+    select c.column_name, c.position, format(
+      -- a cast, for what it raises: the domain's own error, which does not repeat the value
+      'when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name, c.original_type, c.original ->> 'type'
+    ) as cast
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain'
+  ) as c;
   v_domains := 'case ' || v_domains || ' else false end';
+  v_changed := 'case ' || v_changed || ' else false end';
   for v_trigger in
     select *
     from (
@@ -17942,13 +18000,15 @@ begin
       union all
       select 'zzz_gdpr_34_domain', 'insert', format('when (%s)', v_domains), 'gdpr_policy.guard_check()' where v_domains is not null
       union all
-      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_domains), 'gdpr_policy.guard_check()'
+      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_changed), 'gdpr_policy.guard_check()'
       where v_domains is not null
       union all
-      select format('zzz_gdpr_35_check_%s', row_number() over (order by k.name)), 'insert or update',
+      select format('zzz_gdpr_35_check_%s', k.n), 'insert or update',
         format('when (case when %s then gdpr_generated.%I(%s) is false else false end)', k.opened, k.function, k.given),
         format('gdpr_policy.guard_check(%L)', k.name)
-      from gdpr_internal.held_checks(v_id) as k
+      from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(v_id) as k) as k
+      -- until it ends, gdpr_internal.enabling_triggers() has others for them
+      where not v_sealing
       union all
       select 'zzz_gdpr_36_close', 'insert or update', '', format('gdpr_generated.%I(''close'')', 'values_' || v_id)
     ) as t
@@ -18004,7 +18064,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if tg_op = 'UPDATE' and new.gdpr_subject_id is null then
+  if tg_op = 'UPDATE' and new.gdpr_subject_id is null and tg_argv[1] is null then
     -- erasure: what is left says nothing, and fulfils nothing
     return new;
   end if;
@@ -35050,7 +35110,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint), gdpr_internal.is_loose(jsonb),
   gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
   gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
@@ -35291,7 +35351,7 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.differs_code(regclass, name), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
   gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
