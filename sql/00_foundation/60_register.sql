@@ -406,8 +406,7 @@ begin
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case
       when c.encrypt = 'no' and excluded.encrypt = 'no' then '{}'
-      -- what came and went while the table was being enabled
-      when c.encrypt = 'no' or gdpr_internal.enabling_state(p_table) = 'sealing' then gdpr_internal.with_loose_checks(excluded.original, c.original)
+      when c.encrypt = 'no' then gdpr_internal.with_loose_checks(excluded.original, c.original)
       else c.original
     end,
     encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,

@@ -213,7 +213,13 @@ begin
   if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
   end if;
-  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  if exists (select from gdpr_internal.shadows(v_id, 't')) then
+    perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  end if;
+  -- indexes and constraints came and went since it was begun
+  update gdpr_internal.protected_column as c
+  set original = gdpr_internal.with_loose_checks(gdpr_internal.original_column(p_relation, c.column_name, c.encrypt), c.original)
+  where c.table_id = v_id and c.encrypt <> 'no';
 end
 $function$;
 comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';

@@ -141,7 +141,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
-  gdpr_policy.search_pattern(integer), gdpr_policy.is_sweeping(regclass),
+  gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
   gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
 
