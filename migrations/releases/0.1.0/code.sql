@@ -3845,8 +3845,7 @@ begin
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
     original = case
       when c.encrypt = 'no' and excluded.encrypt = 'no' then '{}'
-      -- what came and went while the table was being enabled
-      when c.encrypt = 'no' or gdpr_internal.enabling_state(p_table) = 'sealing' then gdpr_internal.with_loose_checks(excluded.original, c.original)
+      when c.encrypt = 'no' then gdpr_internal.with_loose_checks(excluded.original, c.original)
       else c.original
     end,
     encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
@@ -6401,7 +6400,13 @@ begin
   if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
   end if;
-  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  if exists (select from gdpr_internal.shadows(v_id, 't')) then
+    perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  end if;
+  -- indexes and constraints came and went since it was begun
+  update gdpr_internal.protected_column as c
+  set original = gdpr_internal.with_loose_checks(gdpr_internal.original_column(p_relation, c.column_name, c.encrypt), c.original)
+  where c.table_id = v_id and c.encrypt <> 'no';
 end
 $function$;
 comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';
@@ -7426,10 +7431,10 @@ begin atomic
   -- there already when somebody switches row security on meanwhile
   select format('create policy %I on %s for all to %s using (%4$s) with check (%4$s)', p.name, r.r, p.roles, p.condition)
   from gdpr_internal.relation_tree(p_relation) as r (r)
-  join pg_class as c on c.oid = r.r
-  cross join lateral (
+  cross join (
     values
-      ('gdpr_40_sweep', quote_ident(c.relowner::regrole::name), format('(select gdpr_policy.is_sweeping(%L))', p_relation)),
+      -- whoever owns the table, and may call the function
+      ('gdpr_40_sweep', 'gdpr_admin', format('(select gdpr_policy.is_sweeping(%L))', p_relation)),
       -- in their own functions: the clear view reads as gdpr_viewer for others
       ('gdpr_40_owners', 'gdpr_worker, gdpr_viewer', 'current_user in (''gdpr_worker'', ''gdpr_viewer'')')
   ) as p (name, roles, condition)
@@ -35124,7 +35129,7 @@ grant execute on function
   gdpr_policy.is_here(oid, text), gdpr_policy.purpose_mask(name, text), gdpr_policy.still_allowed(bigint, bigint, name, text),
   gdpr_policy.refuse_base(name),
   gdpr_policy.special_allowed(bigint, name, text), gdpr_policy.kept_since(name, text, interval, anyelement),
-  gdpr_policy.search_pattern(integer), gdpr_policy.is_sweeping(regclass),
+  gdpr_policy.search_pattern(integer),
   gdpr_policy.refuse_clear(name, regclass, text[]), gdpr_policy.refuse_column(name, regclass, name),
   gdpr_policy.shows_column(regclass, name), gdpr_policy.shown_columns(regclass) to public;
 
