@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.capabilities.crm import findings, original, plan, refused
+from tests.capabilities.crm import apply, findings, original, plan, refused
 from tests.capabilities.enabling import (
     POLICY,
     ROWS,
@@ -21,7 +21,6 @@ from tests.capabilities.enabling import (
     take,
     until,
 )
-from tests.capabilities.crm import apply
 from tests.support import OWNER, Clone, Database
 
 #: One policy for everybody, one for a role: together they show the application ten rows of forty.
@@ -100,7 +99,7 @@ def test_nobody_is_shown_more_or_less_than_before(shop: Database) -> None:
     """At every moment, through the table and through its view."""
     owner_sees = seen(shop, "shop.buyer")
     assert seen(shop, "shop.buyer", "crm_app") == MINE
-    states = set()
+    states: set[str | None] = set()
     while (now := state(shop)) is not None or not states - {None}:
         states.add(now)
         assert seen(shop, "shop.buyer") == owner_sees
@@ -232,9 +231,7 @@ def test_row_security_that_comes_meanwhile_hides_nothing_from_it(
         shop.rows(TABLES)
         shop.rows(ROWS)
         until(shop, "claiming")
-        shop.rows(
-            "alter table shop.buyer enable row level security, force row level security"
-        )
+        shop.rows("alter table shop.buyer enable row level security, force row level security")
         finish(shop)
         assert plaintext(shop) == 0
         assert plan(shop, POLICY) == []

@@ -20,8 +20,8 @@ TABLES = """
 create schema shop;
 create domain shop.percent as integer;
 create table shop.person (
-  id integer primary key, city varchar(20), born date, died date, share shop.percent not null, plain text,
-  filler text default repeat('x', 1500), constraint sane check (share is not null)
+  id integer primary key, city varchar(20), born date, died date, share shop.percent not null,
+  plain text, filler text default repeat('x', 1500), constraint sane check (share is not null)
 );
 insert into shop.person (id, city, born, died, share, plain)
 select n, case when n % 4 = 1 then 'x' else 'Ulm' end,
@@ -107,9 +107,7 @@ def columns(lines: list[str]) -> list[str]:
 
 
 def test_in_batches_or_at_once_is_the_same(shop: Database, at_once: Database) -> None:
-    assert shop.rows("select method from gdpr.estimate(%s)", [json.dumps(POLICY)]) == [
-        ("batches",)
-    ]
+    assert shop.rows("select method from gdpr.estimate(%s)", [json.dumps(POLICY)]) == [("batches",)]
     before = people(shop, "shop.person")
     finish(shop, POLICY)
     assert people(shop, "gdpr_clear.person") == before == people(at_once, "gdpr_clear.person")

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.capabilities.crm import apply, findings, original, plan, problems, refused
 from tests.capabilities.enabling import (
@@ -90,15 +91,11 @@ def indexes(db: Database, *, valid: bool) -> list[str]:
 
 
 def test_in_batches_or_at_once_is_the_same(shop: Database, at_once: Database) -> None:
-    assert shop.rows("select distinct method from gdpr.estimate(%s)", [plan_of(SEARCHED)]) == [
+    assert shop.rows("select distinct method from gdpr.estimate(%s)", [Jsonb(SEARCHED)]) == [
         ("batches",)
     ]
     finish(shop, SEARCHED)
     same(shop, at_once)
-
-
-def plan_of(policy: dict[str, Any]) -> psycopg.types.json.Jsonb:
-    return psycopg.types.json.Jsonb(policy)
 
 
 def test_who_stops_after_any_statement_goes_on(shop: Database, at_once: Database) -> None:
@@ -136,10 +133,11 @@ def test_a_build_that_was_killed_is_begun_anew(
     reader.execute("select count(*) from shop.buyer")
     builder = shop.connect()
     number = builder.info.backend_pid
+    statement = following.statement.encode()
 
     def build() -> None:
         with pytest.raises(psycopg.OperationalError):
-            builder.execute(following.statement.encode())
+            builder.execute(statement)
 
     thread = threading.Thread(target=build)
     thread.start()

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.capabilities.crm import apply, one_table, original, plan, problems, refused
+from tests.capabilities.crm import apply, one_table, plan, problems, refused
 from tests.capabilities.enabling import finish, state, take, until
 from tests.support import Clone, Database
 
 TABLES = """
 create schema shop;
 create table shop.person (
-  id integer primary key, city varchar(20), born date, plain text, filler text default repeat('x', 1500)
+  id integer primary key, city varchar(20), born date, plain text,
+  filler text default repeat('x', 1500)
 );
 insert into shop.person (id, city, born, plain)
-select n, 'Secret-' || n % 3, date '1990-01-01' + n % 3, 'p' || n % 3 from generate_series(1, 60) as n;
+select n, 'Secret-' || n % 3, date '1990-01-01' + n % 3, 'p' || n % 3
+from generate_series(1, 60) as n;
 create statistics shop.born_city (mcv, dependencies) on born, city from shop.person;
 create statistics shop.born_plain on plain, born from shop.person;
 create statistics shop.of_plain on (upper(plain)), plain from shop.person;
@@ -73,9 +75,7 @@ def test_in_batches_or_at_once_is_the_same(
         once.rows(TABLES)
         apply(once, POLICY)
         assert once.rows(OBJECTS) == before
-    assert shop.rows("select method from gdpr.estimate(%s)", [json.dumps(POLICY)]) == [
-        ("batches",)
-    ]
+    assert shop.rows("select method from gdpr.estimate(%s)", [json.dumps(POLICY)]) == [("batches",)]
     while take(shop, 4, POLICY):
         assert shop.rows(OBJECTS) == before
     ((data, count),) = shop.rows(DATA, user="postgres")

@@ -53,7 +53,7 @@ select tgname, tgenabled from pg_trigger
 where tgrelid = 'shop.buyer'::regclass and not tgisinternal and tgname !~ '^zzz' order by 1
 """
 
-LOG = "select what, count(*) from shop.log group by what order by what collate \"C\""
+LOG = 'select what, count(*) from shop.log group by what order by what collate "C"'
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_in_batches_or_at_once_is_the_same(shop: Database, at_once: Database) ->
 
 
 def test_changes_of_the_application_fire_them_at_every_moment(shop: Database) -> None:
-    seen = set()
+    seen: set[str | None] = set()
     written = 0
     while (now := state(shop)) is not None or not seen - {None}:
         seen.add(now)
