@@ -15,7 +15,7 @@ from tests.capabilities.crm import apply, findings, one_table, original, plan
 from tests.capabilities.enabling import catalog, finish, state, take, until
 from tests.support import Clone, Database
 
-#: Three rows in four violate something: a CHECK of one column, of text or not; one of two; a domain.
+#: Three rows in four violate something: a CHECK of one column, text or not; one of two; a domain.
 TABLES = """
 create schema shop;
 create domain shop.percent as integer;
