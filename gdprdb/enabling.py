@@ -212,8 +212,11 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
         seconds = time.monotonic() - began
         if row is None or row[3] is None:
             return
-        rows, _, block, blocks = row
+        rows, _, block, blocks, kept_out = row
         watch(Progress(step, min(block + size, blocks), blocks, rows, seconds))
+        if kept_out:
+            # half of the time is theirs
+            time.sleep(seconds)
         passed += size
         written += rows
         over = block >= blocks

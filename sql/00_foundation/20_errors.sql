@@ -13,6 +13,7 @@ values
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
   ('enabling_state', 'PR006', 'the enabling of the table is not in a state for this', 'Somebody else went on with it: ask gdpr.next_step() again.', 'Art. 25'),
+  ('rows_hidden', 'PR008', 'row security hides rows of the table from the role that enables it', 'Go on as a superuser or a role with BYPASSRLS, or let the policies in the detail be for other roles until it is done.', 'Art. 25'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
   ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
   ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),

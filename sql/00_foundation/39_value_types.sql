@@ -182,6 +182,38 @@ end;
 comment on function gdpr_internal.checks_over(regclass, smallint) is
   'The CHECK constraints over a column, as apply() keeps them: what unprotect() puts back, and the expression with its columns for the triggers that test it meanwhile.';
 
+create or replace function gdpr_internal.is_loose(p_check jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select p_check ->> 'definition' like '% NOT VALID';
+end;
+comment on function gdpr_internal.is_loose(jsonb) is
+  'Whether a CHECK constraint, as apply() keeps it, is NOT VALID: rows that were there before need not fulfil it, as long as nobody changes them.';
+
+create or replace function gdpr_internal.with_loose_checks(p_original jsonb, p_before jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_original || coalesce((
+    select jsonb_build_object('checks', coalesce(p_original -> 'checks', '[]') || jsonb_agg(c order by c ->> 'name'))
+    from jsonb_array_elements(p_before -> 'checks') as c
+    where gdpr_internal.is_loose(c) and not exists (
+      select from jsonb_array_elements(p_original -> 'checks') as o where o ->> 'name' = c ->> 'name'
+    )
+    having count(*) > 0
+  ), '{}');
+end;
+comment on function gdpr_internal.with_loose_checks(jsonb, jsonb) is
+  'What encryption takes from a column, with those CHECK constraints that enabling took off its table before (p_before) because they are NOT VALID.';
+
 create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
 returns name
 language plpgsql

@@ -132,8 +132,13 @@ begin
       return format('%s counts NULLs as equal, which digests do not; make it NULLS DISTINCT', p_name);
     end if;
     return null;
-  elsif p_class = 'pg_class'::regclass or p_class = 'pg_statistic_ext'::regclass then
-    -- a sequence that the column owns; statistics, which ANALYZE fills with what is stored
+  elsif p_class = 'pg_statistic_ext'::regclass then
+    -- those of columns ANALYZE fills with what is stored
+    return case when exists (
+      select from pg_statistic_ext as x where x.oid = p_object and x.stxname !~ '^gdpr_00_reshape' and x.stxexprs::text ~ format(':varattno %s\D', p_attribute.attnum)
+    ) then format('%s computes from the column, and would from ciphertext; drop it', p_name) end;
+  elsif p_class = 'pg_class'::regclass then
+    -- a sequence that the column owns
     return null;
   elsif p_class = 'pg_attrdef'::regclass then
     return case when not exists (

@@ -70,6 +70,15 @@ begin
   ) then
     v_problems := v_problems || format('%s.search: another protected table has the name of the search', p_where);
   end if;
+  if exists (
+    select from pg_class as c
+    join pg_class as o on o.relnamespace = c.relnamespace and o.relname = gdpr_internal.search_name(c.relname)
+    where c.oid = p_relation and coalesce(obj_description(o.oid, 'pg_class') not like 'gdprdb: %', true)
+  ) then
+    v_problems := v_problems || format('%s.search: its index will be called %s, and there is something of that name; rename that', p_where, (
+      select quote_ident(gdpr_internal.search_name(c.relname)) from pg_class as c where c.oid = p_relation
+    ));
+  end if;
   if not exists (select from pg_extension as e where e.extname = 'pg_trgm') then
     v_problems := v_problems || format('%s.search: needs pg_trgm: create extension pg_trgm;', p_where);
   end if;

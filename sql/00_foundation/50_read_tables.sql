@@ -73,6 +73,41 @@ end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
 
+create or replace function gdpr_internal.row_copies(p_relation regclass)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return (
+    with recursive holding (oid) as (
+      select c.reltype from pg_class as c where c.oid = p_relation
+      union
+      select y.oid
+      from holding as h
+      cross join lateral (
+        select t.oid from pg_type as t where h.oid in (t.typelem, t.typbasetype)
+        union all
+        select c.reltype from pg_attribute as a join pg_class as c on c.oid = a.attrelid and c.relkind = 'c'
+        where a.atttypid = h.oid and not a.attisdropped
+      ) as y (oid)
+    )
+    select format('its whole rows are kept in %s, copies that would not be protected; keep a reference there, or the columns that are needed',
+      string_agg(format('%s.%I', a.attrelid::regclass, a.attname), ', ' order by a.attrelid::regclass::text, a.attname))
+    from holding as h
+    join pg_attribute as a on a.atttypid = h.oid and not a.attisdropped and a.attnum > 0
+    join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
+    having count(*) > 0
+  );
+end
+$function$;
+comment on function gdpr_internal.row_copies(regclass) is
+  'The problem with columns whose type is the row type of a table, or is made of it: they hold copies of its rows, and lose what a column that is dropped held in them; null without any.';
+
 create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
 returns text[]
 language plpgsql
@@ -101,7 +136,8 @@ begin
       ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
-        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end,
+      p_where || ': ' || gdpr_internal.row_copies(p_relation)
     ], null)
     from pg_class as c
     where c.oid = p_relation

@@ -404,7 +404,11 @@ begin
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
-    original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    original = case
+      when c.encrypt = 'no' and excluded.encrypt = 'no' then '{}'
+      when c.encrypt = 'no' then gdpr_internal.with_loose_checks(excluded.original, c.original)
+      else c.original
+    end,
     encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
     encrypt = excluded.encrypt;
 end

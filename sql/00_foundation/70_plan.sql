@@ -114,6 +114,7 @@ declare
   v_column record;
   v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
+  v_altered text[] := '{}';
   v_object record;
   v_drop text[];
   v_create text[];
@@ -173,6 +174,7 @@ begin
     order by a.attnum
   loop
     if v_column.type <> 'text' and not v_column.has_shadow then
+      v_altered := v_altered || v_column.attname::text;
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
@@ -192,6 +194,9 @@ begin
       p_relation::text, 'encrypted columns become text',
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
+    return query
+    select p_relation::text, 'statistics keep their target', s, null::text, false
+    from gdpr_internal.statistics_statements(p_relation, v_altered, false) as s;
   end if;
   if gdpr_internal.enabling_state(v_id) is not null then
     return query

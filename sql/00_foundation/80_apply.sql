@@ -385,7 +385,7 @@ begin
   from gdpr_internal.protected_table as t
   join pg_class as c on c.oid = t.relation
   join pg_index as x on x.indrelid = c.oid
-  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  join pg_class as i on i.oid = x.indexrelid and i.relname in (gdpr_internal.search_name(c.relname), ('gdpr_search_' || v_id)::name)
   where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
     -- triggers that name a column stand in the way of its type; read before the first statement runs

@@ -135,7 +135,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   update gdpr_internal.protected_column as c
-  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  set encrypt = 'no', original = gdpr_internal.with_loose_checks('{}', c.original), encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
   from gdpr_internal.protected_table as t, pg_attribute as a
   where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
     and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
@@ -213,7 +213,13 @@ begin
   if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
   end if;
-  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  if exists (select from gdpr_internal.shadows(v_id, 't')) then
+    perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  end if;
+  -- indexes and constraints came and went since it was begun
+  update gdpr_internal.protected_column as c
+  set original = gdpr_internal.with_loose_checks(gdpr_internal.original_column(p_relation, c.column_name, c.encrypt), c.original)
+  where c.table_id = v_id and c.encrypt <> 'no';
 end
 $function$;
 comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';
@@ -228,7 +234,7 @@ begin atomic
   select gdpr_internal.encrypt_columns(current_user, p_relation);
 end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
-  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
 create or replace function gdpr_policy.require_kept(p_relation regclass)
 returns void
@@ -241,11 +247,44 @@ as $function$
 begin
   if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  elsif gdpr_internal.row_copies(p_relation) is not null then
+    -- the dropped column would be gone from them, too
+    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
   end if;
 end
 $function$;
 comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+
+create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select s.statement
+  from (
+    select x.oid, format('statistics %I.%I', x.stxnamespace::regnamespace::name, x.stxname) as name, pg_get_statisticsobjdef(x.oid) as definition,
+      obj_description(x.oid, 'pg_statistic_ext') as comment, (to_jsonb(x) ->> 'stxstattarget')::integer as target
+    from pg_statistic_ext as x
+    where x.stxrelid = p_relation and exists (
+      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (x.stxkeys) and a.attname::text = any (p_columns)
+    )
+  ) as x
+  cross join lateral (
+    values
+      (1, case when p_anew then x.definition end),
+      (2, case when p_anew then format('comment on %s is %L', x.name, x.comment) end),
+      (3, case when x.target >= 0 then format('alter %s set statistics %s', x.name, x.target) end)
+  ) as s (n, statement)
+  where s.statement is not null
+  order by x.oid, s.n;
+end;
+comment on function gdpr_internal.statistics_statements(regclass, text[], boolean) is
+  'The statements that give back what extended statistics over these columns lose: their target, when a column gets another type; themselves (p_anew), when it is dropped.';
 
 create or replace function gdpr_internal.swap_statements(p_relation regclass)
 returns setof text
@@ -314,12 +353,15 @@ begin
     ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
+    v_after := v_after || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    );
     return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void

@@ -6,23 +6,6 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
-  );
-end;
-comment on function gdpr_internal.noisy_triggers(regclass) is
-  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
-
 create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
 returns text
 language plpgsql
@@ -38,50 +21,19 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relhasrules then
-    return 'the table has rules';
-  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
-    return 'row security is forced on the table, and hides rows from its owner';
-  end if;
-  with recursive held (oid, attnum) as (
-    select a.atttypid, a.attnum
-    from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
-    where s.encrypt <> 'no'
-    union
-    select u.oid, h.attnum
-    from held as h
-    join pg_type as y on y.oid = h.oid
-    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
-    where u.oid <> 0
-  )
-  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
-  from held as h
-  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
-  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
-  if v_name is not null then
-    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
+  elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
+    return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
   select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
   from pg_statistic_ext as x
-  where x.stxrelid = p_relation and exists (
+  where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
     select from pg_depend as d
     join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
     where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
       and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
   );
   if v_name is not null then
-    return format('statistics over columns that become text: %s; drop them', v_name);
-  elsif p_definition ? 'search' then
-    return 'the index for its search is built at once';
-  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
-    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
-  elsif exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
-      and g.tgattr::text = ''
-  ) then
-    return 'the table has triggers that fire for replicated changes';
+    return format('statistics over columns that become text, in a schema in which the role may not make them anew: %s; drop them', v_name);
   end if;
   return null;
 end
@@ -167,6 +119,19 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- tested is what is written, not what is touched: the row may be older than the constraint
+    select format('zzz_gdpr_35_held_%s_%s', k.n, o.event), 'before ' || o.event,
+      o.condition || format('case when %s then gdpr_generated.%I(%s) is false else false end', k.opened, k.function, k.given),
+      format('gdpr_policy.guard_check(%L, ''enabling'')', k.name)
+    from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(p_table) as k where k.loose or v_sealing) as k
+    cross join lateral (
+      select 'insert' as event, '' as condition
+      union all
+      select 'update', format('(%s) and (old.gdpr_subject_id is null or new.gdpr_subject_id is not null) and ', (
+        select string_agg(gdpr_internal.differs_code(v_table.relation, u), ' or ') from unnest(k.columns) as u
+      ))
+    ) as o
     union all
     -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
     select format('zzz_gdpr_04_length_%s', c.id), 'before update',
@@ -270,6 +235,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_search text;
   v_unchecked name;
   v_encrypts boolean;
 begin
@@ -280,6 +246,10 @@ begin
   end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
+    -- after the batches, which would write into it; before the statistics, which are of its expression, too
+    v_search := gdpr_internal.next_search_index(v_table.id);
+  end if;
   select k.conname into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
   join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
@@ -289,9 +259,13 @@ begin
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
     statement := format('select * from gdpr.backfill(%L)', p_relation);
     kind := 'batches';
-  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
-    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
-    statement := v_index;
+  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+    statement := coalesce(v_index, v_search);
+    action := case
+      when statement ~ '^drop' then 'drop an index that was not finished'
+      when v_index is null then 'index what is searched'
+      else 'index the subject and the digests'
+    end;
     kind := 'alone';
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
@@ -457,7 +431,7 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
       ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
@@ -507,6 +481,7 @@ begin
       ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
+      return query select * from gdpr_internal.sweep_policies(p_relation);
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
@@ -515,8 +490,17 @@ begin
       select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
       from gdpr_internal.shadows(v_table.id, 't') as s
       where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
+      return query
+      select format('alter table %s drop constraint %I', p_relation, k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and not k.convalidated
+        and exists (select from gdpr_internal.held_checks(v_table.id) as h where h.loose and h.name = k.conname);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g where g.tgrelid = p_relation and g.tgname ~ '^zzz_gdpr_35_held_';
       if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
         return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
       end if;
@@ -535,18 +519,23 @@ begin
           )
         end;
       end loop;
+      return query select * from gdpr_internal.viewer_policies(p_relation);
     when 'leave' then
+      return query
+      select format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+      from gdpr_internal.relation_tree(p_relation) as r (r)
+      join pg_policy as p on p.polrelid = r.r and p.polname ~ '^gdpr_40_(sweep|as_)';
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_(04|35_held)_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
 end
 $function$;
 comment on function gdpr_policy.enabling_statements(regclass, text) is
-  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers and policies that only enabling has), switch (the controls as gdpr.apply() makes them).';
 
 create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
 returns void
@@ -649,6 +638,7 @@ begin
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
+        perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;

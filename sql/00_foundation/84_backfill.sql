@@ -4,7 +4,7 @@
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.enabling_work(
-  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language plpgsql
 stable
@@ -17,25 +17,26 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
+    perform gdpr_internal.require_all_rows(p_role, p_relation);
     condition := gdpr_internal.incomplete_code(v_id);
-    quiet := gdpr_internal.noisy_triggers(p_relation);
+    select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
 end
 $function$;
 comment on function gdpr_internal.enabling_work(name, regclass) is 'See gdpr_policy.enabling_work(); takes the role of the caller, which a definer function cannot see.';
 
 create or replace function gdpr_policy.enabling_work(
-  p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language sql
 stable
 parallel safe
 security invoker
 begin atomic
-  select w.state, w.sweep, w.condition, w.quiet from gdpr_internal.enabling_work(current_user, p_relation) as w;
+  select w.state, w.sweep, w.condition, w.as_replica, w.switched from gdpr_internal.enabling_work(current_user, p_relation) as w;
 end;
 comment on function gdpr_policy.enabling_work(regclass) is
-  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and whether triggers of the application have to be kept quiet.';
+  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and how triggers of the application are kept quiet (gdpr_internal.quiet_triggers()).';
 
 create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
 returns bigint
@@ -51,7 +52,7 @@ declare
 begin
   update gdpr_internal.enabling as e
   set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    worked_at = statement_timestamp()
+    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
   where e.table_id = v_id
   returning e.block - p_blocks into v_block;
   return v_block;
@@ -72,7 +73,7 @@ comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
   'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
 
 create or replace function gdpr.backfill(
-  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
+  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint, out kept_out boolean
 )
 language plpgsql
 volatile
@@ -83,6 +84,7 @@ as $function$
 declare
   v_work record;
   v_left boolean;
+  v_trigger text;
 begin
   rows := 0;
   -- first: who held this row until now may have come to the end
@@ -105,9 +107,16 @@ begin
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
-  if v_work.quiet then
+  kept_out := v_work.switched <> '{}';
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'replica', true);
+  elsif kept_out and current_setting('lock_timeout')::interval = '0' then
+    -- a request that waits makes everybody behind it wait
+    perform set_config('lock_timeout', '50ms', true);
   end if;
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s disable %s', p_table, regexp_replace(v_trigger, '^always ', ''));
+  end loop;
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
@@ -116,7 +125,10 @@ begin
     case when v_work.sweep = 1 then ' skip locked' else '' end
   );
   get diagnostics rows = row_count;
-  if v_work.quiet then
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s enable %s', p_table, v_trigger);
+  end loop;
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'origin', true);
   end if;
   perform set_config('gdpr.enabling', '', true);
@@ -124,7 +136,7 @@ begin
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is. Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select

@@ -53,8 +53,19 @@ begin
     reason := v_table.obstacle;
     if v_table.obstacle is null then
       method := 'batches';
-      select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order' into reason
-      from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n);
+      reason := concat_ws(
+        '; ',
+        (
+          select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
+          from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n)
+        ),
+        (
+          select 'writers wait for each batch, in which triggers for any UPDATE are switched off ('
+            || 'grant set on parameter session_replication_role keeps them quiet otherwise, unless they are ENABLE ALWAYS or REPLICA)'
+          from gdpr_internal.quiet_triggers(p_role, v_table.relation) as q where q.switched <> '{}'
+        )
+      );
+      reason := nullif(reason, '');
       lock := 'ACCESS EXCLUSIVE for moments';
       rewrite := false;
     else
@@ -91,4 +102,4 @@ begin atomic
   select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
 end;
 comment on function gdpr.estimate(jsonb) is
-  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table, and whether writers wait for batches; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';

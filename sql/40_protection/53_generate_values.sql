@@ -7,7 +7,7 @@
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.held_checks(p_table smallint)
-returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
+returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[], loose boolean)
 language plpgsql
 stable
 parallel safe
@@ -25,27 +25,29 @@ begin
         else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
       end, ', ' order by u.n
     ),
-    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null),
+    coalesce(string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null), 'true'),
     array_agg(a.attname order by u.n),
-    array_agg(a.attname order by u.n) filter (where c.id is not null)
+    array_agg(a.attname order by u.n) filter (where c.id is not null),
+    k.loose
   from (
-    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
+    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns,
+      gdpr_internal.is_loose(e.value) as loose
     from gdpr_internal.protected_column as o
     cross join lateral jsonb_array_elements(o.original -> 'checks') as e
-    where o.table_id = p_table and o.encrypt <> 'no' and e.value ? 'check'
+    where o.table_id = p_table and (o.encrypt <> 'no' or gdpr_internal.is_claiming(p_table)) and e.value ? 'check'
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
   cross join lateral rows from (jsonb_to_recordset(k.columns) as (position smallint, name text, type text)) with ordinality as u (position, name, type, n)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
-  group by k.name, k.expression
+  group by k.name, k.expression, k.loose
   -- a column that is dropped takes its constraints along
   having bool_and(not a.attisdropped);
 end
 $function$;
 comment on function gdpr_internal.held_checks(smallint) is
-  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
+  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns, and whether it is NOT VALID (loose), so that old rows need not fulfil it.';
 
 create or replace function gdpr_internal.may_open(p_subject bigint)
 returns boolean
@@ -136,11 +138,10 @@ declare
   v_shared name[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
-  if gdpr_internal.is_claiming(p_table) then
-    -- nothing is encrypted yet: all of it holds where it was
-    return;
-  end if;
-  for v_check in select * from gdpr_internal.held_checks(p_table) loop
+  for v_check in
+    -- before anything is encrypted all others hold where they were
+    select * from gdpr_internal.held_checks(p_table) as k where k.loose or not gdpr_internal.is_claiming(p_table)
+  loop
     execute format(
       E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',
       v_check.function, v_check.arguments, v_check.expression
@@ -162,6 +163,9 @@ begin
       ) || E'end if;\n';
     end if;
   end loop;
+  if gdpr_internal.is_claiming(p_table) then
+    return;
+  end if;
   for v_column in
     select c.* from gdpr_internal.protected_column as c
     where c.table_id = p_table and c.encrypt <> 'no' and (
@@ -282,18 +286,31 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_sealing boolean := gdpr_internal.enabling_state(v_id) is not distinct from 'sealing';
   v_trigger record;
   v_domains text;
+  v_changed text;
 begin
-  select string_agg(format(
-    -- a cast, for what it raises: the domain's own error, which does not repeat the value
-    'when pg_catalog.starts_with(new.%1$I, ''gdpr1:'') then false when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name,
-    c.original_type, c.original ->> 'type'
-  ), E' else false end or case ' order by c.position)
-  into v_domains
-  from gdpr_internal.protected_column as c
-  where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain';
+  select
+    string_agg(format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast), E' else false end or case ' order by c.position),
+    string_agg(
+      case when v_sealing
+        -- what is touched is not tested: the value may be older than the constraint
+        then format('when not %s then false %s', gdpr_internal.differs_code(p_relation, c.column_name), c.cast)
+        else format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast)
+      end, E' else false end or case ' order by c.position
+    )
+  into v_domains, v_changed
+  from (
+    select c.column_name, c.position, format(
+      -- a cast, for what it raises: the domain's own error, which does not repeat the value
+      'when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name, c.original_type, c.original ->> 'type'
+    ) as cast
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain'
+  ) as c;
   v_domains := 'case ' || v_domains || ' else false end';
+  v_changed := 'case ' || v_changed || ' else false end';
   for v_trigger in
     select *
     from (
@@ -301,13 +318,15 @@ begin
       union all
       select 'zzz_gdpr_34_domain', 'insert', format('when (%s)', v_domains), 'gdpr_policy.guard_check()' where v_domains is not null
       union all
-      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_domains), 'gdpr_policy.guard_check()'
+      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_changed), 'gdpr_policy.guard_check()'
       where v_domains is not null
       union all
-      select format('zzz_gdpr_35_check_%s', row_number() over (order by k.name)), 'insert or update',
+      select format('zzz_gdpr_35_check_%s', k.n), 'insert or update',
         format('when (case when %s then gdpr_generated.%I(%s) is false else false end)', k.opened, k.function, k.given),
         format('gdpr_policy.guard_check(%L)', k.name)
-      from gdpr_internal.held_checks(v_id) as k
+      from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(v_id) as k) as k
+      -- until it ends, gdpr_internal.enabling_triggers() has others for them
+      where not v_sealing
       union all
       select 'zzz_gdpr_36_close', 'insert or update', '', format('gdpr_generated.%I(''close'')', 'values_' || v_id)
     ) as t
@@ -363,7 +382,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if tg_op = 'UPDATE' and new.gdpr_subject_id is null then
+  if tg_op = 'UPDATE' and new.gdpr_subject_id is null and tg_argv[1] is null then
     -- erasure: what is left says nothing, and fulfils nothing
     return new;
   end if;

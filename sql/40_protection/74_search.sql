@@ -43,6 +43,63 @@ begin atomic
 end;
 comment on function gdpr_internal.search_condition(jsonb) is 'The SQL of whether a row has all words of gdpr.search in its searched columns.';
 
+create or replace function gdpr_internal.search_index_code(p_relation regclass, p_search jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('on %s using gin ((%s) %I.gin_trgm_ops)', p_relation, gdpr_internal.search_expression(p_search), (
+    select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
+  ));
+end;
+comment on function gdpr_internal.search_index_code(regclass, jsonb) is 'The SQL of what the index by which a table is searched is over.';
+
+create or replace function gdpr_internal.next_search_index(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_problems text[];
+  v_index record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if not v_table.definition ? 'search' then
+    return null;
+  end if;
+  select i.oid::regclass as name, x.indisvalid as is_valid into v_index
+  from pg_index as x join pg_class as i on i.oid = x.indexrelid
+  where x.indrelid = v_table.relation and i.relname = 'gdpr_search_' || p_table;
+  if v_index.is_valid then
+    return null;
+  elsif v_index.name is not null then
+    -- somebody was interrupted
+    return format('drop index concurrently %s', v_index.name);
+  end if;
+  v_problems := gdpr_internal.search_problems(
+    format('tables.%s', to_json(v_table.relation::text)), v_table.relation, v_table.definition -> 'search', v_table.definition -> 'columns'
+  );
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
+  end if;
+  return format(
+    'create index concurrently %I %s', 'gdpr_search_' || p_table,
+    gdpr_internal.search_index_code(v_table.relation, v_table.definition -> 'search')
+  );
+end
+$function$;
+comment on function gdpr_internal.next_search_index(smallint) is
+  'The next statement that indexes what is searched in a table that is being enabled, while writers go on, under a name that it has until the end; null when it is there. Error: PR001 it cannot be searched any more.';
+
 create or replace function gdpr_internal.search_steps(p_relation regclass, p_definition jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -59,6 +116,7 @@ declare
   v_index name;
   v_comment text := 'gdprdb: ' || gdpr_internal.search_expression(v_search);
   v_there oid;
+  v_built name;
 begin
   select * into v_class from pg_class as c where c.oid = p_relation;
   select n.nspname into v_schema from pg_namespace as n where n.oid = v_class.relnamespace;
@@ -76,11 +134,18 @@ begin
     return;
   end if;
   if v_there is null then
+    -- while the table was being enabled
+    select i.relname into v_built
+    from pg_index as x
+    join pg_class as i on i.oid = x.indexrelid
+    join gdpr_internal.protected_table as t on t.relation = x.indrelid and t.unprotected_at is null
+    where x.indrelid = p_relation and x.indisvalid and i.relname = 'gdpr_search_' || t.id;
     return next row(
       p_relation::text, 'index what is searched',
-      format('create index %I on %s using gin ((%s) %I.gin_trgm_ops)', v_index, p_relation, gdpr_internal.search_expression(v_search), (
-        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
-      )), 'SHARE', false
+      case
+        when v_built is not null then format('alter index %I.%I rename to %I', v_schema, v_built, v_index)
+        else format('create index %I %s', v_index, gdpr_internal.search_index_code(p_relation, v_search))
+      end, 'SHARE', false
     )::gdpr_policy.step;
     return next row(p_relation::text, 'name the index', format('comment on index %I.%I is %L', v_schema, v_index, v_comment), null, false)::gdpr_policy.step;
   end if;

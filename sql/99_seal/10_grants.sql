@@ -127,7 +127,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint), gdpr_internal.is_loose(jsonb),
   gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
   gdpr_internal.keeps_types(regclass, name[], regtype[]), gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
@@ -373,7 +373,7 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.differs_code(regclass, name), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
   gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;

@@ -341,37 +341,12 @@ def test_values_that_became_one_meanwhile_are_told(shop: Database) -> None:
     assert shop.rows("select count(*) from pg_index where not indisvalid") == [(0,)]
 
 
-def test_triggers_of_the_application_do_not_see_it(shop: Database) -> None:
-    """One for any UPDATE would; who may not keep it quiet protects the table at once."""
-    shop.rows("create table shop.log (n serial, what text)")
-    shop.rows(
-        "create function shop.note() returns trigger language plpgsql as"
-        " 'begin insert into shop.log (what) values (tg_name); return new; end'"
-    )
-    shop.rows(
-        "create trigger any_update before update on shop.buyer"
-        " for each row execute function shop.note()"
-    )
-    ((method, reason),) = shop.rows(
-        "select method, reason from gdpr.estimate(%s) where object = 'shop.buyer'",
-        [json.dumps(POLICY)],
-    )
-    assert method == "at once"
-    assert "session_replication_role" in reason
-    shop.rows("grant set on parameter session_replication_role to db_owner", user="postgres")
-    try:
-        finish(shop)
-    finally:
-        shop.rows("revoke set on parameter session_replication_role from db_owner", user="postgres")
-    assert shop.rows("select count(*) from shop.log") == [(0,)]
-    assert plan(shop, POLICY) == []
-
-
 def test_a_table_that_cannot_go_in_batches_is_protected_at_once(shop: Database) -> None:
-    shop.rows("alter table shop.buyer add constraint large check (city <> 'Ulm') not valid")
+    shop.rows("alter table shop.buyer enable row level security, force row level security")
+    shop.rows("create policy narrow on shop.buyer as restrictive to public using (id < 1000)")
     reason = (
-        "constraints that are NOT VALID, and go to triggers which would test old rows: large;"
-        " validate them"
+        "row security is forced on the table, and restrictive policies hide rows from its owner:"
+        " narrow"
     )
     (buyer, purchase) = shop.rows(
         "select object, rows, method, reason, seconds >= 0, room > 0, wal > 0, lock, rewrite"

@@ -14,6 +14,7 @@ values
   ('invalid_argument', 'PR004', 'invalid argument', 'See the comment of the function for what it takes.', null),
   ('needs_read_committed', 'PR005', 'this function runs at READ COMMITTED only', 'Begin the transaction with ISOLATION LEVEL READ COMMITTED: rows written meanwhile would be missed otherwise.', 'Art. 7(3)'),
   ('enabling_state', 'PR006', 'the enabling of the table is not in a state for this', 'Somebody else went on with it: ask gdpr.next_step() again.', 'Art. 25'),
+  ('rows_hidden', 'PR008', 'row security hides rows of the table from the role that enables it', 'Go on as a superuser or a role with BYPASSRLS, or let the policies in the detail be for other roles until it is done.', 'Art. 25'),
   ('purpose_not_held', '42501', 'the role does not hold the purpose it claims', 'Set gdpr.purpose to one of the role''s purposes, or bind the role to this one in the policy.', 'Art. 5(1)(b)'),
   ('no_purpose', '42501', 'the role holds no purpose for personal data', 'Bind the role to a purpose in the policy ([roles.<name>]), or give it purpose maintenance for migrations and dumps.', 'Art. 5(1)(b)'),
   ('base_refused', '42501', 'the role''s audience may not touch the table itself', 'Read the view of the same name in the schema of the role''s audience.', 'Art. 25'),
@@ -1338,6 +1339,38 @@ end;
 comment on function gdpr_internal.checks_over(regclass, smallint) is
   'The CHECK constraints over a column, as apply() keeps them: what unprotect() puts back, and the expression with its columns for the triggers that test it meanwhile.';
 
+create or replace function gdpr_internal.is_loose(p_check jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+begin atomic
+  select p_check ->> 'definition' like '% NOT VALID';
+end;
+comment on function gdpr_internal.is_loose(jsonb) is
+  'Whether a CHECK constraint, as apply() keeps it, is NOT VALID: rows that were there before need not fulfil it, as long as nobody changes them.';
+
+create or replace function gdpr_internal.with_loose_checks(p_original jsonb, p_before jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_original || coalesce((
+    select jsonb_build_object('checks', coalesce(p_original -> 'checks', '[]') || jsonb_agg(c order by c ->> 'name'))
+    from jsonb_array_elements(p_before -> 'checks') as c
+    where gdpr_internal.is_loose(c) and not exists (
+      select from jsonb_array_elements(p_original -> 'checks') as o where o ->> 'name' = c ->> 'name'
+    )
+    having count(*) > 0
+  ), '{}');
+end;
+comment on function gdpr_internal.with_loose_checks(jsonb, jsonb) is
+  'What encryption takes from a column, with those CHECK constraints that enabling took off its table before (p_before) because they are NOT VALID.';
+
 create or replace function gdpr_internal.closed_schema(p_namespace oid, p_relation regclass)
 returns name
 language plpgsql
@@ -2202,8 +2235,13 @@ begin
       return format('%s counts NULLs as equal, which digests do not; make it NULLS DISTINCT', p_name);
     end if;
     return null;
-  elsif p_class = 'pg_class'::regclass or p_class = 'pg_statistic_ext'::regclass then
-    -- a sequence that the column owns; statistics, which ANALYZE fills with what is stored
+  elsif p_class = 'pg_statistic_ext'::regclass then
+    -- those of columns ANALYZE fills with what is stored
+    return case when exists (
+      select from pg_statistic_ext as x where x.oid = p_object and x.stxname !~ '^gdpr_00_reshape' and x.stxexprs::text ~ format(':varattno %s\D', p_attribute.attnum)
+    ) then format('%s computes from the column, and would from ciphertext; drop it', p_name) end;
+  elsif p_class = 'pg_class'::regclass then
+    -- a sequence that the column owns
     return null;
   elsif p_class = 'pg_attrdef'::regclass then
     return case when not exists (
@@ -2695,6 +2733,15 @@ begin
   ) then
     v_problems := v_problems || format('%s.search: another protected table has the name of the search', p_where);
   end if;
+  if exists (
+    select from pg_class as c
+    join pg_class as o on o.relnamespace = c.relnamespace and o.relname = gdpr_internal.search_name(c.relname)
+    where c.oid = p_relation and coalesce(obj_description(o.oid, 'pg_class') not like 'gdprdb: %', true)
+  ) then
+    v_problems := v_problems || format('%s.search: its index will be called %s, and there is something of that name; rename that', p_where, (
+      select quote_ident(gdpr_internal.search_name(c.relname)) from pg_class as c where c.oid = p_relation
+    ));
+  end if;
   if not exists (select from pg_extension as e where e.extname = 'pg_trgm') then
     v_problems := v_problems || format('%s.search: needs pg_trgm: create extension pg_trgm;', p_where);
   end if;
@@ -2779,6 +2826,41 @@ end
 $function$;
 comment on function gdpr_internal.read_link(text, regclass, jsonb) is 'The foreign key through which a child row belongs to its parent''s subject.';
 
+create or replace function gdpr_internal.row_copies(p_relation regclass)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+begin
+  return (
+    with recursive holding (oid) as (
+      select c.reltype from pg_class as c where c.oid = p_relation
+      union
+      select y.oid
+      from holding as h
+      cross join lateral (
+        select t.oid from pg_type as t where h.oid in (t.typelem, t.typbasetype)
+        union all
+        select c.reltype from pg_attribute as a join pg_class as c on c.oid = a.attrelid and c.relkind = 'c'
+        where a.atttypid = h.oid and not a.attisdropped
+      ) as y (oid)
+    )
+    select format('its whole rows are kept in %s, copies that would not be protected; keep a reference there, or the columns that are needed',
+      string_agg(format('%s.%I', a.attrelid::regclass, a.attname), ', ' order by a.attrelid::regclass::text, a.attname))
+    from holding as h
+    join pg_attribute as a on a.atttypid = h.oid and not a.attisdropped and a.attnum > 0
+    join pg_class as c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
+    having count(*) > 0
+  );
+end
+$function$;
+comment on function gdpr_internal.row_copies(regclass) is
+  'The problem with columns whose type is the row type of a table, or is made of it: they hold copies of its rows, and lose what a column that is dropped held in them; null without any.';
+
 create or replace function gdpr_internal.relation_problems(p_where text, p_relation regclass)
 returns text[]
 language plpgsql
@@ -2807,7 +2889,8 @@ begin
       ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
-        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end
+        then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end,
+      p_where || ': ' || gdpr_internal.row_copies(p_relation)
     ], null)
     from pg_class as c
     where c.oid = p_relation
@@ -3857,7 +3940,11 @@ begin
     matches = excluded.matches, age = excluded.age, special = excluded.special, provided = excluded.provided, about = excluded.about,
     review = excluded.review, mask = excluded.mask, erase = excluded.erase, same_as = excluded.same_as,
     original_type = case when c.encrypt = 'no' then excluded.original_type else c.original_type end,
-    original = case when c.encrypt = 'no' then excluded.original else c.original end,
+    original = case
+      when c.encrypt = 'no' and excluded.encrypt = 'no' then '{}'
+      when c.encrypt = 'no' then gdpr_internal.with_loose_checks(excluded.original, c.original)
+      else c.original
+    end,
     encrypting_xid = case when c.encrypt = 'no' then excluded.encrypting_xid else c.encrypting_xid end,
     encrypt = excluded.encrypt;
 end
@@ -4985,6 +5072,7 @@ declare
   v_column record;
   v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
+  v_altered text[] := '{}';
   v_object record;
   v_drop text[];
   v_create text[];
@@ -5044,6 +5132,7 @@ begin
     order by a.attnum
   loop
     if v_column.type <> 'text' and not v_column.has_shadow then
+      v_altered := v_altered || v_column.attname::text;
       if v_column.expression is not null then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
@@ -5063,6 +5152,9 @@ begin
       p_relation::text, 'encrypted columns become text',
       format('alter table %s %s', p_relation, array_to_string(v_alter, ', ')), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
+    return query
+    select p_relation::text, 'statistics keep their target', s, null::text, false
+    from gdpr_internal.statistics_statements(p_relation, v_altered, false) as s;
   end if;
   if gdpr_internal.enabling_state(v_id) is not null then
     return query
@@ -6055,7 +6147,7 @@ begin
   from gdpr_internal.protected_table as t
   join pg_class as c on c.oid = t.relation
   join pg_index as x on x.indrelid = c.oid
-  join pg_class as i on i.oid = x.indexrelid and i.relname = gdpr_internal.search_name(c.relname)
+  join pg_class as i on i.oid = x.indexrelid and i.relname in (gdpr_internal.search_name(c.relname), ('gdpr_search_' || v_id)::name)
   where t.id = v_id and t.definition ? 'search';
   if v_alter <> '{}' then
     -- triggers that name a column stand in the way of its type; read before the first statement runs
@@ -6339,7 +6431,7 @@ set quote_all_identifiers = off
 as $function$
 begin
   update gdpr_internal.protected_column as c
-  set encrypt = 'no', original = '{}', encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
+  set encrypt = 'no', original = gdpr_internal.with_loose_checks('{}', c.original), encrypting_xid = null, original_type = format_type(a.atttypid, a.atttypmod)
   from gdpr_internal.protected_table as t, pg_attribute as a
   where c.table_id = p_table and t.id = p_table and a.attrelid = t.relation and a.attname = c.column_name and not a.attisdropped
     and a.attname = any (gdpr_internal.becomes_text(t.relation, t.definition));
@@ -6417,7 +6509,13 @@ begin
   if gdpr_internal.enabling_state(v_id) is distinct from 'sealing' then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
   end if;
-  perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  if exists (select from gdpr_internal.shadows(v_id, 't')) then
+    perform gdpr_internal.put_table(v_id, t.definition) from gdpr_internal.protected_table as t where t.id = v_id;
+  end if;
+  -- indexes and constraints came and went since it was begun
+  update gdpr_internal.protected_column as c
+  set original = gdpr_internal.with_loose_checks(gdpr_internal.original_column(p_relation, c.column_name, c.encrypt), c.original)
+  where c.table_id = v_id and c.encrypt <> 'no';
 end
 $function$;
 comment on function gdpr_internal.encrypt_columns(name, regclass) is 'See gdpr_policy.encrypt_columns(); takes the role of the caller, which a definer function cannot see.';
@@ -6432,7 +6530,7 @@ begin atomic
   select gdpr_internal.encrypt_columns(current_user, p_relation);
 end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
-  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says. Error: PR006 not the state for it.';
+  'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
 create or replace function gdpr_policy.require_kept(p_relation regclass)
 returns void
@@ -6445,11 +6543,44 @@ as $function$
 begin
   if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
     perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  elsif gdpr_internal.row_copies(p_relation) is not null then
+    -- the dropped column would be gone from them, too
+    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
   end if;
 end
 $function$;
 comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Error: PR006 the trigger that keeps them was off meanwhile; they are compared once more.';
+  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+
+create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select s.statement
+  from (
+    select x.oid, format('statistics %I.%I', x.stxnamespace::regnamespace::name, x.stxname) as name, pg_get_statisticsobjdef(x.oid) as definition,
+      obj_description(x.oid, 'pg_statistic_ext') as comment, (to_jsonb(x) ->> 'stxstattarget')::integer as target
+    from pg_statistic_ext as x
+    where x.stxrelid = p_relation and exists (
+      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (x.stxkeys) and a.attname::text = any (p_columns)
+    )
+  ) as x
+  cross join lateral (
+    values
+      (1, case when p_anew then x.definition end),
+      (2, case when p_anew then format('comment on %s is %L', x.name, x.comment) end),
+      (3, case when x.target >= 0 then format('alter %s set statistics %s', x.name, x.target) end)
+  ) as s (n, statement)
+  where s.statement is not null
+  order by x.oid, s.n;
+end;
+comment on function gdpr_internal.statistics_statements(regclass, text[], boolean) is
+  'The statements that give back what extended statistics over these columns lose: their target, when a column gets another type; themselves (p_anew), when it is dropped.';
 
 create or replace function gdpr_internal.swap_statements(p_relation regclass)
 returns setof text
@@ -6518,12 +6649,15 @@ begin
     ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
+    v_after := v_after || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    );
     return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void
@@ -6581,23 +6715,6 @@ comment on function gdpr_policy.put_places(regclass) is
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgname !~ '^zzz_gdpr_'
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
-  );
-end;
-comment on function gdpr_internal.noisy_triggers(regclass) is
-  'Whether triggers of the application would take the touch of a row for a change of its data: those for UPDATE of any column.';
-
 create or replace function gdpr_internal.batch_obstacle(p_role name, p_relation regclass, p_definition jsonb)
 returns text
 language plpgsql
@@ -6613,50 +6730,19 @@ begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
   if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
     return 'the table is partitioned or has children';
-  elsif v_class.relhasrules then
-    return 'the table has rules';
-  elsif v_class.relforcerowsecurity and not (select r.rolsuper or r.rolbypassrls from pg_roles as r where r.rolname = p_role) then
-    return 'row security is forced on the table, and hides rows from its owner';
-  end if;
-  with recursive held (oid, attnum) as (
-    select a.atttypid, a.attnum
-    from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name and not a.attisdropped
-    where s.encrypt <> 'no'
-    union
-    select u.oid, h.attnum
-    from held as h
-    join pg_type as y on y.oid = h.oid
-    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
-    where u.oid <> 0
-  )
-  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
-  from held as h
-  join pg_constraint as k on k.conrelid = p_relation and h.attnum = any (k.conkey) or k.contypid = h.oid
-  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
-  if v_name is not null then
-    return format('constraints that are NOT VALID, and go to triggers which would test old rows: %s; validate them', v_name);
+  elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
+    return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
   select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
   from pg_statistic_ext as x
-  where x.stxrelid = p_relation and exists (
+  where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
     select from pg_depend as d
     join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
     where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
       and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
   );
   if v_name is not null then
-    return format('statistics over columns that become text: %s; drop them', v_name);
-  elsif p_definition ? 'search' then
-    return 'the index for its search is built at once';
-  elsif gdpr_internal.noisy_triggers(p_relation) and not has_parameter_privilege(p_role, 'session_replication_role', 'set') then
-    return 'the table has triggers for any UPDATE, and the role may not keep them quiet (grant set on parameter session_replication_role)';
-  elsif exists (
-    select from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled in ('A', 'R') and g.tgname !~ '^zzz_gdpr_' and g.tgtype & 16 <> 0
-      and g.tgattr::text = ''
-  ) then
-    return 'the table has triggers that fire for replicated changes';
+    return format('statistics over columns that become text, in a schema in which the role may not make them anew: %s; drop them', v_name);
   end if;
   return null;
 end
@@ -6742,6 +6828,19 @@ begin
         format('gdpr_generated.%I()', 'seal_' || p_table))
     ) as t (name, timing, condition, function)
     where t.timing is not null
+    union all
+    -- tested is what is written, not what is touched: the row may be older than the constraint
+    select format('zzz_gdpr_35_held_%s_%s', k.n, o.event), 'before ' || o.event,
+      o.condition || format('case when %s then gdpr_generated.%I(%s) is false else false end', k.opened, k.function, k.given),
+      format('gdpr_policy.guard_check(%L, ''enabling'')', k.name)
+    from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(p_table) as k where k.loose or v_sealing) as k
+    cross join lateral (
+      select 'insert' as event, '' as condition
+      union all
+      select 'update', format('(%s) and (old.gdpr_subject_id is null or new.gdpr_subject_id is not null) and ', (
+        select string_agg(gdpr_internal.differs_code(v_table.relation, u), ' or ') from unnest(k.columns) as u
+      ))
+    ) as o
     union all
     -- text has no length: it is held, as ever, by the functions that let a row in, and until then by this
     select format('zzz_gdpr_04_length_%s', c.id), 'before update',
@@ -6845,6 +6944,7 @@ declare
   v_table gdpr_internal.protected_table;
   v_state text;
   v_index text;
+  v_search text;
   v_unchecked name;
   v_encrypts boolean;
 begin
@@ -6855,6 +6955,10 @@ begin
   end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
+  if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
+    -- after the batches, which would write into it; before the statistics, which are of its expression, too
+    v_search := gdpr_internal.next_search_index(v_table.id);
+  end if;
   select k.conname into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
   join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
@@ -6864,9 +6968,13 @@ begin
     action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
     statement := format('select * from gdpr.backfill(%L)', p_relation);
     kind := 'batches';
-  elsif v_state in ('generated', 'claimed', 'sealed') and v_index is not null then
-    action := case when v_index ~ '^drop' then 'drop an index that was not finished' else 'index the subject and the digests' end;
-    statement := v_index;
+  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+    statement := coalesce(v_index, v_search);
+    action := case
+      when statement ~ '^drop' then 'drop an index that was not finished'
+      when v_index is null then 'index what is searched'
+      else 'index the subject and the digests'
+    end;
     kind := 'alone';
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
@@ -7032,7 +7140,7 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, worked_at = statement_timestamp()
+    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
       ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
@@ -7082,6 +7190,7 @@ begin
       ) as c
       where not exists (select from pg_attribute as a where a.attrelid = p_relation and a.attname = c.column_name and not a.attisdropped)
       having count(*) > 0;
+      return query select * from gdpr_internal.sweep_policies(p_relation);
     when 'grants' then
       return query select s.statement from gdpr_internal.grant_steps(p_relation, v_table.definition, v_table.definition) as s;
     when 'triggers' then
@@ -7090,8 +7199,17 @@ begin
       select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
       from gdpr_internal.shadows(v_table.id, 't') as s
       where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
+      return query
+      select format('alter table %s drop constraint %I', p_relation, k.conname)
+      from pg_constraint as k
+      where k.conrelid = p_relation and k.contype = 'c' and not k.convalidated
+        and exists (select from gdpr_internal.held_checks(v_table.id) as h where h.loose and h.name = k.conname);
     when 'text' then
       return next format('drop trigger if exists zzz_gdpr_04_plain on %s', p_relation);
+      return query
+      select format('drop trigger %I on %s', g.tgname, p_relation)
+      from pg_trigger as g where g.tgrelid = p_relation and g.tgname ~ '^zzz_gdpr_35_held_';
       if exists (select from gdpr_internal.shadows(v_table.id, 't')) then
         return next format('drop trigger zzz_gdpr_03_text on %s', p_relation);
       end if;
@@ -7110,18 +7228,23 @@ begin
           )
         end;
       end loop;
+      return query select * from gdpr_internal.viewer_policies(p_relation);
     when 'leave' then
+      return query
+      select format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+      from gdpr_internal.relation_tree(p_relation) as r (r)
+      join pg_policy as p on p.polrelid = r.r and p.polname ~ '^gdpr_40_(sweep|as_)';
       return query
       select format('drop trigger %I on %s', g.tgname, p_relation)
       from pg_trigger as g
-      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_04_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
+      where g.tgrelid = p_relation and (g.tgname ~ '^zzz_gdpr_(04|35_held)_' or g.tgname in ('zzz_gdpr_10_backfill', 'zzz_gdpr_40_backfill', 'zzz_gdpr_45_seal'));
     when 'switch' then
       return query select s.statement from gdpr_internal.table_steps(p_relation, v_table.definition, v_table.id) as s;
   end case;
 end
 $function$;
 comment on function gdpr_policy.enabling_statements(regclass, text) is
-  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers that only enabling has), switch (the controls as gdpr.apply() makes them).';
+  'The statements of a step of enabling: columns, grants, triggers, text (room for ciphertext; UNIQUE moves to the digest), leave (triggers and policies that only enabling has), switch (the controls as gdpr.apply() makes them).';
 
 create or replace function gdpr_policy.run_step(p_relation regclass, p_step text)
 returns void
@@ -7224,6 +7347,7 @@ begin
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
+        perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;
@@ -7326,6 +7450,181 @@ end
 $function$;
 comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): an enabling that was begun in batches comes to its end in this transaction.';
 
+-- 00_foundation/83_hidden_rows.sql
+-- [code] Row security that a table has of its own, while it is being enabled: its rows are hidden neither from the backfill nor from
+-- what gdprdb does for persons, and no row is shown to anybody who did not see it before.
+-- GDPR Art. 25, 32. Called by: the steps of enabling, gdpr.backfill().
+
+set local role gdpr_owner;
+
+create or replace function gdpr_policy.is_sweeping(p_relation regclass)
+returns boolean
+language sql
+stable
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select exists (
+    select from gdpr_internal.enabling as e
+    join gdpr_internal.protected_table as t on t.id = e.table_id
+    where t.relation = p_relation and e.sweeping_xid = pg_current_xact_id_if_assigned()
+  );
+end;
+comment on function gdpr_policy.is_sweeping(regclass) is
+  'Whether gdpr.backfill() is writing rows of this table in this transaction at this moment: a setting could be set by anybody.';
+
+create or replace function gdpr_internal.hides_rows(p_role name, p_relation regclass)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select c.relrowsecurity and c.relforcerowsecurity and not (r.rolsuper or r.rolbypassrls)
+  from pg_class as c, pg_roles as r
+  where c.oid = p_relation and r.rolname = p_role;
+end;
+comment on function gdpr_internal.hides_rows(name, regclass) is 'Whether row security of a table is for its owner, too, when this role is.';
+
+create or replace function gdpr_internal.narrowing_policies(p_role name, p_relation regclass)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select string_agg(quote_ident(p.polname), ', ' order by p.polname)
+  from pg_policy as p
+  where p.polrelid = p_relation and not p.polpermissive and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_'
+    and exists (select from unnest(p.polroles) as o (role) where case o.role when 0 then true else pg_has_role(p_role, o.role, 'usage') end);
+end;
+comment on function gdpr_internal.narrowing_policies(name, regclass) is 'Restrictive policies of a table''s own that are for this role: no other policy shows what they hide.';
+
+create or replace function gdpr_internal.require_all_rows(p_role name, p_relation regclass)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_narrowing text;
+begin
+  if not gdpr_internal.hides_rows(p_role, p_relation) then
+    return;
+  end if;
+  v_narrowing := gdpr_internal.narrowing_policies(p_role, p_relation);
+  if v_narrowing is not null or not exists (
+    select from pg_policy as p
+    where p.polrelid = p_relation and p.polname = 'gdpr_40_sweep' and pg_has_role(p_role, p.polroles[1], 'usage')
+  ) then
+    perform gdpr_internal.refuse('rows_hidden', format('table %s, %s', p_relation, coalesce('policies ' || v_narrowing, 'policy gdpr_40_sweep is missing')));
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_all_rows(name, regclass) is
+  'Makes sure that the backfill sees every row of a table: a row that it does not see would stay plaintext, and be taken for encrypted. Error: PR008.';
+
+create or replace function gdpr_internal.sweep_policies(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- there already when somebody switches row security on meanwhile
+  select format('create policy %I on %s for all to %s using (%4$s) with check (%4$s)', p.name, r.r, p.roles, p.condition)
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  cross join (
+    values
+      -- whoever owns the table, and may call the function
+      ('gdpr_40_sweep', 'gdpr_admin', format('(select gdpr_policy.is_sweeping(%L))', p_relation)),
+      -- in their own functions: the clear view reads as gdpr_viewer for others
+      ('gdpr_40_owners', 'gdpr_worker, gdpr_viewer', 'current_user in (''gdpr_worker'', ''gdpr_viewer'')')
+  ) as p (name, roles, condition)
+  where not exists (select from pg_policy as o where o.polrelid = r.r and o.polname = p.name);
+end;
+comment on function gdpr_internal.sweep_policies(regclass) is
+  'The statements that let the backfill, and what gdprdb does for persons, see all rows of a table that has row security of its own.';
+
+create or replace function gdpr_internal.viewer_policies(p_relation regclass)
+returns setof text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('create policy %I on %s as %s for %s to gdpr_viewer%s%s', 'gdpr_40_as_' || p.n, p_relation,
+    case when p.polpermissive then 'permissive' else 'restrictive' end,
+    case p.polcmd when '*' then 'all' when 'r' then 'select' else 'update' end,
+    format(' using (case when %s then %s else %s end)', p.meant, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
+    case when p.polcmd <> 'r' then format(' with check (case when %s then %s else %s end)', p.meant, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
+  )
+  from (
+    select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
+      row_number() over (order by p.polname) as n,
+      (select string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+    from pg_policy as p
+    -- those for everybody are for the viewer, too
+    where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
+  ) as p
+  union all
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, %L, ''usage''))', p_relation, c.relowner::regrole)
+  from pg_class as c
+  where c.oid = p_relation and not c.relforcerowsecurity;
+end;
+comment on function gdpr_internal.viewer_policies(regclass) is
+  'The statements by which the clear view, which reads as gdpr_viewer, shows whoever reads it the rows that the table''s own policies show him: each policy for some roles again, for the viewer on their behalf.';
+
+-- 00_foundation/83_quiet.sql
+-- [code] Triggers of the application are kept quiet while rows are touched: that is no change of their data.
+-- GDPR Art. 25. Called by: gdpr.backfill().
+--
+-- As a replica, where the role may be one: nobody waits for that. Else they are switched off for each batch, under a lock that keeps
+-- writers out as long as the batch takes: no write gets past them.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.quiet_triggers(p_role name, p_relation regclass, out as_replica boolean, out switched text[])
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with noisy as (
+    select g.tgname, g.tgenabled
+    from pg_trigger as g
+    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
+      -- those for UPDATE of some columns do not fire
+      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+  ),
+  facts as (
+    select
+      coalesce(bool_or(n.tgenabled = 'O'), false)
+        and not bool_or(n.tgenabled in ('A', 'R'))
+        and has_parameter_privilege(p_role, 'session_replication_role', 'set') as as_replica
+    from noisy as n
+  )
+  select f.as_replica, case
+    when f.as_replica then '{}'
+    else array(
+      select case n.tgenabled when 'A' then 'always ' else '' end || format('trigger %I', n.tgname)
+      from noisy as n where n.tgenabled in ('O', 'A') order by n.tgname
+    )
+  end
+  from facts as f;
+end;
+comment on function gdpr_internal.quiet_triggers(name, regclass) is
+  'How triggers of the application that would take the touch of a row for a change of its data, those for UPDATE of any column, are kept quiet: as_replica, in a session that applies changes as a replica; or they are switched off (switched: what stands behind ENABLE) for each batch.';
+
 -- 00_foundation/84_backfill.sql
 -- [code] Backfill: existing rows of a table that is being enabled, a range of blocks after the other.
 -- GDPR Art. 25. Called by: gdprdb policy apply --batches, or psql with \watch.
@@ -7333,7 +7632,7 @@ comment on function gdpr_policy.finish_enabling(regclass) is 'Step of apply(): a
 set local role gdpr_owner;
 
 create or replace function gdpr_internal.enabling_work(
-  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_role name, p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language plpgsql
 stable
@@ -7346,25 +7645,26 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
+    perform gdpr_internal.require_all_rows(p_role, p_relation);
     condition := gdpr_internal.incomplete_code(v_id);
-    quiet := gdpr_internal.noisy_triggers(p_relation);
+    select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
 end
 $function$;
 comment on function gdpr_internal.enabling_work(name, regclass) is 'See gdpr_policy.enabling_work(); takes the role of the caller, which a definer function cannot see.';
 
 create or replace function gdpr_policy.enabling_work(
-  p_relation regclass, out state text, out sweep integer, out condition text, out quiet boolean
+  p_relation regclass, out state text, out sweep integer, out condition text, out as_replica boolean, out switched text[]
 )
 language sql
 stable
 parallel safe
 security invoker
 begin atomic
-  select w.state, w.sweep, w.condition, w.quiet from gdpr_internal.enabling_work(current_user, p_relation) as w;
+  select w.state, w.sweep, w.condition, w.as_replica, w.switched from gdpr_internal.enabling_work(current_user, p_relation) as w;
 end;
 comment on function gdpr_policy.enabling_work(regclass) is
-  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and whether triggers of the application have to be kept quiet.';
+  'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and how triggers of the application are kept quiet (gdpr_internal.quiet_triggers()).';
 
 create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
 returns bigint
@@ -7380,7 +7680,7 @@ declare
 begin
   update gdpr_internal.enabling as e
   set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    worked_at = statement_timestamp()
+    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
   where e.table_id = v_id
   returning e.block - p_blocks into v_block;
   return v_block;
@@ -7401,7 +7701,7 @@ comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
   'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
 
 create or replace function gdpr.backfill(
-  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint
+  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint, out kept_out boolean
 )
 language plpgsql
 volatile
@@ -7412,6 +7712,7 @@ as $function$
 declare
   v_work record;
   v_left boolean;
+  v_trigger text;
 begin
   rows := 0;
   -- first: who held this row until now may have come to the end
@@ -7434,9 +7735,16 @@ begin
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
-  if v_work.quiet then
+  kept_out := v_work.switched <> '{}';
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'replica', true);
+  elsif kept_out and current_setting('lock_timeout')::interval = '0' then
+    -- a request that waits makes everybody behind it wait
+    perform set_config('lock_timeout', '50ms', true);
   end if;
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s disable %s', p_table, regexp_replace(v_trigger, '^always ', ''));
+  end loop;
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
@@ -7445,7 +7753,10 @@ begin
     case when v_work.sweep = 1 then ' skip locked' else '' end
   );
   get diagnostics rows = row_count;
-  if v_work.quiet then
+  foreach v_trigger in array v_work.switched loop
+    execute format('alter table %s enable %s', p_table, v_trigger);
+  end loop;
+  if v_work.as_replica then
     perform set_config('session_replication_role', 'origin', true);
   end if;
   perform set_config('gdpr.enabling', '', true);
@@ -7453,7 +7764,7 @@ begin
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is. Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
@@ -7677,8 +7988,19 @@ begin
     reason := v_table.obstacle;
     if v_table.obstacle is null then
       method := 'batches';
-      select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order' into reason
-      from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n);
+      reason := concat_ws(
+        '; ',
+        (
+          select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
+          from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n)
+        ),
+        (
+          select 'writers wait for each batch, in which triggers for any UPDATE are switched off ('
+            || 'grant set on parameter session_replication_role keeps them quiet otherwise, unless they are ENABLE ALWAYS or REPLICA)'
+          from gdpr_internal.quiet_triggers(p_role, v_table.relation) as q where q.switched <> '{}'
+        )
+      );
+      reason := nullif(reason, '');
       lock := 'ACCESS EXCLUSIVE for moments';
       rewrite := false;
     else
@@ -7715,7 +8037,7 @@ begin atomic
   select e.object, e.rows, e.method, e.reason, e.seconds, e.room, e.wal, e.lock, e.rewrite from gdpr_policy.estimates(p_policy, current_user) as e;
 end;
 comment on function gdpr.estimate(jsonb) is
-  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
+  'What protecting the tables of a policy would take that are not protected yet, or not wholly: rows (from statistics), seconds (from a sample that is taken back; null where the key is locked), bytes of room and of WAL; method: batches, while the application works, or at once; reason: why at once, or which columns come to stand at the end of the table, and whether writers wait for batches; the strongest lock, and whether the table is rewritten under it. Error: PR001 policy refused. Art. 25.';
 
 -- 00_foundation/86_follow.sql
 -- [code] The register follows what was done to a table while its controls were off.
@@ -17571,7 +17893,7 @@ comment on function gdpr_internal.moved_subject(text, bigint) is
 set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.held_checks(p_table smallint)
-returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[])
+returns table (name name, function name, expression text, arguments text, given text, opened text, columns name[], encrypted name[], loose boolean)
 language plpgsql
 stable
 parallel safe
@@ -17589,27 +17911,29 @@ begin
         else format('new.%I::pg_catalog.text::%s::%s', a.attname, c.original_type, u.type)
       end, ', ' order by u.n
     ),
-    string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null),
+    coalesce(string_agg(format('not pg_catalog.starts_with(new.%I, ''gdpr1:'') is true', a.attname), ' and ' order by u.n) filter (where c.id is not null), 'true'),
     array_agg(a.attname order by u.n),
-    array_agg(a.attname order by u.n) filter (where c.id is not null)
+    array_agg(a.attname order by u.n) filter (where c.id is not null),
+    k.loose
   from (
-    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns
+    select distinct on (e.value ->> 'name') e.value ->> 'name' as name, e.value ->> 'check' as expression, e.value -> 'columns' as columns,
+      gdpr_internal.is_loose(e.value) as loose
     from gdpr_internal.protected_column as o
     cross join lateral jsonb_array_elements(o.original -> 'checks') as e
-    where o.table_id = p_table and o.encrypt <> 'no' and e.value ? 'check'
+    where o.table_id = p_table and (o.encrypt <> 'no' or gdpr_internal.is_claiming(p_table)) and e.value ? 'check'
     order by e.value ->> 'name', o.position
   ) as k
   join gdpr_internal.protected_table as t on t.id = p_table
   cross join lateral rows from (jsonb_to_recordset(k.columns) as (position smallint, name text, type text)) with ordinality as u (position, name, type, n)
   join pg_attribute as a on a.attrelid = t.relation and a.attnum = u.position
   left join gdpr_internal.protected_column as c on c.table_id = p_table and c.column_name = a.attname and c.encrypt <> 'no'
-  group by k.name, k.expression
+  group by k.name, k.expression, k.loose
   -- a column that is dropped takes its constraints along
   having bool_and(not a.attisdropped);
 end
 $function$;
 comment on function gdpr_internal.held_checks(smallint) is
-  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns.';
+  'The CHECK constraints that encryption took off a table: the function that holds each, how a new row is given to it, when all of it is plaintext (opened), over which columns, and whether it is NOT VALID (loose), so that old rows need not fulfil it.';
 
 create or replace function gdpr_internal.may_open(p_subject bigint)
 returns boolean
@@ -17700,11 +18024,10 @@ declare
   v_shared name[];
 begin
   select t.relation into strict v_relation from gdpr_internal.protected_table as t where t.id = p_table;
-  if gdpr_internal.is_claiming(p_table) then
-    -- nothing is encrypted yet: all of it holds where it was
-    return;
-  end if;
-  for v_check in select * from gdpr_internal.held_checks(p_table) loop
+  for v_check in
+    -- before anything is encrypted all others hold where they were
+    select * from gdpr_internal.held_checks(p_table) as k where k.loose or not gdpr_internal.is_claiming(p_table)
+  loop
     execute format(
       E'create or replace function gdpr_generated.%I(%s)\nreturns boolean\nlanguage sql\nvolatile\nsecurity invoker\nbegin atomic\n  select %s;\nend',
       v_check.function, v_check.arguments, v_check.expression
@@ -17726,6 +18049,9 @@ begin
       ) || E'end if;\n';
     end if;
   end loop;
+  if gdpr_internal.is_claiming(p_table) then
+    return;
+  end if;
   for v_column in
     select c.* from gdpr_internal.protected_column as c
     where c.table_id = p_table and c.encrypt <> 'no' and (
@@ -17846,18 +18172,31 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
+  v_sealing boolean := gdpr_internal.enabling_state(v_id) is not distinct from 'sealing';
   v_trigger record;
   v_domains text;
+  v_changed text;
 begin
-  select string_agg(format(
-    -- a cast, for what it raises: the domain's own error, which does not repeat the value
-    'when pg_catalog.starts_with(new.%1$I, ''gdpr1:'') then false when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name,
-    c.original_type, c.original ->> 'type'
-  ), E' else false end or case ' order by c.position)
-  into v_domains
-  from gdpr_internal.protected_column as c
-  where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain';
+  select
+    string_agg(format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast), E' else false end or case ' order by c.position),
+    string_agg(
+      case when v_sealing
+        -- what is touched is not tested: the value may be older than the constraint
+        then format('when not %s then false %s', gdpr_internal.differs_code(p_relation, c.column_name), c.cast)
+        else format('when pg_catalog.starts_with(new.%I, ''gdpr1:'') then false %s', c.column_name, c.cast)
+      end, E' else false end or case ' order by c.position
+    )
+  into v_domains, v_changed
+  from (
+    select c.column_name, c.position, format(
+      -- a cast, for what it raises: the domain's own error, which does not repeat the value
+      'when (new.%1$I::pg_catalog.text::%2$s::%3$s) is null then false', c.column_name, c.original_type, c.original ->> 'type'
+    ) as cast
+    from gdpr_internal.protected_column as c
+    where c.table_id = v_id and c.encrypt <> 'no' and c.original ? 'is_domain'
+  ) as c;
   v_domains := 'case ' || v_domains || ' else false end';
+  v_changed := 'case ' || v_changed || ' else false end';
   for v_trigger in
     select *
     from (
@@ -17865,13 +18204,15 @@ begin
       union all
       select 'zzz_gdpr_34_domain', 'insert', format('when (%s)', v_domains), 'gdpr_policy.guard_check()' where v_domains is not null
       union all
-      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_domains), 'gdpr_policy.guard_check()'
+      select 'zzz_gdpr_34_domain_change', 'update', format('when (case when new.gdpr_subject_id is null then false else %s end)', v_changed), 'gdpr_policy.guard_check()'
       where v_domains is not null
       union all
-      select format('zzz_gdpr_35_check_%s', row_number() over (order by k.name)), 'insert or update',
+      select format('zzz_gdpr_35_check_%s', k.n), 'insert or update',
         format('when (case when %s then gdpr_generated.%I(%s) is false else false end)', k.opened, k.function, k.given),
         format('gdpr_policy.guard_check(%L)', k.name)
-      from gdpr_internal.held_checks(v_id) as k
+      from (select k.*, row_number() over (order by k.name) as n from gdpr_internal.held_checks(v_id) as k) as k
+      -- until it ends, gdpr_internal.enabling_triggers() has others for them
+      where not v_sealing
       union all
       select 'zzz_gdpr_36_close', 'insert or update', '', format('gdpr_generated.%I(''close'')', 'values_' || v_id)
     ) as t
@@ -17927,7 +18268,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if tg_op = 'UPDATE' and new.gdpr_subject_id is null then
+  if tg_op = 'UPDATE' and new.gdpr_subject_id is null and tg_argv[1] is null then
     -- erasure: what is left says nothing, and fulfils nothing
     return new;
   end if;
@@ -21918,6 +22259,63 @@ begin atomic
 end;
 comment on function gdpr_internal.search_condition(jsonb) is 'The SQL of whether a row has all words of gdpr.search in its searched columns.';
 
+create or replace function gdpr_internal.search_index_code(p_relation regclass, p_search jsonb)
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select format('on %s using gin ((%s) %I.gin_trgm_ops)', p_relation, gdpr_internal.search_expression(p_search), (
+    select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
+  ));
+end;
+comment on function gdpr_internal.search_index_code(regclass, jsonb) is 'The SQL of what the index by which a table is searched is over.';
+
+create or replace function gdpr_internal.next_search_index(p_table smallint)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_table gdpr_internal.protected_table;
+  v_problems text[];
+  v_index record;
+begin
+  select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
+  if not v_table.definition ? 'search' then
+    return null;
+  end if;
+  select i.oid::regclass as name, x.indisvalid as is_valid into v_index
+  from pg_index as x join pg_class as i on i.oid = x.indexrelid
+  where x.indrelid = v_table.relation and i.relname = 'gdpr_search_' || p_table;
+  if v_index.is_valid then
+    return null;
+  elsif v_index.name is not null then
+    -- somebody was interrupted
+    return format('drop index concurrently %s', v_index.name);
+  end if;
+  v_problems := gdpr_internal.search_problems(
+    format('tables.%s', to_json(v_table.relation::text)), v_table.relation, v_table.definition -> 'search', v_table.definition -> 'columns'
+  );
+  if v_problems <> '{}' then
+    perform gdpr_internal.refuse('policy_refused', array_to_string(v_problems, E'\n'));
+  end if;
+  return format(
+    'create index concurrently %I %s', 'gdpr_search_' || p_table,
+    gdpr_internal.search_index_code(v_table.relation, v_table.definition -> 'search')
+  );
+end
+$function$;
+comment on function gdpr_internal.next_search_index(smallint) is
+  'The next statement that indexes what is searched in a table that is being enabled, while writers go on, under a name that it has until the end; null when it is there. Error: PR001 it cannot be searched any more.';
+
 create or replace function gdpr_internal.search_steps(p_relation regclass, p_definition jsonb)
 returns setof gdpr_policy.step
 language plpgsql
@@ -21934,6 +22332,7 @@ declare
   v_index name;
   v_comment text := 'gdprdb: ' || gdpr_internal.search_expression(v_search);
   v_there oid;
+  v_built name;
 begin
   select * into v_class from pg_class as c where c.oid = p_relation;
   select n.nspname into v_schema from pg_namespace as n where n.oid = v_class.relnamespace;
@@ -21951,11 +22350,18 @@ begin
     return;
   end if;
   if v_there is null then
+    -- while the table was being enabled
+    select i.relname into v_built
+    from pg_index as x
+    join pg_class as i on i.oid = x.indexrelid
+    join gdpr_internal.protected_table as t on t.relation = x.indrelid and t.unprotected_at is null
+    where x.indrelid = p_relation and x.indisvalid and i.relname = 'gdpr_search_' || t.id;
     return next row(
       p_relation::text, 'index what is searched',
-      format('create index %I on %s using gin ((%s) %I.gin_trgm_ops)', v_index, p_relation, gdpr_internal.search_expression(v_search), (
-        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pg_trgm'
-      )), 'SHARE', false
+      case
+        when v_built is not null then format('alter index %I.%I rename to %I', v_schema, v_built, v_index)
+        else format('create index %I %s', v_index, gdpr_internal.search_index_code(p_relation, v_search))
+      end, 'SHARE', false
     )::gdpr_policy.step;
     return next row(p_relation::text, 'name the index', format('comment on index %I.%I is %L', v_schema, v_index, v_comment), null, false)::gdpr_policy.step;
   end if;
@@ -35160,7 +35566,7 @@ grant execute on function
   gdpr_internal.forgetting(smallint), gdpr_internal.check_special(bigint, name, text), gdpr_internal.refresh_gate(bigint[]), gdpr_internal.before_worker(),
   gdpr_internal.after_worker(text, text), gdpr_internal.confirming(), gdpr_internal.confirmed_address(),
   gdpr_internal.canonical(text, text), gdpr_internal.equal_form(text, text), gdpr_internal.bare_form(text, text), gdpr_internal.count_probe(),
-  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint),
+  gdpr_internal.base_type(text), gdpr_internal.neutral_value(text), gdpr_internal.is_control_column(smallint, name), gdpr_internal.is_hidden_column(smallint, name), gdpr_internal.enabling_state(smallint), gdpr_internal.is_claiming(smallint), gdpr_internal.is_loose(jsonb),
   gdpr_internal.shadows(smallint, text), gdpr_internal.stored_type(regclass, pg_attribute), gdpr_internal.waits_for_shadow(gdpr_internal.protected_column),
   gdpr_internal.keeps_types(regclass, name[], regtype[]), gdpr_internal.utc(timestamptz), gdpr_internal.about_columns(jsonb), gdpr_internal.hidden_columns(smallint, boolean),
   gdpr_internal.present_names(smallint, timestamptz, text[]), gdpr_internal.present_row(smallint, timestamptz, jsonb), gdpr_internal.withheld_names(smallint),
@@ -35406,7 +35812,7 @@ grant execute on function
   gdpr_internal.ledger_mac(bytea, boolean), gdpr_internal.is_renewed(jsonb, jsonb),
   gdpr_internal.audit_row_key(smallint, text), gdpr_internal.open_version(smallint, bigint, jsonb, text),
   gdpr_internal.identifier_digests(text, text), gdpr_internal.doctor_keys(), gdpr_internal.born_after(bigint, integer, text, date), gdpr_internal.destroy_keys(bigint[]), gdpr_internal.has_key(),
-  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
+  gdpr_internal.generate_triggers(smallint), gdpr_internal.held_checks(smallint), gdpr_internal.differs_code(regclass, name), gdpr_internal.plaintext_condition(smallint, text), gdpr_internal.drop_seal(smallint),
   gdpr_internal.time_person(integer, integer),
   gdpr_internal.drop_generated_controls(smallint), gdpr_internal.text_expression(text, text),
   gdpr_internal.mask_expression(text, text, text), gdpr_internal.column_facts(smallint) to gdpr_owner;
