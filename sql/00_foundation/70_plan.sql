@@ -451,6 +451,8 @@ begin
         -- the clear view counts for itself: its owner reads the table
         ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.count_code(p_table, gdpr_internal.note_code(p_table, p_definition), 'base_reads_') || ')')
       ) as p (name, definition)
+      union all
+      select o.name::text, o.definition from gdpr_internal.own_policies(v_relation, p_relation, p_original) as o
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
         return next row(
@@ -476,7 +478,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.policy_steps(regclass, jsonb, jsonb, smallint) is
-  'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public).';
+  'Steps that put the gate on a table and its partitions: owners of the machinery, roles that may touch the table, the gate itself (restrictive, for all, to public), and what policies of the table''s own show (restrictive).';
 
 create or replace function gdpr_internal.grant_steps(p_relation regclass, p_definition jsonb, p_old jsonb)
 returns setof gdpr_policy.step

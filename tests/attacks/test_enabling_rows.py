@@ -121,6 +121,9 @@ def test_nobody_is_shown_more_or_less_than_before(shop: Database) -> None:
         take(shop, 6)
     assert states >= {"begun", "claiming", "claimed", "sealing", "sealed", "analysed"}
     assert plaintext(shop) == 0
+    assert seen(shop, "shop.buyer") == owner_sees
+    for relation in ("shop.buyer", "gdpr_clear.buyer"):
+        assert seen(shop, relation, "crm_app") == MINE
 
 
 def test_persons_behind_row_security_have_their_rights(shop: Database) -> None:
