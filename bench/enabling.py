@@ -1,11 +1,11 @@
 """``python -m bench.enabling``: a large table is protected while an application writes it.
 
 10,000,000 rows (``QUICK=1``: 100,000; ``--rows``), a narrow table, two encrypted columns of
-which one is searchable and unique (``--types``: a date and a number, too). A writer inserts,
-changes, finds and deletes rows all the time, one statement after the other, and keeps a record
-of what the server has confirmed. In the middle the server is killed with ``kill -9`` and started
-again. In the end everything that was confirmed has to be there, every value has to be encrypted,
-and the second plan empty.
+which one is searchable and unique (``--types``: a date and a number, too; ``--partitions``: in
+so many, where nothing is unique but the key). A writer inserts, changes, finds and deletes rows
+all the time, one statement after the other, and keeps a record of what the server has confirmed.
+In the middle the server is killed with ``kill -9`` and started again. In the end everything that
+was confirmed has to be there, every value has to be encrypted, and the second plan empty.
 """
 
 from __future__ import annotations
@@ -281,14 +281,31 @@ def _enable(cluster: Cluster, writer: Writer, kill_at: float | None, say: Any) -
 
 def _facts(connection: psycopg.Connection) -> dict[str, Any]:
     row = connection.execute(
-        "select pg_relation_size('person'), pg_indexes_size('person'), pg_database_size('bench'),"
-        " pg_current_wal_insert_lsn()::text"
+        "select sum(pg_relation_size(relid))::bigint, sum(pg_indexes_size(relid))::bigint,"
+        " pg_database_size('bench'), pg_current_wal_insert_lsn()::text"
+        " from pg_partition_tree('person')"
     ).fetchone()
     assert row is not None
     return dict(zip(("heap", "indexes", "database", "lsn"), row, strict=True))
 
 
-def measure(rows: int, console: Console, *, kill: bool, types: bool) -> dict[str, Any]:
+def _create(owner: psycopg.Connection, partitions: int) -> None:
+    """The table; of one with partitions nothing can be unique but with its key."""
+    owner.execute(
+        "create table person (id bigint generated always as identity primary key,"
+        f" email varchar(100) not null{'' if partitions else ' unique'}, name text, city text)"
+        f"{' partition by hash (id)' if partitions else ''}".encode()
+    )
+    for number in range(partitions):
+        owner.execute(
+            f"create table person_{number} partition of person"
+            f" for values with (modulus {partitions}, remainder {number})".encode()
+        )
+
+
+def measure(
+    rows: int, console: Console, *, kill: bool, types: bool, partitions: int
+) -> dict[str, Any]:
     """Make a table, protect it while it is written, and look at what came out.
 
     Args:
@@ -296,6 +313,7 @@ def measure(rows: int, console: Console, *, kill: bool, types: bool) -> dict[str
         console: where the course is told.
         kill: the server is killed in the middle.
         types: the table has columns that are not text, which are encrypted, too.
+        partitions: how many the table has; 0: it is not partitioned.
     """
     if types:
         POLICY["tables"]["public.person"]["columns"] |= {
@@ -315,10 +333,7 @@ def measure(rows: int, console: Console, *, kill: bool, types: bool) -> dict[str
         migrate.init(cluster.dsn("bench", "owner"))
         owner = psycopg.connect(cluster.dsn("bench", "owner"), autocommit=True)
         owner.execute("select gdpr.create_key('table')")
-        owner.execute(
-            "create table person (id bigint generated always as identity primary key,"
-            " email varchar(100) not null unique, name text, city text)"
-        )
+        _create(owner, partitions)
         for name, definition in TYPES.items() if types else ():
             owner.execute(f"alter table person add column {name} {definition}".encode())
         owner.execute("grant select, insert, update, delete on person to app")
@@ -354,6 +369,7 @@ def measure(rows: int, console: Console, *, kill: bool, types: bool) -> dict[str
         thread.join(60)
         return {
             "rows": rows,
+            "partitions": partitions,
             "seconds": round(took, 1),
             "rows_per_second": round(rows / took),
             "estimate": {"seconds": guess, "room": room, "wal": wal_guess},
@@ -418,9 +434,16 @@ def main() -> int:
     )
     parser.add_argument("--no-kill", action="store_true", help="let the server live")
     parser.add_argument("--types", action="store_true", help="a date and a number, too")
+    parser.add_argument("--partitions", type=int, default=0, help="of the table; 0: it has none")
     arguments = parser.parse_args()
     console = Console(stderr=True, highlight=False)
-    found = measure(arguments.rows, console, kill=not arguments.no_kill, types=arguments.types)
+    found = measure(
+        arguments.rows,
+        console,
+        kill=not arguments.no_kill,
+        types=arguments.types,
+        partitions=arguments.partitions,
+    )
     OUT.mkdir(exist_ok=True)
     (OUT / "enabling.json").write_text(json.dumps(found, indent=2) + "\n")
     table = Table("while", "seconds", "statements", "longest", "over 200 ms", "for a lock")

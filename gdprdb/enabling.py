@@ -39,14 +39,18 @@ PAUSES = (0.05, 2.0)
 #: Blocks of the first batch, and of the largest.
 BLOCKS = (4, 8192)
 
-#: The table is vacuumed after batches have passed one part in so many of it ...
+#: The table, or a partition, is vacuumed after batches have passed one part in so many of it ...
 VACUUM_PART = 10
 
 #: ... and written at least so many rows.
-VACUUM_ROWS = 50_000
+VACUUM_ROWS = 10_000
 
-#: Somebody else has the lock, was in a deadlock with us, or was faster.
-_AGAIN = ("55P03", "40P01", "PR006")
+#: Somebody else has the lock, was in a deadlock with us, moved a row to another partition, or was
+#: faster.
+_AGAIN = ("55P03", "40P01", "40001", "PR006")
+
+
+_BACKFILL = "select rows, state, block, blocks, part::text, part_block, part_blocks, kept_out"
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Progress:
 
     Attributes:
         step: the step.
-        block: the block of the table at which they are.
+        block: the block of the table at which they are, of its partitions together.
         blocks: how many it has now.
         rows: rows written by this batch.
         seconds: how long it took.
@@ -198,7 +202,7 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
         began = time.monotonic()
         connection.execute(sql.SQL("set statement_timeout = {}").format(limit))
         try:
-            row = _patiently(connection, f"select * from gdpr.backfill({_quoted(step)}, {size})")
+            row = _patiently(connection, f"{_BACKFILL} from gdpr.backfill({_quoted(step)}, {size})")
         except psycopg.errors.QueryCanceled:
             # one block that takes longer has to have its time in the end
             limit = limit if size > 1 else 2 * limit
@@ -212,21 +216,24 @@ def _batches(connection: psycopg.Connection, step: Step, watch: Watch, fixed: in
         seconds = time.monotonic() - began
         if row is None or row[3] is None:
             return
-        rows, _, block, blocks, kept_out = row
+        rows, _, block, blocks, part, part_block, part_blocks, kept_out = row
         watch(Progress(step, min(block + size, blocks), blocks, rows, seconds))
         if kept_out:
             # half of the time is theirs
             time.sleep(seconds)
         passed += size
         written += rows
-        over = block >= blocks
-        # what comes after the last block reads the whole table, and holds nothing
-        limit = BATCH_LIMIT if block + size < blocks else 0
-        if written and (over or (passed * VACUUM_PART >= blocks and written >= VACUUM_ROWS)):
-            _vacuum(connection, step)
+        over = part_block >= part_blocks
+        # what comes after the last block reads the whole table, or partition, and holds nothing
+        limit = 0 if not over and part_block + size >= part_blocks else BATCH_LIMIT
+        if written and (over or (passed * VACUUM_PART >= part_blocks and written >= VACUUM_ROWS)):
+            _vacuum(connection, part)
             passed = written = 0
-        if fixed is None and not over:
-            # a step up at the most doubles: one empty stretch says nothing of the next
+        elif over:
+            passed = 0
+        if fixed is None and part_block + size <= part_blocks:
+            # a step up at the most doubles: one empty stretch says nothing of the next, nor does
+            # the end of a partition
             size = max(1, min(2 * size, most, int(size * BATCH_SECONDS / max(seconds, 0.001))))
 
 
@@ -234,7 +241,7 @@ def _quoted(step: Step) -> str:
     return sql.Literal(step.object).as_string(None)
 
 
-def _vacuum(connection: psycopg.Connection, step: Step) -> None:
+def _vacuum(connection: psycopg.Connection, table: str) -> None:
     """Make room for the next batches where the last ones left it. Nobody waits for this."""
     # cutting the end off would take a strong lock
-    _patiently(connection, f"vacuum (truncate false) {step.object}")
+    _patiently(connection, f"vacuum (truncate false) {table}")

@@ -38,21 +38,22 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select
     g.tgname,
-    format('drop trigger %I on %s', g.tgname, p_relation),
+    format('drop trigger %I on %s', g.tgname, r.r),
     concat_ws('; ',
       pg_get_triggerdef(g.oid),
-      case when g.tgenabled <> 'O' then format('alter table %s %s trigger %I', p_relation,
+      case when g.tgenabled <> 'O' then format('alter table %s %s trigger %I', r.r,
         case g.tgenabled when 'D' then 'disable' when 'A' then 'enable always' when 'R' then 'enable replica' end, g.tgname) end,
-      format('comment on trigger %I on %s is %L', g.tgname, p_relation, obj_description(g.oid, 'pg_trigger'))
+      format('comment on trigger %I on %s is %L', g.tgname, r.r, obj_description(g.oid, 'pg_trigger'))
     )
-  from pg_trigger as g
-  where g.tgrelid = p_relation and not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_'
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_trigger as g on g.tgrelid = r.r
+  where not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_'
     and exists (
-      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (g.tgattr) and a.attname::text = any (p_columns)
+      select from pg_attribute as a where a.attrelid = r.r and a.attnum = any (g.tgattr) and a.attname::text = any (p_columns)
     );
 end;
 comment on function gdpr_internal.column_triggers(regclass, text[]) is
-  'The application''s triggers UPDATE OF one of these columns, whose type cannot change while they are there: how they go and come back.';
+  'The application''s triggers UPDATE OF one of these columns, in the table or a partition, whose type cannot change while they are there: how they go and come back.';
 
 create or replace function gdpr_internal.has_held_values(p_relation regclass, p_definition jsonb)
 returns boolean

@@ -131,6 +131,13 @@ begin
       case when c.relkind = 'r' and exists (
         select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
       ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape; make it a partitioned table, or take the children off (NO INHERIT)', p_where) end,
+      (
+        select format('%s: partition %s is a foreign table, which takes no row security; detach it', p_where, f.oid::regclass)
+        from gdpr_internal.relation_tree(p_relation) as r (r)
+        join pg_class as f on f.oid = r.r and f.relkind = 'f' and f.oid <> p_relation
+        order by f.oid
+        limit 1
+      ),
       case when c.relkind in ('r', 'p') and exists (
         select from pg_rewrite as w where w.ev_class = p_relation
       ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,

@@ -243,11 +243,43 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity)
+  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity) || coalesce((
+    select jsonb_build_object('partitions', jsonb_object_agg(
+      p.oid, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
+    ))
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_class as p on p.oid = r.r and (p.relrowsecurity, p.relforcerowsecurity) <> (c.relrowsecurity, c.relforcerowsecurity)
+    having count(*) > 0
+  ), '{}')
   from pg_class as c
   where c.oid = p_relation;
 end;
-comment on function gdpr_internal.original_state(regclass) is 'What unprotect() has to give back of a table.';
+comment on function gdpr_internal.original_state(regclass) is
+  'What unprotect() has to give back of a table; partitions: where that is something else than of the table.';
+
+create or replace function gdpr_internal.partition_defaults(p_relation regclass, p_column name)
+returns table (relation regclass, expression text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with own (relation, expression) as (
+    select r.r, pg_get_expr(d.adbin, d.adrelid)
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_attribute as a on a.attrelid = r.r and a.attname = p_column and not a.attisdropped
+    left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  )
+  select o.relation, o.expression
+  from own as w
+  join own as o on o.relation <> w.relation and o.expression is distinct from w.expression
+  where w.relation = p_relation
+  order by cardinality(array(select pg_partition_ancestors(o.relation))), o.relation::oid;
+end;
+comment on function gdpr_internal.partition_defaults(regclass, name) is
+  'Partitions in which a column has another default than in their table (null: none), which ALTER TABLE of that would take away; those first of which others are part.';
 
 create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
 returns jsonb
@@ -262,6 +294,9 @@ begin
     select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
       'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+      'partition_defaults', (
+        select jsonb_object_agg(d.relation::oid, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
+      ),
       'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
       'shown', nullif(f.shown, f.carrier),
       'is_domain', nullif(f.is_domain, false),
@@ -277,13 +312,19 @@ begin
       ),
       'checks', gdpr_internal.checks_over(p_relation, a.attnum),
       'indexes', (
-        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
-        from pg_index as x
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          -- of a partitioned table PostgreSQL gives the index alone, which would be valid nowhere
+          'name', i.oid::regclass::text, 'definition', regexp_replace(pg_get_indexdef(x.indexrelid), ' ON ONLY ', ' ON '),
+          'comment', obj_description(i.oid, 'pg_class')
+        )) order by r.r <> p_relation, i.relname)
+        from gdpr_internal.relation_tree(p_relation) as r (r)
+        join pg_attribute as b on b.attrelid = r.r and b.attname = a.attname
+        join pg_index as x on x.indrelid = r.r
         join pg_class as i on i.oid = x.indexrelid
-        where x.indrelid = p_relation and not x.indisprimary
+        where not x.indisprimary and not exists (select from pg_inherits as h where h.inhrelid = x.indexrelid)
           and exists (
             select from pg_depend as d
-            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = r.r and d.refobjsubid = b.attnum
           )
           and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
       ),
@@ -312,7 +353,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.original_column(regclass, name, text) is
-  'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
+  'What encryption takes from a column: default (partition_defaults: where that of a partition is another; empty: none), collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb

@@ -115,6 +115,8 @@ declare
   v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
   v_altered text[] := '{}';
+  v_defaults text[] := '{}';
+  v_parts text[];
   v_object record;
   v_drop text[];
   v_create text[];
@@ -126,12 +128,14 @@ begin
         else format('drop index %s', x.indexrelid::regclass) end as statement,
       coalesce(k.conname, x.indexrelid::regclass::text) as name
     from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
-    join pg_index as x on x.indrelid = p_relation and not x.indisprimary and x.indexrelid in (
+    cross join gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_attribute as a on a.attrelid = r.r and a.attname = s.column_name
+    -- one that is part of the table's goes with that
+    join pg_index as x on x.indrelid = r.r and not x.indisprimary and not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid) and x.indexrelid in (
       select d.objid from pg_depend as d
-      where d.classid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = a.attnum
+      where d.classid = 'pg_class'::regclass and d.refobjid = r.r and d.refobjsubid = a.attnum
       union all
-      select i.indexrelid from pg_index as i where i.indrelid = p_relation and a.attnum = any (i.indkey)
+      select i.indexrelid from pg_index as i where i.indrelid = r.r and a.attnum = any (i.indkey)
     )
     left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
@@ -175,7 +179,13 @@ begin
   loop
     if v_column.type <> 'text' and not v_column.has_shadow then
       v_altered := v_altered || v_column.attname::text;
-      if v_column.expression is not null then
+      v_parts := array(
+        select format('alter table %s alter column %I %s', d.relation, v_column.attname,
+          case when d.expression is null then 'drop default' else 'set default ' || gdpr_internal.text_expression('(' || d.expression || ')', v_column.type) end)
+        from gdpr_internal.partition_defaults(p_relation, v_column.attname) as d
+      );
+      v_defaults := v_defaults || v_parts;
+      if v_column.expression is not null or v_parts <> '{}' then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
       v_alter := v_alter || format(
@@ -198,6 +208,9 @@ begin
     select p_relation::text, 'statistics keep their target', s, null::text, false
     from gdpr_internal.statistics_statements(p_relation, v_altered, false) as s;
   end if;
+  foreach v_statement in array v_defaults loop
+    return next row(p_relation::text, 'a partition keeps its default', v_statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
   if gdpr_internal.enabling_state(v_id) is not null then
     return query
     select p_relation::text, 'shadows take the names of their columns', s, 'ACCESS EXCLUSIVE', false from gdpr_internal.swap_statements(p_relation) as s;
@@ -357,20 +370,6 @@ end
 $function$;
 comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
 
-create or replace function gdpr_internal.relation_tree(p_relation regclass)
-returns setof regclass
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select p_relation
-  union
-  select t.relid from pg_partition_tree(p_relation) as t;
-end;
-comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
-
 create or replace function gdpr_internal.retention_condition(p_relation regclass, p_definition jsonb)
 returns text
 language sql
@@ -438,6 +437,7 @@ declare
   -- a row whose time is over is hidden at that instant, whenever retention comes to delete it
   v_shown text := format('(%s)', v_gate) || coalesce(' and ' || gdpr_internal.retention_condition(p_relation, p_definition), '');
   v_policy record;
+  v_state jsonb;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
     for v_policy in
@@ -467,11 +467,12 @@ begin
         )::gdpr_policy.step;
       end if;
     end loop;
+    v_state := coalesce(p_original -> 'partitions' -> v_relation::oid::text, p_original);
     return next row(
       v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
       format('alter table %s %s row level security, %s row level security', v_relation,
-        case when v_enforce or (p_original ->> 'row_security')::boolean then 'enable' else 'disable' end,
-        case when v_enforce or (p_original ->> 'force_row_security')::boolean then 'force' else 'no force' end),
+        case when v_enforce or (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
+        case when v_enforce or (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end),
       'ACCESS EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
@@ -572,7 +573,8 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
-  if not v_new then
+  -- one that was enabled in batches has taken in those that came meanwhile
+  if not v_new and v_table.fingerprint is not null then
     return query select * from gdpr_internal.partition_steps(p_relation);
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
@@ -610,9 +612,13 @@ begin
     )
     select coalesce(array_agg(x.problem), '{}')
     from (
-      select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
+      select format(
+        'tables.%s: %sbelongs to role %s; apply the policy as its owner', to_json(t.key),
+        case when c.oid <> t.relation then format('partition %s ', c.oid::regclass) else '' end, c.relowner::regrole
+      ) as problem
       from policy_table as t
-      join pg_class as c on c.oid = t.relation
+      cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+      join pg_class as c on c.oid = r.r
       where not pg_has_role(p_role, c.relowner, 'usage')
       union all
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))

@@ -360,6 +360,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_alter text[] := '{}';
+  v_defaults text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
   v_drop text[];
@@ -368,7 +369,7 @@ begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
   loop
-    if v_column.original ?| array['default', 'type_default'] then
+    if v_column.original ?| array['default', 'type_default', 'partition_defaults'] then
       v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
     end if;
     v_alter := v_alter || format(
@@ -379,6 +380,12 @@ begin
     if v_column.original ? 'default' then
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
+    v_defaults := v_defaults || array(
+      select format('alter table %s alter column %I %s', r.r, v_column.column_name, coalesce('set default ' || nullif(d.value, ''), 'drop default'))
+      from jsonb_each_text(v_column.original -> 'partition_defaults') as d
+      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::oid::text = d.key
+      order by cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid
+    );
   end loop;
   return query
   select format('drop index %s', x.indexrelid::regclass)
@@ -395,7 +402,7 @@ begin
     )) as g;
     return query select s from unnest(v_drop) as s;
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
-    return query select s from unnest(v_create) as s;
+    return query select s from unnest(v_defaults || v_create) as s;
   end if;
   return query
   select format('alter table %s %s', p_relation, string_agg(format('drop column %I', a.attname), ', ' order by a.attnum))
@@ -416,7 +423,7 @@ begin
       and not exists (
         select from pg_index as x
         join pg_class as i on i.oid = x.indexrelid
-        where x.indrelid = p_relation and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
+        where x.indrelid in (select r from gdpr_internal.relation_tree(p_relation) as r) and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
           select from pg_attribute as a
           where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
         )
@@ -502,6 +509,7 @@ declare
   v_facts record := gdpr_policy.table_facts(p_table);
   v_statement text;
   v_relation regclass;
+  v_state jsonb;
   v_begun boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
@@ -513,9 +521,10 @@ begin
     execute v_statement;
   end loop;
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
+    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::oid::text, v_facts.original);
     execute format('alter table %s %s row level security, %s row level security', v_relation,
-      case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
-      case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
+      case when (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
+      case when (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;

@@ -143,62 +143,6 @@ end
 $function$;
 comment on function gdpr_internal.defer_encryption(smallint) is 'Columns of a table that are not text count as not encrypted until their shadows take their names.';
 
-create or replace function gdpr_internal.shadow_keeper(p_relation regclass)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  -- disabled and enabled again, it is another version of its row
-  select format('%s %s', g.oid, g.ctid) from pg_trigger as g where g.tgrelid = p_relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A';
-end;
-comment on function gdpr_internal.shadow_keeper(regclass) is
-  'The trigger that keeps the shadows of a table, as the catalog has it: another answer than before, and rows may have been written past it.';
-
-create or replace function gdpr_internal.are_shadows_kept(p_table smallint)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select not exists (select from gdpr_internal.shadows(p_table, 't'))
-    or coalesce(e.keeper = gdpr_internal.shadow_keeper(t.relation), false)
-  from gdpr_internal.enabling as e
-  join gdpr_internal.protected_table as t on t.id = e.table_id
-  where e.table_id = p_table;
-end;
-comment on function gdpr_internal.are_shadows_kept(smallint) is
-  'Whether the trigger that keeps the shadows of a table has been there, and on, all the time since it was put there.';
-
-create or replace function gdpr_internal.remember_keeper(p_role name, p_relation regclass)
-returns void
-language sql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  update gdpr_internal.enabling as e
-  set keeper = gdpr_internal.shadow_keeper(p_relation)
-  where e.table_id = gdpr_internal.own_table(p_role, p_relation);
-end;
-comment on function gdpr_internal.remember_keeper(name, regclass) is 'See gdpr_policy.remember_keeper(); takes the role of the caller, which a definer function cannot see.';
-
-create or replace function gdpr_policy.remember_keeper(p_relation regclass)
-returns void
-language sql
-volatile
-parallel unsafe
-security invoker
-begin atomic
-  select gdpr_internal.remember_keeper(current_user, p_relation);
-end;
-comment on function gdpr_policy.remember_keeper(regclass) is 'Step of enabling: the trigger that keeps the shadows was put there now.';
-
 create or replace function gdpr_internal.encrypt_columns(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -236,25 +180,74 @@ end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
   'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
-create or replace function gdpr_policy.require_kept(p_relation regclass)
-returns void
-language plpgsql
+create or replace function gdpr_internal.required_shadows(p_table smallint)
+returns table (relation regclass, shadow name)
+language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
-    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
-  elsif gdpr_internal.row_copies(p_relation) is not null then
-    -- the dropped column would be gone from them, too
-    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
-  end if;
-end
-$function$;
-comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+begin atomic
+  select t.relation, s.shadow
+  from gdpr_internal.shadows(p_table, 't') as s
+  join gdpr_internal.protected_table as t on t.id = p_table
+  where s.required
+  union all
+  select r.r, s.shadow
+  from gdpr_internal.shadows(p_table, 't') as s
+  join gdpr_internal.protected_table as t on t.id = p_table
+  cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+  join pg_class as c on c.oid = r.r and c.relkind = 'r'
+  join pg_attribute as a on a.attrelid = c.oid and a.attname = s.column_name and not a.attisdropped
+  where a.attnotnull and not s.required;
+end;
+comment on function gdpr_internal.required_shadows(smallint) is
+  'Shadows of columns that are NOT NULL: in the table, or in a partition alone. A CHECK of the same name says so of the shadow meanwhile.';
+
+create or replace function gdpr_internal.shadowed_columns(p_relation regclass)
+returns table (
+  relation regclass, is_whole boolean, column_name name, shadow name, type text, required boolean, required_name name, checked boolean, expression text,
+  target integer, options text[], comment text, privileges aclitem[], sequences regclass[]
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select
+    r.r, r.r = p_relation, s.column_name, s.shadow, format_type(a.atttypid, a.atttypmod),
+    -- what a partition has from that of which it is part comes with that
+    a.attnotnull and not coalesce(
+      (
+        select w.attnotnull from pg_inherits as i join pg_attribute as w on w.attrelid = i.inhparent and w.attname = a.attname
+        where i.inhrelid = r.r and r.r <> p_relation
+      ), false
+    ),
+    (
+      select k.conname from pg_constraint as k
+      -- an object with a name since PostgreSQL 18
+      where k.conrelid = r.r and k.contype = 'n' and k.conkey = array[a.attnum]
+    ),
+    exists (select from pg_constraint as k where k.conrelid = r.r and k.contype = 'c' and k.conname = s.shadow and k.conislocal),
+    coalesce(
+      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = r.r and d.adnum = a.attnum),
+      gdpr_internal.type_default(a.atttypid)
+    ),
+    coalesce(nullif(to_jsonb(a) ->> 'attstattarget', '')::integer, -1), a.attoptions, col_description(r.r, a.attnum), a.attacl,
+    array(
+      select q.objid::regclass from pg_depend as q
+      join pg_class as c on c.oid = q.objid and c.relkind = 'S'
+      where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = r.r and q.refobjsubid = a.attnum and q.deptype = 'a'
+    )
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  cross join gdpr_internal.shadows(gdpr_internal.table_id(p_relation), 't') as s
+  join pg_attribute as a on a.attrelid = r.r and a.attname = s.column_name and not a.attisdropped
+  order by r.r <> p_relation, cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid, s.place;
+end;
+comment on function gdpr_internal.shadowed_columns(regclass) is
+  'The columns of a table that have a shadow, in the table (is_whole) and in each of its partitions, with all that belongs to them there. required: NOT NULL, and not because of the table that it is part of; checked: by a CHECK of its own over the shadow.';
 
 create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
 returns setof text
@@ -296,72 +289,69 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
   v_column record;
   v_before text[] := '{}';
   v_drops text[] := '{}';
   v_after text[] := '{}';
-  v_alter text := format('alter table %s ', p_relation);
+  v_last text[] := '{}';
+  v_whole jsonb := '{}';
+  v_of_whole jsonb;
+  v_alter text;
 begin
-  for v_column in
-    select w.column_name, w.shadow, a.attoptions, col_description(p_relation, a.attnum) as comment, (to_jsonb(a) ->> 'attstattarget')::integer as target,
-      a.attacl, a.attnotnull, format_type(a.atttypid, a.atttypmod) as type,
-      (
-        select k.conname from pg_constraint as k
-        -- an object with a name since PostgreSQL 18
-        where k.conrelid = p_relation and k.contype = 'n' and k.conkey = array[a.attnum]
-      ) as required,
-      coalesce(
-        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
-        gdpr_internal.type_default(a.atttypid)
-      ) as expression,
-      array(
-        select q.objid::regclass from pg_depend as q
-        join pg_class as s on s.oid = q.objid and s.relkind = 'S'
-        where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = p_relation and q.refobjsubid = a.attnum and q.deptype = 'a'
-      ) as sequences
-    from gdpr_internal.shadows(v_id, 't') as w
-    join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.place
-  loop
+  for v_column in select * from gdpr_internal.shadowed_columns(p_relation) loop
+    v_alter := format('alter table %s ', v_column.relation);
     v_before := v_before || array(select format('alter sequence %s owned by none', s) from unnest(v_column.sequences) as s);
-    v_drops := v_drops || format('drop column %I', v_column.column_name);
-    v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
-    if v_column.expression is not null then
-      v_after := v_after || format('%salter column %I set default %s', v_alter, v_column.column_name,
-        gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type));
+    if v_column.is_whole then
+      v_drops := v_drops || format('drop column %I', v_column.column_name);
+      v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
+      v_whole := v_whole || jsonb_build_object(v_column.column_name, to_jsonb(v_column));
+      v_of_whole := '{"target": -1}';
+    else
+      -- partitions take over what is said of the table
+      v_of_whole := v_whole -> v_column.column_name::text;
     end if;
-    if v_column.attnotnull then
+    if v_column.expression is distinct from v_of_whole ->> 'expression' then
+      v_after := v_after || format('%salter column %I %s', v_alter, v_column.column_name, case
+        when v_column.expression is null then 'drop default'
+        else 'set default ' || gdpr_internal.text_expression('(' || v_column.expression || ')', v_column.type)
+      end);
+    end if;
+    if v_column.required then
       -- its CHECK has been validated: no row is looked at
       v_after := v_after || case
-        when v_column.required is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required, v_column.column_name)
+        when v_column.required_name is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required_name, v_column.column_name)
         else format('%salter column %I set not null', v_alter, v_column.column_name)
-      end || format('%sdrop constraint %I', v_alter, v_column.shadow);
+      end;
     end if;
-    if v_column.target >= 0 then
+    if v_column.checked then
+      v_last := v_last || format('%sdrop constraint %I', v_alter, v_column.shadow);
+    end if;
+    if v_column.target <> (v_of_whole ->> 'target')::integer then
       v_after := v_after || format('%salter column %I set statistics %s', v_alter, v_column.column_name, v_column.target);
     end if;
-    if v_column.attoptions is not null then
-      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.attoptions, ', '));
+    if v_column.options is not null then
+      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.options, ', '));
     end if;
     if v_column.comment is not null then
-      v_after := v_after || format('comment on column %s.%I is %L', p_relation, v_column.column_name, v_column.comment);
+      v_after := v_after || format('comment on column %s.%I is %L', v_column.relation, v_column.column_name, v_column.comment);
     end if;
     v_after := v_after || array(
-      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, p_relation,
+      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, v_column.relation,
         case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, case when g.is_grantable then ' with grant option' else '' end)
-      from aclexplode(v_column.attacl) as g
-    ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
+      from aclexplode(v_column.privileges) as g
+    ) || array(select format('alter sequence %s owned by %s.%I', s, v_column.relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
-    v_after := v_after || array(
-      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    v_last := v_last || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select jsonb_object_keys(v_whole)), true) as s
     );
-    return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
+    return query
+    select s from unnest(v_before || format('alter table %s %s', p_relation, array_to_string(v_drops, ', ')) || v_after || v_last) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these, in the table and in its partitions: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void

@@ -19,8 +19,9 @@ declare
   v_name text;
 begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
-  if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
-    return 'the table is partitioned or has children';
+  v_name := gdpr_internal.partition_obstacle(p_role, p_relation, p_definition);
+  if v_name is not null then
+    return v_name;
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
@@ -51,10 +52,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
-  v_relation regclass;
-  v_definition jsonb;
 begin
-  select t.relation, t.definition into v_relation, v_definition from gdpr_internal.protected_table as t where t.id = p_table;
   if gdpr_internal.enabling_state(p_table) = 'claiming' then
     -- a shadow is compared, not believed: what is dropped in the end cannot be looked up again
     return (
@@ -62,10 +60,8 @@ begin
       from gdpr_internal.shadows(p_table, 't') as s
     );
   end if;
-  return format(
-    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_relation, v_definition) then v_unclaimed || ' or ' else '' end,
-    gdpr_internal.plaintext_condition(p_table, 't')
-  );
+  -- a partition that comes while values are encrypted brings rows that nobody has claimed
+  return format('(%s or t.gdpr_subject_id is not null and (%s))', v_unclaimed, gdpr_internal.plaintext_condition(p_table, 't'));
 end
 $function$;
 comment on function gdpr_internal.incomplete_code(smallint) is 'The SQL that says whether row t still has to be written in the state that the enabling of its table is in.';
@@ -86,6 +82,7 @@ declare
   v_known constant text := 'old.gdpr_purposes is not null';
   v_written text;
   v_forged text;
+  v_always text[] := '{}';
   v_trigger record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -140,37 +137,89 @@ begin
     from gdpr_internal.protected_column as c
     where v_sealing and c.table_id = p_table and c.encrypt <> 'no' and c.original_type ~ '^character varying\(\d+\)$'
   loop
-    return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
-      v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
-    return next format('alter table %s enable always trigger %I', v_table.relation, v_trigger.name);
+    -- those that are there stay, as their time is one under the lock; and the one that has kept the shadows would be another
+    if not exists (select from pg_trigger as g where g.tgrelid = v_table.relation and g.tgname = v_trigger.name) then
+      return next format('create trigger %I %s on %s for each row %s execute function %s',
+        v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
+      v_always := v_always || format('enable always trigger %I', v_trigger.name);
+    elsif exists (
+      select from gdpr_internal.relation_tree(v_table.relation) as r (r)
+      join pg_trigger as g on g.tgrelid = r.r and g.tgname = v_trigger.name and g.tgenabled <> 'A'
+    ) then
+      v_always := v_always || format('enable always trigger %I', v_trigger.name);
+    end if;
   end loop;
-  return next format(
-    'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_table.relation
-  );
-  return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_table.relation);
+  if v_always <> '{}' then
+    return next format('alter table %s %s', v_table.relation, array_to_string(v_always, ', '));
+  end if;
+  -- those of rows, partitions get with their table; those of statements not
+  for v_trigger in
+    select r.relation from gdpr_internal.relation_tree(v_table.relation) as r (relation)
+    where not exists (select from pg_trigger as g where g.tgrelid = r.relation and g.tgname = 'zzz_gdpr_40_truncate' and g.tgenabled = 'A')
+  loop
+    return next format(
+      'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()',
+      v_trigger.relation
+    );
+    return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation);
+  end loop;
 end
 $function$;
 comment on function gdpr_internal.enabling_triggers(smallint) is
   'The statements that put on a table the triggers of its enabling: new and changed rows are taken in at once, others when they are touched.';
 
-create or replace function gdpr_internal.digest_index(p_table smallint, p_column gdpr_internal.protected_column)
-returns name
+create or replace function gdpr_internal.index_over(p_relation regclass, p_column name, p_unique boolean)
+returns regclass
 language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- an index over nothing but the digest; valid or not
-  select i.relname
-  from gdpr_internal.protected_table as t
-  join pg_index as x on x.indrelid = t.relation
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || (p_column).column_name || '_digest'
-  join pg_class as i on i.oid = x.indexrelid
-  where t.id = p_table and x.indkey::text = a.attnum::text and (x.indisunique or not (p_column).original ? 'unique_name')
+  -- the one that is part of that of the table, if there is; valid or not
+  select x.indexrelid::regclass
+  from pg_index as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
+  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or not p_unique)
+  order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
   limit 1;
 end;
-comment on function gdpr_internal.digest_index(smallint, gdpr_internal.protected_column) is 'The index over a column''s digest, as its uniqueness needs it; null when there is none.';
+comment on function gdpr_internal.index_over(regclass, name, boolean) is 'The index over nothing but this column; null when there is none.';
+
+create or replace function gdpr_internal.next_of_index(p_relation regclass, p_column name, p_unique_name name)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_part record;
+  v_kind text := case when p_unique_name is null then 'index' else 'unique index' end;
+begin
+  for v_part in
+    select r.relation, c.relkind = 'p' as is_whole, x.own, exists (select from pg_inherits as h where h.inhrelid = x.own) as is_attached,
+      gdpr_internal.index_over(i.inhparent, p_column, false) as whole
+    from gdpr_internal.relation_tree(p_relation) as r (relation)
+    join pg_class as c on c.oid = r.relation and c.relkind in ('r', 'p')
+    left join pg_inherits as i on i.inhrelid = r.relation and c.relispartition
+    cross join lateral (select gdpr_internal.index_over(r.relation, p_column, p_unique_name is not null) as own) as x
+    -- what is attached needs that to which it is
+    order by c.relkind <> 'p', cardinality(array(select pg_partition_ancestors(r.relation))), r.relation::oid
+  loop
+    if v_part.own is null then
+      return case when v_part.is_whole then format('create index on only %s (%I)', v_part.relation, p_column)
+        else concat_ws(' ', 'create', v_kind, 'concurrently', quote_ident(p_unique_name), 'on', format('%s (%I)', v_part.relation, p_column)) end;
+    elsif v_part.whole is not null and not v_part.is_attached then
+      return format('alter index %s attach partition %s', v_part.whole, v_part.own);
+    end if;
+  end loop;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.next_of_index(regclass, name, name) is
+  'The next statement by which a column is indexed, in each partition by itself and then as a whole, while writers go on; null when all are there.';
 
 create or replace function gdpr_internal.next_index(p_table smallint, p_digests boolean)
 returns text
@@ -186,20 +235,16 @@ declare
   v_column gdpr_internal.protected_column;
 begin
   select format('drop index concurrently %s', x.indexrelid::regclass) into v_index
-  from pg_index as x
-  where x.indrelid = v_relation and not x.indisvalid and exists (
-    select from pg_attribute as a where a.attrelid = v_relation and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
+  from gdpr_internal.enabling_leaves(p_table) as l
+  join pg_index as x on x.indrelid = l.leaf and not x.indisvalid
+  where exists (
+    select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
   )
   limit 1;
+  -- somebody was interrupted
+  v_index := coalesce(v_index, gdpr_internal.next_of_index(v_relation, 'gdpr_subject_id', null));
   if v_index is not null then
-    -- somebody was interrupted
     return v_index;
-  elsif not exists (
-    select from pg_index as x
-    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
-    where x.indrelid = v_relation and x.indkey::text = a.attnum::text
-  ) then
-    return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
   end if;
   for v_column in
     select c.*
@@ -211,14 +256,13 @@ begin
     if v_column.encrypt = 'no' then
       v_column.original := gdpr_internal.original_column(v_relation, v_column.column_name, 'searchable');
     end if;
-    continue when gdpr_internal.digest_index(p_table, v_column) is not null;
-    return case
-      when v_column.original ? 'unique_name'
-        then format('create unique index concurrently %I on %s (%I)', 'gdpr_unique_' || v_column.id, v_relation, 'gdpr_' || v_column.column_name || '_digest')
-      else format('create index concurrently on %s (%I)', v_relation, 'gdpr_' || v_column.column_name || '_digest')
-    end;
+    v_index := gdpr_internal.next_of_index(
+      v_relation, format('gdpr_%s_digest', v_column.column_name)::name,
+      case when v_column.original ? 'unique_name' then format('gdpr_unique_%s', v_column.id)::name end
+    );
+    exit when v_index is not null;
   end loop;
-  return null;
+  return v_index;
 end
 $function$;
 comment on function gdpr_internal.next_index(smallint, boolean) is
@@ -236,8 +280,9 @@ declare
   v_state text;
   v_index text;
   v_search text;
-  v_unchecked name;
+  v_unchecked text;
   v_encrypts boolean;
+  v_kept boolean;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
   v_state := gdpr_internal.enabling_state(v_table.id);
@@ -250,9 +295,12 @@ begin
     -- after the batches, which would write into it; before the statistics, which are of its expression, too
     v_search := gdpr_internal.next_search_index(v_table.id);
   end if;
-  select k.conname into v_unchecked
+  v_kept := gdpr_internal.are_leaves_kept(v_table.id, gdpr_policy.passed_leaves(p_relation));
+  select format('alter table %s validate constraint %I', r.r, k.conname) into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
-  join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
+  cross join gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_constraint as k on k.conrelid = r.r and k.conname = s.shadow and not k.convalidated
+  order by r.r <> p_relation
   limit 1;
   kind := 'transaction';
   if v_state in ('claiming', 'sealing') then
@@ -266,12 +314,12 @@ begin
       when v_index is null then 'index what is searched'
       else 'index the subject and the digests'
     end;
-    kind := 'alone';
+    kind := case when statement ~ ' concurrently ' then 'alone' else 'transaction' end;
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
-    statement := format('alter table %s validate constraint %I', p_relation, v_unchecked);
+    statement := v_unchecked;
     kind := 'alone';
-  elsif v_state = 'analysed' then
+  elsif v_state = 'analysed' and v_kept then
     action := 'switch on: triggers, views, the gate';
     statement := format('select gdpr_policy.switch_on(%L)', p_relation);
   else
@@ -280,8 +328,9 @@ begin
       select case
         when v_state = 'begun' then 'generated'
         when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 'claiming'
-        -- the trigger that keeps the shadows was off: they are compared once more
-        when v_state = 'claimed' and not gdpr_internal.are_shadows_kept(v_table.id) then 'claiming'
+        -- the trigger that keeps the shadows was off: they are compared once more; or a partition came meanwhile
+        when v_state = 'claimed' and not v_kept or v_state = 'analysed' and not v_encrypts and not v_kept then 'claiming'
+        when v_state in ('sealed', 'analysed') and not v_kept then 'sealing'
         when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
         else 'analysed'
       end as state
@@ -431,10 +480,13 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
+    set state = p_state, leaf = null, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp(),
+      -- who comes back sweeps what came meanwhile
+      passed = case when (e.state, p_state) in (('generated', 'claiming'), ('generated', 'sealing'), ('claimed', 'sealing')) then '{}' else e.passed end
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
-      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed'),
+      ('analysed', 'claiming'), ('sealed', 'sealing'), ('analysed', 'sealing')
     );
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
@@ -487,9 +539,9 @@ begin
     when 'triggers' then
       return query select * from gdpr_internal.enabling_triggers(v_table.id);
       return query
-      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
-      from gdpr_internal.shadows(v_table.id, 't') as s
-      where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', q.relation, q.shadow)
+      from gdpr_internal.required_shadows(v_table.id) as q
+      where not exists (select from pg_constraint as k where k.conrelid = q.relation and k.conname = q.shadow);
       -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
       return query
       select format('alter table %s drop constraint %I', p_relation, k.conname)
@@ -511,12 +563,12 @@ begin
         order by c.column_name
       loop
         return next case
-          when v_column.original ? 'unique_constraint' then format('alter table %s add constraint %I unique using index %I',
-            p_relation, v_column.original ->> 'unique_name', gdpr_internal.digest_index(v_table.id, v_column))
-          else (
-            select format('alter index %I.%I rename to %I', n.nspname, gdpr_internal.digest_index(v_table.id, v_column), v_column.original ->> 'unique_name')
-            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation
+          when v_column.original ? 'unique_constraint' then (
+            select format('alter table %s add constraint %I unique using index %I', p_relation, v_column.original ->> 'unique_name', i.relname)
+            from pg_class as i where i.oid = gdpr_internal.index_over(p_relation, format('gdpr_%s_digest', v_column.column_name)::name, true)
           )
+          else format('alter index %s rename to %I', gdpr_internal.index_over(p_relation, format('gdpr_%s_digest', v_column.column_name)::name, true),
+            v_column.original ->> 'unique_name')
         end;
       end loop;
       return query select * from gdpr_internal.viewer_policies(p_relation);
@@ -568,6 +620,7 @@ begin
   perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.register_table(p_relation, p_definition);
   perform gdpr_policy.put_enabling(p_relation, 'begun');
+  perform gdpr_policy.lock_tree(p_relation, true);
   perform gdpr_policy.run_step(p_relation, 'columns');
 end
 $function$;
@@ -616,9 +669,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
+declare
+  v_work record;
+  v_passed jsonb;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   perform gdpr_policy.begin_change('apply in batches');
+  v_work := gdpr_policy.enabling_work(p_relation);
+  v_passed := gdpr_policy.passed_leaves(p_relation);
   perform gdpr_policy.put_enabling(p_relation, p_state);
   case p_state
     when 'generated' then
@@ -626,20 +684,26 @@ begin
       perform gdpr_policy.generate_functions(p_relation);
       perform gdpr_policy.generate_erasure();
     when 'claiming' then
+      perform gdpr_policy.lock_tree(p_relation, gdpr_policy.has_shadows(p_relation));
       perform gdpr_policy.run_step(p_relation, 'triggers');
-      perform gdpr_policy.remember_keeper(p_relation);
     when 'sealing' then
+      if v_work.state in ('sealed', 'analysed') then
+        perform gdpr_policy.lock_tree(p_relation, false);
+        perform gdpr_policy.run_step(p_relation, 'triggers');
+        return;
+      end if;
       -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
       if gdpr_policy.has_shadows(p_relation) then
         perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_functions(p_relation);
-        execute format('lock table %s in access exclusive mode', p_relation);
-        perform gdpr_policy.require_kept(p_relation);
+        perform gdpr_policy.lock_tree(p_relation, true);
+        perform gdpr_policy.require_kept(p_relation, v_passed);
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
         perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
+        perform gdpr_policy.lock_tree(p_relation, true);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;
       perform gdpr_policy.run_step(p_relation, 'triggers');
@@ -699,12 +763,21 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_statements text[];
+  v_passed jsonb := gdpr_policy.passed_leaves(p_relation);
+  v_locked boolean := false;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.end_enabling(p_relation, false);
   v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
   for v_n in 1 .. cardinality(v_statements) loop
+    if not v_locked and v_statements[v_n] ~ '^create or replace trigger ' then
+      -- generating takes the time, and no lock. Views first, as whoever uses one has it before the table, and would wait for that with it
+      perform gdpr_policy.drop_views(p_relation);
+      perform gdpr_policy.lock_tree(p_relation, true);
+      perform gdpr_policy.require_kept(p_relation, v_passed);
+      v_locked := true;
+    end if;
     if v_n = cardinality(v_statements) then
       -- what enabling alone had goes before the controls are remembered
       perform gdpr_policy.run_step(p_relation, 'leave');

@@ -6,6 +6,23 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
+returns table (tgname name, tgenabled "char")
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select g.tgname, g.tgenabled
+  from pg_trigger as g
+  where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
+    -- those for UPDATE of some columns do not fire
+    and g.tgtype & 16 <> 0 and g.tgattr::text = '';
+end;
+comment on function gdpr_internal.noisy_triggers(regclass) is
+  'Triggers of the application that would take the touch of a row for a change of its data: those for UPDATE of any column.';
+
 create or replace function gdpr_internal.quiet_triggers(p_role name, p_relation regclass, out as_replica boolean, out switched text[])
 language sql
 stable
@@ -14,11 +31,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with noisy as (
-    select g.tgname, g.tgenabled
-    from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
-      -- those for UPDATE of some columns do not fire
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+    -- rows are touched in partitions: those of the table itself are there, too
+    select n.tgname, n.tgenabled
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_class as c on c.oid = r.r and c.relkind = 'r'
+    cross join lateral gdpr_internal.noisy_triggers(r.r) as n
   ),
   facts as (
     select

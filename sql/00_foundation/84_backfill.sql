@@ -38,42 +38,9 @@ end;
 comment on function gdpr_policy.enabling_work(regclass) is
   'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and how triggers of the application are kept quiet (gdpr_internal.quiet_triggers()).';
 
-create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
-  v_block bigint;
-begin
-  update gdpr_internal.enabling as e
-  set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
-  where e.table_id = v_id
-  returning e.block - p_blocks into v_block;
-  return v_block;
-end
-$function$;
-comment on function gdpr_internal.take_blocks(name, regclass, bigint, bigint) is 'See gdpr_policy.take_blocks(); takes the role of the caller, which a definer function cannot see.';
-
-create or replace function gdpr_policy.take_blocks(p_relation regclass, p_blocks bigint, p_done bigint default 0)
-returns bigint
-language sql
-volatile
-parallel unsafe
-security invoker
-begin atomic
-  select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
-end;
-comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
-  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
-
 create or replace function gdpr.backfill(
-  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint, out kept_out boolean
+  p_table regclass, p_blocks integer default 64,
+  out rows bigint, out state text, out block bigint, out blocks bigint, out part regclass, out part_block bigint, out part_blocks bigint, out kept_out boolean
 )
 language plpgsql
 volatile
@@ -82,28 +49,29 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_work record;
+  v_place record := gdpr_policy.take_blocks(p_table, p_blocks);
+  v_work record := gdpr_policy.enabling_work(p_table);
   v_left boolean;
   v_trigger text;
 begin
   rows := 0;
-  -- first: who held this row until now may have come to the end
-  block := gdpr_policy.take_blocks(p_table, p_blocks);
-  v_work := gdpr_policy.enabling_work(p_table);
   state := v_work.state;
   if v_work.condition is null then
     return;
+  elsif v_place.leaf is null then
+    state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
+    perform gdpr_policy.put_enabling(p_table, state);
+    return;
   end if;
-  blocks := pg_relation_size(p_table) / current_setting('block_size')::integer;
-  if block >= blocks then
-    -- all rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
-    execute format('select exists (select from only %s as t where %s)', p_table, v_work.condition) into v_left;
-    if v_left then
-      perform gdpr_policy.take_blocks(p_table, null);
-    else
-      state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
-      perform gdpr_policy.put_enabling(p_table, state);
-    end if;
+  part := v_place.leaf;
+  part_block := v_place.block;
+  part_blocks := v_place.leaf_blocks;
+  block := v_place.passed + least(part_block, part_blocks);
+  blocks := v_place.blocks;
+  if part_block >= part_blocks then
+    -- all its rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
+    execute format('select exists (select from only %s as t where %s)', part, v_work.condition) into v_left;
+    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then coalesce(v_place.mark, '') end);
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
@@ -120,7 +88,7 @@ begin
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
-    p_table, format('(%s,0)', block), format('(%s,0)', least(block + p_blocks, 4294967295)), v_work.condition,
+    part, format('(%s,0)', part_block), format('(%s,0)', least(part_block + p_blocks, 4294967295)), v_work.condition,
     -- a row that somebody is changing is left to the next sweep, which waits for it
     case when v_work.sweep = 1 then ' skip locked' else '' end
   );
@@ -132,23 +100,32 @@ begin
     perform set_config('session_replication_role', 'origin', true);
   end if;
   perform set_config('gdpr.enabling', '', true);
-  perform gdpr_policy.take_blocks(p_table, 0, rows);
+  perform gdpr_policy.count_written(p_table, rows);
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; part, the partition in which it is (or the table itself), at part_block of its part_blocks; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
   t.relation as table_name,
   e.state,
   e.sweep,
-  e.block,
-  pg_relation_size(t.relation) / current_setting('block_size')::integer as blocks,
+  l.passed + case when e.state in ('claiming', 'sealing') then least(e.block, l.part_blocks) else 0 end as block,
+  l.blocks,
   e.done as rows,
+  l.part,
   e.started_at,
   e.worked_at
 from gdpr_internal.enabling as e
-join gdpr_internal.protected_table as t on t.id = e.table_id;
+join gdpr_internal.protected_table as t on t.id = e.table_id
+cross join lateral (
+  select
+    coalesce(sum(f.blocks), 0)::bigint as blocks,
+    coalesce(sum(f.blocks) filter (where f.mark = e.passed ->> f.leaf::oid::text), 0)::bigint as passed,
+    coalesce(max(f.blocks) filter (where f.leaf::oid = e.leaf), 0) as part_blocks,
+    (array_agg(f.leaf) filter (where f.leaf::oid = e.leaf))[1] as part
+  from gdpr_internal.enabling_leaves(e.table_id) as f
+) as l;
 comment on view gdpr.enabling is
-  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state.';
+  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state, the partition in which it is.';

@@ -48,7 +48,7 @@ begin
     into v_values, v_digests
     from jsonb_each(v_table.definition -> 'columns') as c;
     select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
-    v_bytes := pg_table_size(v_table.relation);
+    select sum(pg_table_size(r)) into v_bytes from gdpr_internal.relation_tree(v_table.relation) as r;
     v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 2 else 1 end;
     reason := v_table.obstacle;
     if v_table.obstacle is null then
@@ -56,7 +56,10 @@ begin
       reason := concat_ws(
         '; ',
         (
-          select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
+          select
+            case when (select c.relkind = 'p' from pg_class as c where c.oid = v_table.relation)
+              then 'at their ends the table and each of its partitions have ' else 'at its end the table has ' end
+            || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
           from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n)
         ),
         (

@@ -22,8 +22,12 @@ begin atomic
     'was part of a protected table: it holds personal data that erasure does not reach, and what is written here is neither encrypted nor recorded',
     'Attach it again and apply the policy; or copy what has to stay from the clear view elsewhere, attached, and drop it.'
   from pg_class as c
-  join pg_policy as p on p.polrelid = c.oid and p.polname = 'gdpr_40_gate'
-  where not exists (
+  -- while its table is being enabled it has no gate yet
+  where (
+    exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = 'gdpr_40_gate')
+    or exists (select from pg_trigger as g where g.tgrelid = c.oid and g.tgname = 'zzz_gdpr_40_truncate')
+  )
+  and not exists (
     select from gdpr_internal.protected_table as t
     where t.unprotected_at is null and (t.relation = c.oid or t.relation = pg_partition_root(c.oid))
   )

@@ -168,10 +168,11 @@ grant execute on function
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.watch_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
   gdpr_internal.retype_column(name, regclass, name, text, boolean),
-  gdpr_internal.remember_keeper(name, regclass), gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
+  gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
   gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
   gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
-  gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
+  gdpr_internal.take_blocks(name, regclass, bigint), gdpr_internal.pass_leaf(name, regclass, regclass, text),
+  gdpr_internal.count_written(name, regclass, bigint) to gdpr_admin;
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
@@ -183,6 +184,7 @@ grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; --
 grant execute on function gdpr.table_named(text) to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration; -- names only
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.enabling_leaves(smallint) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 

@@ -1154,6 +1154,26 @@ end
 $function$;
 comment on function gdpr_internal.is_claiming(smallint) is 'Whether rows of a table get their persons and stay plaintext for now.';
 
+-- 00_foundation/38_relation_tree.sql
+-- [code] A table is what it is with its partitions.
+-- GDPR Art. 25. Called by: whatever looks at a table, or changes it.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.relation_tree(p_relation regclass)
+returns setof regclass
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_relation
+  union
+  select t.relid from pg_partition_tree(p_relation) as t;
+end;
+comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
+
 -- 00_foundation/39_value_types.sql
 -- [code] What encryption makes of a column's type, and which of its CHECK constraints go on in triggers.
 -- GDPR Art. 32. Called by: gdpr.plan(), the generators. Ciphertext is text: the type of before has to hold elsewhere.
@@ -2141,21 +2161,22 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select
     g.tgname,
-    format('drop trigger %I on %s', g.tgname, p_relation),
+    format('drop trigger %I on %s', g.tgname, r.r),
     concat_ws('; ',
       pg_get_triggerdef(g.oid),
-      case when g.tgenabled <> 'O' then format('alter table %s %s trigger %I', p_relation,
+      case when g.tgenabled <> 'O' then format('alter table %s %s trigger %I', r.r,
         case g.tgenabled when 'D' then 'disable' when 'A' then 'enable always' when 'R' then 'enable replica' end, g.tgname) end,
-      format('comment on trigger %I on %s is %L', g.tgname, p_relation, obj_description(g.oid, 'pg_trigger'))
+      format('comment on trigger %I on %s is %L', g.tgname, r.r, obj_description(g.oid, 'pg_trigger'))
     )
-  from pg_trigger as g
-  where g.tgrelid = p_relation and not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_'
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_trigger as g on g.tgrelid = r.r
+  where not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^zzz_gdpr_'
     and exists (
-      select from pg_attribute as a where a.attrelid = p_relation and a.attnum = any (g.tgattr) and a.attname::text = any (p_columns)
+      select from pg_attribute as a where a.attrelid = r.r and a.attnum = any (g.tgattr) and a.attname::text = any (p_columns)
     );
 end;
 comment on function gdpr_internal.column_triggers(regclass, text[]) is
-  'The application''s triggers UPDATE OF one of these columns, whose type cannot change while they are there: how they go and come back.';
+  'The application''s triggers UPDATE OF one of these columns, in the table or a partition, whose type cannot change while they are there: how they go and come back.';
 
 create or replace function gdpr_internal.has_held_values(p_relation regclass, p_definition jsonb)
 returns boolean
@@ -2884,6 +2905,13 @@ begin
       case when c.relkind = 'r' and exists (
         select from pg_inherits as i where i.inhrelid = p_relation or i.inhparent = p_relation
       ) and not c.relispartition then format('%s: takes part in inheritance, whose children would escape; make it a partitioned table, or take the children off (NO INHERIT)', p_where) end,
+      (
+        select format('%s: partition %s is a foreign table, which takes no row security; detach it', p_where, f.oid::regclass)
+        from gdpr_internal.relation_tree(p_relation) as r (r)
+        join pg_class as f on f.oid = r.r and f.relkind = 'f' and f.oid <> p_relation
+        order by f.oid
+        limit 1
+      ),
       case when c.relkind in ('r', 'p') and exists (
         select from pg_rewrite as w where w.ev_class = p_relation
       ) then format('%s: has rules, which bypass triggers; drop them, a trigger does the same', p_where) end,
@@ -3779,11 +3807,43 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity)
+  select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity) || coalesce((
+    select jsonb_build_object('partitions', jsonb_object_agg(
+      p.oid, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
+    ))
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_class as p on p.oid = r.r and (p.relrowsecurity, p.relforcerowsecurity) <> (c.relrowsecurity, c.relforcerowsecurity)
+    having count(*) > 0
+  ), '{}')
   from pg_class as c
   where c.oid = p_relation;
 end;
-comment on function gdpr_internal.original_state(regclass) is 'What unprotect() has to give back of a table.';
+comment on function gdpr_internal.original_state(regclass) is
+  'What unprotect() has to give back of a table; partitions: where that is something else than of the table.';
+
+create or replace function gdpr_internal.partition_defaults(p_relation regclass, p_column name)
+returns table (relation regclass, expression text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  with own (relation, expression) as (
+    select r.r, pg_get_expr(d.adbin, d.adrelid)
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_attribute as a on a.attrelid = r.r and a.attname = p_column and not a.attisdropped
+    left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  )
+  select o.relation, o.expression
+  from own as w
+  join own as o on o.relation <> w.relation and o.expression is distinct from w.expression
+  where w.relation = p_relation
+  order by cardinality(array(select pg_partition_ancestors(o.relation))), o.relation::oid;
+end;
+comment on function gdpr_internal.partition_defaults(regclass, name) is
+  'Partitions in which a column has another default than in their table (null: none), which ALTER TABLE of that would take away; those first of which others are part.';
 
 create or replace function gdpr_internal.original_column(p_relation regclass, p_column name, p_encrypt text)
 returns jsonb
@@ -3798,6 +3858,9 @@ begin
     select case when p_encrypt = 'no' then '{}' else jsonb_strip_nulls(jsonb_build_object(
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
       'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
+      'partition_defaults', (
+        select jsonb_object_agg(d.relation::oid, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
+      ),
       'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
       'shown', nullif(f.shown, f.carrier),
       'is_domain', nullif(f.is_domain, false),
@@ -3813,13 +3876,19 @@ begin
       ),
       'checks', gdpr_internal.checks_over(p_relation, a.attnum),
       'indexes', (
-        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', i.oid::regclass::text, 'definition', pg_get_indexdef(x.indexrelid), 'comment', obj_description(i.oid, 'pg_class'))) order by i.relname)
-        from pg_index as x
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          -- of a partitioned table PostgreSQL gives the index alone, which would be valid nowhere
+          'name', i.oid::regclass::text, 'definition', regexp_replace(pg_get_indexdef(x.indexrelid), ' ON ONLY ', ' ON '),
+          'comment', obj_description(i.oid, 'pg_class')
+        )) order by r.r <> p_relation, i.relname)
+        from gdpr_internal.relation_tree(p_relation) as r (r)
+        join pg_attribute as b on b.attrelid = r.r and b.attname = a.attname
+        join pg_index as x on x.indrelid = r.r
         join pg_class as i on i.oid = x.indexrelid
-        where x.indrelid = p_relation and not x.indisprimary
+        where not x.indisprimary and not exists (select from pg_inherits as h where h.inhrelid = x.indexrelid)
           and exists (
             select from pg_depend as d
-            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = p_relation and d.refobjsubid = a.attnum
+            where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid and d.refobjid = r.r and d.refobjsubid = b.attnum
           )
           and not exists (select from pg_constraint as k where k.conindid = x.indexrelid and k.contype = 'u')
       ),
@@ -3848,7 +3917,7 @@ begin
 end
 $function$;
 comment on function gdpr_internal.original_column(regclass, name, text) is
-  'What encryption takes from a column: default, collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
+  'What encryption takes from a column: default (partition_defaults: where that of a partition is another; empty: none), collation, indexes and constraints, and its type, where that is none of PostgreSQL''s own: type (as it was), shown (in views), is_domain, labels (of which enum), type_default.';
 
 create or replace function gdpr_internal.definition_as_written(p_definition jsonb)
 returns jsonb
@@ -5156,6 +5225,8 @@ declare
   v_id smallint := (select t.id from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null);
   v_alter text[] := '{}';
   v_altered text[] := '{}';
+  v_defaults text[] := '{}';
+  v_parts text[];
   v_object record;
   v_drop text[];
   v_create text[];
@@ -5167,12 +5238,14 @@ begin
         else format('drop index %s', x.indexrelid::regclass) end as statement,
       coalesce(k.conname, x.indexrelid::regclass::text) as name
     from gdpr_internal.stored_columns(p_definition) as s
-    join pg_attribute as a on a.attrelid = p_relation and a.attname = s.column_name
-    join pg_index as x on x.indrelid = p_relation and not x.indisprimary and x.indexrelid in (
+    cross join gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_attribute as a on a.attrelid = r.r and a.attname = s.column_name
+    -- one that is part of the table's goes with that
+    join pg_index as x on x.indrelid = r.r and not x.indisprimary and not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid) and x.indexrelid in (
       select d.objid from pg_depend as d
-      where d.classid = 'pg_class'::regclass and d.refobjid = p_relation and d.refobjsubid = a.attnum
+      where d.classid = 'pg_class'::regclass and d.refobjid = r.r and d.refobjsubid = a.attnum
       union all
-      select i.indexrelid from pg_index as i where i.indrelid = p_relation and a.attnum = any (i.indkey)
+      select i.indexrelid from pg_index as i where i.indrelid = r.r and a.attnum = any (i.indkey)
     )
     left join pg_constraint as k on k.conindid = x.indexrelid and k.conrelid = p_relation and k.contype = 'u'
     where s.encrypt <> 'no' and coalesce(p_old -> 'columns' -> s.column_name ->> 'encrypt', 'no') = 'no'
@@ -5216,7 +5289,13 @@ begin
   loop
     if v_column.type <> 'text' and not v_column.has_shadow then
       v_altered := v_altered || v_column.attname::text;
-      if v_column.expression is not null then
+      v_parts := array(
+        select format('alter table %s alter column %I %s', d.relation, v_column.attname,
+          case when d.expression is null then 'drop default' else 'set default ' || gdpr_internal.text_expression('(' || d.expression || ')', v_column.type) end)
+        from gdpr_internal.partition_defaults(p_relation, v_column.attname) as d
+      );
+      v_defaults := v_defaults || v_parts;
+      if v_column.expression is not null or v_parts <> '{}' then
         v_alter := v_alter || format('alter column %I drop default', v_column.attname);
       end if;
       v_alter := v_alter || format(
@@ -5239,6 +5318,9 @@ begin
     select p_relation::text, 'statistics keep their target', s, null::text, false
     from gdpr_internal.statistics_statements(p_relation, v_altered, false) as s;
   end if;
+  foreach v_statement in array v_defaults loop
+    return next row(p_relation::text, 'a partition keeps its default', v_statement, 'ACCESS EXCLUSIVE', false)::gdpr_policy.step;
+  end loop;
   if gdpr_internal.enabling_state(v_id) is not null then
     return query
     select p_relation::text, 'shadows take the names of their columns', s, 'ACCESS EXCLUSIVE', false from gdpr_internal.swap_statements(p_relation) as s;
@@ -5398,20 +5480,6 @@ end
 $function$;
 comment on function gdpr_internal.trigger_steps(regclass, jsonb, smallint) is 'Steps that put the triggers on a table.';
 
-create or replace function gdpr_internal.relation_tree(p_relation regclass)
-returns setof regclass
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select p_relation
-  union
-  select t.relid from pg_partition_tree(p_relation) as t;
-end;
-comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
-
 create or replace function gdpr_internal.retention_condition(p_relation regclass, p_definition jsonb)
 returns text
 language sql
@@ -5479,6 +5547,7 @@ declare
   -- a row whose time is over is hidden at that instant, whenever retention comes to delete it
   v_shown text := format('(%s)', v_gate) || coalesce(' and ' || gdpr_internal.retention_condition(p_relation, p_definition), '');
   v_policy record;
+  v_state jsonb;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
     for v_policy in
@@ -5508,11 +5577,12 @@ begin
         )::gdpr_policy.step;
       end if;
     end loop;
+    v_state := coalesce(p_original -> 'partitions' -> v_relation::oid::text, p_original);
     return next row(
       v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
       format('alter table %s %s row level security, %s row level security', v_relation,
-        case when v_enforce or (p_original ->> 'row_security')::boolean then 'enable' else 'disable' end,
-        case when v_enforce or (p_original ->> 'force_row_security')::boolean then 'force' else 'no force' end),
+        case when v_enforce or (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
+        case when v_enforce or (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end),
       'ACCESS EXCLUSIVE', false
     )::gdpr_policy.step;
   end loop;
@@ -5613,7 +5683,8 @@ begin
       format('select gdpr_policy.backfill(%L, %L)', p_relation, v_new), 'ACCESS EXCLUSIVE', true
     )::gdpr_policy.step;
   end if;
-  if not v_new then
+  -- one that was enabled in batches has taken in those that came meanwhile
+  if not v_new and v_table.fingerprint is not null then
     return query select * from gdpr_internal.partition_steps(p_relation);
   end if;
   return query select * from gdpr_internal.index_steps(p_relation, p_definition);
@@ -5651,9 +5722,13 @@ begin
     )
     select coalesce(array_agg(x.problem), '{}')
     from (
-      select format('tables.%s: belongs to role %s; apply the policy as its owner', to_json(t.key), c.relowner::regrole) as problem
+      select format(
+        'tables.%s: %sbelongs to role %s; apply the policy as its owner', to_json(t.key),
+        case when c.oid <> t.relation then format('partition %s ', c.oid::regclass) else '' end, c.relowner::regrole
+      ) as problem
       from policy_table as t
-      join pg_class as c on c.oid = t.relation
+      cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+      join pg_class as c on c.oid = r.r
       where not pg_has_role(p_role, c.relowner, 'usage')
       union all
       select format('tables.%s: the subject of a protected table cannot change; unprotect it first', to_json(t.key))
@@ -6207,6 +6282,7 @@ as $function$
 declare
   v_id smallint := gdpr_internal.own_table(p_role, p_relation);
   v_alter text[] := '{}';
+  v_defaults text[] := '{}';
   v_column gdpr_internal.protected_column;
   v_object record;
   v_drop text[];
@@ -6215,7 +6291,7 @@ begin
   for v_column in
     select * from gdpr_internal.protected_column as c where c.table_id = v_id and c.encrypt <> 'no' order by c.position
   loop
-    if v_column.original ?| array['default', 'type_default'] then
+    if v_column.original ?| array['default', 'type_default', 'partition_defaults'] then
       v_alter := v_alter || format('alter column %I drop default', v_column.column_name);
     end if;
     v_alter := v_alter || format(
@@ -6226,6 +6302,12 @@ begin
     if v_column.original ? 'default' then
       v_alter := v_alter || format('alter column %I set default %s', v_column.column_name, v_column.original ->> 'default');
     end if;
+    v_defaults := v_defaults || array(
+      select format('alter table %s alter column %I %s', r.r, v_column.column_name, coalesce('set default ' || nullif(d.value, ''), 'drop default'))
+      from jsonb_each_text(v_column.original -> 'partition_defaults') as d
+      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::oid::text = d.key
+      order by cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid
+    );
   end loop;
   return query
   select format('drop index %s', x.indexrelid::regclass)
@@ -6242,7 +6324,7 @@ begin
     )) as g;
     return query select s from unnest(v_drop) as s;
     return next format('alter table %s %s', p_relation, array_to_string(v_alter, ', '));
-    return query select s from unnest(v_create) as s;
+    return query select s from unnest(v_defaults || v_create) as s;
   end if;
   return query
   select format('alter table %s %s', p_relation, string_agg(format('drop column %I', a.attname), ', ' order by a.attnum))
@@ -6263,7 +6345,7 @@ begin
       and not exists (
         select from pg_index as x
         join pg_class as i on i.oid = x.indexrelid
-        where x.indrelid = p_relation and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
+        where x.indrelid in (select r from gdpr_internal.relation_tree(p_relation) as r) and k.value ->> 'name' in (i.relname, i.oid::regclass::text) and not exists (
           select from pg_attribute as a
           where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(v_id, a.attname)
         )
@@ -6349,6 +6431,7 @@ declare
   v_facts record := gdpr_policy.table_facts(p_table);
   v_statement text;
   v_relation regclass;
+  v_state jsonb;
   v_begun boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
@@ -6360,9 +6443,10 @@ begin
     execute v_statement;
   end loop;
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
+    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::oid::text, v_facts.original);
     execute format('alter table %s %s row level security, %s row level security', v_relation,
-      case when (v_facts.original ->> 'row_security')::boolean then 'enable' else 'disable' end,
-      case when (v_facts.original ->> 'force_row_security')::boolean then 'force' else 'no force' end);
+      case when (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
+      case when (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end);
   end loop;
   for v_statement in select s from gdpr_policy.registration_grants(p_table, false) as s loop
     execute v_statement;
@@ -6524,62 +6608,6 @@ end
 $function$;
 comment on function gdpr_internal.defer_encryption(smallint) is 'Columns of a table that are not text count as not encrypted until their shadows take their names.';
 
-create or replace function gdpr_internal.shadow_keeper(p_relation regclass)
-returns text
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  -- disabled and enabled again, it is another version of its row
-  select format('%s %s', g.oid, g.ctid) from pg_trigger as g where g.tgrelid = p_relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A';
-end;
-comment on function gdpr_internal.shadow_keeper(regclass) is
-  'The trigger that keeps the shadows of a table, as the catalog has it: another answer than before, and rows may have been written past it.';
-
-create or replace function gdpr_internal.are_shadows_kept(p_table smallint)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select not exists (select from gdpr_internal.shadows(p_table, 't'))
-    or coalesce(e.keeper = gdpr_internal.shadow_keeper(t.relation), false)
-  from gdpr_internal.enabling as e
-  join gdpr_internal.protected_table as t on t.id = e.table_id
-  where e.table_id = p_table;
-end;
-comment on function gdpr_internal.are_shadows_kept(smallint) is
-  'Whether the trigger that keeps the shadows of a table has been there, and on, all the time since it was put there.';
-
-create or replace function gdpr_internal.remember_keeper(p_role name, p_relation regclass)
-returns void
-language sql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  update gdpr_internal.enabling as e
-  set keeper = gdpr_internal.shadow_keeper(p_relation)
-  where e.table_id = gdpr_internal.own_table(p_role, p_relation);
-end;
-comment on function gdpr_internal.remember_keeper(name, regclass) is 'See gdpr_policy.remember_keeper(); takes the role of the caller, which a definer function cannot see.';
-
-create or replace function gdpr_policy.remember_keeper(p_relation regclass)
-returns void
-language sql
-volatile
-parallel unsafe
-security invoker
-begin atomic
-  select gdpr_internal.remember_keeper(current_user, p_relation);
-end;
-comment on function gdpr_policy.remember_keeper(regclass) is 'Step of enabling: the trigger that keeps the shadows was put there now.';
-
 create or replace function gdpr_internal.encrypt_columns(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -6617,25 +6645,74 @@ end;
 comment on function gdpr_policy.encrypt_columns(regclass) is
   'Step of enabling: columns that have a shadow are encrypted from now on, as the register says; it remembers what all encrypted ones have by now. Error: PR006 not the state for it.';
 
-create or replace function gdpr_policy.require_kept(p_relation regclass)
-returns void
-language plpgsql
+create or replace function gdpr_internal.required_shadows(p_table smallint)
+returns table (relation regclass, shadow name)
+language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  if not gdpr_internal.are_shadows_kept(gdpr_internal.table_id(p_relation)) then
-    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
-  elsif gdpr_internal.row_copies(p_relation) is not null then
-    -- the dropped column would be gone from them, too
-    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
-  end if;
-end
-$function$;
-comment on function gdpr_policy.require_kept(regclass) is
-  'Step of enabling, under the lock: what the shadows hold is what the columns hold. Errors: PR006 the trigger that keeps them was off meanwhile; they are compared once more; PR001 another table came to hold rows of this one.';
+begin atomic
+  select t.relation, s.shadow
+  from gdpr_internal.shadows(p_table, 't') as s
+  join gdpr_internal.protected_table as t on t.id = p_table
+  where s.required
+  union all
+  select r.r, s.shadow
+  from gdpr_internal.shadows(p_table, 't') as s
+  join gdpr_internal.protected_table as t on t.id = p_table
+  cross join lateral gdpr_internal.relation_tree(t.relation) as r (r)
+  join pg_class as c on c.oid = r.r and c.relkind = 'r'
+  join pg_attribute as a on a.attrelid = c.oid and a.attname = s.column_name and not a.attisdropped
+  where a.attnotnull and not s.required;
+end;
+comment on function gdpr_internal.required_shadows(smallint) is
+  'Shadows of columns that are NOT NULL: in the table, or in a partition alone. A CHECK of the same name says so of the shadow meanwhile.';
+
+create or replace function gdpr_internal.shadowed_columns(p_relation regclass)
+returns table (
+  relation regclass, is_whole boolean, column_name name, shadow name, type text, required boolean, required_name name, checked boolean, expression text,
+  target integer, options text[], comment text, privileges aclitem[], sequences regclass[]
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+begin atomic
+  select
+    r.r, r.r = p_relation, s.column_name, s.shadow, format_type(a.atttypid, a.atttypmod),
+    -- what a partition has from that of which it is part comes with that
+    a.attnotnull and not coalesce(
+      (
+        select w.attnotnull from pg_inherits as i join pg_attribute as w on w.attrelid = i.inhparent and w.attname = a.attname
+        where i.inhrelid = r.r and r.r <> p_relation
+      ), false
+    ),
+    (
+      select k.conname from pg_constraint as k
+      -- an object with a name since PostgreSQL 18
+      where k.conrelid = r.r and k.contype = 'n' and k.conkey = array[a.attnum]
+    ),
+    exists (select from pg_constraint as k where k.conrelid = r.r and k.contype = 'c' and k.conname = s.shadow and k.conislocal),
+    coalesce(
+      (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = r.r and d.adnum = a.attnum),
+      gdpr_internal.type_default(a.atttypid)
+    ),
+    coalesce(nullif(to_jsonb(a) ->> 'attstattarget', '')::integer, -1), a.attoptions, col_description(r.r, a.attnum), a.attacl,
+    array(
+      select q.objid::regclass from pg_depend as q
+      join pg_class as c on c.oid = q.objid and c.relkind = 'S'
+      where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = r.r and q.refobjsubid = a.attnum and q.deptype = 'a'
+    )
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  cross join gdpr_internal.shadows(gdpr_internal.table_id(p_relation), 't') as s
+  join pg_attribute as a on a.attrelid = r.r and a.attname = s.column_name and not a.attisdropped
+  order by r.r <> p_relation, cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid, s.place;
+end;
+comment on function gdpr_internal.shadowed_columns(regclass) is
+  'The columns of a table that have a shadow, in the table (is_whole) and in each of its partitions, with all that belongs to them there. required: NOT NULL, and not because of the table that it is part of; checked: by a CHECK of its own over the shadow.';
 
 create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
 returns setof text
@@ -6677,72 +6754,69 @@ set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
 declare
-  v_id smallint := gdpr_internal.table_id(p_relation);
   v_column record;
   v_before text[] := '{}';
   v_drops text[] := '{}';
   v_after text[] := '{}';
-  v_alter text := format('alter table %s ', p_relation);
+  v_last text[] := '{}';
+  v_whole jsonb := '{}';
+  v_of_whole jsonb;
+  v_alter text;
 begin
-  for v_column in
-    select w.column_name, w.shadow, a.attoptions, col_description(p_relation, a.attnum) as comment, (to_jsonb(a) ->> 'attstattarget')::integer as target,
-      a.attacl, a.attnotnull, format_type(a.atttypid, a.atttypmod) as type,
-      (
-        select k.conname from pg_constraint as k
-        -- an object with a name since PostgreSQL 18
-        where k.conrelid = p_relation and k.contype = 'n' and k.conkey = array[a.attnum]
-      ) as required,
-      coalesce(
-        (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
-        gdpr_internal.type_default(a.atttypid)
-      ) as expression,
-      array(
-        select q.objid::regclass from pg_depend as q
-        join pg_class as s on s.oid = q.objid and s.relkind = 'S'
-        where q.classid = 'pg_class'::regclass and q.refclassid = 'pg_class'::regclass and q.refobjid = p_relation and q.refobjsubid = a.attnum and q.deptype = 'a'
-      ) as sequences
-    from gdpr_internal.shadows(v_id, 't') as w
-    join pg_attribute as a on a.attrelid = p_relation and a.attnum = w.place
-  loop
+  for v_column in select * from gdpr_internal.shadowed_columns(p_relation) loop
+    v_alter := format('alter table %s ', v_column.relation);
     v_before := v_before || array(select format('alter sequence %s owned by none', s) from unnest(v_column.sequences) as s);
-    v_drops := v_drops || format('drop column %I', v_column.column_name);
-    v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
-    if v_column.expression is not null then
-      v_after := v_after || format('%salter column %I set default %s', v_alter, v_column.column_name,
-        gdpr_internal.text_expression(format('(%s)', v_column.expression), v_column.type));
+    if v_column.is_whole then
+      v_drops := v_drops || format('drop column %I', v_column.column_name);
+      v_after := v_after || format('%srename column %I to %I', v_alter, v_column.shadow, v_column.column_name);
+      v_whole := v_whole || jsonb_build_object(v_column.column_name, to_jsonb(v_column));
+      v_of_whole := '{"target": -1}';
+    else
+      -- partitions take over what is said of the table
+      v_of_whole := v_whole -> v_column.column_name::text;
     end if;
-    if v_column.attnotnull then
+    if v_column.expression is distinct from v_of_whole ->> 'expression' then
+      v_after := v_after || format('%salter column %I %s', v_alter, v_column.column_name, case
+        when v_column.expression is null then 'drop default'
+        else 'set default ' || gdpr_internal.text_expression('(' || v_column.expression || ')', v_column.type)
+      end);
+    end if;
+    if v_column.required then
       -- its CHECK has been validated: no row is looked at
       v_after := v_after || case
-        when v_column.required is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required, v_column.column_name)
+        when v_column.required_name is not null then format('%sadd constraint %I not null %I', v_alter, v_column.required_name, v_column.column_name)
         else format('%salter column %I set not null', v_alter, v_column.column_name)
-      end || format('%sdrop constraint %I', v_alter, v_column.shadow);
+      end;
     end if;
-    if v_column.target >= 0 then
+    if v_column.checked then
+      v_last := v_last || format('%sdrop constraint %I', v_alter, v_column.shadow);
+    end if;
+    if v_column.target <> (v_of_whole ->> 'target')::integer then
       v_after := v_after || format('%salter column %I set statistics %s', v_alter, v_column.column_name, v_column.target);
     end if;
-    if v_column.attoptions is not null then
-      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.attoptions, ', '));
+    if v_column.options is not null then
+      v_after := v_after || format('%salter column %I set (%s)', v_alter, v_column.column_name, array_to_string(v_column.options, ', '));
     end if;
     if v_column.comment is not null then
-      v_after := v_after || format('comment on column %s.%I is %L', p_relation, v_column.column_name, v_column.comment);
+      v_after := v_after || format('comment on column %s.%I is %L', v_column.relation, v_column.column_name, v_column.comment);
     end if;
     v_after := v_after || array(
-      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, p_relation,
+      select format('grant %s (%I) on table %s to %s%s', g.privilege_type, v_column.column_name, v_column.relation,
         case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, case when g.is_grantable then ' with grant option' else '' end)
-      from aclexplode(v_column.attacl) as g
-    ) || array(select format('alter sequence %s owned by %s.%I', s, p_relation, v_column.column_name) from unnest(v_column.sequences) as s);
+      from aclexplode(v_column.privileges) as g
+    ) || array(select format('alter sequence %s owned by %s.%I', s, v_column.relation, v_column.column_name) from unnest(v_column.sequences) as s);
   end loop;
   if v_drops <> '{}' then
-    v_after := v_after || array(
-      select s from gdpr_internal.statistics_statements(p_relation, array(select w.column_name::text from gdpr_internal.shadows(v_id, 't') as w), true) as s
+    v_last := v_last || array(
+      select s from gdpr_internal.statistics_statements(p_relation, array(select jsonb_object_keys(v_whole)), true) as s
     );
-    return query select s from unnest(v_before || (v_alter || array_to_string(v_drops, ', ')) || v_after) as s;
+    return query
+    select s from unnest(v_before || format('alter table %s %s', p_relation, array_to_string(v_drops, ', ')) || v_after || v_last) as s;
   end if;
 end
 $function$;
 comment on function gdpr_internal.swap_statements(regclass) is
-  'The statements by which shadows take the names of their columns, with all that belongs to these: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
+  'The statements by which shadows take the names of their columns, with all that belongs to these, in the table and in its partitions: defaults, NOT NULL, privileges, comments, statistics and their targets, sequences. None of them reads a row.';
 
 create or replace function gdpr_internal.put_places(p_role name, p_relation regclass)
 returns void
@@ -6791,6 +6865,204 @@ end;
 comment on function gdpr_policy.put_places(regclass) is
   'Step of enabling: the register follows columns to the end of the table, and remembers the place that they keep in the views.';
 
+-- 00_foundation/81_sweep.sql
+-- [code] The sweep over a table that is being enabled: leaf after leaf, in each a range of blocks after the other.
+-- GDPR Art. 25. Called by: gdpr.backfill(), the steps of enabling.
+--
+-- The leaf of a plain table is the table. A partitioned one has its partitions, which come and go while it is being enabled: each has
+-- a mark, and one whose mark is another than when it was passed may hold rows that were written past the triggers. It is swept again.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.enabling_leaves(p_table smallint)
+returns table (leaf regclass, mark text, blocks bigint)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with recursive tree (relation, kind, mark) as (
+    select c.oid, c.relkind, ''
+    from gdpr_internal.protected_table as t
+    join pg_class as c on c.oid = t.relation
+    where t.id = p_table
+    union all
+    -- detached and attached again, it is another version of its row
+    select c.oid, c.relkind, format('%s %s', t.mark, i.xmin)
+    from tree as t
+    join pg_inherits as i on i.inhparent = t.relation and not i.inhdetachpending
+    join pg_class as c on c.oid = i.inhrelid
+    where t.kind = 'p'
+  ),
+  shadowed (shadowed) as (
+    select exists (select from gdpr_internal.shadows(p_table, 't'))
+  )
+  select
+    t.relation::regclass,
+    t.mark || case when s.shadowed then (
+      -- disabled and enabled again, too
+      select format(' %s %s', g.oid, g.ctid) from pg_trigger as g
+      where g.tgrelid = t.relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A'
+    ) else '' end,
+    coalesce(pg_relation_size(t.relation), 0) / current_setting('block_size')::bigint
+  from tree as t
+  cross join shadowed as s
+  where t.kind = 'r'
+  order by t.relation;
+end;
+comment on function gdpr_internal.enabling_leaves(smallint) is
+  'Where the rows of a table are: its partitions, or itself, with their size in blocks. mark: how each came to be part of it, and the trigger that keeps its shadows, as the catalog has them; null: that trigger is off. Another mark than before, and rows may have been written past the triggers.';
+
+create or replace function gdpr_internal.are_leaves_kept(p_table smallint, p_passed jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce(bool_and(coalesce(l.mark = p_passed ->> l.leaf::oid::text, false)), true)
+  from gdpr_internal.enabling_leaves(p_table) as l;
+end;
+comment on function gdpr_internal.are_leaves_kept(smallint, jsonb) is
+  'Whether each leaf of a table is among those that were passed, and the triggers of each have been on since then.';
+
+create or replace function gdpr_policy.passed_leaves(p_relation regclass)
+returns jsonb
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select e.passed from gdpr_internal.enabling as e where e.table_id = gdpr_internal.table_id(p_relation);
+end;
+comment on function gdpr_policy.passed_leaves(regclass) is 'The leaves that the enabling of a table has passed.';
+
+create or replace function gdpr_policy.require_kept(p_relation regclass, p_passed jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not gdpr_internal.are_leaves_kept(gdpr_internal.table_id(p_relation), p_passed) then
+    perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
+  elsif gdpr_internal.row_copies(p_relation) is not null then
+    -- a column that is dropped would be gone from them, too
+    perform gdpr_internal.refuse('policy_refused', format('tables.%s: %s', to_json(p_relation::text), gdpr_internal.row_copies(p_relation)));
+  end if;
+end
+$function$;
+comment on function gdpr_policy.require_kept(regclass, jsonb) is
+  'Step of enabling, under the lock: no row was written past the triggers since its leaf was passed. Error: PR006 a partition came meanwhile, or the trigger that keeps shadows was off; the rows are looked at once more; PR001 another table came to hold rows of this one.';
+
+create or replace function gdpr_internal.take_blocks(
+  p_role name, p_relation regclass, p_blocks bigint,
+  out leaf regclass, out mark text, out block bigint, out leaf_blocks bigint, out passed bigint, out blocks bigint
+)
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_enabling gdpr_internal.enabling;
+  v_left boolean;
+begin
+  -- who held this row until now may have come to the end
+  select * into v_enabling from gdpr_internal.enabling as e
+  where e.table_id = gdpr_internal.own_table(p_role, p_relation) and e.state in ('claiming', 'sealing')
+  for update;
+  select l.leaf, l.mark, l.blocks, coalesce(sum(l.blocks) filter (where not l.is_left) over (), 0), sum(l.blocks) over (), l.is_left
+  into leaf, mark, leaf_blocks, passed, blocks, v_left
+  from (
+    select f.leaf, f.mark, f.blocks, f.mark is null or f.mark is distinct from v_enabling.passed ->> f.leaf::oid::text as is_left
+    from gdpr_internal.enabling_leaves(v_enabling.table_id) as f
+  ) as l
+  order by l.is_left desc, l.leaf::oid <> v_enabling.leaf, l.leaf::oid
+  limit 1;
+  if not v_left then
+    leaf := null;
+  end if;
+  update gdpr_internal.enabling as e
+  set leaf = take_blocks.leaf, sweeping_xid = pg_current_xact_id(), worked_at = statement_timestamp(),
+    block = p_blocks + case when e.leaf = take_blocks.leaf then e.block else 0 end,
+    sweep = case when e.leaf = take_blocks.leaf then e.sweep else 1 end
+  where e.table_id = v_enabling.table_id
+  returning e.block - p_blocks into block;
+end
+$function$;
+comment on function gdpr_internal.take_blocks(name, regclass, bigint) is 'See gdpr_policy.take_blocks(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.take_blocks(
+  p_relation regclass, p_blocks bigint,
+  out leaf regclass, out mark text, out block bigint, out leaf_blocks bigint, out passed bigint, out blocks bigint
+)
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select t.leaf, t.mark, t.block, t.leaf_blocks, t.passed, t.blocks from gdpr_internal.take_blocks(current_user, p_relation, p_blocks) as t;
+end;
+comment on function gdpr_policy.take_blocks(regclass, bigint) is
+  'Step of enabling: takes the next blocks of the sweep (who comes at the same time waits, and takes the ones after). leaf: in which they are, null when all are passed; mark: its mark; block: the first of them, of leaf_blocks; passed: blocks of the leaves that are done, of blocks in all.';
+
+create or replace function gdpr_internal.pass_leaf(p_role name, p_relation regclass, p_leaf regclass, p_mark text)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  update gdpr_internal.enabling as e
+  set leaf = case when p_mark is null then e.leaf end, block = 0, sweep = e.sweep + 1, sweeping_xid = null,
+    passed = e.passed || case when p_mark is null then '{}' else jsonb_build_object(p_leaf::oid, p_mark) end
+  where e.table_id = gdpr_internal.own_table(p_role, p_relation);
+end;
+comment on function gdpr_internal.pass_leaf(name, regclass, regclass, text) is 'See gdpr_policy.pass_leaf(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.pass_leaf(p_relation regclass, p_leaf regclass, p_mark text)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.pass_leaf(current_user, p_relation, p_leaf, p_mark);
+end;
+comment on function gdpr_policy.pass_leaf(regclass, regclass, text) is
+  'Step of enabling: no row of a leaf is left, which had this mark before that was looked up; null: rows are left, and there is another sweep over it.';
+
+create or replace function gdpr_internal.count_written(p_role name, p_relation regclass, p_rows bigint)
+returns void
+language sql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  update gdpr_internal.enabling as e set done = e.done + p_rows, sweeping_xid = null where e.table_id = gdpr_internal.own_table(p_role, p_relation);
+end;
+comment on function gdpr_internal.count_written(name, regclass, bigint) is 'See gdpr_policy.count_written(); takes the role of the caller, which a definer function cannot see.';
+
+create or replace function gdpr_policy.count_written(p_relation regclass, p_rows bigint)
+returns void
+language sql
+volatile
+parallel unsafe
+security invoker
+begin atomic
+  select gdpr_internal.count_written(current_user, p_relation, p_rows);
+end;
+comment on function gdpr_policy.count_written(regclass, bigint) is 'Step of enabling: so many rows more were written in this state.';
+
 -- 00_foundation/82_enabling.sql
 -- [code] Enabling at size: a large table is protected in moments and batches while the application goes on.
 -- GDPR Art. 25, 32. Called by: gdprdb policy apply --batches; gdpr.apply(), when it finds one that was begun.
@@ -6813,8 +7085,9 @@ declare
   v_name text;
 begin
   select * into strict v_class from pg_class as c where c.oid = p_relation;
-  if v_class.relkind <> 'r' or v_class.relispartition or v_class.relhassubclass then
-    return 'the table is partitioned or has children';
+  v_name := gdpr_internal.partition_obstacle(p_role, p_relation, p_definition);
+  if v_name is not null then
+    return v_name;
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
@@ -6845,10 +7118,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   v_unclaimed constant text := 't.gdpr_subject_id is null and t.gdpr_purposes is null';
-  v_relation regclass;
-  v_definition jsonb;
 begin
-  select t.relation, t.definition into v_relation, v_definition from gdpr_internal.protected_table as t where t.id = p_table;
   if gdpr_internal.enabling_state(p_table) = 'claiming' then
     -- a shadow is compared, not believed: what is dropped in the end cannot be looked up again
     return (
@@ -6856,10 +7126,8 @@ begin
       from gdpr_internal.shadows(p_table, 't') as s
     );
   end if;
-  return format(
-    '(%st.gdpr_subject_id is not null and (%s))', case when gdpr_internal.seals_at_once(v_relation, v_definition) then v_unclaimed || ' or ' else '' end,
-    gdpr_internal.plaintext_condition(p_table, 't')
-  );
+  -- a partition that comes while values are encrypted brings rows that nobody has claimed
+  return format('(%s or t.gdpr_subject_id is not null and (%s))', v_unclaimed, gdpr_internal.plaintext_condition(p_table, 't'));
 end
 $function$;
 comment on function gdpr_internal.incomplete_code(smallint) is 'The SQL that says whether row t still has to be written in the state that the enabling of its table is in.';
@@ -6880,6 +7148,7 @@ declare
   v_known constant text := 'old.gdpr_purposes is not null';
   v_written text;
   v_forged text;
+  v_always text[] := '{}';
   v_trigger record;
 begin
   select * into strict v_table from gdpr_internal.protected_table as t where t.id = p_table;
@@ -6934,37 +7203,89 @@ begin
     from gdpr_internal.protected_column as c
     where v_sealing and c.table_id = p_table and c.encrypt <> 'no' and c.original_type ~ '^character varying\(\d+\)$'
   loop
-    return next format('create or replace trigger %I %s on %s for each row %s execute function %s',
-      v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
-    return next format('alter table %s enable always trigger %I', v_table.relation, v_trigger.name);
+    -- those that are there stay, as their time is one under the lock; and the one that has kept the shadows would be another
+    if not exists (select from pg_trigger as g where g.tgrelid = v_table.relation and g.tgname = v_trigger.name) then
+      return next format('create trigger %I %s on %s for each row %s execute function %s',
+        v_trigger.name, v_trigger.timing, v_table.relation, 'when (' || v_trigger.condition || ')', v_trigger.function);
+      v_always := v_always || format('enable always trigger %I', v_trigger.name);
+    elsif exists (
+      select from gdpr_internal.relation_tree(v_table.relation) as r (r)
+      join pg_trigger as g on g.tgrelid = r.r and g.tgname = v_trigger.name and g.tgenabled <> 'A'
+    ) then
+      v_always := v_always || format('enable always trigger %I', v_trigger.name);
+    end if;
   end loop;
-  return next format(
-    'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()', v_table.relation
-  );
-  return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_table.relation);
+  if v_always <> '{}' then
+    return next format('alter table %s %s', v_table.relation, array_to_string(v_always, ', '));
+  end if;
+  -- those of rows, partitions get with their table; those of statements not
+  for v_trigger in
+    select r.relation from gdpr_internal.relation_tree(v_table.relation) as r (relation)
+    where not exists (select from pg_trigger as g where g.tgrelid = r.relation and g.tgname = 'zzz_gdpr_40_truncate' and g.tgenabled = 'A')
+  loop
+    return next format(
+      'create or replace trigger zzz_gdpr_40_truncate before truncate on %s for each statement execute function gdpr_policy.guard_truncate()',
+      v_trigger.relation
+    );
+    return next format('alter table %s enable always trigger zzz_gdpr_40_truncate', v_trigger.relation);
+  end loop;
 end
 $function$;
 comment on function gdpr_internal.enabling_triggers(smallint) is
   'The statements that put on a table the triggers of its enabling: new and changed rows are taken in at once, others when they are touched.';
 
-create or replace function gdpr_internal.digest_index(p_table smallint, p_column gdpr_internal.protected_column)
-returns name
+create or replace function gdpr_internal.index_over(p_relation regclass, p_column name, p_unique boolean)
+returns regclass
 language sql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- an index over nothing but the digest; valid or not
-  select i.relname
-  from gdpr_internal.protected_table as t
-  join pg_index as x on x.indrelid = t.relation
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_' || (p_column).column_name || '_digest'
-  join pg_class as i on i.oid = x.indexrelid
-  where t.id = p_table and x.indkey::text = a.attnum::text and (x.indisunique or not (p_column).original ? 'unique_name')
+  -- the one that is part of that of the table, if there is; valid or not
+  select x.indexrelid::regclass
+  from pg_index as x
+  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
+  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or not p_unique)
+  order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
   limit 1;
 end;
-comment on function gdpr_internal.digest_index(smallint, gdpr_internal.protected_column) is 'The index over a column''s digest, as its uniqueness needs it; null when there is none.';
+comment on function gdpr_internal.index_over(regclass, name, boolean) is 'The index over nothing but this column; null when there is none.';
+
+create or replace function gdpr_internal.next_of_index(p_relation regclass, p_column name, p_unique_name name)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_part record;
+  v_kind text := case when p_unique_name is null then 'index' else 'unique index' end;
+begin
+  for v_part in
+    select r.relation, c.relkind = 'p' as is_whole, x.own, exists (select from pg_inherits as h where h.inhrelid = x.own) as is_attached,
+      gdpr_internal.index_over(i.inhparent, p_column, false) as whole
+    from gdpr_internal.relation_tree(p_relation) as r (relation)
+    join pg_class as c on c.oid = r.relation and c.relkind in ('r', 'p')
+    left join pg_inherits as i on i.inhrelid = r.relation and c.relispartition
+    cross join lateral (select gdpr_internal.index_over(r.relation, p_column, p_unique_name is not null) as own) as x
+    -- what is attached needs that to which it is
+    order by c.relkind <> 'p', cardinality(array(select pg_partition_ancestors(r.relation))), r.relation::oid
+  loop
+    if v_part.own is null then
+      return case when v_part.is_whole then format('create index on only %s (%I)', v_part.relation, p_column)
+        else concat_ws(' ', 'create', v_kind, 'concurrently', quote_ident(p_unique_name), 'on', format('%s (%I)', v_part.relation, p_column)) end;
+    elsif v_part.whole is not null and not v_part.is_attached then
+      return format('alter index %s attach partition %s', v_part.whole, v_part.own);
+    end if;
+  end loop;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.next_of_index(regclass, name, name) is
+  'The next statement by which a column is indexed, in each partition by itself and then as a whole, while writers go on; null when all are there.';
 
 create or replace function gdpr_internal.next_index(p_table smallint, p_digests boolean)
 returns text
@@ -6980,20 +7301,16 @@ declare
   v_column gdpr_internal.protected_column;
 begin
   select format('drop index concurrently %s', x.indexrelid::regclass) into v_index
-  from pg_index as x
-  where x.indrelid = v_relation and not x.indisvalid and exists (
-    select from pg_attribute as a where a.attrelid = v_relation and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
+  from gdpr_internal.enabling_leaves(p_table) as l
+  join pg_index as x on x.indrelid = l.leaf and not x.indisvalid
+  where exists (
+    select from pg_attribute as a where a.attrelid = x.indrelid and a.attnum = any (x.indkey) and gdpr_internal.is_control_column(p_table, a.attname)
   )
   limit 1;
+  -- somebody was interrupted
+  v_index := coalesce(v_index, gdpr_internal.next_of_index(v_relation, 'gdpr_subject_id', null));
   if v_index is not null then
-    -- somebody was interrupted
     return v_index;
-  elsif not exists (
-    select from pg_index as x
-    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = 'gdpr_subject_id'
-    where x.indrelid = v_relation and x.indkey::text = a.attnum::text
-  ) then
-    return format('create index concurrently on %s (gdpr_subject_id)', v_relation);
   end if;
   for v_column in
     select c.*
@@ -7005,14 +7322,13 @@ begin
     if v_column.encrypt = 'no' then
       v_column.original := gdpr_internal.original_column(v_relation, v_column.column_name, 'searchable');
     end if;
-    continue when gdpr_internal.digest_index(p_table, v_column) is not null;
-    return case
-      when v_column.original ? 'unique_name'
-        then format('create unique index concurrently %I on %s (%I)', 'gdpr_unique_' || v_column.id, v_relation, 'gdpr_' || v_column.column_name || '_digest')
-      else format('create index concurrently on %s (%I)', v_relation, 'gdpr_' || v_column.column_name || '_digest')
-    end;
+    v_index := gdpr_internal.next_of_index(
+      v_relation, format('gdpr_%s_digest', v_column.column_name)::name,
+      case when v_column.original ? 'unique_name' then format('gdpr_unique_%s', v_column.id)::name end
+    );
+    exit when v_index is not null;
   end loop;
-  return null;
+  return v_index;
 end
 $function$;
 comment on function gdpr_internal.next_index(smallint, boolean) is
@@ -7030,8 +7346,9 @@ declare
   v_state text;
   v_index text;
   v_search text;
-  v_unchecked name;
+  v_unchecked text;
   v_encrypts boolean;
+  v_kept boolean;
 begin
   select * into v_table from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null;
   v_state := gdpr_internal.enabling_state(v_table.id);
@@ -7044,9 +7361,12 @@ begin
     -- after the batches, which would write into it; before the statistics, which are of its expression, too
     v_search := gdpr_internal.next_search_index(v_table.id);
   end if;
-  select k.conname into v_unchecked
+  v_kept := gdpr_internal.are_leaves_kept(v_table.id, gdpr_policy.passed_leaves(p_relation));
+  select format('alter table %s validate constraint %I', r.r, k.conname) into v_unchecked
   from gdpr_internal.shadows(v_table.id, 't') as s
-  join pg_constraint as k on k.conrelid = p_relation and k.conname = s.shadow and not k.convalidated
+  cross join gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_constraint as k on k.conrelid = r.r and k.conname = s.shadow and not k.convalidated
+  order by r.r <> p_relation
   limit 1;
   kind := 'transaction';
   if v_state in ('claiming', 'sealing') then
@@ -7060,12 +7380,12 @@ begin
       when v_index is null then 'index what is searched'
       else 'index the subject and the digests'
     end;
-    kind := 'alone';
+    kind := case when statement ~ ' concurrently ' then 'alone' else 'transaction' end;
   elsif v_state = 'claimed' and v_unchecked is not null then
     action := 'make sure that NOT NULL holds';
-    statement := format('alter table %s validate constraint %I', p_relation, v_unchecked);
+    statement := v_unchecked;
     kind := 'alone';
-  elsif v_state = 'analysed' then
+  elsif v_state = 'analysed' and v_kept then
     action := 'switch on: triggers, views, the gate';
     statement := format('select gdpr_policy.switch_on(%L)', p_relation);
   else
@@ -7074,8 +7394,9 @@ begin
       select case
         when v_state = 'begun' then 'generated'
         when v_state = 'generated' and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 'claiming'
-        -- the trigger that keeps the shadows was off: they are compared once more
-        when v_state = 'claimed' and not gdpr_internal.are_shadows_kept(v_table.id) then 'claiming'
+        -- the trigger that keeps the shadows was off: they are compared once more; or a partition came meanwhile
+        when v_state = 'claimed' and not v_kept or v_state = 'analysed' and not v_encrypts and not v_kept then 'claiming'
+        when v_state in ('sealed', 'analysed') and not v_kept then 'sealing'
         when v_state = 'generated' or (v_state = 'claimed' and v_encrypts) then 'sealing'
         else 'analysed'
       end as state
@@ -7225,10 +7546,13 @@ begin
     perform gdpr_internal.defer_encryption(v_id);
   else
     update gdpr_internal.enabling as e
-    set state = p_state, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp()
+    set state = p_state, leaf = null, block = 0, sweep = 1, done = 0, sweeping_xid = null, worked_at = statement_timestamp(),
+      -- who comes back sweeps what came meanwhile
+      passed = case when (e.state, p_state) in (('generated', 'claiming'), ('generated', 'sealing'), ('claimed', 'sealing')) then '{}' else e.passed end
     where e.table_id = v_id and (e.state, p_state) in (
       ('begun', 'generated'), ('generated', 'claiming'), ('generated', 'sealing'), ('claiming', 'claimed'), ('claimed', 'claiming'),
-      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed')
+      ('claimed', 'sealing'), ('claimed', 'analysed'), ('sealing', 'sealed'), ('sealed', 'analysed'),
+      ('analysed', 'claiming'), ('sealed', 'sealing'), ('analysed', 'sealing')
     );
     if not found then
       perform gdpr_internal.refuse('enabling_state', format('table %s', p_relation));
@@ -7281,9 +7605,9 @@ begin
     when 'triggers' then
       return query select * from gdpr_internal.enabling_triggers(v_table.id);
       return query
-      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', p_relation, s.shadow)
-      from gdpr_internal.shadows(v_table.id, 't') as s
-      where s.required and not exists (select from pg_constraint as k where k.conrelid = p_relation and k.conname = s.shadow);
+      select format('alter table %1$s add constraint %2$I check (%2$I is not null) not valid', q.relation, q.shadow)
+      from gdpr_internal.required_shadows(v_table.id) as q
+      where not exists (select from pg_constraint as k where k.conrelid = q.relation and k.conname = q.shadow);
       -- PostgreSQL tests them whenever a row is written: triggers go on with them, for what changes
       return query
       select format('alter table %s drop constraint %I', p_relation, k.conname)
@@ -7305,12 +7629,12 @@ begin
         order by c.column_name
       loop
         return next case
-          when v_column.original ? 'unique_constraint' then format('alter table %s add constraint %I unique using index %I',
-            p_relation, v_column.original ->> 'unique_name', gdpr_internal.digest_index(v_table.id, v_column))
-          else (
-            select format('alter index %I.%I rename to %I', n.nspname, gdpr_internal.digest_index(v_table.id, v_column), v_column.original ->> 'unique_name')
-            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation
+          when v_column.original ? 'unique_constraint' then (
+            select format('alter table %s add constraint %I unique using index %I', p_relation, v_column.original ->> 'unique_name', i.relname)
+            from pg_class as i where i.oid = gdpr_internal.index_over(p_relation, format('gdpr_%s_digest', v_column.column_name)::name, true)
           )
+          else format('alter index %s rename to %I', gdpr_internal.index_over(p_relation, format('gdpr_%s_digest', v_column.column_name)::name, true),
+            v_column.original ->> 'unique_name')
         end;
       end loop;
       return query select * from gdpr_internal.viewer_policies(p_relation);
@@ -7362,6 +7686,7 @@ begin
   perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.register_table(p_relation, p_definition);
   perform gdpr_policy.put_enabling(p_relation, 'begun');
+  perform gdpr_policy.lock_tree(p_relation, true);
   perform gdpr_policy.run_step(p_relation, 'columns');
 end
 $function$;
@@ -7410,9 +7735,14 @@ security invoker
 set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off
 as $function$
+declare
+  v_work record;
+  v_passed jsonb;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   perform gdpr_policy.begin_change('apply in batches');
+  v_work := gdpr_policy.enabling_work(p_relation);
+  v_passed := gdpr_policy.passed_leaves(p_relation);
   perform gdpr_policy.put_enabling(p_relation, p_state);
   case p_state
     when 'generated' then
@@ -7420,20 +7750,26 @@ begin
       perform gdpr_policy.generate_functions(p_relation);
       perform gdpr_policy.generate_erasure();
     when 'claiming' then
+      perform gdpr_policy.lock_tree(p_relation, gdpr_policy.has_shadows(p_relation));
       perform gdpr_policy.run_step(p_relation, 'triggers');
-      perform gdpr_policy.remember_keeper(p_relation);
     when 'sealing' then
+      if v_work.state in ('sealed', 'analysed') then
+        perform gdpr_policy.lock_tree(p_relation, false);
+        perform gdpr_policy.run_step(p_relation, 'triggers');
+        return;
+      end if;
       -- generating takes the time, and no lock: whoever writes now still meets the functions as they were
       if gdpr_policy.has_shadows(p_relation) then
         perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_functions(p_relation);
-        execute format('lock table %s in access exclusive mode', p_relation);
-        perform gdpr_policy.require_kept(p_relation);
+        perform gdpr_policy.lock_tree(p_relation, true);
+        perform gdpr_policy.require_kept(p_relation, v_passed);
         perform gdpr_policy.run_step(p_relation, 'text');
         perform gdpr_policy.put_places(p_relation);
       else
         perform gdpr_policy.encrypt_columns(p_relation);
         perform gdpr_policy.generate_enabling(p_relation, false);
+        perform gdpr_policy.lock_tree(p_relation, true);
         perform gdpr_policy.run_step(p_relation, 'text');
       end if;
       perform gdpr_policy.run_step(p_relation, 'triggers');
@@ -7493,12 +7829,21 @@ set quote_all_identifiers = off
 as $function$
 declare
   v_statements text[];
+  v_passed jsonb := gdpr_policy.passed_leaves(p_relation);
+  v_locked boolean := false;
 begin
   perform pg_advisory_xact_lock(hashtextextended('gdpr.apply', 0));
   perform gdpr_policy.begin_change('apply in batches');
   perform gdpr_policy.end_enabling(p_relation, false);
   v_statements := array(select s from gdpr_policy.enabling_statements(p_relation, 'switch') as s);
   for v_n in 1 .. cardinality(v_statements) loop
+    if not v_locked and v_statements[v_n] ~ '^create or replace trigger ' then
+      -- generating takes the time, and no lock. Views first, as whoever uses one has it before the table, and would wait for that with it
+      perform gdpr_policy.drop_views(p_relation);
+      perform gdpr_policy.lock_tree(p_relation, true);
+      perform gdpr_policy.require_kept(p_relation, v_passed);
+      v_locked := true;
+    end if;
     if v_n = cardinality(v_statements) then
       -- what enabling alone had goes before the controls are remembered
       perform gdpr_policy.run_step(p_relation, 'leave');
@@ -7668,6 +8013,123 @@ end;
 comment on function gdpr_internal.viewer_policies(regclass) is
   'The statements by which the clear view, which reads as gdpr_viewer, shows whoever reads it the rows that the table''s own policies show him: each policy for some roles again, for the viewer on their behalf.';
 
+-- 00_foundation/83_partitions.sql
+-- [code] What partitions ask for while their table is being enabled.
+-- GDPR Art. 25. Called by: the steps of enabling.
+
+set local role gdpr_owner;
+
+create or replace function gdpr_internal.partition_obstacle(p_role name, p_relation regclass, p_definition jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $function$
+declare
+  v_name text;
+begin
+  if (select c.relkind <> 'p' from pg_class as c where c.oid = p_relation) then
+    return null;
+  elsif p_definition ? 'search' then
+    return 'the index for its search is built at once where a table has partitions';
+  end if;
+  select string_agg(c.oid::regclass::text, ', ' order by c.oid::regclass::text) into v_name
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_class as c on c.oid = r.r
+  where c.relhasrules;
+  if v_name is not null then
+    return format('partitions that have rules: %s', v_name);
+  end if;
+  select string_agg(r.r::text, ', ' order by r.r::text) into v_name
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  where gdpr_internal.hides_rows(p_role, r.r);
+  if v_name is not null then
+    return format('row security is forced on a table with partitions, or on one of them, and hides rows from their owner: %s', v_name);
+  end if;
+  with recursive held (relation, oid, attnum) as (
+    select r.r, a.atttypid, a.attnum
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    cross join gdpr_internal.stored_columns(p_definition) as s
+    join pg_attribute as a on a.attrelid = r.r and a.attname = s.column_name and not a.attisdropped
+    where s.encrypt <> 'no'
+    union
+    select h.relation, u.oid, h.attnum
+    from held as h
+    join pg_type as y on y.oid = h.oid
+    cross join lateral unnest(array[y.typbasetype, y.typelem]) as u (oid)
+    where u.oid <> 0
+  )
+  select string_agg(distinct quote_ident(k.conname), ', ') into v_name
+  from held as h
+  join pg_constraint as k on k.conrelid = h.relation and h.attnum = any (k.conkey) or k.contypid = h.oid
+  where k.contype = 'c' and not k.convalidated and to_jsonb(k) @> '{"conenforced": false}' is not true;
+  if v_name is not null then
+    return format('constraints that are NOT VALID, of a table with partitions: %s; validate them', v_name);
+  end if;
+  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_statistic_ext as x on x.stxrelid = r.r
+  where exists (
+    select from pg_depend as d
+    join pg_attribute as a on a.attrelid = x.stxrelid and a.attnum = d.refobjsubid
+    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = x.stxrelid
+      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
+  );
+  if v_name is not null then
+    return format('statistics over columns that become text, of a table with partitions: %s; drop them', v_name);
+  end if;
+  select string_agg(distinct format('%I', g.tgname), ', ') into v_name
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_class as c on c.oid = r.r and c.relkind = 'r'
+  cross join lateral gdpr_internal.noisy_triggers(r.r) as g
+  where g.tgenabled <> 'O' or not has_parameter_privilege(p_role, 'session_replication_role', 'set');
+  if v_name is not null then
+    return format('triggers for any UPDATE of a table with partitions, which the role may not keep quiet: %s (grant set on parameter session_replication_role; none may be ENABLE ALWAYS or REPLICA)', v_name);
+  end if;
+  return null;
+end
+$function$;
+comment on function gdpr_internal.partition_obstacle(name, regclass, jsonb) is
+  'Why a table that has partitions cannot be enabled in batches; null when it can, and for tables without. No personal data.';
+
+create or replace function gdpr_policy.lock_tree(p_relation regclass, p_readers boolean)
+returns void
+language plpgsql
+volatile
+parallel unsafe
+security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  v_relation regclass;
+  v_timeout text := current_setting('lock_timeout');
+  v_limit interval := v_timeout::interval;
+  v_began timestamptz := clock_timestamp();
+begin
+  for v_relation in
+    -- as PostgreSQL locks them
+    select r from gdpr_policy.partition_tree(p_relation) as r
+    order by r <> p_relation, cardinality(array(select pg_partition_ancestors(r))), r::oid
+  loop
+    if v_limit > '0' then
+      -- who waits for the first of them waits for all
+      perform set_config('lock_timeout', greatest(1, extract(epoch from v_limit - (clock_timestamp() - v_began)) * 1000)::integer::text, true);
+    end if;
+    if p_readers then
+      execute format('lock table only %s in access exclusive mode', v_relation);
+    else
+      execute format('lock table only %s in share row exclusive mode', v_relation);
+    end if;
+  end loop;
+  perform set_config('lock_timeout', v_timeout, true);
+end
+$function$;
+comment on function gdpr_policy.lock_tree(regclass, boolean) is
+  'Locks a table and all its partitions against writers, or readers too (p_readers), and waits no longer for all of them together than lock_timeout allows for one.';
+
 -- 00_foundation/83_quiet.sql
 -- [code] Triggers of the application are kept quiet while rows are touched: that is no change of their data.
 -- GDPR Art. 25. Called by: gdpr.backfill().
@@ -7677,6 +8139,23 @@ comment on function gdpr_internal.viewer_policies(regclass) is
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.noisy_triggers(p_relation regclass)
+returns table (tgname name, tgenabled "char")
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select g.tgname, g.tgenabled
+  from pg_trigger as g
+  where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
+    -- those for UPDATE of some columns do not fire
+    and g.tgtype & 16 <> 0 and g.tgattr::text = '';
+end;
+comment on function gdpr_internal.noisy_triggers(regclass) is
+  'Triggers of the application that would take the touch of a row for a change of its data: those for UPDATE of any column.';
+
 create or replace function gdpr_internal.quiet_triggers(p_role name, p_relation regclass, out as_replica boolean, out switched text[])
 language sql
 stable
@@ -7685,11 +8164,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   with noisy as (
-    select g.tgname, g.tgenabled
-    from pg_trigger as g
-    where g.tgrelid = p_relation and not g.tgisinternal and g.tgenabled <> 'D' and g.tgname !~ '^zzz_gdpr_'
-      -- those for UPDATE of some columns do not fire
-      and g.tgtype & 16 <> 0 and g.tgattr::text = ''
+    -- rows are touched in partitions: those of the table itself are there, too
+    select n.tgname, n.tgenabled
+    from gdpr_internal.relation_tree(p_relation) as r (r)
+    join pg_class as c on c.oid = r.r and c.relkind = 'r'
+    cross join lateral gdpr_internal.noisy_triggers(r.r) as n
   ),
   facts as (
     select
@@ -7751,42 +8230,9 @@ end;
 comment on function gdpr_policy.enabling_work(regclass) is
   'What there is to do in the enabling of a table: which rows (condition, SQL over row t), and how triggers of the application are kept quiet (gdpr_internal.quiet_triggers()).';
 
-create or replace function gdpr_internal.take_blocks(p_role name, p_relation regclass, p_blocks bigint, p_done bigint)
-returns bigint
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  v_id smallint := gdpr_internal.own_table(p_role, p_relation);
-  v_block bigint;
-begin
-  update gdpr_internal.enabling as e
-  set block = case when p_blocks is null then 0 else e.block + p_blocks end, sweep = e.sweep + (p_blocks is null)::integer, done = e.done + p_done,
-    sweeping_xid = case when p_blocks > 0 then pg_current_xact_id() end, worked_at = statement_timestamp()
-  where e.table_id = v_id
-  returning e.block - p_blocks into v_block;
-  return v_block;
-end
-$function$;
-comment on function gdpr_internal.take_blocks(name, regclass, bigint, bigint) is 'See gdpr_policy.take_blocks(); takes the role of the caller, which a definer function cannot see.';
-
-create or replace function gdpr_policy.take_blocks(p_relation regclass, p_blocks bigint, p_done bigint default 0)
-returns bigint
-language sql
-volatile
-parallel unsafe
-security invoker
-begin atomic
-  select gdpr_internal.take_blocks(current_user, p_relation, p_blocks, p_done);
-end;
-comment on function gdpr_policy.take_blocks(regclass, bigint, bigint) is
-  'Step of enabling: takes the next blocks of the sweep and returns the first (who comes at the same time waits, and takes the ones after); null begins another sweep. p_done: rows written. Nothing where nothing is being enabled.';
-
 create or replace function gdpr.backfill(
-  p_table regclass, p_blocks integer default 64, out rows bigint, out state text, out block bigint, out blocks bigint, out kept_out boolean
+  p_table regclass, p_blocks integer default 64,
+  out rows bigint, out state text, out block bigint, out blocks bigint, out part regclass, out part_block bigint, out part_blocks bigint, out kept_out boolean
 )
 language plpgsql
 volatile
@@ -7795,28 +8241,29 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_work record;
+  v_place record := gdpr_policy.take_blocks(p_table, p_blocks);
+  v_work record := gdpr_policy.enabling_work(p_table);
   v_left boolean;
   v_trigger text;
 begin
   rows := 0;
-  -- first: who held this row until now may have come to the end
-  block := gdpr_policy.take_blocks(p_table, p_blocks);
-  v_work := gdpr_policy.enabling_work(p_table);
   state := v_work.state;
   if v_work.condition is null then
     return;
+  elsif v_place.leaf is null then
+    state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
+    perform gdpr_policy.put_enabling(p_table, state);
+    return;
   end if;
-  blocks := pg_relation_size(p_table) / current_setting('block_size')::integer;
-  if block >= blocks then
-    -- all rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
-    execute format('select exists (select from only %s as t where %s)', p_table, v_work.condition) into v_left;
-    if v_left then
-      perform gdpr_policy.take_blocks(p_table, null);
-    else
-      state := case v_work.state when 'claiming' then 'claimed' else 'sealed' end;
-      perform gdpr_policy.put_enabling(p_table, state);
-    end if;
+  part := v_place.leaf;
+  part_block := v_place.block;
+  part_blocks := v_place.leaf_blocks;
+  block := v_place.passed + least(part_block, part_blocks);
+  blocks := v_place.blocks;
+  if part_block >= part_blocks then
+    -- all its rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
+    execute format('select exists (select from only %s as t where %s)', part, v_work.condition) into v_left;
+    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then coalesce(v_place.mark, '') end);
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
@@ -7833,7 +8280,7 @@ begin
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
-    p_table, format('(%s,0)', block), format('(%s,0)', least(block + p_blocks, 4294967295)), v_work.condition,
+    part, format('(%s,0)', part_block), format('(%s,0)', least(part_block + p_blocks, 4294967295)), v_work.condition,
     -- a row that somebody is changing is left to the next sweep, which waits for it
     case when v_work.sweep = 1 then ' skip locked' else '' end
   );
@@ -7845,26 +8292,35 @@ begin
     perform set_config('session_replication_role', 'origin', true);
   end if;
   perform set_config('gdpr.enabling', '', true);
-  perform gdpr_policy.take_blocks(p_table, 0, rows);
+  perform gdpr_policy.count_written(p_table, rows);
 end
 $function$;
 comment on function gdpr.backfill(regclass, integer) is
-  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
+  'Writes the next p_blocks blocks of a table that is being enabled, in this transaction: rows, written; state, of the enabling; block of blocks, where the sweep is; part, the partition in which it is (or the table itself), at part_block of its part_blocks; kept_out, whether writers were kept out of the table meanwhile (its triggers for any UPDATE were off, as the role may not set session_replication_role). Call it until state changes; stop at any time. Run as the owner of the table. Errors: PR002 not protected, PR008 row security hides rows, PR103 a row carries a blocked identifier, PR405 one looks like ciphertext. Art. 25.';
 
 create or replace view gdpr.enabling as
 select
   t.relation as table_name,
   e.state,
   e.sweep,
-  e.block,
-  pg_relation_size(t.relation) / current_setting('block_size')::integer as blocks,
+  l.passed + case when e.state in ('claiming', 'sealing') then least(e.block, l.part_blocks) else 0 end as block,
+  l.blocks,
   e.done as rows,
+  l.part,
   e.started_at,
   e.worked_at
 from gdpr_internal.enabling as e
-join gdpr_internal.protected_table as t on t.id = e.table_id;
+join gdpr_internal.protected_table as t on t.id = e.table_id
+cross join lateral (
+  select
+    coalesce(sum(f.blocks), 0)::bigint as blocks,
+    coalesce(sum(f.blocks) filter (where f.mark = e.passed ->> f.leaf::oid::text), 0)::bigint as passed,
+    coalesce(max(f.blocks) filter (where f.leaf::oid = e.leaf), 0) as part_blocks,
+    (array_agg(f.leaf) filter (where f.leaf::oid = e.leaf))[1] as part
+  from gdpr_internal.enabling_leaves(e.table_id) as f
+) as l;
 comment on view gdpr.enabling is
-  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state.';
+  'Tables that are being enabled, and how far: state (begun, generated, claiming: persons; claimed, sealing: ciphertext; sealed, analysed), the block of blocks at which the sweep is, rows written in this state, the partition in which it is.';
 
 -- 00_foundation/84_renames.sql
 -- [code] What the policy says of a table whose columns have other names now.
@@ -8068,7 +8524,7 @@ begin
     into v_values, v_digests
     from jsonb_each(v_table.definition -> 'columns') as c;
     select count(*) into v_indexes from pg_index as x where x.indrelid = v_table.relation;
-    v_bytes := pg_table_size(v_table.relation);
+    select sum(pg_table_size(r)) into v_bytes from gdpr_internal.relation_tree(v_table.relation) as r;
     v_passes := case when v_values > 0 and not gdpr_internal.seals_at_once(v_table.relation, v_table.definition) then 2 else 1 end;
     reason := v_table.obstacle;
     if v_table.obstacle is null then
@@ -8076,7 +8532,10 @@ begin
       reason := concat_ws(
         '; ',
         (
-          select 'at its end the table has ' || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
+          select
+            case when (select c.relkind = 'p' from pg_class as c where c.oid = v_table.relation)
+              then 'at their ends the table and each of its partitions have ' else 'at its end the table has ' end
+            || string_agg(quote_ident(b), ', ' order by n) || ', which become text; views keep the order'
           from unnest(gdpr_internal.becomes_text(v_table.relation, v_table.definition)) with ordinality as u (b, n)
         ),
         (
@@ -34548,8 +35007,12 @@ begin atomic
     'was part of a protected table: it holds personal data that erasure does not reach, and what is written here is neither encrypted nor recorded',
     'Attach it again and apply the policy; or copy what has to stay from the clear view elsewhere, attached, and drop it.'
   from pg_class as c
-  join pg_policy as p on p.polrelid = c.oid and p.polname = 'gdpr_40_gate'
-  where not exists (
+  -- while its table is being enabled it has no gate yet
+  where (
+    exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = 'gdpr_40_gate')
+    or exists (select from pg_trigger as g where g.tgrelid = c.oid and g.tgname = 'zzz_gdpr_40_truncate')
+  )
+  and not exists (
     select from gdpr_internal.protected_table as t
     where t.unprotected_at is null and (t.relation = c.oid or t.relation = pg_partition_root(c.oid))
   )
@@ -35692,10 +36155,11 @@ grant execute on function
   gdpr_internal.restore_statements(name, regclass), gdpr_internal.finish_unprotect(name, regclass),
   gdpr_internal.own_table(name, regclass), gdpr_internal.open_reshape(name, regclass), gdpr_internal.watch_reshape(name, regclass), gdpr_internal.follow_shape(name, regclass), gdpr_internal.close_reshape(name, regclass),
   gdpr_internal.retype_column(name, regclass, name, text, boolean),
-  gdpr_internal.remember_keeper(name, regclass), gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
+  gdpr_internal.encrypt_columns(name, regclass), gdpr_internal.put_places(name, regclass),
   gdpr_internal.put_enabling(name, regclass, text), gdpr_internal.generate_enabling(name, regclass, boolean),
   gdpr_internal.end_enabling(name, regclass, boolean), gdpr_internal.enabling_work(name, regclass),
-  gdpr_internal.take_blocks(name, regclass, bigint, bigint) to gdpr_admin;
+  gdpr_internal.take_blocks(name, regclass, bigint), gdpr_internal.pass_leaf(name, regclass, regclass, text),
+  gdpr_internal.count_written(name, regclass, bigint) to gdpr_admin;
 
 grant execute on function
   gdpr.plan(jsonb), gdpr.apply(jsonb), gdpr.next_step(jsonb), gdpr.backfill(regclass, integer), gdpr.estimate(jsonb), gdpr.refuse_policy(text[]), gdpr.unprotect(regclass), gdpr.tidy_gates(integer),
@@ -35707,6 +36171,7 @@ grant execute on function gdpr.release() to gdpr_mail, gdpr_app, gdpr_portal; --
 grant execute on function gdpr.table_named(text) to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration; -- names only
 grant select on gdpr.settings, gdpr.protected_table, gdpr.protected_column, gdpr.enabling to gdpr_admin, gdpr_dpo, gdpr_auditor;
+grant execute on function gdpr_internal.enabling_leaves(smallint) to gdpr_admin, gdpr_dpo, gdpr_auditor; -- called by that view
 grant select on gdpr.error_code to
   gdpr_admin, gdpr_dpo, gdpr_auditor, gdpr_app, gdpr_bi, gdpr_export, gdpr_api, gdpr_integration, gdpr_portal, gdpr_mail;
 
