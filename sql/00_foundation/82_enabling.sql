@@ -15,10 +15,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_class pg_class;
   v_name text;
 begin
-  select * into strict v_class from pg_class as c where c.oid = p_relation;
   v_name := gdpr_internal.partition_obstacle(p_role, p_relation, p_definition);
   if v_name is not null then
     return v_name;

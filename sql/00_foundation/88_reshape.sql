@@ -174,9 +174,9 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select format(s.statement, f.relation)
   from gdpr_internal.protected_table as t
-  join gdpr_internal.reshape as r on r.table_id = t.id
+  join gdpr_internal.reshape as h on h.table_id = t.id
   cross join lateral (
-    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(r.state -> 'guards') as g
+    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(h.state -> 'guards') as g
   ) as f
   join pg_class as c on c.oid = f.relation
   cross join lateral (

@@ -7081,10 +7081,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  v_class pg_class;
   v_name text;
 begin
-  select * into strict v_class from pg_class as c where c.oid = p_relation;
   v_name := gdpr_internal.partition_obstacle(p_role, p_relation, p_definition);
   if v_name is not null then
     return v_name;
@@ -9580,9 +9578,9 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select format(s.statement, f.relation)
   from gdpr_internal.protected_table as t
-  join gdpr_internal.reshape as r on r.table_id = t.id
+  join gdpr_internal.reshape as h on h.table_id = t.id
   cross join lateral (
-    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(r.state -> 'guards') as g
+    select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(h.state -> 'guards') as g
   ) as f
   join pg_class as c on c.oid = f.relation
   cross join lateral (
