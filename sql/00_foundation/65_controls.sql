@@ -219,6 +219,8 @@ begin atomic
   from has as n
   left join had as h on h.kind = n.kind and h.name = n.name
   where n.opens and not coalesce(h.keeps, false) and h.definition is distinct from n.definition
+    -- nothing is closed yet of a table that is being enabled
+    and exists (select from had)
   order by finding;
 end;
 comment on function gdpr_internal.weakened(smallint) is
