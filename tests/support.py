@@ -84,12 +84,16 @@ class Database:
         In a session as good as new: of what an earlier statement of the same login set, held or
         made for its session, nothing is left.
         """
-        with _session(self.dsn(user)) as connection:
+        with self.session(user) as connection:
             cursor = connection.execute(statement.encode(), parameters)
             found = cursor.fetchall() if cursor.description else []
         if _FOR_LATER_SESSIONS.search(statement):
             _end_sessions()
         return found
+
+    def session(self, user: str = OWNER) -> AbstractContextManager[psycopg.Connection]:
+        """A session as good as new, in autocommit mode, to be left idle: others go on with it."""
+        return _session(self.dsn(user))
 
     def close(self) -> None:
         """Close the connections that `connect` and `rows` opened."""

@@ -85,12 +85,12 @@ POLICY["tables"]["shop.purchase"] = {
 
 def step(db: Database, policy: dict[str, Any] | None = None) -> enabling.Step | None:
     """What comes next."""
-    with db.connect() as connection:
+    with db.session() as connection:
         return enabling.next_step(connection, Jsonb(policy or POLICY))
 
 
 def take(db: Database, blocks: int = 1, policy: dict[str, Any] | None = None) -> str | None:
-    """Run one statement of what comes next, on a connection of its own: one batch of batches."""
+    """Run one statement of what comes next, in a session of its own: one batch of batches."""
     following = step(db, policy)
     if following is None:
         return None

@@ -76,9 +76,11 @@ def test_unprotect_in_the_middle_gives_back_the_original(shop: Database, where: 
     shop.rows("select gdpr.unprotect('shop.member')")
     assert whole(shop) == before
     assert people(shop, TABLE) == rows
-    finish(shop, POLICY)
-    assert people(shop, CLEAR) == rows
-    assert plan(shop, POLICY) == []
+    if where in ("claiming", "sealing"):
+        # and it can begin again
+        finish(shop, POLICY)
+        assert people(shop, CLEAR) == rows
+        assert plan(shop, POLICY) == []
 
 
 def test_who_stops_after_any_statement_goes_on(shop: Database) -> None:

@@ -220,9 +220,11 @@ def test_unprotect_in_the_middle_gives_back_the_original(shop: Database, where: 
     shop.rows("select gdpr.unprotect('shop.person')")
     assert columns(catalog(shop, TABLE)) == before
     assert people(shop, TABLE) == rows
-    finish(shop, POLICY)
-    assert people(shop, CLEAR) == rows
-    assert plan(shop, POLICY) == []
+    if where in ("claiming", "sealing"):
+        # and it can begin again
+        finish(shop, POLICY)
+        assert people(shop, CLEAR) == rows
+        assert plan(shop, POLICY) == []
 
 
 def test_the_application_goes_on_with_what_it_had(shop: Database) -> None:
