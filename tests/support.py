@@ -26,12 +26,13 @@ OWNER = "db_owner"
 #: Logins that hold nothing until a policy or a group gives it to them.
 LOGINS = ("crm_app", "metabase", "portal_app", "mailer", "dpo_login", "auditor_login")
 
-#: Settings of the servers. Tests ask once and leave: compiling a query, or loading a library in
-#: every process, takes longer than what it is for.
+#: Settings of the servers. Tests ask once and leave: compiling a query, loading a library in
+#: every process, or vacuuming behind them takes longer than what it is for.
 SETTINGS = {
     "max_connections": "50",
     "max_prepared_transactions": "4",
     "jit_above_cost": "-1",
+    "autovacuum": "off",
     "shared_preload_libraries": "plpgsql, pgcrypto",
 }
 
