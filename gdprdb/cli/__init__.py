@@ -39,13 +39,14 @@ _OTHERWISE = {"import": ("importing", "import_")}
 class Nouns(Commands):
     """The commands of `PANELS`, each loaded when it is asked for: they share little."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Their names."""
-        return [noun for nouns in PANELS.values() for noun in nouns]
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, and those of commands that somebody added."""
+        nouns = [noun for nouns in PANELS.values() for noun in nouns]
+        return list(dict.fromkeys([*nouns, *super().list_commands(ctx)]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, if there is one."""
-        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+        if cmd_name not in self.commands and any(cmd_name in nouns for nouns in PANELS.values()):
             module, command = _OTHERWISE.get(cmd_name, (cmd_name, cmd_name))
             self.add_command(getattr(import_module(f"gdprdb.cli.{module}"), command))
         return super().get_command(ctx, cmd_name)
