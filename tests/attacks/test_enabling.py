@@ -18,7 +18,16 @@ from gdprdb import enabling, migrate
 from gdprdb.server import Cluster
 from tests.attacks.test_crashes import kill
 from tests.capabilities.crm import findings, plan, refused
-from tests.capabilities.enabling import POLICY, ROWS, TABLES, clear, finish, take, until
+from tests.capabilities.enabling import (
+    POLICY,
+    ROWS,
+    TABLES,
+    application,
+    clear,
+    finish,
+    take,
+    until,
+)
 from tests.support import OWNER, Clone, Database
 
 #: Kills; GDPRDB_TEST_KILLS=20 is the long run.
@@ -28,10 +37,7 @@ KILLS = int(os.environ.get("GDPRDB_TEST_KILLS", "2"))
 @pytest.fixture
 def shop(clone: Clone, shop_template: str) -> Iterator[Database]:
     """A shop before its policy."""
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
+    with application(clone, shop_template, TABLES, ROWS) as database:
         yield database
 
 

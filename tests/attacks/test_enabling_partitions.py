@@ -11,9 +11,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from gdprdb import enabling
 from tests.capabilities.crm import findings, plan, problems, refused
-from tests.capabilities.enabling import finish, take, until
+from tests.capabilities.enabling import application, finish, finish_though_killed, take, until
 from tests.capabilities.partitions import (
     CLEAR,
     POLICIES,
@@ -53,11 +52,7 @@ AWAY = [
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
-        database.rows("drop table shop.member_rest")
+    with application(clone, shop_template, TABLES, ROWS, "drop table shop.member_rest") as database:
         yield database.name
 
 
@@ -253,29 +248,7 @@ def test_rows_that_move_while_they_are_swept(shop: Database, kind: str) -> None:
 def test_who_is_killed_anywhere_goes_on(shop: Database) -> None:
     """The session that enables is terminated again and again, at whatever it is."""
     before = people(shop, TABLE)
-    dice = random.Random(17)
-    kills = 0
-    while True:
-        with psycopg.connect(shop.dsn(), autocommit=True) as connection:
-            number = connection.info.backend_pid
-            timer = threading.Timer(
-                # longer each time: the longest step has to come to its end on any machine
-                dice.uniform(0.05, 0.4 + 0.1 * kills),
-                lambda number=number: shop.rows(
-                    "select pg_terminate_backend(%s)", [number], user="postgres"
-                ),
-            )
-            timer.start()
-            try:
-                enabling.run(connection, Jsonb(POLICY), blocks=1)
-            except psycopg.OperationalError:
-                kills += 1
-                continue
-            finally:
-                timer.cancel()
-                timer.join()
-            break
-    assert kills > 2
+    assert finish_though_killed(shop, POLICY, 17) > 2
     assert people(shop, CLEAR) == before
     assert encrypted(shop, "shadows")
     assert shop.rows("select count(*) from pg_index where not indisvalid") == [(0,)]

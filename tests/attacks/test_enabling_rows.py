@@ -14,6 +14,7 @@ from tests.capabilities.enabling import (
     POLICY,
     ROWS,
     TABLES,
+    application,
     catalog,
     clear,
     finish,
@@ -38,11 +39,7 @@ MINE = [1, 2, 4, 5, 6, 7, 8, 9, 10]
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
-        database.rows(POLICIES)
+    with application(clone, shop_template, TABLES, ROWS, POLICIES) as database:
         yield database.name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -11,11 +10,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
-from gdprdb import enabling
 from tests.capabilities.crm import findings, one_table, plan, refused
-from tests.capabilities.enabling import finish, state, take, until
+from tests.capabilities.enabling import (
+    application,
+    finish,
+    finish_though_killed,
+    state,
+    take,
+    until,
+)
 from tests.support import Clone, Database
 
 TABLE = "shop.patient"
@@ -58,9 +62,7 @@ DAY = datetime.date(2000, 1, 1)
 
 @pytest.fixture
 def shop(clone: Clone, shop_template: str) -> Iterator[Database]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
+    with application(clone, shop_template, TABLES) as database:
         yield database
 
 
@@ -141,28 +143,7 @@ def test_who_is_killed_anywhere_goes_on(shop: Database) -> None:
     """The session that enables is terminated again and again, at whatever it is."""
     columns = "id, born, seen, share, mood::text, city"
     before = shop.rows(f"select {columns} from shop.patient order by id")
-    dice = random.Random(11)
-    kills = 0
-    while True:
-        with psycopg.connect(shop.dsn(), autocommit=True) as connection:
-            number = connection.info.backend_pid
-            timer = threading.Timer(
-                dice.uniform(0.05, 0.4),
-                lambda number=number: shop.rows(
-                    "select pg_terminate_backend(%s)", [number], user="postgres"
-                ),
-            )
-            timer.start()
-            try:
-                enabling.run(connection, Jsonb(POLICY), blocks=1)
-            except psycopg.OperationalError:
-                kills += 1
-                continue
-            finally:
-                timer.cancel()
-                timer.join()
-            break
-    assert kills > 2
+    assert finish_though_killed(shop, POLICY, 11) > 2
     assert (
         shop.rows(f"select {columns} from gdpr_clear.patient order by id", user="crm_app") == before
     )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -11,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from gdprdb import enabling
 from tests.capabilities.crm import one_table
-from tests.support import Database
+from tests.support import Clone, Database
 
 #: Rows so wide that a block holds few: a small table has many batches.
 TABLES = """
@@ -83,6 +87,21 @@ POLICY["tables"]["shop.purchase"] = {
 }
 
 
+@contextmanager
+def application(clone: Clone, template: str, *statements: str) -> Iterator[Database]:
+    """A database with gdprdb and nothing of an application's but what these statements make.
+
+    Args:
+        clone: makes copies.
+        template: ``shop_template``, with the shop's schema ``crm``, which goes.
+        statements: run one after the other, as the owner.
+    """
+    with clone(template) as database:
+        for statement in ("drop schema crm cascade", *statements):
+            database.rows(statement)
+        yield database
+
+
 def step(db: Database, policy: dict[str, Any] | None = None) -> enabling.Step | None:
     """What comes next."""
     with db.session() as connection:
@@ -134,6 +153,32 @@ def finish(db: Database, policy: dict[str, Any] | None = None) -> None:
         enabling.run(connection, Jsonb(policy or POLICY), blocks=1)
 
 
+def finish_though_killed(db: Database, policy: dict[str, Any], seed: int) -> int:
+    """Go on to the end, in sessions that are terminated, at whatever they are; how many were."""
+    dice = random.Random(seed)
+    kills = 0
+    while True:
+        with psycopg.connect(db.dsn(), autocommit=True) as connection:
+            number = connection.info.backend_pid
+            timer = threading.Timer(
+                # longer each time: the longest step has to come to its end on any machine
+                dice.uniform(0.02, 0.15 + 0.1 * kills),
+                lambda number=number: db.rows(
+                    "select pg_terminate_backend(%s)", [number], user="postgres"
+                ),
+            )
+            timer.start()
+            try:
+                enabling.run(connection, Jsonb(policy), blocks=1)
+            except psycopg.OperationalError:
+                kills += 1
+                continue
+            finally:
+                timer.cancel()
+                timer.join()
+        return kills
+
+
 CATALOG = """
 select format('%%s %%s %%s', c.kind, c.name, c.definition)
 from gdpr_internal.controls(%(table)s::text::regclass) as c
@@ -169,6 +214,15 @@ def catalog(db: Database, table: str) -> list[str]:
     return [
         re.sub(r"'20\d\d-[^']*'", "'then'", re.sub(r" [0-9a-f]{32}$", "", line)) for line in lines
     ]
+
+
+def columns(lines: list[str]) -> list[str]:
+    """The catalog of a table, but for the places of its columns, in whose order code is written."""
+    return sorted(
+        line.split(" ", 2)[2] if line.startswith("attribute") else line
+        for line in lines
+        if "........pg.dropped" not in line and not line.startswith("source")
+    )
 
 
 EVIDENCE = """

@@ -17,6 +17,7 @@ from tests.capabilities.enabling import (
     POLICY,
     ROWS,
     TABLES,
+    application,
     catalog,
     clear,
     finish,
@@ -31,10 +32,7 @@ from tests.support import Clone, Database
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
     """The shop before its policy, for cloning."""
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
+    with application(clone, shop_template, TABLES, ROWS) as database:
         yield database.name
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.capabilities.crm import apply, findings, one_table, original, plan
-from tests.capabilities.enabling import catalog, finish, state, take, until
+from tests.capabilities.enabling import application, catalog, columns, finish, state, take, until
 from tests.support import Clone, Database
 
 #: Three rows in four violate something: a CHECK of one column, text or not; one of two; a domain.
@@ -64,9 +64,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
+    with application(clone, shop_template, TABLES) as database:
         yield database.name
 
 
@@ -94,15 +92,6 @@ def people(db: Database, relation: str) -> list[tuple[Any, ...]]:
     return db.rows(
         f"select id, city, born, died, share::integer, plain from {relation} order by id",
         user="crm_app",
-    )
-
-
-def columns(lines: list[str]) -> list[str]:
-    """The catalog, but for the places of columns."""
-    return sorted(
-        line.split(" ", 2)[2] if line.startswith("attribute") else line
-        for line in lines
-        if "........pg.dropped" not in line and not line.startswith("source")
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.capabilities.crm import apply, findings, plan
-from tests.capabilities.enabling import finish, state, step, take, told, until
+from tests.capabilities.enabling import application, finish, state, step, take, told, until
 from tests.capabilities.partitions import (
     CLEAR,
     POLICIES,
@@ -26,10 +26,7 @@ INDEXING = ("create index on only ", "create index concurrently on ", " attach p
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
+    with application(clone, shop_template, TABLES, ROWS) as database:
         yield database.name
 
 

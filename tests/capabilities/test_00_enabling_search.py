@@ -17,6 +17,7 @@ from tests.capabilities.enabling import (
     POLICY,
     ROWS,
     TABLES,
+    application,
     catalog,
     finish,
     state,
@@ -40,11 +41,9 @@ TABLES_ = ("shop.buyer", "shop.purchase")
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows("create extension pg_trgm schema public")
-        database.rows(TABLES)
-        database.rows(ROWS)
+    with application(
+        clone, shop_template, "create extension pg_trgm schema public", TABLES, ROWS
+    ) as database:
         yield database.name
 
 

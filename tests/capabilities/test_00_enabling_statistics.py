@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.capabilities.crm import apply, one_table, plan, problems, refused
-from tests.capabilities.enabling import finish, state, take, until
+from tests.capabilities.enabling import application, finish, state, take, until
 from tests.support import Clone, Database
 
 TABLES = """
@@ -58,9 +58,7 @@ join pg_statistic_ext_data as d on d.stxoid = x.oid
 
 @pytest.fixture
 def shop(clone: Clone, shop_template: str) -> Iterator[Database]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
+    with application(clone, shop_template, TABLES) as database:
         yield database
 
 

@@ -13,6 +13,7 @@ from tests.capabilities.enabling import (
     POLICY,
     ROWS,
     TABLES,
+    application,
     catalog,
     clear,
     finish,
@@ -58,16 +59,12 @@ LOG = 'select what, count(*) from shop.log group by what order by what collate "
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(ROWS)
-        # a key that is tested later is asked nothing, and keeps no trigger from coming back
-        database.rows(
-            "alter table shop.purchase alter constraint purchase_buyer_id_fkey"
-            " deferrable initially deferred"
-        )
-        database.rows(TRIGGERS)
+    # a key that is tested later is asked nothing, and keeps no trigger from coming back
+    deferred = (
+        "alter table shop.purchase alter constraint purchase_buyer_id_fkey"
+        " deferrable initially deferred"
+    )
+    with application(clone, shop_template, TABLES, ROWS, deferred, TRIGGERS) as database:
         yield database.name
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from tests.capabilities.crm import apply, findings, one_table, plan, refused
-from tests.capabilities.enabling import catalog, finish, state, take, told, until
+from tests.capabilities.enabling import (
+    application,
+    catalog,
+    columns,
+    finish,
+    state,
+    take,
+    told,
+    until,
+)
 from tests.support import Clone, Database
 
 #: Each column: its type, and values as SQL, written so that their text could differ.
@@ -130,10 +139,7 @@ for name, extra in {
 
 @pytest.fixture(scope="module")
 def template(clone: Clone, shop_template: str) -> Iterator[str]:
-    with clone(shop_template) as database:
-        database.rows("drop schema crm cascade")
-        database.rows(TABLES)
-        database.rows(_rows(40))
+    with application(clone, shop_template, TABLES, _rows(40)) as database:
         yield database.name
 
 
@@ -155,15 +161,6 @@ def people(db: Database, relation: str) -> list[tuple[Any, ...]]:
     names = ["id", *TYPES, "city", "number"]
     texts = ", ".join(f"format('%%s', {name})" for name in names)
     return db.rows(f"select {texts} from {relation} order by id", [], user="crm_app")
-
-
-def columns(lines: list[str]) -> list[str]:
-    """The catalog of a table, but for the places of its columns, in whose order code is written."""
-    return sorted(
-        line.split(" ", 2)[2] if line.startswith("attribute") else line
-        for line in lines
-        if "........pg.dropped" not in line and not line.startswith("source")
-    )
 
 
 def test_in_batches_or_at_once_is_the_same(shop: Database, at_once: Database) -> None:
