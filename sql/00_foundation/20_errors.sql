@@ -45,7 +45,7 @@ values
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
-  ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure, or may be', 'The detail names tables whose rows a trigger or a row policy of the application kept, or restrictive policies that hide rows from everybody: let those be for the roles that they are meant for (ALTER POLICY ... TO). Nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
   ('review_done', 'PR617', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),

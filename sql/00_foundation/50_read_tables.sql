@@ -144,7 +144,13 @@ begin
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
         then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end,
-      p_where || ': ' || gdpr_internal.row_copies(p_relation)
+      p_where || ': ' || gdpr_internal.row_copies(p_relation),
+      (
+        select format('%s: restrictive row policies that are for everybody: %s; withdrawal, erasure and reports would miss what they hide; let each be for the roles that it is meant for (ALTER POLICY ... TO)',
+          p_where, string_agg(format('%s on %s', h.policies, h.relation), ', ' order by h.relation::text))
+        from gdpr_internal.hiding_policies(p_relation) as h
+        having count(*) > 0
+      )
     ], null)
     from pg_class as c
     where c.oid = p_relation

@@ -50,6 +50,21 @@ begin atomic
 end;
 comment on function gdpr_internal.narrowing_policies(name, regclass) is 'Restrictive policies of a table''s own that are for this role: no other policy shows what they hide.';
 
+create or replace function gdpr_internal.hiding_policies(p_relation regclass)
+returns table (relation regclass, policies text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select r.r, gdpr_internal.narrowing_policies('gdpr_worker', r.r)
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  where gdpr_internal.narrowing_policies('gdpr_worker', r.r) is not null;
+end;
+comment on function gdpr_internal.hiding_policies(regclass) is
+  'Row policies of a table''s own, and of its partitions, that hide rows from what gdprdb does for persons: a withdrawal that misses a row leaves it open, an erasure leaves it there, and both would say that all is done. Art. 7(3), 15, 17.';
+
 create or replace function gdpr_internal.require_all_rows(p_role name, p_relation regclass)
 returns void
 language plpgsql

@@ -219,6 +219,12 @@ begin atomic
     select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
   ) < 3
   union all
+  select 'error', 'policies', h.relation::text,
+    format('restrictive row policies for everybody hide rows from withdrawal, erasure and reports: %s', h.policies),
+    'Let each be for the roles that it is meant for: ALTER POLICY ... TO ...; then apply the policy again: gdprdb policy apply.'
+  from gdpr_internal.hiding_policies(p_relation) as h
+  where exists (select from relations)
+  union all
   select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
     'Apply the policy again: gdprdb policy apply.'
   from relations as r

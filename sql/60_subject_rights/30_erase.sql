@@ -66,6 +66,7 @@ declare
   v_holds gdpr_internal.held_fact[];
   v_facts gdpr_internal.erased_fact[];
   v_before text;
+  v_hidden text;
 begin
   if exists (select from gdpr_internal.live_hold) then
     select array_agg(row(t.id, h.subject_id, h.row_key, c.name, h.until)::gdpr_internal.held_fact)
@@ -78,6 +79,13 @@ begin
   v_before := gdpr_internal.before_worker();
   select array_agg(f) into v_facts from gdpr_generated.erase_rows(p_subjects, v_holds) as f;
   perform gdpr_internal.after_worker(v_before);
+  select string_agg(format('%s on %s', h.policies, h.relation), E'\n' order by h.relation::text) into v_hidden
+  from gdpr_internal.protected_table as t
+  cross join lateral gdpr_internal.hiding_policies(t.relation) as h
+  where t.unprotected_at is null;
+  if v_hidden is not null then
+    perform gdpr_internal.refuse('erasure_incomplete', v_hidden);
+  end if;
   return v_facts;
 end
 $function$;

@@ -27,7 +27,7 @@ create table crm.visit (id integer, at date not null, visitor text, primary key 
 create table crm.visit_2026 partition of crm.visit for values from ('2026-01-01') to ('2027-01-01');
 create table crm.parcel (id integer primary key, weight integer);
 create table crm.loose (like crm.visit);
-create policy mine on crm.lead as restrictive for select using (score > -1);
+create policy mine on crm.lead as restrictive for select to crm_app using (score > -1);
 grant create on schema crm to other_owner;
 """
 

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.capabilities.crm import apply, findings, one_table, original, plan, policy, refused
+from tests.capabilities.crm import (
+    apply,
+    findings,
+    one_table,
+    original,
+    plan,
+    policy,
+    problems,
+    refused,
+)
 from tests.support import OWNER, Clone, Database
 
 #: Tenants by a setting for everybody, by role for two logins; one role is kept from row 3.
@@ -112,6 +121,42 @@ def test_what_gdprdb_does_for_persons_passes_them(crm: Database) -> None:
     crm.rows('delete from crm.order_line; delete from crm."order"', user="postgres")
     crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
     assert crm.rows("select id from crm.customer order by id", user="postgres") == [(1,), (2,)]
+
+
+def test_what_hides_rows_from_everybody_is_not_taken_for_done(
+    crm: Database, clone: Clone, shop_template: str
+) -> None:
+    """A restrictive policy for everybody is for gdprdb, too: the plan refuses it, the doctor finds
+    one that comes later, and no receipt says that a person is gone who is not."""
+    hides = "create policy hides on crm.customer as restrictive for {} to public using (id <> 3)"
+    problem = (
+        "restrictive row policies that are for everybody: hides on crm.customer; withdrawal,"
+        " erasure and reports would miss what they hide; let each be for the roles that it is"
+        " meant for (ALTER POLICY ... TO)"
+    )
+    for command in ("select", "update", "all"):
+        with clone(shop_template) as before:
+            before.rows(hides.format(command))
+            assert problems(before, PROTECTED) == [f'tables."crm.customer": {problem}']
+    crm.rows('delete from crm.order_line; delete from crm."order"', user="postgres")
+    ((person,),) = crm.rows(
+        "select gdpr.find_subject('email', 'chie@example.com')", user="dpo_login"
+    )
+    crm.rows(hides.format("select"))
+    assert ("policies", "crm.customer") in findings(crm, severities=("error",))
+    with refused("PR605", "erasure_incomplete"):
+        crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
+    crm.rows("alter policy hides on crm.customer to crm_app")
+    apply(crm, PROTECTED)
+    assert findings(crm, severities=("error",)) == set()
+    crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
+    assert crm.rows("select id from crm.customer order by id", user="postgres") == [(1,), (2,)]
+    # what keeps rows from being deleted is found by looking
+    ((person,),) = crm.rows(
+        "select gdpr.find_subject('email', 'bela@example.com')", user="dpo_login"
+    )
+    with refused("PR605", "erasure_incomplete"):
+        crm.rows("select gdpr.erase(%s, 'asked')", [person], user="dpo_login")
 
 
 def test_what_is_changed_of_them_is_told_and_followed(crm: Database) -> None:

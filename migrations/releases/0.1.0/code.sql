@@ -46,7 +46,7 @@ values
   ('built_in_purpose', 'PR204', 'the purpose is built in', 'compliance and maintenance need no basis, and nobody can object to them here.', 'Art. 6(1)(c)'),
   ('restricted', 'PR601', 'processing of this person''s data is restricted', 'Only storage is allowed until the restriction is lifted with gdpr.lift_restriction().', 'Art. 18'),
   ('objected', 'PR602', 'the person has objected to this purpose', 'The objection has to be respected.', 'Art. 21'),
-  ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure', 'A trigger of the application kept them; nothing was erased.', 'Art. 17'),
+  ('erasure_incomplete', 'PR605', 'rows of the person are left after the erasure, or may be', 'The detail names tables whose rows a trigger or a row policy of the application kept, or restrictive policies that hide rows from everybody: let those be for the roles that they are meant for (ALTER POLICY ... TO). Nothing was erased.', 'Art. 17'),
   ('erasure_blocked', '23503', 'rows outside gdprdb''s reach refer to rows of the person', 'Nothing was erased: let the constraint cascade or set null, delete these rows first, protect their table, or anonymise the one they refer to.', 'Art. 17'),
   ('review_done', 'PR617', 'there is no such text to review', 'See gdpr.review_due.', 'Art. 17'),
   ('mail_refused', '42501', 'the role does not send mails', 'Bind the role to audience mail in the policy.', 'Art. 32(4)'),
@@ -2918,7 +2918,13 @@ begin
       case when (select count(*) from pg_attribute as a where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attname ~ '^gdpr_') > 0
         and not exists (select from gdpr_internal.protected_table as t where t.relation = p_relation and t.unprotected_at is null)
         then format('%s: has columns named gdpr_..., which gdprdb adds itself', p_where) end,
-      p_where || ': ' || gdpr_internal.row_copies(p_relation)
+      p_where || ': ' || gdpr_internal.row_copies(p_relation),
+      (
+        select format('%s: restrictive row policies that are for everybody: %s; withdrawal, erasure and reports would miss what they hide; let each be for the roles that it is meant for (ALTER POLICY ... TO)',
+          p_where, string_agg(format('%s on %s', h.policies, h.relation), ', ' order by h.relation::text))
+        from gdpr_internal.hiding_policies(p_relation) as h
+        having count(*) > 0
+      )
     ], null)
     from pg_class as c
     where c.oid = p_relation
@@ -7933,6 +7939,21 @@ begin atomic
 end;
 comment on function gdpr_internal.narrowing_policies(name, regclass) is 'Restrictive policies of a table''s own that are for this role: no other policy shows what they hide.';
 
+create or replace function gdpr_internal.hiding_policies(p_relation regclass)
+returns table (relation regclass, policies text)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select r.r, gdpr_internal.narrowing_policies('gdpr_worker', r.r)
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  where gdpr_internal.narrowing_policies('gdpr_worker', r.r) is not null;
+end;
+comment on function gdpr_internal.hiding_policies(regclass) is
+  'Row policies of a table''s own, and of its partitions, that hide rows from what gdprdb does for persons: a withdrawal that misses a row leaves it open, an erasure leaves it there, and both would say that all is done. Art. 7(3), 15, 17.';
+
 create or replace function gdpr_internal.require_all_rows(p_role name, p_relation regclass)
 returns void
 language plpgsql
@@ -9624,6 +9645,12 @@ begin atomic
   where r.mode = 'enforce' and (
     select count(*) from pg_policy as p where p.polrelid = r.part and p.polname in ('gdpr_40_owners', 'gdpr_40_base', 'gdpr_40_gate')
   ) < 3
+  union all
+  select 'error', 'policies', h.relation::text,
+    format('restrictive row policies for everybody hide rows from withdrawal, erasure and reports: %s', h.policies),
+    'Let each be for the roles that it is meant for: ALTER POLICY ... TO ...; then apply the policy again: gdprdb policy apply.'
+  from gdpr_internal.hiding_policies(p_relation) as h
+  where exists (select from relations)
   union all
   select 'error', 'triggers', r.part::text, format('trigger %s is %s', n.name, case when g.oid is null then 'missing' else 'disabled' end),
     'Apply the policy again: gdprdb policy apply.'
@@ -28429,6 +28456,7 @@ declare
   v_holds gdpr_internal.held_fact[];
   v_facts gdpr_internal.erased_fact[];
   v_before text;
+  v_hidden text;
 begin
   if exists (select from gdpr_internal.live_hold) then
     select array_agg(row(t.id, h.subject_id, h.row_key, c.name, h.until)::gdpr_internal.held_fact)
@@ -28441,6 +28469,13 @@ begin
   v_before := gdpr_internal.before_worker();
   select array_agg(f) into v_facts from gdpr_generated.erase_rows(p_subjects, v_holds) as f;
   perform gdpr_internal.after_worker(v_before);
+  select string_agg(format('%s on %s', h.policies, h.relation), E'\n' order by h.relation::text) into v_hidden
+  from gdpr_internal.protected_table as t
+  cross join lateral gdpr_internal.hiding_policies(t.relation) as h
+  where t.unprotected_at is null;
+  if v_hidden is not null then
+    perform gdpr_internal.refuse('erasure_incomplete', v_hidden);
+  end if;
   return v_facts;
 end
 $function$;
