@@ -47,9 +47,9 @@ VACUUM_ROWS = 10_000
 
 #: Somebody else has the lock, was in a deadlock with us, moved a row to another partition, or was
 #: faster.
-_AGAIN = ("55P03", "40P01", "40001", "PR006")
+_AGAIN = ("55P03", "40P01", "40001")
 
-
+#: What `gdpr.backfill` returns of a batch.
 _BACKFILL = "select rows, state, block, blocks, part::text, part_block, part_blocks, kept_out"
 
 

@@ -94,18 +94,14 @@ def _explain_database(error: psycopg.Error) -> Explanation:
     elif diag.constraint_name == "gdpr_invalid_argument":
         # the server's hint is for who calls the function; here the detail says it all
         hint = None
-    elif hint is None and error.sqlstate in _NAMES:
-        hint = 'Tables are named as in SQL: schema.table, "With Capitals"."or blanks" in quotes.'
     return Explanation(diag.message_primary, details, hint, error.sqlstate, code)
 
 
-#: A schema or a relation that is not there, and what is no name at all.
-_NAMES = {"3F000", "42P01", "42602"}
-
-
 def _exit_code(sqlstate: str | None, constraint: str | None, message: str) -> int:
-    """Class PR, and standard classes raised under one of gdprdb's names, are refusals."""
-    # nothing was refused where there is nothing of this name
+    """Class PR, and standard classes raised under one of gdprdb's names, are refusals.
+
+    But PR007: nothing is refused where there is no table of this name.
+    """
     if sqlstate is None or sqlstate == "PR007":
         return FAILED
     if sqlstate.startswith("PR") or (constraint or "").startswith("gdpr"):

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from gdprdb.errors import GdprdbError
 
-#: One record: the values of its columns; None for one that cannot be read.
-Record = dict[str, Any] | None
+#: One record: the values of its columns.
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Layout:
         force_null: with quotes, too.
         columns: names of columns for names in the file, where they differ; an empty
             name leaves a field out.
-        lenient: a record that cannot be read is None, where the next one begins on its own line.
+        lenient: a record that cannot be read is told as None, and the next ones are read.
     """
 
     style: str
@@ -64,7 +64,9 @@ class _Place:
     line: int = 1
 
 
-def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[list[int], list[Record]]]:
+def chunks(
+    path: Path, layout: Layout, size: int
+) -> Iterator[tuple[list[int], list[Record | None]]]:
     """The records of a file, so many at a time.
 
     Args:
@@ -73,7 +75,8 @@ def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[list[int], l
         size: records of a chunk.
 
     Yields:
-        The line on which each record of the chunk begins, and the records.
+        The line on which each record of the chunk begins, and the records; None for one that
+        cannot be read.
 
     Raises:
         GdprdbError: a record cannot be read; it is named by its line, never shown.
@@ -89,7 +92,9 @@ def chunks(path: Path, layout: Layout, size: int) -> Iterator[tuple[list[int], l
             yield lines, [_renamed(record, layout.columns) for _, record in chunk]
 
 
-def _told(records: Iterator[tuple[int, Record]], place: _Place) -> Iterator[tuple[int, Record]]:
+def _told(
+    records: Iterator[tuple[int, Record | None]], place: _Place
+) -> Iterator[tuple[int, Record | None]]:
     """The same records; what cannot be read is told by its line."""
     while True:
         try:
@@ -110,7 +115,7 @@ def _told(records: Iterator[tuple[int, Record]], place: _Place) -> Iterator[tupl
         yield record
 
 
-def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record]]:
+def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record | None]]:
     """Records of CSV, as RFC 4180 has it; the first names the columns."""
     read: list[str] = []
     reader = csv.reader(_kept(file, read), delimiter=layout.delimiter, strict=True)
@@ -126,17 +131,15 @@ def _csv(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Rec
         line = place.line
         record = "".join(read)
         read.clear()
-        if not values:
-            place.line = reader.line_num + 1
-            continue
-        if len(values) != len(header):
-            if not layout.lenient:
-                raise ValueError(f"{len(values)} fields where the header has {len(header)}")
-            place.line = reader.line_num + 1
-            yield line, None
-            continue
+        if values and len(values) != len(header) and not layout.lenient:
+            raise ValueError(f"{len(values)} fields where the header has {len(header)}")
         # a record may have line breaks in it
         place.line = reader.line_num + 1
+        if not values:
+            continue
+        if len(values) != len(header):
+            yield line, None
+            continue
         nulls = [value == layout.null for value in values]
         if not layout.force_null and True in nulls and quoted_null in record:
             # the reader does not tell `""` from nothing, which is what it is about
@@ -160,16 +163,14 @@ def _kept(file: Iterator[str], read: list[str]) -> Iterator[str]:
         yield line
 
 
-def _jsonl(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record]]:
+def _jsonl(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, Record | None]]:
     """Records of JSON lines; numbers stay as they are written."""
     for number, line in enumerate(file, 1):
         place.line = number
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_float=str)
-            if not isinstance(record, dict):
-                raise ValueError("it is no JSON object")
+            record = _object(line)
         except ValueError:
             if not layout.lenient:
                 raise
@@ -177,7 +178,18 @@ def _jsonl(file: TextIO, layout: Layout, place: _Place) -> Iterator[tuple[int, R
         yield number, record
 
 
-def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
+def _object(line: str) -> Record:
+    """The JSON object that a line is."""
+    try:
+        found = json.loads(line, parse_float=str)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _renamed(record: Record | None, columns: Mapping[str, str]) -> Record | None:
     """A record under the names of the table's columns."""
     if record is None:
         return None

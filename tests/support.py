@@ -11,12 +11,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from gdprdb.server import Cluster
 
@@ -83,7 +84,8 @@ class Database:
         """Run one statement and fetch what it returns, if anything.
 
         In a session as good as new: of what an earlier statement of the same login set, held or
-        made for its session, nothing is left.
+        made for its session, nothing is left. A setting of an extension's is empty then, not
+        unknown, as it is after `set local`.
         """
         with self.session(user) as connection:
             cursor = connection.execute(statement.encode(), parameters)
@@ -102,8 +104,8 @@ class Database:
         _end_sessions(f"dbname={self.name} ")
 
 
-#: Sessions that wait for their next statement, by their connection strings. What a server process
-#: has read of the catalogs, and compiled, is most of what a first statement costs.
+#: Sessions that wait for their next statement, by their connection strings, for any thread. What a
+#: server process has read of the catalogs, and compiled, is most of what a first statement costs.
 _WAITING: dict[str, list[psycopg.Connection]] = {}
 
 #: Makes a session as good as new, but for what it knows of the catalogs.
@@ -119,33 +121,35 @@ _FOR_LATER_SESSIONS = re.compile(r"(?i)\balter\s+(role|user|database|system)\b")
 @contextmanager
 def _session(dsn: str) -> Iterator[psycopg.Connection]:
     """A session for one statement: one that waits, or a new one."""
-    waiting = _WAITING.setdefault(dsn, [])
-    connection = None
-    while connection is None and waiting:
-        found = waiting.pop()
-        # what a server says unasked is that it is gone
-        if select.select([found], [], [], 0)[0]:
-            found.close()
-        else:
-            connection = found
-    if connection is None:
-        connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
+    connection = _waiting(dsn) or psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
     try:
         yield connection
     finally:
         try:
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                raise psycopg.InterfaceError("left in a transaction, or gone")
             connection.execute(_CLEAR)
             _WAITING.setdefault(dsn, []).append(connection)
         except psycopg.Error:
             connection.close()
 
 
+def _waiting(dsn: str) -> psycopg.Connection | None:
+    """A session that waits, if there is one."""
+    with suppress(KeyError, IndexError):
+        while found := _WAITING[dsn].pop():
+            # what a server says unasked is that it is gone
+            if not select.select([found], [], [], 0)[0]:
+                return found
+            found.close()
+    return None
+
+
 def _end_sessions(part: str = "") -> None:
     """Close the sessions that wait whose connection string has this part."""
-    for dsn, waiting in list(_WAITING.items()):
+    for dsn in list(_WAITING):
         if part in f"{dsn} ":
-            del _WAITING[dsn]
-            for connection in waiting:
+            for connection in _WAITING.pop(dsn, []):
                 connection.close()
 
 

@@ -32,6 +32,8 @@ PANELS = {
     "Try it": ("demo", "server"),
 }
 
+_NOUNS = [noun for nouns in PANELS.values() for noun in nouns]
+
 #: Module and command of a noun that is no name in Python.
 _OTHERWISE = {"import": ("importing", "import_")}
 
@@ -41,12 +43,11 @@ class Nouns(Commands):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, and those of commands that somebody added."""
-        nouns = [noun for nouns in PANELS.values() for noun in nouns]
-        return list(dict.fromkeys([*nouns, *super().list_commands(ctx)]))
+        return list(dict.fromkeys([*_NOUNS, *super().list_commands(ctx)]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, if there is one."""
-        if cmd_name not in self.commands and any(cmd_name in nouns for nouns in PANELS.values()):
+        if cmd_name not in self.commands and cmd_name in _NOUNS:
             module, command = _OTHERWISE.get(cmd_name, (cmd_name, cmd_name))
             self.add_command(getattr(import_module(f"gdprdb.cli.{module}"), command))
         return super().get_command(ctx, cmd_name)

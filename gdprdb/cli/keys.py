@@ -453,12 +453,13 @@ def export_check(dsn: str | None, key_file: Path | None, every: bool) -> Rows:
     with database(dsn) as connection:
         found = fetched(
             connection.execute(
-                "select * from gdpr.check_key(%s, %s)", [key, None if every else 1000]
+                "select id, state, data_keys, opened from gdpr.check_key(%s, %s)",
+                [key, None if every else 1000],
             )
         )
-    if [row[1] for row in found.rows] != ["retired"]:
+    if all(state != "retired" for _, state, _, _ in found.rows):
         return found
-    say("This key was replaced: when the rotation has ended, it opens older backups and no more.")
+    say("This key was replaced by a rotation. It opens backups from before it, and nothing newer.")
     return replace(found, exit_code=FINDINGS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shutil
 from pathlib import Path
@@ -56,8 +57,8 @@ def test_the_table_of_roles_is_what_trying_gives() -> None:
 def test_the_reference_is_what_the_database_and_the_commands_say() -> None:
     now = reference.generate().splitlines()
     said = read(build.ROOT / "docs" / "reference.md").splitlines()
-    missing = sorted(set(now) - set(said)) + sorted(set(said) - set(now))
-    assert now == said, f"make docs: {missing[:3]}"
+    differing = list(difflib.unified_diff(said, now, "docs/reference.md", "now", n=0, lineterm=""))
+    assert not differing, "make docs\n" + "\n".join(differing[:20])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
