@@ -245,7 +245,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity) || coalesce((
     select jsonb_build_object('partitions', jsonb_object_agg(
-      p.oid, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
+      p.oid::regclass::text, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
     ))
     from gdpr_internal.relation_tree(p_relation) as r (r)
     join pg_class as p on p.oid = r.r and (p.relrowsecurity, p.relforcerowsecurity) <> (c.relrowsecurity, c.relforcerowsecurity)
@@ -295,7 +295,7 @@ begin
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
       'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
       'partition_defaults', (
-        select jsonb_object_agg(d.relation::oid, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
+        select jsonb_object_agg(d.relation::text, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
       ),
       'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
       'shown', nullif(f.shown, f.carrier),

@@ -7,22 +7,7 @@
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.had_row_security(p_relation regclass, p_root regclass, p_original jsonb)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  -- without row security policies sleep, with it and without any nobody sees a row; of a partition nothing was noted
-  select case when p_relation = p_root then (p_original ->> 'row_security')::boolean
-    else exists (select from pg_policy as p where p.polrelid = p_relation and p.polname !~ '^gdpr_') end;
-end;
-comment on function gdpr_internal.had_row_security(regclass, regclass, jsonb) is
-  'Whether a table, or a partition of it (p_root), had row security of its own when it was protected (p_original: as the register has it).';
-
-create or replace function gdpr_internal.own_policies(p_relation regclass, p_root regclass, p_original jsonb)
+create or replace function gdpr_internal.own_policies(p_relation regclass, p_original jsonb)
 returns table (name name, definition text)
 language sql
 stable
@@ -36,12 +21,12 @@ begin atomic
       p.polpermissive, p.polcmd, coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') as shown,
       coalesce(pg_get_expr(p.polwithcheck, p.polrelid), pg_get_expr(p.polqual, p.polrelid), 'true') as written,
       (
-        select '(select ' || string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
+        select '(select ' || string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
         from unnest(p.polroles) as o (role) having not bool_or(o.role = 0)
       ) as meant,
       p.polname
     from pg_policy as p
-    where p.polrelid = p_relation and p.polname !~ '^gdpr_' and gdpr_internal.had_row_security(p_relation, p_root, p_original)
+    where p.polrelid = p_relation and p.polname !~ '^gdpr_'
   ),
   commands as (
     select
@@ -58,7 +43,8 @@ begin atomic
   )
   select
     ('gdpr_40_own_' || c.name)::name,
-    case when gdpr_internal.had_row_security(p_relation, p_root, p_original) then
+    -- without row security policies sleep; with it, and without any, nobody sees a row
+    case when (p_original ->> 'row_security')::boolean then
       format('as restrictive for %s to public', c.name)
       || case when c.shows then format(' using (%s or (%s)%s)', b.beyond, c.shown, c.unless_shown) else '' end
       || case when c.writes then format(' with check (%s or (%s)%s)', b.beyond, c.written, c.unless_written) else '' end
@@ -69,7 +55,7 @@ begin atomic
       -- who answers for persons must find all of theirs. The owner of a table is free of its policies, unless they are forced: then
       -- the owner is taken for an application, whatever else it is
       format(
-        'current_user = ''gdpr_worker'' or (select pg_has_role(current_user, ''gdpr_dpo'', ''usage'') %s pg_has_role(current_user, %L, ''usage''))',
+        'current_user = ''gdpr_worker'' or (select pg_has_role(current_user, ''gdpr_dpo'', ''usage'') %s pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))',
         case when (p_original ->> 'force_row_security')::boolean then 'and not' else 'or' end, r.relowner::regrole
       ) as beyond
     from pg_class as r
@@ -77,5 +63,5 @@ begin atomic
   ) as b
   order by c.name;
 end;
-comment on function gdpr_internal.own_policies(regclass, regclass, jsonb) is
-  'The restrictive policies, one for each command, by which a table''s own row policies (those for some roles, too) hold on the protected table and through its views; definition is null where there is nothing to say. As before, the owner is free of them unless row security was forced; so are gdprdb''s own work for persons, and gdpr_dpo.';
+comment on function gdpr_internal.own_policies(regclass, jsonb) is
+  'The restrictive policies, one for each command, by which a table''s own row policies (those for some roles, too) hold on the protected table and through its views (p_original: its state before, as the register has it); definition is null where there is nothing to say. As before, the owner is free of them unless row security was forced; so are gdprdb''s own work for persons, and gdpr_dpo.';

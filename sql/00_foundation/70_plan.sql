@@ -440,6 +440,7 @@ declare
   v_state jsonb;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
+    v_state := coalesce(p_original -> 'partitions' -> v_relation::text, p_original);
     for v_policy in
       select * from (values
         ('gdpr_40_owners', 'for all to gdpr_worker, gdpr_viewer using (true) with check (true)'),
@@ -452,7 +453,7 @@ begin
         ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.count_code(p_table, gdpr_internal.note_code(p_table, p_definition), 'base_reads_') || ')')
       ) as p (name, definition)
       union all
-      select o.name::text, o.definition from gdpr_internal.own_policies(v_relation, p_relation, p_original) as o
+      select o.name::text, o.definition from gdpr_internal.own_policies(v_relation, v_state) as o
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
         return next row(
@@ -467,7 +468,6 @@ begin
         )::gdpr_policy.step;
       end if;
     end loop;
-    v_state := coalesce(p_original -> 'partitions' -> v_relation::oid::text, p_original);
     return next row(
       v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
       format('alter table %s %s row level security, %s row level security', v_relation,

@@ -383,7 +383,7 @@ begin
     v_defaults := v_defaults || array(
       select format('alter table %s alter column %I %s', r.r, v_column.column_name, coalesce('set default ' || nullif(d.value, ''), 'drop default'))
       from jsonb_each_text(v_column.original -> 'partition_defaults') as d
-      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::oid::text = d.key
+      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::text = d.key
       order by cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid
     );
   end loop;
@@ -521,7 +521,7 @@ begin
     execute v_statement;
   end loop;
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
-    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::oid::text, v_facts.original);
+    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::text, v_facts.original);
     execute format('alter table %s %s row level security, %s row level security', v_relation,
       case when (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end);

@@ -249,6 +249,27 @@ end;
 comment on function gdpr_internal.shadowed_columns(regclass) is
   'The columns of a table that have a shadow, in the table (is_whole) and in each of its partitions, with all that belongs to them there. required: NOT NULL, and not because of the table that it is part of; checked: by a CHECK of its own over the shadow.';
 
+create or replace function gdpr_internal.text_statistics(p_relation regclass, p_definition jsonb)
+returns table (name text, namespace oid)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), x.stxnamespace
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_statistic_ext as x on x.stxrelid = r.r
+  where exists (
+    select from pg_depend as d
+    join pg_attribute as a on a.attrelid = x.stxrelid and a.attnum = d.refobjsubid
+    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = x.stxrelid
+      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
+  );
+end;
+comment on function gdpr_internal.text_statistics(regclass, jsonb) is
+  'Extended statistics of a table and its partitions over columns that become text, and their schemas.';
+
 create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
 returns setof text
 language sql

@@ -34,7 +34,7 @@ begin atomic
     t.relation::regclass,
     t.mark || case when s.shadowed then (
       -- disabled and enabled again, too
-      select format(' %s %s', g.oid, g.ctid) from pg_trigger as g
+      select format(' %s %s', g.oid, g.xmin) from pg_trigger as g
       where g.tgrelid = t.relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A'
     ) else '' end,
     coalesce(pg_relation_size(t.relation), 0) / current_setting('block_size')::bigint

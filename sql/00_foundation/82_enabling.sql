@@ -23,14 +23,9 @@ begin
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
-  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
-  from pg_statistic_ext as x
-  where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
-    select from pg_depend as d
-    join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
-    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
-      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
-  );
+  select string_agg(s.name, ', ' order by s.name) into v_name
+  from gdpr_internal.text_statistics(p_relation, p_definition) as s
+  where not has_schema_privilege(p_role, s.namespace, 'create');
   if v_name is not null then
     return format('statistics over columns that become text, in a schema in which the role may not make them anew: %s; drop them', v_name);
   end if;
@@ -178,7 +173,7 @@ begin atomic
   select x.indexrelid::regclass
   from pg_index as x
   join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
-  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or not p_unique)
+  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and x.indpred is null and (x.indisunique or not p_unique)
   order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
   limit 1;
 end;

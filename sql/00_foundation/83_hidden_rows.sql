@@ -126,19 +126,20 @@ begin atomic
   select format('create policy %I on %s as %s for %s to gdpr_viewer%s%s', 'gdpr_40_as_' || p.n, p_relation,
     case when p.polpermissive then 'permissive' else 'restrictive' end,
     case p.polcmd when '*' then 'all' when 'r' then 'select' else 'update' end,
-    format(' using (case when %s then %s else %s end)', p.meant, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
-    case when p.polcmd <> 'r' then format(' with check (case when %s then %s else %s end)', p.meant, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
+    -- a role that is gone is nobody's: it opens nothing, and what narrows goes on
+    format(' using (case when (%s) is %s then %s else %s end)', p.meant, p.holds, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
+    case when p.polcmd <> 'r' then format(' with check (case when (%s) is %s then %s else %s end)', p.meant, p.holds, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
   )
   from (
     select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
-      row_number() over (order by p.polname) as n,
-      (select string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+      row_number() over (order by p.polname) as n, case when p.polpermissive then 'true' else 'not false' end as holds,
+      (select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
     from pg_policy as p
     -- those for everybody are for the viewer, too
     where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
   ) as p
   union all
-  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, %L, ''usage''))', p_relation, c.relowner::regrole)
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))', p_relation, c.relowner::regrole)
   from pg_class as c
   where c.oid = p_relation and not c.relforcerowsecurity;
 end;

@@ -53,15 +53,7 @@ begin
   if v_name is not null then
     return format('constraints that are NOT VALID, of a table with partitions: %s; validate them', v_name);
   end if;
-  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
-  from gdpr_internal.relation_tree(p_relation) as r (r)
-  join pg_statistic_ext as x on x.stxrelid = r.r
-  where exists (
-    select from pg_depend as d
-    join pg_attribute as a on a.attrelid = x.stxrelid and a.attnum = d.refobjsubid
-    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = x.stxrelid
-      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
-  );
+  select string_agg(s.name, ', ' order by s.name) into v_name from gdpr_internal.text_statistics(p_relation, p_definition) as s;
   if v_name is not null then
     return format('statistics over columns that become text, of a table with partitions: %s; drop them', v_name);
   end if;
@@ -94,7 +86,7 @@ declare
   v_began timestamptz := clock_timestamp();
 begin
   for v_relation in
-    -- as PostgreSQL locks them
+    -- what others are part of first
     select r from gdpr_policy.partition_tree(p_relation) as r
     order by r <> p_relation, cardinality(array(select pg_partition_ancestors(r))), r::oid
   loop

@@ -17,7 +17,7 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
-    perform gdpr_internal.require_all_rows(p_role, p_relation);
+    perform gdpr_internal.require_all_rows(p_role, r.r) from gdpr_internal.relation_tree(p_relation) as r (r);
     condition := gdpr_internal.incomplete_code(v_id);
     select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
@@ -53,6 +53,7 @@ declare
   v_work record := gdpr_policy.enabling_work(p_table);
   v_left boolean;
   v_trigger text;
+  v_timeout text := current_setting('lock_timeout');
 begin
   rows := 0;
   state := v_work.state;
@@ -68,10 +69,15 @@ begin
   part_blocks := v_place.leaf_blocks;
   block := v_place.passed + least(part_block, part_blocks);
   blocks := v_place.blocks;
-  if part_block >= part_blocks then
+  if v_place.mark is null then
+    -- somebody switched the trigger off that keeps the shadows: on again, and once more from the beginning
+    perform gdpr_policy.run_step(p_table, 'triggers');
+    perform gdpr_policy.pass_leaf(p_table, part, null);
+    return;
+  elsif part_block >= part_blocks then
     -- all its rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
     execute format('select exists (select from only %s as t where %s)', part, v_work.condition) into v_left;
-    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then coalesce(v_place.mark, '') end);
+    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then v_place.mark end);
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
@@ -85,6 +91,7 @@ begin
   foreach v_trigger in array v_work.switched loop
     execute format('alter table %s disable %s', p_table, regexp_replace(v_trigger, '^always ', ''));
   end loop;
+  perform set_config('lock_timeout', v_timeout, true);
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',

@@ -179,13 +179,14 @@ begin atomic
     select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(h.state -> 'guards') as g
   ) as f
   join pg_class as c on c.oid = f.relation
+  cross join lateral (select coalesce(t.original -> 'partitions' -> f.relation::text, t.original) as state) as o
   cross join lateral (
     values
     (1, true, 'drop policy if exists gdpr_40_reshape on %1$s'),
     (2, true, 'drop trigger if exists zzz_gdpr_00_reshape on %1$s'),
     (3, t.mode = 'enforce', 'create policy gdpr_40_gate on %1$s as restrictive for all to public using (false)'),
-    (4, t.mode <> 'enforce' and (t.original ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
-    (5, t.mode <> 'enforce' and (t.original ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
+    (4, t.mode <> 'enforce' and (o.state ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
+    (5, t.mode <> 'enforce' and (o.state ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
   ) as s (n, wanted, statement)
   where t.relation = p_relation and f.relation not in (select r from gdpr_internal.relation_tree(p_relation) as r) and s.wanted
   order by f.relation::oid, s.n;

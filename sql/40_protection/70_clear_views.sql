@@ -533,7 +533,11 @@ begin
       gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '            '), gdpr_internal.indented(v_again, '    '),
       gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen'),
       case (select c.relkind from pg_class as c where c.oid = v_table.relation)
-        when 'p' then format('any (array(select p.relid::pg_catalog.oid from pg_catalog.pg_partition_tree(%L) as p))', v_table.relation)
+        -- not pg_partition_tree(), which locks all of them
+        when 'p' then format(
+          'any (array(with recursive p (oid) as (select %L::pg_catalog.regclass::pg_catalog.oid union all'
+          ' select i.inhrelid from pg_catalog.pg_inherits as i join p on p.oid operator(pg_catalog.=) i.inhparent) select p.oid from p))', v_table.relation
+        )
         else format('%L::pg_catalog.regclass::pg_catalog.oid', v_table.relation)
       end
     )

@@ -58,13 +58,8 @@ def forced(clone: Clone, template: str) -> Iterator[Database]:
         yield database
 
 
-def seen(db: Database, relation: str, user: str | None = None) -> list[int]:
-    return [
-        key
-        for (key,) in db.rows(
-            f"select id from {relation} order by id", **({"user": user} if user else {})
-        )
-    ]
+def seen(db: Database, relation: str, user: str = OWNER) -> list[int]:
+    return [key for (key,) in db.rows(f"select id from {relation} order by id", user=user)]
 
 
 def plaintext(db: Database) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from gdprdb.server import Cluster
 from tests.capabilities.crm import (
     apply,
     findings,
@@ -186,11 +187,45 @@ def test_policies_of_a_partition_hold_on_the_partition(db: Database) -> None:
         create table public.person (id integer primary key, email text) partition by range (id);
         create table public.person_1 partition of public.person for values from (1) to (10);
         grant all on public.person, public.person_1 to crm_app;
+        create table public.person_2 partition of public.person for values from (11) to (20);
+        grant all on public.person_2 to crm_app;
         insert into public.person values (1, 'a@x.example'), (2, 'b@x.example');
+        insert into public.person values (11, 'c@x.example');
         alter table public.person_1 enable row level security;
         create policy one on public.person_1 to crm_app using (id = 1);
+        create policy asleep on public.person_2 to crm_app using (false);
     """)
     apply(db, one_table("public.person", columns={"email": {"encrypt": True}}))
     session = db.connect("crm_app")
     assert seen(session, "public.person_1") == [1]
-    assert seen(session, "gdpr_clear.person") == seen(session, "public.person") == [1, 2]
+    assert seen(session, "public.person_2") == [11]
+    assert seen(session, "gdpr_clear.person") == seen(session, "public.person") == [1, 2, 11]
+
+
+def test_roles_of_any_name_and_those_that_are_renamed(
+    clone: Clone, shop_template: str, cluster: Cluster
+) -> None:
+    """A role of another name is nobody until the policy is applied again; nothing breaks."""
+    with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
+        admin.execute('create role "Crm ""App"')
+        admin.execute('grant "Crm ""App" to crm_app')
+        try:
+            with clone(shop_template) as crm:
+                crm.rows("""
+                    alter table crm.customer enable row level security;
+                    create policy named on crm.customer to "Crm ""App" using (id < 3);
+                    create policy narrow on crm.customer as restrictive to "Crm ""App"
+                      using (id <> 1);
+                """)
+                apply(crm, PROTECTED)
+                relations = ("crm.customer", "gdpr_clear.customer")
+                assert [seen(app(crm, None), r) for r in relations] == [[2], [2]]
+                admin.execute('alter role "Crm ""App" rename to crm_other')
+                assert [seen(app(crm, None), r) for r in relations] == [[], []]
+                assert crm.rows("select count(*) from crm.customer") == [(3,)]
+                assert ("drift", "crm.customer") in findings(crm)
+                apply(crm, PROTECTED)
+                assert [seen(app(crm, None), r) for r in relations] == [[2], [2]]
+        finally:
+            for role in ('"Crm ""App"', "crm_other"):
+                admin.execute(f"drop role if exists {role}".encode())

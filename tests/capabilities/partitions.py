@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tests.capabilities.crm import one_table
-from tests.capabilities.enabling import catalog
+from tests.capabilities.enabling import catalog, columns
 from tests.support import Database
 
 TABLE, CLEAR = "shop.member", "gdpr_clear.member"
@@ -164,14 +164,9 @@ def whole(db: Database) -> list[str]:
     """All that the catalog says of the table and its partitions, but for the places of columns."""
     lines = [
         # in PostgreSQL 18 ALTER TABLE gives NOT NULL of partitions the name that the table has
-        re.sub(
-            r"constraint \S+ (NOT NULL)",
-            r"constraint \1",
-            f"{part}: {line.split(' ', 2)[2] if line.startswith('attribute') else line}",
-        )
+        re.sub(r"constraint \S+ (NOT NULL)", r"constraint \1", f"{part}: {line}")
         for part in parts(db)
-        for line in catalog(db, part)
-        if "........pg.dropped" not in line and not line.startswith("source")
+        for line in columns(catalog(db, part))
     ]
     lines += [str(row) for row in db.rows(ATTACHED, user="postgres")]
     return sorted(lines + [str(row) for row in db.rows(COLUMNS, [TABLE], user="postgres")])

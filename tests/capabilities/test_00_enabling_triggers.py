@@ -121,12 +121,13 @@ def test_changes_of_the_application_fire_them_at_every_moment(shop: Database) ->
         )
         written += 1
         take(shop, 8)
-    assert dict(shop.rows(LOG)) == {
+    log = dict(shop.rows(LOG))
+    # a statement on the view is one on the table for each row
+    assert written < log.pop("statement UPDATE") <= 2 * written
+    assert log == {
         "an always UPDATE": 2 * written,
         "late UPDATE": 2 * written,
         "plain UPDATE": 2 * written,
-        # a statement on the view is one on the table for each row
-        "statement UPDATE": dict(shop.rows(LOG))["statement UPDATE"],
     }
     assert len(seen) > 5
 

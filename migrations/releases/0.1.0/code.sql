@@ -3815,7 +3815,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select jsonb_build_object('row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity) || coalesce((
     select jsonb_build_object('partitions', jsonb_object_agg(
-      p.oid, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
+      p.oid::regclass::text, jsonb_build_object('row_security', p.relrowsecurity, 'force_row_security', p.relforcerowsecurity)
     ))
     from gdpr_internal.relation_tree(p_relation) as r (r)
     join pg_class as p on p.oid = r.r and (p.relrowsecurity, p.relforcerowsecurity) <> (c.relrowsecurity, c.relforcerowsecurity)
@@ -3865,7 +3865,7 @@ begin
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d where d.adrelid = p_relation and d.adnum = a.attnum),
       'type_default', case when not a.atthasdef then gdpr_internal.type_default(a.atttypid) end,
       'partition_defaults', (
-        select jsonb_object_agg(d.relation::oid, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
+        select jsonb_object_agg(d.relation::text, coalesce(d.expression, '')) from gdpr_internal.partition_defaults(p_relation, p_column) as d
       ),
       'type', nullif(format_type(a.atttypid, a.atttypmod), f.carrier),
       'shown', nullif(f.shown, f.carrier),
@@ -5042,22 +5042,7 @@ comment on function gdpr_internal.where_table_went(text) is
 
 set local role gdpr_owner;
 
-create or replace function gdpr_internal.had_row_security(p_relation regclass, p_root regclass, p_original jsonb)
-returns boolean
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  -- without row security policies sleep, with it and without any nobody sees a row; of a partition nothing was noted
-  select case when p_relation = p_root then (p_original ->> 'row_security')::boolean
-    else exists (select from pg_policy as p where p.polrelid = p_relation and p.polname !~ '^gdpr_') end;
-end;
-comment on function gdpr_internal.had_row_security(regclass, regclass, jsonb) is
-  'Whether a table, or a partition of it (p_root), had row security of its own when it was protected (p_original: as the register has it).';
-
-create or replace function gdpr_internal.own_policies(p_relation regclass, p_root regclass, p_original jsonb)
+create or replace function gdpr_internal.own_policies(p_relation regclass, p_original jsonb)
 returns table (name name, definition text)
 language sql
 stable
@@ -5071,12 +5056,12 @@ begin atomic
       p.polpermissive, p.polcmd, coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') as shown,
       coalesce(pg_get_expr(p.polwithcheck, p.polrelid), pg_get_expr(p.polqual, p.polrelid), 'true') as written,
       (
-        select '(select ' || string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
+        select '(select ' || string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
         from unnest(p.polroles) as o (role) having not bool_or(o.role = 0)
       ) as meant,
       p.polname
     from pg_policy as p
-    where p.polrelid = p_relation and p.polname !~ '^gdpr_' and gdpr_internal.had_row_security(p_relation, p_root, p_original)
+    where p.polrelid = p_relation and p.polname !~ '^gdpr_'
   ),
   commands as (
     select
@@ -5093,7 +5078,8 @@ begin atomic
   )
   select
     ('gdpr_40_own_' || c.name)::name,
-    case when gdpr_internal.had_row_security(p_relation, p_root, p_original) then
+    -- without row security policies sleep; with it, and without any, nobody sees a row
+    case when (p_original ->> 'row_security')::boolean then
       format('as restrictive for %s to public', c.name)
       || case when c.shows then format(' using (%s or (%s)%s)', b.beyond, c.shown, c.unless_shown) else '' end
       || case when c.writes then format(' with check (%s or (%s)%s)', b.beyond, c.written, c.unless_written) else '' end
@@ -5104,7 +5090,7 @@ begin atomic
       -- who answers for persons must find all of theirs. The owner of a table is free of its policies, unless they are forced: then
       -- the owner is taken for an application, whatever else it is
       format(
-        'current_user = ''gdpr_worker'' or (select pg_has_role(current_user, ''gdpr_dpo'', ''usage'') %s pg_has_role(current_user, %L, ''usage''))',
+        'current_user = ''gdpr_worker'' or (select pg_has_role(current_user, ''gdpr_dpo'', ''usage'') %s pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))',
         case when (p_original ->> 'force_row_security')::boolean then 'and not' else 'or' end, r.relowner::regrole
       ) as beyond
     from pg_class as r
@@ -5112,8 +5098,8 @@ begin atomic
   ) as b
   order by c.name;
 end;
-comment on function gdpr_internal.own_policies(regclass, regclass, jsonb) is
-  'The restrictive policies, one for each command, by which a table''s own row policies (those for some roles, too) hold on the protected table and through its views; definition is null where there is nothing to say. As before, the owner is free of them unless row security was forced; so are gdprdb''s own work for persons, and gdpr_dpo.';
+comment on function gdpr_internal.own_policies(regclass, jsonb) is
+  'The restrictive policies, one for each command, by which a table''s own row policies (those for some roles, too) hold on the protected table and through its views (p_original: its state before, as the register has it); definition is null where there is nothing to say. As before, the owner is free of them unless row security was forced; so are gdprdb''s own work for persons, and gdpr_dpo.';
 
 -- 00_foundation/70_plan.sql
 -- [code] plan(): what a policy would change, step by step, and every reason to refuse it.
@@ -5558,6 +5544,7 @@ declare
   v_state jsonb;
 begin
   for v_relation in select r from gdpr_internal.relation_tree(p_relation) as r loop
+    v_state := coalesce(p_original -> 'partitions' -> v_relation::text, p_original);
     for v_policy in
       select * from (values
         ('gdpr_40_owners', 'for all to gdpr_worker, gdpr_viewer using (true) with check (true)'),
@@ -5570,7 +5557,7 @@ begin
         ('gdpr_50_reads', 'as restrictive for select to gdpr_app, gdpr_dpo using (' || gdpr_internal.count_code(p_table, gdpr_internal.note_code(p_table, p_definition), 'base_reads_') || ')')
       ) as p (name, definition)
       union all
-      select o.name::text, o.definition from gdpr_internal.own_policies(v_relation, p_relation, p_original) as o
+      select o.name::text, o.definition from gdpr_internal.own_policies(v_relation, v_state) as o
     loop
       if exists (select from pg_policy as p where p.polrelid = v_relation and p.polname = v_policy.name) then
         return next row(
@@ -5585,7 +5572,6 @@ begin
         )::gdpr_policy.step;
       end if;
     end loop;
-    v_state := coalesce(p_original -> 'partitions' -> v_relation::oid::text, p_original);
     return next row(
       v_relation::text, case when v_enforce then 'force row security' else 'observe: row security as it was' end,
       format('alter table %s %s row level security, %s row level security', v_relation,
@@ -6313,7 +6299,7 @@ begin
     v_defaults := v_defaults || array(
       select format('alter table %s alter column %I %s', r.r, v_column.column_name, coalesce('set default ' || nullif(d.value, ''), 'drop default'))
       from jsonb_each_text(v_column.original -> 'partition_defaults') as d
-      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::oid::text = d.key
+      join gdpr_internal.relation_tree(p_relation) as r (r) on r.r::text = d.key
       order by cardinality(array(select pg_partition_ancestors(r.r))), r.r::oid
     );
   end loop;
@@ -6451,7 +6437,7 @@ begin
     execute v_statement;
   end loop;
   for v_relation in select r from gdpr_policy.partition_tree(p_table) as r loop
-    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::oid::text, v_facts.original);
+    v_state := coalesce(v_facts.original -> 'partitions' -> v_relation::text, v_facts.original);
     execute format('alter table %s %s row level security, %s row level security', v_relation,
       case when (v_state ->> 'row_security')::boolean then 'enable' else 'disable' end,
       case when (v_state ->> 'force_row_security')::boolean then 'force' else 'no force' end);
@@ -6722,6 +6708,27 @@ end;
 comment on function gdpr_internal.shadowed_columns(regclass) is
   'The columns of a table that have a shadow, in the table (is_whole) and in each of its partitions, with all that belongs to them there. required: NOT NULL, and not because of the table that it is part of; checked: by a CHECK of its own over the shadow.';
 
+create or replace function gdpr_internal.text_statistics(p_relation regclass, p_definition jsonb)
+returns table (name text, namespace oid)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), x.stxnamespace
+  from gdpr_internal.relation_tree(p_relation) as r (r)
+  join pg_statistic_ext as x on x.stxrelid = r.r
+  where exists (
+    select from pg_depend as d
+    join pg_attribute as a on a.attrelid = x.stxrelid and a.attnum = d.refobjsubid
+    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = x.stxrelid
+      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
+  );
+end;
+comment on function gdpr_internal.text_statistics(regclass, jsonb) is
+  'Extended statistics of a table and its partitions over columns that become text, and their schemas.';
+
 create or replace function gdpr_internal.statistics_statements(p_relation regclass, p_columns text[], p_anew boolean)
 returns setof text
 language sql
@@ -6910,7 +6917,7 @@ begin atomic
     t.relation::regclass,
     t.mark || case when s.shadowed then (
       -- disabled and enabled again, too
-      select format(' %s %s', g.oid, g.ctid) from pg_trigger as g
+      select format(' %s %s', g.oid, g.xmin) from pg_trigger as g
       where g.tgrelid = t.relation and g.tgname = 'zzz_gdpr_03_text' and g.tgenabled = 'A'
     ) else '' end,
     coalesce(pg_relation_size(t.relation), 0) / current_setting('block_size')::bigint
@@ -7097,14 +7104,9 @@ begin
   elsif gdpr_internal.hides_rows(p_role, p_relation) and gdpr_internal.narrowing_policies(p_role, p_relation) is not null then
     return format('row security is forced on the table, and restrictive policies hide rows from its owner: %s', gdpr_internal.narrowing_policies(p_role, p_relation));
   end if;
-  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
-  from pg_statistic_ext as x
-  where x.stxrelid = p_relation and not has_schema_privilege(p_role, x.stxnamespace, 'create') and exists (
-    select from pg_depend as d
-    join pg_attribute as a on a.attrelid = p_relation and a.attnum = d.refobjsubid
-    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = p_relation
-      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
-  );
+  select string_agg(s.name, ', ' order by s.name) into v_name
+  from gdpr_internal.text_statistics(p_relation, p_definition) as s
+  where not has_schema_privilege(p_role, s.namespace, 'create');
   if v_name is not null then
     return format('statistics over columns that become text, in a schema in which the role may not make them anew: %s; drop them', v_name);
   end if;
@@ -7252,7 +7254,7 @@ begin atomic
   select x.indexrelid::regclass
   from pg_index as x
   join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
-  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and (x.indisunique or not p_unique)
+  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and x.indpred is null and (x.indisunique or not p_unique)
   order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
   limit 1;
 end;
@@ -8015,19 +8017,20 @@ begin atomic
   select format('create policy %I on %s as %s for %s to gdpr_viewer%s%s', 'gdpr_40_as_' || p.n, p_relation,
     case when p.polpermissive then 'permissive' else 'restrictive' end,
     case p.polcmd when '*' then 'all' when 'r' then 'select' else 'update' end,
-    format(' using (case when %s then %s else %s end)', p.meant, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
-    case when p.polcmd <> 'r' then format(' with check (case when %s then %s else %s end)', p.meant, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
+    -- a role that is gone is nobody's: it opens nothing, and what narrows goes on
+    format(' using (case when (%s) is %s then %s else %s end)', p.meant, p.holds, coalesce(p.shown, 'true'), (not p.polpermissive)::text),
+    case when p.polcmd <> 'r' then format(' with check (case when (%s) is %s then %s else %s end)', p.meant, p.holds, coalesce(p.written, p.shown, 'true'), (not p.polpermissive)::text) end
   )
   from (
     select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
-      row_number() over (order by p.polname) as n,
-      (select string_agg(format('pg_has_role(current_user, %L, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+      row_number() over (order by p.polname) as n, case when p.polpermissive then 'true' else 'not false' end as holds,
+      (select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
     from pg_policy as p
     -- those for everybody are for the viewer, too
     where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
   ) as p
   union all
-  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, %L, ''usage''))', p_relation, c.relowner::regrole)
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))', p_relation, c.relowner::regrole)
   from pg_class as c
   where c.oid = p_relation and not c.relforcerowsecurity;
 end;
@@ -8090,15 +8093,7 @@ begin
   if v_name is not null then
     return format('constraints that are NOT VALID, of a table with partitions: %s; validate them', v_name);
   end if;
-  select string_agg(format('%I.%I', x.stxnamespace::regnamespace::name, x.stxname), ', ' order by x.stxname) into v_name
-  from gdpr_internal.relation_tree(p_relation) as r (r)
-  join pg_statistic_ext as x on x.stxrelid = r.r
-  where exists (
-    select from pg_depend as d
-    join pg_attribute as a on a.attrelid = x.stxrelid and a.attnum = d.refobjsubid
-    where d.classid = 'pg_statistic_ext'::regclass and d.objid = x.oid and d.refobjid = x.stxrelid
-      and a.attname = any (gdpr_internal.becomes_text(p_relation, p_definition))
-  );
+  select string_agg(s.name, ', ' order by s.name) into v_name from gdpr_internal.text_statistics(p_relation, p_definition) as s;
   if v_name is not null then
     return format('statistics over columns that become text, of a table with partitions: %s; drop them', v_name);
   end if;
@@ -8131,7 +8126,7 @@ declare
   v_began timestamptz := clock_timestamp();
 begin
   for v_relation in
-    -- as PostgreSQL locks them
+    -- what others are part of first
     select r from gdpr_policy.partition_tree(p_relation) as r
     order by r <> p_relation, cardinality(array(select pg_partition_ancestors(r))), r::oid
   loop
@@ -8230,7 +8225,7 @@ declare
 begin
   select e.state, e.sweep into state, sweep from gdpr_internal.enabling as e where e.table_id = v_id;
   if state in ('claiming', 'sealing') then
-    perform gdpr_internal.require_all_rows(p_role, p_relation);
+    perform gdpr_internal.require_all_rows(p_role, r.r) from gdpr_internal.relation_tree(p_relation) as r (r);
     condition := gdpr_internal.incomplete_code(v_id);
     select q.as_replica, q.switched into as_replica, switched from gdpr_internal.quiet_triggers(p_role, p_relation) as q;
   end if;
@@ -8266,6 +8261,7 @@ declare
   v_work record := gdpr_policy.enabling_work(p_table);
   v_left boolean;
   v_trigger text;
+  v_timeout text := current_setting('lock_timeout');
 begin
   rows := 0;
   state := v_work.state;
@@ -8281,10 +8277,15 @@ begin
   part_blocks := v_place.leaf_blocks;
   block := v_place.passed + least(part_block, part_blocks);
   blocks := v_place.blocks;
-  if part_block >= part_blocks then
+  if v_place.mark is null then
+    -- somebody switched the trigger off that keeps the shadows: on again, and once more from the beginning
+    perform gdpr_policy.run_step(p_table, 'triggers');
+    perform gdpr_policy.pass_leaf(p_table, part, null);
+    return;
+  elsif part_block >= part_blocks then
     -- all its rows were passed; that none is left is not believed but looked up, with no row locked meanwhile
     execute format('select exists (select from only %s as t where %s)', part, v_work.condition) into v_left;
-    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then coalesce(v_place.mark, '') end);
+    perform gdpr_policy.pass_leaf(p_table, part, case when not v_left then v_place.mark end);
     return;
   end if;
   perform set_config('gdpr.enabling', 'on', true);
@@ -8298,6 +8299,7 @@ begin
   foreach v_trigger in array v_work.switched loop
     execute format('alter table %s disable %s', p_table, regexp_replace(v_trigger, '^always ', ''));
   end loop;
+  perform set_config('lock_timeout', v_timeout, true);
   execute format(
     'update only %1$s as t set gdpr_until = t.gdpr_until where t.ctid = any (array('
     'select t.ctid from only %1$s as t where t.ctid >= %2$L::tid and t.ctid < %3$L::tid and (%4$s) for no key update%5$s))',
@@ -9606,13 +9608,14 @@ begin atomic
     select distinct (g.value ->> 'relation')::oid::regclass as relation from jsonb_array_elements(h.state -> 'guards') as g
   ) as f
   join pg_class as c on c.oid = f.relation
+  cross join lateral (select coalesce(t.original -> 'partitions' -> f.relation::text, t.original) as state) as o
   cross join lateral (
     values
     (1, true, 'drop policy if exists gdpr_40_reshape on %1$s'),
     (2, true, 'drop trigger if exists zzz_gdpr_00_reshape on %1$s'),
     (3, t.mode = 'enforce', 'create policy gdpr_40_gate on %1$s as restrictive for all to public using (false)'),
-    (4, t.mode <> 'enforce' and (t.original ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
-    (5, t.mode <> 'enforce' and (t.original ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
+    (4, t.mode <> 'enforce' and (o.state ->> 'row_security')::boolean is not true, 'alter table %1$s disable row level security'),
+    (5, t.mode <> 'enforce' and (o.state ->> 'force_row_security')::boolean is not true, 'alter table %1$s no force row level security')
   ) as s (n, wanted, statement)
   where t.relation = p_relation and f.relation not in (select r from gdpr_internal.relation_tree(p_relation) as r) and s.wanted
   order by f.relation::oid, s.n;
@@ -22707,7 +22710,11 @@ begin
       gdpr_internal.indented(v_again, '      '), gdpr_internal.indented(v_again, '            '), gdpr_internal.indented(v_again, '    '),
       gdpr_internal.snapshot_code(), gdpr_internal.seen_condition('v_version', 'v_next', 'v_seen'),
       case (select c.relkind from pg_class as c where c.oid = v_table.relation)
-        when 'p' then format('any (array(select p.relid::pg_catalog.oid from pg_catalog.pg_partition_tree(%L) as p))', v_table.relation)
+        -- not pg_partition_tree(), which locks all of them
+        when 'p' then format(
+          'any (array(with recursive p (oid) as (select %L::pg_catalog.regclass::pg_catalog.oid union all'
+          ' select i.inhrelid from pg_catalog.pg_inherits as i join p on p.oid operator(pg_catalog.=) i.inhparent) select p.oid from p))', v_table.relation
+        )
         else format('%L::pg_catalog.regclass::pg_catalog.oid', v_table.relation)
       end
     )
