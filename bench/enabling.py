@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ BUDGET = 0.2
 
 #: Seconds between two statements of the writer.
 PAUSE = 0.002
+
+#: Seconds that the writer works alone, before and afterwards.
+ALONE = (3.0, 2.0)
 
 #: Rows that the writer touches and keeps a record of.
 TOUCHED = 20_000
@@ -249,9 +252,10 @@ class _KilledError(Exception):
     """The server was killed."""
 
 
-def _enable(cluster: Cluster, writer: Writer, kill_at: float | None, say: Any) -> dict[str, float]:
-    """Apply the policy in batches; the seconds of each step."""
-    seconds: dict[str, float] = {}
+def _enable(
+    cluster: Cluster, writer: Writer, kill_at: float | None, say: Any, seconds: dict[str, float]
+) -> None:
+    """Apply the policy in batches; what each step takes is added to its seconds."""
     began = time.monotonic()
     action = "begin"
     told = 0.0
@@ -260,7 +264,7 @@ def _enable(cluster: Cluster, writer: Writer, kill_at: float | None, say: Any) -
         nonlocal began, action, told
         if isinstance(what, enabling.Step):
             now = time.monotonic()
-            seconds[action] = seconds.get(action, 0) + now - began
+            seconds[action] += now - began
             began, action = now, what.action
             writer.phase = action
             say(f"{time.strftime('%H:%M:%S')} {action}")
@@ -273,17 +277,19 @@ def _enable(cluster: Cluster, writer: Writer, kill_at: float | None, say: Any) -
                 _kill(cluster)
                 raise _KilledError
 
-    with psycopg.connect(cluster.dsn("bench", "owner"), autocommit=True) as connection:
-        enabling.run(connection, Jsonb(POLICY), watch)
-    seconds[action] = seconds.get(action, 0) + time.monotonic() - began
-    return seconds
+    try:
+        with psycopg.connect(cluster.dsn("bench", "owner"), autocommit=True) as connection:
+            enabling.run(connection, Jsonb(POLICY), watch)
+    finally:
+        seconds[action] += time.monotonic() - began
 
 
 def _facts(connection: psycopg.Connection) -> dict[str, Any]:
     row = connection.execute(
         "select sum(pg_relation_size(relid))::bigint, sum(pg_indexes_size(relid))::bigint,"
         " pg_database_size('bench'), pg_current_wal_insert_lsn()::text"
-        " from pg_partition_tree('person')"
+        " from (select 'person'::regclass union"
+        " select relid from pg_partition_tree('person')) as p (relid)"
     ).fetchone()
     assert row is not None
     return dict(zip(("heap", "indexes", "database", "lsn"), row, strict=True))
@@ -350,21 +356,20 @@ def measure(
         thread = threading.Thread(target=writer.run, daemon=True)
         thread.start()
         threading.Thread(target=writer.look, args=[cluster.dsn("bench")], daemon=True).start()
-        time.sleep(3)
+        time.sleep(ALONE[0])
         began = time.monotonic()
-        seconds: dict[str, float] = {}
+        seconds: dict[str, float] = defaultdict(float)
         try:
-            seconds = _enable(cluster, writer, 0.5 if kill else None, say)
+            _enable(cluster, writer, 0.5 if kill else None, say, seconds)
         except _KilledError:
             say(f"{time.strftime('%H:%M:%S')} the server was killed")
             writer.phase = "away"
             _start(cluster)
             say(f"{time.strftime('%H:%M:%S')} it is back")
-            for action, more in _enable(cluster, writer, None, say).items():
-                seconds[action] = seconds.get(action, 0) + more
+            _enable(cluster, writer, None, say, seconds)
         took = time.monotonic() - began
         writer.phase = "after"
-        time.sleep(2)
+        time.sleep(ALONE[1])
         writer.stop.set()
         thread.join(60)
         return {

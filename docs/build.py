@@ -38,7 +38,8 @@ def build(path: Path) -> str:
         page = fill(page, "roles", roles.generate(sessions.files(page)["policy.toml"]))
     if "<!-- vectors -->" in page:
         page = fill(page, "vectors", f"```json\n{vectors.generate()}```\n")
-    for place, measured in (("bench", BENCH / "latest.md"), ("rights", BENCH / "rights.md")):
+    for place, file in (("bench", "latest.md"), ("reads", "reads.md"), ("rights", "rights.md")):
+        measured = BENCH / file
         if f"<!-- {place} -->" in page and measured.exists():
             page = fill(page, place, measured.read_text(encoding="utf-8"))
     return sessions.run_page(page) if sessions.has_sessions(page) else page

@@ -7,6 +7,22 @@
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.meant_code(p_roles oid[])
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- by name, and asked for at each statement: a role may be renamed or gone, and a policy that raises an error stops everybody
+  select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C")
+  from unnest(p_roles) as o (role)
+  having not bool_or(o.role = 0);
+end;
+comment on function gdpr_internal.meant_code(oid[]) is
+  'The SQL that says whether the current user is one of those that a row policy is for (as pg_policy has them); null: it is for everybody.';
+
 create or replace function gdpr_internal.own_policies(p_relation regclass, p_original jsonb)
 returns table (name name, definition text)
 language sql
@@ -20,10 +36,7 @@ begin atomic
     select
       p.polpermissive, p.polcmd, coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') as shown,
       coalesce(pg_get_expr(p.polwithcheck, p.polrelid), pg_get_expr(p.polqual, p.polrelid), 'true') as written,
-      (
-        select '(select ' || string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
-        from unnest(p.polroles) as o (role) having not bool_or(o.role = 0)
-      ) as meant,
+      '(select ' || gdpr_internal.meant_code(p.polroles) || ')' as meant,
       p.polname
     from pg_policy as p
     where p.polrelid = p_relation and p.polname !~ '^gdpr_'

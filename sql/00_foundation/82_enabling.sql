@@ -282,6 +282,13 @@ begin
   if v_state is null then
     return;
   end if;
+  kind := 'transaction';
+  if v_state in ('claiming', 'sealing') then
+    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
+    statement := format('select * from gdpr.backfill(%L)', p_relation);
+    kind := 'batches';
+    return;
+  end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
   if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
@@ -295,12 +302,7 @@ begin
   join pg_constraint as k on k.conrelid = r.r and k.conname = s.shadow and not k.convalidated
   order by r.r <> p_relation
   limit 1;
-  kind := 'transaction';
-  if v_state in ('claiming', 'sealing') then
-    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
-    statement := format('select * from gdpr.backfill(%L)', p_relation);
-    kind := 'batches';
-  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+  if v_state <> 'begun' and coalesce(v_index, v_search) is not null then
     statement := coalesce(v_index, v_search);
     action := case
       when statement ~ '^drop' then 'drop an index that was not finished'

@@ -133,13 +133,13 @@ begin atomic
   from (
     select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
       row_number() over (order by p.polname) as n, case when p.polpermissive then 'true' else 'not false' end as holds,
-      (select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+      gdpr_internal.meant_code(p.polroles) as meant
     from pg_policy as p
     -- those for everybody are for the viewer, too
     where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
   ) as p
   union all
-  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))', p_relation, c.relowner::regrole)
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (%s)', p_relation, gdpr_internal.meant_code(array[c.relowner]))
   from pg_class as c
   where c.oid = p_relation and not c.relforcerowsecurity;
 end;

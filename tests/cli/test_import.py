@@ -84,6 +84,7 @@ def test_json_lines(crm: Database, importer: Run, tmp_path: Path) -> None:
         ("a.csv", "email\nsecr\u00e9t\n".encode("latin-1"), "--encoding"),
         ("a.jsonl", b'{"email": "a@new.example", "last_name": "A"}\nsecret\n', "line 2"),
         ("a.jsonl", b"[1]\n", "line 1 cannot be read: it is no JSON object"),
+        ("a.jsonl", b"[" * 100_000, "line 1 cannot be read: it is nested too deeply"),
         ("a.csv", b"secret@x.example,Muster\nsecret@y.example,X\n", "takes the columns"),
         ("a.csv", b"email,secret\nsecret@y.example,X\n", "and 1 of the fields given are none"),
     ],

@@ -5042,6 +5042,22 @@ comment on function gdpr_internal.where_table_went(text) is
 
 set local role gdpr_owner;
 
+create or replace function gdpr_internal.meant_code(p_roles oid[])
+returns text
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- by name, and asked for at each statement: a role may be renamed or gone, and a policy that raises an error stops everybody
+  select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C")
+  from unnest(p_roles) as o (role)
+  having not bool_or(o.role = 0);
+end;
+comment on function gdpr_internal.meant_code(oid[]) is
+  'The SQL that says whether the current user is one of those that a row policy is for (as pg_policy has them); null: it is for everybody.';
+
 create or replace function gdpr_internal.own_policies(p_relation regclass, p_original jsonb)
 returns table (name name, definition text)
 language sql
@@ -5055,10 +5071,7 @@ begin atomic
     select
       p.polpermissive, p.polcmd, coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') as shown,
       coalesce(pg_get_expr(p.polwithcheck, p.polrelid), pg_get_expr(p.polqual, p.polrelid), 'true') as written,
-      (
-        select '(select ' || string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ' order by o.role::regrole::text collate "C") || ')'
-        from unnest(p.polroles) as o (role) having not bool_or(o.role = 0)
-      ) as meant,
+      '(select ' || gdpr_internal.meant_code(p.polroles) || ')' as meant,
       p.polname
     from pg_policy as p
     where p.polrelid = p_relation and p.polname !~ '^gdpr_'
@@ -7363,6 +7376,13 @@ begin
   if v_state is null then
     return;
   end if;
+  kind := 'transaction';
+  if v_state in ('claiming', 'sealing') then
+    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
+    statement := format('select * from gdpr.backfill(%L)', p_relation);
+    kind := 'batches';
+    return;
+  end if;
   v_encrypts := exists (select from gdpr_internal.stored_columns(v_table.definition) as s where s.encrypt <> 'no');
   v_index := gdpr_internal.next_index(v_table.id, v_state in ('claimed', 'sealed', 'analysed'));
   if v_state in ('sealed', 'analysed') or (v_state = 'claimed' and not v_encrypts) then
@@ -7376,12 +7396,7 @@ begin
   join pg_constraint as k on k.conrelid = r.r and k.conname = s.shadow and not k.convalidated
   order by r.r <> p_relation
   limit 1;
-  kind := 'transaction';
-  if v_state in ('claiming', 'sealing') then
-    action := case v_state when 'claiming' then 'find the persons in existing rows' else 'encrypt existing rows' end;
-    statement := format('select * from gdpr.backfill(%L)', p_relation);
-    kind := 'batches';
-  elsif v_state <> 'begun' and coalesce(v_index, v_search) is not null then
+  if v_state <> 'begun' and coalesce(v_index, v_search) is not null then
     statement := coalesce(v_index, v_search);
     action := case
       when statement ~ '^drop' then 'drop an index that was not finished'
@@ -8024,13 +8039,13 @@ begin atomic
   from (
     select p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as shown, pg_get_expr(p.polwithcheck, p.polrelid) as written,
       row_number() over (order by p.polname) as n, case when p.polpermissive then 'true' else 'not false' end as holds,
-      (select string_agg(format('pg_has_role(current_user, to_regrole(%L)::oid, ''usage'')', o.role::regrole), ' or ') from unnest(p.polroles) as o (role)) as meant
+      gdpr_internal.meant_code(p.polroles) as meant
     from pg_policy as p
     -- those for everybody are for the viewer, too
     where p.polrelid = p_relation and p.polcmd in ('*', 'r', 'w') and p.polname !~ '^gdpr_' and p.polroles <> '{0}'
   ) as p
   union all
-  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (pg_has_role(current_user, to_regrole(%L)::oid, ''usage''))', p_relation, c.relowner::regrole)
+  select format('create policy gdpr_40_as_owner on %s for all to gdpr_viewer using (%s)', p_relation, gdpr_internal.meant_code(array[c.relowner]))
   from pg_class as c
   where c.oid = p_relation and not c.relforcerowsecurity;
 end;
