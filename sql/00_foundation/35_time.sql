@@ -5,14 +5,17 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.time_zone()
 returns text
-language sql
+-- up to PostgreSQL 17 a function of SQL would be planned for each call
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce((select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'time_zone'), 'UTC');
-end;
+as $function$
+begin
+  return coalesce((select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'time_zone'), 'UTC');
+end
+$function$;
 comment on function gdpr_internal.time_zone() is 'The time zone of the policy (settings.time_zone), else UTC.';
 
 create or replace function gdpr.until(p_date date)

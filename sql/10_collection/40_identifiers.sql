@@ -107,17 +107,18 @@ begin
   if v_claim.data_key is null then
     perform gdpr_internal.refuse('key_missing', 'the data key of this person is gone');
   end if;
-  if v_claim.purposes & p_mask <> p_mask and not exists (
-    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
-  ) then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
-    select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
-    from gdpr_internal.default_basis as b
-    where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
-    perform gdpr_internal.refresh_gate(array[p_subject]);
-    select s.purposes, s.until into v_claim.purposes, v_claim.until
-    from gdpr_internal.subject as s
-    where s.id = p_subject;
+  -- one condition after the other: a query in one whose values make it false is planned for them, each time
+  if v_claim.purposes & p_mask <> p_mask then
+    if not exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table) then
+      insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+      select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+      from gdpr_internal.default_basis as b
+      where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
+      perform gdpr_internal.refresh_gate(array[p_subject]);
+      select s.purposes, s.until into v_claim.purposes, v_claim.until
+      from gdpr_internal.subject as s
+      where s.id = p_subject;
+    end if;
   end if;
   return v_claim;
 end
@@ -319,17 +320,22 @@ declare
   v_stays constant boolean := p_new is not distinct from p_old;
   v_by_match boolean;
 begin
-  if p_new is null and v_stays or v_stays and exists (
-    select from gdpr_internal.identifier as i where i.digest = p_new and i.retired_at is null and i.blocked_at is null
-  ) then
-    return;
+  -- one condition after the other: a query in one whose values make it false is planned for them, each time
+  if v_stays then
+    if p_new is null then
+      return;
+    elsif exists (select from gdpr_internal.identifier as i where i.digest = p_new and i.retired_at is null and i.blocked_at is null) then
+      return;
+    end if;
   end if;
-  if not (v_stays and p_blocklist = 'warn') and exists (
-    select from gdpr_internal.identifier as i
-    where i.digest in (p_new, p_bare) and i.blocked_at is not null
-    for share
-  ) then
-    perform gdpr_internal.meet_blocked(p_table, case when v_stays then 'backfill' else p_blocklist end, p_constraint);
+  if not (v_stays and p_blocklist = 'warn') then
+    if exists (
+      select from gdpr_internal.identifier as i
+      where i.digest in (p_new, p_bare) and i.blocked_at is not null
+      for share
+    ) then
+      perform gdpr_internal.meet_blocked(p_table, case when v_stays then 'backfill' else p_blocklist end, p_constraint);
+    end if;
   end if;
   -- what came by a match does so under another name; in a row of a person, so does what joins others of its kind
   v_by_match := coalesce(
@@ -338,9 +344,11 @@ begin
       select from gdpr_internal.identifier as i where i.subject_id = p_subject and i.kind = p_kind and i.retired_at is null
     )
   );
-  update gdpr_internal.identifier as i
-  set retired_at = statement_timestamp()
-  where not v_stays and i.digest = p_old and i.subject_id = p_subject and i.retired_at is null and p_old <> all (array_remove(coalesce(p_held, '{}'), null));
+  if p_old is not null and not v_stays and p_old <> all (array_remove(coalesce(p_held, '{}'), null)) then
+    update gdpr_internal.identifier as i
+    set retired_at = statement_timestamp()
+    where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
+  end if;
   perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;

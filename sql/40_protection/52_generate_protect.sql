@@ -255,13 +255,13 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_planted = '' and not v_moves then '' else format(
-      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
-      '%s    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
-      '  then\n'
-      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%s  end if;\n',
+      -- two conditions: the query of the second would be planned for each row whose person is null, as it is for most
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null%s then\n'
+      '    if exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref) then\n'
+      '      -- a row that was stored before: what is no ciphertext there must not become some here\n%s    end if;\n  end if;\n',
       -- a row goes from partition to partition as it is; elsewhere plaintext alone is a copy that an application makes
-      case when v_moves then '' else format(E'    and (%s)\n', array_to_string(v_arrived, ' or ')) end,
-      gdpr_internal.indented(case when v_moves then E'v_parent := new.gdpr_subject_id;\n' else '' end || v_planted, '    ')
+      case when v_moves then '' else format(' and (%s)', array_to_string(v_arrived, ' or ')) end,
+      gdpr_internal.indented(case when v_moves then E'v_parent := new.gdpr_subject_id;\n' else '' end || v_planted, '      ')
     ) end
     || case when v_open = '' then '' else format(E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')) end,
     gdpr_internal.indented(v_read, '  '),

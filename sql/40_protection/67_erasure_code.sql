@@ -49,17 +49,23 @@ comment on view gdpr_internal.protected_link is
 
 create or replace function gdpr_internal.link_fingerprint()
 returns text
-language sql
+-- asked for each erasure: up to PostgreSQL 17 a function of SQL would be planned each time
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select md5(coalesce(string_agg(
-    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
-  ), ''))
-  from gdpr_internal.protected_link as l;
-end;
+as $function$
+begin
+  return (
+    select md5(coalesce(string_agg(
+      concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ','
+      order by l.child_id, l.name
+    ), ''))
+    from gdpr_internal.protected_link as l
+  );
+end
+$function$;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
 create or replace function gdpr_internal.erase_columns(p_table smallint, p_about name default null)

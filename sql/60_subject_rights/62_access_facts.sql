@@ -18,13 +18,14 @@ begin
   return (
     select jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
-      'description', obj_description(t.relation, 'pg_class'),
+      'description', (select d.description from pg_description as d where d.objoid = t.relation and d.classoid = 'pg_class'::regclass and d.objsubid = 0),
       'kept_for', t.definition -> 'erase' ->> 'keep_until'
     )) || jsonb_build_object(
       'columns', (
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+          'description', (select d.description from pg_description as d where d.objoid = t.relation and d.classoid = 'pg_class'::regclass and d.objsubid = a.attnum),
+          'category', c.category, 'special_category', c.special
         )) order by a.attnum), '[]')
         from pg_attribute as a
         left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname

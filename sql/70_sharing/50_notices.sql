@@ -157,7 +157,7 @@ comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
 
 create or replace function gdpr_internal.notices_of(p_subjects bigint[])
 returns table (subject_id bigint, notices jsonb)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -165,7 +165,10 @@ set search_path = pg_catalog, pg_temp
 -- as above
 set enable_seqscan = off
 set jit = off
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select t.subject_id, jsonb_agg(
     jsonb_build_object('recipient', r.name, 'delivery', case when r.address is null then 'by hand' else 'mail' end) order by r.name
   )
@@ -177,7 +180,8 @@ begin atomic
   ) as t
   join gdpr_internal.recipient_now as r on r.recipient_id = t.recipient_id
   group by t.subject_id;
-end;
+end
+$function$;
 comment on function gdpr_internal.notices_of(bigint[]) is
   'The recipients whom queue_notices() tells about persons, and how: by mail, or by hand where there is no address. Art. 19.';
 

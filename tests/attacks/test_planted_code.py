@@ -251,9 +251,19 @@ FLIPS = {
 }
 
 
-@pytest.mark.parametrize("flip", FLIPS)
-def test_trigger_turns_the_worker_functions_against_their_callers(world: World, flip: str) -> None:
-    """What runs as gdpr_worker may own functions that gdpr_owner calls: it must not change them."""
+@pytest.mark.parametrize(
+    ("flip", "counted"), [*((flip, "on") for flip in FLIPS), ("alter", "off"), ("drop", "off")]
+)
+def test_trigger_turns_the_worker_functions_against_their_callers(
+    world: World, flip: str, counted: str
+) -> None:
+    """What runs as gdpr_worker may own functions that gdpr_owner calls: it must not change them,
+    whether the server counts changes (track_counts) or not."""
+    world.run(
+        "postgres",
+        "do $$ begin execute format('alter database %I set track_counts = "
+        f"{counted}', current_database()); end $$",
+    )
     world.plant_thief()
     world.run(
         "mallory",

@@ -10,9 +10,7 @@ from bench import enabling
 
 def test_it_measures_a_table_whose_server_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enabling, "ALONE", (0.1, 0.1))
-    found = enabling.measure(
-        400, Console(quiet=True), kill=True, types=False, partitions=0
-    )
+    found = enabling.measure(400, Console(quiet=True), kill=True, types=False, partitions=0)
     assert (found["rows"], found["second_plan"]) == (400, 0)
     assert [found[name] for name in ("plaintext", "without_person", "lost", "failed")] == [
         0,

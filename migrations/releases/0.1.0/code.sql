@@ -482,6 +482,8 @@ stable
 parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
+-- asked for each audit record: planning takes five times as long as the answer
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
   v_purpose smallint;
@@ -937,14 +939,17 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.time_zone()
 returns text
-language sql
+-- up to PostgreSQL 17 a function of SQL would be planned for each call
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce((select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'time_zone'), 'UTC');
-end;
+as $function$
+begin
+  return coalesce((select s.value #>> '{}' from gdpr_internal.setting as s where s.name = 'time_zone'), 'UTC');
+end
+$function$;
 comment on function gdpr_internal.time_zone() is 'The time zone of the policy (settings.time_zone), else UTC.';
 
 create or replace function gdpr.until(p_date date)
@@ -11377,17 +11382,18 @@ begin
   if v_claim.data_key is null then
     perform gdpr_internal.refuse('key_missing', 'the data key of this person is gone');
   end if;
-  if v_claim.purposes & p_mask <> p_mask and not exists (
-    select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table
-  ) then
-    insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
-    select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
-    from gdpr_internal.default_basis as b
-    where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
-    perform gdpr_internal.refresh_gate(array[p_subject]);
-    select s.purposes, s.until into v_claim.purposes, v_claim.until
-    from gdpr_internal.subject as s
-    where s.id = p_subject;
+  -- one condition after the other: a query in one whose values make it false is planned for them, each time
+  if v_claim.purposes & p_mask <> p_mask then
+    if not exists (select from gdpr_internal.source as s where s.subject_id = p_subject and s.table_id = p_table) then
+      insert into gdpr_internal.basis_record (subject_id, purpose_id, basis, reason, valid_until, by_table)
+      select p_subject, b.purpose_id, b.basis, b.reason, b.recorded_until, p_table
+      from gdpr_internal.default_basis as b
+      where b.table_id = p_table and (p_source ->> 'kind' = 'before_gdprdb' or b.basis <> 'undetermined');
+      perform gdpr_internal.refresh_gate(array[p_subject]);
+      select s.purposes, s.until into v_claim.purposes, v_claim.until
+      from gdpr_internal.subject as s
+      where s.id = p_subject;
+    end if;
   end if;
   return v_claim;
 end
@@ -11589,17 +11595,22 @@ declare
   v_stays constant boolean := p_new is not distinct from p_old;
   v_by_match boolean;
 begin
-  if p_new is null and v_stays or v_stays and exists (
-    select from gdpr_internal.identifier as i where i.digest = p_new and i.retired_at is null and i.blocked_at is null
-  ) then
-    return;
+  -- one condition after the other: a query in one whose values make it false is planned for them, each time
+  if v_stays then
+    if p_new is null then
+      return;
+    elsif exists (select from gdpr_internal.identifier as i where i.digest = p_new and i.retired_at is null and i.blocked_at is null) then
+      return;
+    end if;
   end if;
-  if not (v_stays and p_blocklist = 'warn') and exists (
-    select from gdpr_internal.identifier as i
-    where i.digest in (p_new, p_bare) and i.blocked_at is not null
-    for share
-  ) then
-    perform gdpr_internal.meet_blocked(p_table, case when v_stays then 'backfill' else p_blocklist end, p_constraint);
+  if not (v_stays and p_blocklist = 'warn') then
+    if exists (
+      select from gdpr_internal.identifier as i
+      where i.digest in (p_new, p_bare) and i.blocked_at is not null
+      for share
+    ) then
+      perform gdpr_internal.meet_blocked(p_table, case when v_stays then 'backfill' else p_blocklist end, p_constraint);
+    end if;
   end if;
   -- what came by a match does so under another name; in a row of a person, so does what joins others of its kind
   v_by_match := coalesce(
@@ -11608,9 +11619,11 @@ begin
       select from gdpr_internal.identifier as i where i.subject_id = p_subject and i.kind = p_kind and i.retired_at is null
     )
   );
-  update gdpr_internal.identifier as i
-  set retired_at = statement_timestamp()
-  where not v_stays and i.digest = p_old and i.subject_id = p_subject and i.retired_at is null and p_old <> all (array_remove(coalesce(p_held, '{}'), null));
+  if p_old is not null and not v_stays and p_old <> all (array_remove(coalesce(p_held, '{}'), null)) then
+    update gdpr_internal.identifier as i
+    set retired_at = statement_timestamp()
+    where i.digest = p_old and i.subject_id = p_subject and i.retired_at is null;
+  end if;
   perform gdpr_internal.claim_identifiers(p_subject, array[p_new], array[p_bare], array[p_kind], v_by_match);
 end
 $function$;
@@ -17069,6 +17082,23 @@ end
 $function$;
 comment on function gdpr_internal.remember_worker() is 'Notes the functions of gdpr_worker after they were generated.';
 
+create or replace function gdpr_internal.require_path(p_path text)
+returns void
+language plpgsql
+immutable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if p_path <> 'pg_catalog, pg_temp' then
+    perform gdpr_internal.refuse('session_changed', 'search_path');
+  end if;
+end
+$function$;
+comment on function gdpr_internal.require_path(text) is
+  'Refuses to go on when the search_path of the caller is no longer what its SET clause said: a plain SET in planted code outlives that clause, and the caller would look for its operators and functions there. Error: PR411.';
+
 create or replace function gdpr_internal.require_worker(p_path text default current_setting('search_path'))
 returns void
 language plpgsql
@@ -17078,11 +17108,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  -- the default is evaluated by the caller: a plain SET in planted code outlives the SET clause of the function that it ran in,
-  -- and the caller would look for its operators and functions there
-  if p_path <> 'pg_catalog, pg_temp' then
-    perform gdpr_internal.refuse('session_changed', 'search_path');
-  end if;
+  -- the default is evaluated by the caller
+  perform gdpr_internal.require_path(p_path);
   -- volatile, to see what this very statement has changed.
   -- code planted in a table runs as gdpr_worker while that table is written; it could ALTER, GRANT or DROP gdpr_worker's own
   -- functions. Asked before and after each call, so that no such change is committed.
@@ -17109,9 +17136,9 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return (
-    select string_agg(concat_ws(' ',
+    select coalesce(string_agg(concat_ws(' ',
       d.relation, pg_stat_get_xact_tuples_inserted(d.relation), pg_stat_get_xact_tuples_updated(d.relation), pg_stat_get_xact_tuples_deleted(d.relation)
-    ), ', ' order by d.relation)
+    ), ', ' order by d.relation), '')
     from (
       select distinct g.tgrelid as relation
       from pg_trigger as g
@@ -17133,6 +17160,24 @@ $function$;
 comment on function gdpr_internal.deferrable_writes() is
   'How many rows this transaction wrote in each table from which code can be put off until commit.';
 
+create or replace function gdpr_internal.function_writes()
+returns text
+language plpgsql
+volatile
+parallel restricted
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  return case when current_setting('track_counts')::boolean then concat_ws(
+    ' ', pg_stat_get_xact_tuples_inserted('pg_proc'::regclass), pg_stat_get_xact_tuples_updated('pg_proc'::regclass),
+    pg_stat_get_xact_tuples_deleted('pg_proc'::regclass)
+  ) end;
+end
+$function$;
+comment on function gdpr_internal.function_writes() is
+  'How often this transaction has made, changed or dropped a function, what was taken back included; null where nobody counts.';
+
 create or replace function gdpr_internal.before_worker()
 returns text
 language plpgsql
@@ -17143,7 +17188,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform gdpr_internal.require_worker();
-  return gdpr_internal.deferrable_writes();
+  return concat(gdpr_internal.function_writes(), '/', gdpr_internal.deferrable_writes());
 end
 $function$;
 comment on function gdpr_internal.before_worker() is
@@ -17158,9 +17203,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform gdpr_internal.require_worker(p_path);
+  perform gdpr_internal.require_path(p_path);
+  -- looking at each function takes ten times as long as asking whether one was changed since
+  if split_part(p_before, '/', 1) is distinct from gdpr_internal.function_writes() then
+    perform gdpr_internal.require_worker(p_path);
+  end if;
   -- what planted code leaves behind would run later, with the rights of the officer whose session this is
-  if gdpr_internal.deferrable_writes() is distinct from p_before then
+  if substr(p_before, strpos(p_before, '/') + 1) is distinct from gdpr_internal.deferrable_writes() then
     perform gdpr_internal.refuse('deferred_trigger', 'a table that was written along');
   elsif exists (select from pg_cursors as c where c.is_holdable and c.creation_time = statement_timestamp()) then
     perform gdpr_internal.refuse('session_changed', 'cursor');
@@ -18422,13 +18471,13 @@ $code$,
     gdpr_internal.indented(gdpr_internal.table_check_code(p_table, 'new', gdpr_internal.written_columns(p_table)), '  '),
     gdpr_internal.indented(gdpr_internal.source_code(p_table) || gdpr_internal.keys_code() || gdpr_internal.row_key_code(p_table), '  '),
     case when v_planted = '' and not v_moves then '' else format(
-      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null\n'
-      '%s    and exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref)\n'
-      '  then\n'
-      '    -- a row that was stored before: what is no ciphertext there must not become some here\n%s  end if;\n',
+      -- two conditions: the query of the second would be planned for each row whose person is null, as it is for most
+      E'  if tg_op = ''INSERT'' and new.gdpr_subject_ref is not null%s then\n'
+      '    if exists (select from gdpr_internal.subject as s where s.id = new.gdpr_subject_id and s.ref = new.gdpr_subject_ref) then\n'
+      '      -- a row that was stored before: what is no ciphertext there must not become some here\n%s    end if;\n  end if;\n',
       -- a row goes from partition to partition as it is; elsewhere plaintext alone is a copy that an application makes
-      case when v_moves then '' else format(E'    and (%s)\n', array_to_string(v_arrived, ' or ')) end,
-      gdpr_internal.indented(case when v_moves then E'v_parent := new.gdpr_subject_id;\n' else '' end || v_planted, '    ')
+      case when v_moves then '' else format(' and (%s)', array_to_string(v_arrived, ' or ')) end,
+      gdpr_internal.indented(case when v_moves then E'v_parent := new.gdpr_subject_id;\n' else '' end || v_planted, '      ')
     ) end
     || case when v_open = '' then '' else format(E'  if %s then\n%s  end if;\n', array_to_string(v_arrived, ' or '), gdpr_internal.indented(v_open, '    ')) end,
     gdpr_internal.indented(v_read, '  '),
@@ -20381,17 +20430,23 @@ comment on view gdpr_internal.protected_link is
 
 create or replace function gdpr_internal.link_fingerprint()
 returns text
-language sql
+-- asked for each erasure: up to PostgreSQL 17 a function of SQL would be planned each time
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select md5(coalesce(string_agg(
-    concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ',' order by l.child_id, l.name
-  ), ''))
-  from gdpr_internal.protected_link as l;
-end;
+as $function$
+begin
+  return (
+    select md5(coalesce(string_agg(
+      concat_ws(' ', l.child_id, l.name, l.parent_id, l.on_delete, l.child_columns::text, l.parent_columns::text, l.cut_columns::text), ','
+      order by l.child_id, l.name
+    ), ''))
+    from gdpr_internal.protected_link as l
+  );
+end
+$function$;
 comment on function gdpr_internal.link_fingerprint() is 'A hash of the foreign keys that erasure was generated for: the application may have added one since.';
 
 create or replace function gdpr_internal.erase_columns(p_table smallint, p_about name default null)
@@ -28417,17 +28472,22 @@ set local role gdpr_keyholder;
 
 create or replace function gdpr_internal.destroy_keys(p_subjects bigint[])
 returns bigint[]
-language sql
+language plpgsql
 volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+declare
+  v_gone bigint[];
+begin
   with gone as (
     delete from gdpr_internal.subject_key as k where k.subject_id = any (p_subjects) returning k.subject_id
   )
-  select coalesce(array_agg(g.subject_id), '{}') from gone as g;
-end;
+  select array_agg(g.subject_id) into v_gone from gone as g;
+  return coalesce(v_gone, '{}');
+end
+$function$;
 comment on function gdpr_internal.destroy_keys(bigint[]) is
   'Destroys the data keys of persons and says whose there were: every copy of their ciphertext (table, log, replica, backup, audit) is unreadable from then on.';
 
@@ -28491,12 +28551,14 @@ begin
   v_before := gdpr_internal.before_worker();
   select array_agg(f) into v_facts from gdpr_generated.erase_rows(p_subjects, v_holds) as f;
   perform gdpr_internal.after_worker(v_before);
-  select string_agg(format('%s on %s', h.policies, h.relation), E'\n' order by h.relation::text) into v_hidden
-  from gdpr_internal.protected_table as t
-  cross join lateral gdpr_internal.hiding_policies(t.relation) as h
-  where t.unprotected_at is null;
-  if v_hidden is not null then
-    perform gdpr_internal.refuse('erasure_incomplete', v_hidden);
+  if exists (select from pg_policy as p where not p.polpermissive and p.polname !~ '^gdpr_') then
+    select string_agg(format('%s on %s', h.policies, h.relation), E'\n' order by h.relation::text) into v_hidden
+    from gdpr_internal.protected_table as t
+    cross join lateral gdpr_internal.hiding_policies(t.relation) as h
+    where t.unprotected_at is null;
+    if v_hidden is not null then
+      perform gdpr_internal.refuse('erasure_incomplete', v_hidden);
+    end if;
   end if;
   return v_facts;
 end
@@ -28565,12 +28627,15 @@ comment on function gdpr_internal.kept_for(smallint, jsonb, bigint) is
 
 create or replace function gdpr_internal.receipt_tables(p_subjects bigint[], p_facts gdpr_internal.erased_fact[])
 returns table (subject_id bigint, tables jsonb)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   with fact as (
     select
       f.subject_id,
@@ -28604,7 +28669,8 @@ begin atomic
   left join fact as f on f.subject_id = s.id and f.table_id = t.id
   where t.unprotected_at is null
   group by s.id;
-end;
+end
+$function$;
 comment on function gdpr_internal.receipt_tables(bigint[], gdpr_internal.erased_fact[]) is
   'What was done, as receipts say it: a list of tables for each person. rows: erased; anonymised_instead: of these, emptied and not deleted, as rows that stay refer to them; kept, kept_until, kept_for: what a period or a hold keeps, restricted, and which; passed_on: joint rows that stay with the other person, without what was about this one; unlinked: rows of others here whose reference to a row of the person was cut; review: columns of free text in rows that stay, and in how many.';
 
@@ -28746,6 +28812,11 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
+-- for one person alone all that is done here is planned again and again, which takes longer than doing it
+set plan_cache_mode = force_generic_plan
+-- plans that fit when the tables have grown since
+set enable_seqscan = off
+set jit = off
 as $function$
 begin
   return (select r from gdpr.erase(array[p_subject], p_reason) as r);
@@ -29631,13 +29702,14 @@ begin
   return (
     select jsonb_strip_nulls(jsonb_build_object(
       'table', t.relation::text,
-      'description', obj_description(t.relation, 'pg_class'),
+      'description', (select d.description from pg_description as d where d.objoid = t.relation and d.classoid = 'pg_class'::regclass and d.objsubid = 0),
       'kept_for', t.definition -> 'erase' ->> 'keep_until'
     )) || jsonb_build_object(
       'columns', (
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'name', a.attname, 'type', coalesce(c.original_type, format_type(a.atttypid, a.atttypmod)),
-          'description', col_description(t.relation, a.attnum), 'category', c.category, 'special_category', c.special
+          'description', (select d.description from pg_description as d where d.objoid = t.relation and d.classoid = 'pg_class'::regclass and d.objsubid = a.attnum),
+          'category', c.category, 'special_category', c.special
         )) order by a.attnum), '[]')
         from pg_attribute as a
         left join gdpr_internal.protected_column as c on c.table_id = t.id and c.column_name = a.attname
@@ -32689,7 +32761,7 @@ comment on function gdpr_internal.queue_notices(bigint[], text, jsonb) is
 
 create or replace function gdpr_internal.notices_of(p_subjects bigint[])
 returns table (subject_id bigint, notices jsonb)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -32697,7 +32769,10 @@ set search_path = pg_catalog, pg_temp
 -- as above
 set enable_seqscan = off
 set jit = off
-begin atomic
+as $function$
+#variable_conflict use_column
+begin
+  return query
   select t.subject_id, jsonb_agg(
     jsonb_build_object('recipient', r.name, 'delivery', case when r.address is null then 'by hand' else 'mail' end) order by r.name
   )
@@ -32709,7 +32784,8 @@ begin atomic
   ) as t
   join gdpr_internal.recipient_now as r on r.recipient_id = t.recipient_id
   group by t.subject_id;
-end;
+end
+$function$;
 comment on function gdpr_internal.notices_of(bigint[]) is
   'The recipients whom queue_notices() tells about persons, and how: by mail, or by hand where there is no address. Art. 19.';
 
