@@ -118,8 +118,9 @@ def test_sealing_goes_on_when_the_server_comes_back(
         next(audit._sealing(db.dsn().replace(db.name, "nowhere"), 0.01))
 
 
-def test_following_shows_each_record_once(db: Database) -> None:
+def test_following_shows_each_record_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of slow transactions too, whose numbers are lower than what was shown."""
+    monkeypatch.setattr(audit, "_INTERVAL", 0.05)
     slow = db.connect(autocommit=False)
     slow.execute("select gdpr.block('email', 'slow@example.com', 'asked')")
     following = audit._following(db.dsn(), [], 1)

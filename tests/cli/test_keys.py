@@ -210,6 +210,7 @@ def test_all_sessions_are_locked(run: Run, key: str, empty_db: Database) -> None
 def test_persons_get_new_keys(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDPRDB_DSN", db.dsn())
     monkeypatch.setattr("gdprdb.cli.keys.TRIES", 2)
+    monkeypatch.setattr("gdprdb.cli.keys.PAUSE", 0.05)
     db.rows(
         "create table public.person (id integer primary key, email text);"
         "grant all on public.person to crm_app"
