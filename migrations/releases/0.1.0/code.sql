@@ -1167,16 +1167,20 @@ set local role gdpr_owner;
 
 create or replace function gdpr_internal.relation_tree(p_relation regclass)
 returns setof regclass
-language sql
+-- up to PostgreSQL 17 a function of SQL would be planned for each call
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
+  return query
   select p_relation
   union
   select t.relid from pg_partition_tree(p_relation) as t;
-end;
+end
+$function$;
 comment on function gdpr_internal.relation_tree(regclass) is 'A table and all its partitions.';
 
 -- 00_foundation/39_value_types.sql
@@ -7262,20 +7266,25 @@ comment on function gdpr_internal.enabling_triggers(smallint) is
 
 create or replace function gdpr_internal.index_over(p_relation regclass, p_column name, p_unique boolean)
 returns regclass
-language sql
+-- up to PostgreSQL 17 a function of SQL would be planned for each call
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $function$
+begin
   -- the one that is part of that of the table, if there is; valid or not
-  select x.indexrelid::regclass
-  from pg_index as x
-  join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
-  where x.indrelid = p_relation and x.indkey::text = a.attnum::text and x.indpred is null and (x.indisunique or not p_unique)
-  order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
-  limit 1;
-end;
+  return (
+    select x.indexrelid::regclass
+    from pg_index as x
+    join pg_attribute as a on a.attrelid = x.indrelid and a.attname = p_column
+    where x.indrelid = p_relation and x.indkey::text = a.attnum::text and x.indpred is null and (x.indisunique or not p_unique)
+    order by not exists (select from pg_inherits as i where i.inhrelid = x.indexrelid), x.indexrelid
+    limit 1
+  );
+end
+$function$;
 comment on function gdpr_internal.index_over(regclass, name, boolean) is 'The index over nothing but this column; null when there is none.';
 
 create or replace function gdpr_internal.next_of_index(p_relation regclass, p_column name, p_unique_name name)
