@@ -459,7 +459,7 @@ def export_check(dsn: str | None, key_file: Path | None, every: bool) -> Rows:
         )
     if all(state != "retired" for _, state, _, _ in found.rows):
         return found
-    say("This key was replaced by a rotation. It opens backups from before it, and nothing newer.")
+    say("This key was replaced. Keep it until the rotation has ended, then for older backups only.")
     return replace(found, exit_code=FINDINGS)
 
 

@@ -185,7 +185,7 @@ def a_key_file_of_each_server(primary: Database, standby: Database) -> None:
         primary.rows("alter role gdpr_keyholder noinherit", user="postgres")
 
 
-SECONDS = float(os.environ.get("GDPRDB_RACE_SECONDS", "1"))
+SECONDS = float(os.environ.get("GDPRDB_RACE_SECONDS", "4"))
 
 
 def test_no_row_after_a_withdrawal(news: Database) -> None:

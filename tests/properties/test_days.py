@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from tests.support import Clone
@@ -38,7 +38,6 @@ def session(clone: Clone, installed_template: str) -> Iterator[psycopg.Connectio
         yield database.connect()
 
 
-@settings(max_examples=40)
 @given(
     zone=some.sampled_from(ZONES),
     theirs=some.sampled_from(ZONES),

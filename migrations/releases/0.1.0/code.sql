@@ -17094,7 +17094,7 @@ comment on function gdpr_internal.remember_worker() is 'Notes the functions of g
 create or replace function gdpr_internal.require_path(p_path text)
 returns void
 language plpgsql
-immutable
+volatile
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
